@@ -19,7 +19,7 @@ $(VENV)/.ready: pyproject.toml
 	@echo "Installing into $(VENV), which takes a few minutes"
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --upgrade pip 'setuptools>=77'
-	pip install --quiet --no-compile --editable '.[test,docs]'
+	pip install --quiet --no-compile --editable '.[pipeline,test,docs]'
 	python -W ignore -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1 || true # on all cores, as pip does on one
 	touch $@
 
@@ -35,19 +35,17 @@ smoke: env ## The same at its smallest, in 2 to 3 minutes (edits params.yaml: `g
 	dvc repro
 	python -m pipeline summary
 
-check: env ## Check style, types and what is quick to test, in about 4 minutes on 2 CPU cores
+check: env ## Check style and types and run the quick tests, in about 90 seconds on 2 CPU cores
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest -m "not slow" --numprocesses auto
+	pytest -m "not slow and not soak" --numprocesses auto
 
-test: env ## Run all the tests: the quick ones, then the slow ones, then the timed
-	pytest -m "not slow" --numprocesses auto
-	OMP_NUM_THREADS=1 pytest -m "slow and not timed" --numprocesses 3 --dist worksteal # they wait for half of it
-	pytest -m timed
+test: check ## The same, then the tests that run the smoke preset, Ray, DVC and MLflow: 10 minutes in all
+	OMP_NUM_THREADS=1 pytest -m slow --numprocesses 3 --dist worksteal # they wait for half of it
 
-soak: env ## Try every outage in every stage, and 20 kills of a run, in about 3 hours
-	ALL_OUTAGES=1 KILLS=20 pytest tests/test_outages.py tests/test_random_kills.py
+soak: env ## Try every outage in every stage, 20 kills of a run and other long tests, in 3 hours
+	pytest -m soak
 
 bench: env ## Time training and decoding on this machine, in a few minutes
 	python -m benchmarks

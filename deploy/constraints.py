@@ -17,8 +17,9 @@ OF_ANY_BUILD = ("torch", "torchvision")
 HEADER = f"""\
 # The versions that the tests of today's code passed with
 # (Python {sys.version_info.major}.{sys.version_info.minor}, {platform.system()}), for an
-# environment that is to be the same: `pip install -c constraints.txt -e '.[test,docs]'`. Any build
-# of torch and torchvision will do, for a processor or a GPU. Made by deploy/constraints.py.
+# environment that is to be the same:
+# `pip install -c constraints.txt -e '.[pipeline,test,docs]'`. Any build of torch and torchvision
+# will do, for a processor or a GPU. Made by deploy/constraints.py.
 """
 
 

@@ -17,36 +17,32 @@ DAG = Path(__file__).parents[1] / "dvc.yaml"
 OPENING = """# Every param
 
 `dvc exp run -S training.lr=2e-4` changes one value of `params.yaml` and runs what depends on it.
-Quote a list for the shell: `-S 'sweep.iterations=[2,4,8]'`. `maskgit params` checks the file and
-prints it. A wrong value stops the first stage in one line before any work.
+Quote a list for the shell: `-S 'sweep.iterations=[2,4,8]'`. `maskgit params` checks the file.
 
-Each param is listed with its default (that of the preset `mnist5k`) and its type. *Stage* names
-where a change takes effect: DVC runs these stages again, then those that use their outputs. The
-report (`analysis`) runs again after every change but those of `mlflow`. *Paper* and *release* give
-the authors' values for ImageNet.
+Values are the defaults; a whole number is above 0, unless a range is given. *Stage* names the
+stages that a change runs again; those that use their outputs follow, up to the report (`analysis`).
+*Paper* and *release* are the authors' values for ImageNet.
 
 `python docs/params.py` makes this page from `pipeline/config/schema.py` and `dvc.yaml`.
 """
 BOUNDS = {"multipleOf": "multiple of ", "minimum": "≥", "exclusiveMinimum": ">"}
 BOUNDS |= {"maximum": "≤", "exclusiveMaximum": "<"}
-TYPES = {"integer": "int", "number": "float"}
 
 
 def allowed(kind: dict[str, Any]) -> str:
     """What a value may be, from the JSON schema of its type; nothing if the default shows it."""
     if "anyOf" in kind:
-        return f"{allowed(kind['anyOf'][0]) or 'text'}, or null"
+        first = kind["anyOf"][0]
+        return f"{allowed(first) or ('file' if first['type'] == 'string' else '')} or null".strip()
     if "enum" in kind:
         return ", ".join(f"`{value}`" for value in kind["enum"])
     if kind["type"] == "array":
-        pair = kind.get("minItems") == kind.get("maxItems") == 2
-        many = "two" if pair else "list" if "minItems" in kind else "list or `[]`"
         items = allowed(kind["items"])
-        return f"{many}: {items}" if items else many
-    if kind["type"] in ("boolean", "string"):
+        return f"each {items}" if items else ""
+    if kind["type"] == "integer" and kind.get("exclusiveMinimum") == 0:
         return ""
     bounds = [f"{said}{kind[key]}" for key, said in BOUNDS.items() if kind.get(key, SEED) != SEED]
-    return " ".join([TYPES[kind["type"]], ", ".join(bounds)])
+    return ", ".join(bounds)
 
 
 def sources(dag: dict[str, Any]) -> dict[str, set[str]]:

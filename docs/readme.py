@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -39,25 +40,28 @@ def take(project: Path) -> None:
 
 def blocks() -> dict[str, str]:
     """The text of every block, by its name."""
+    summary, _, _ = (DEFAULT / "summary.txt").read_text().partition("\nWhere\n")
     board = pd.read_csv(DEFAULT / "scoreboard.csv")
     return {
-        "summary": f"```\n{(DEFAULT / 'summary.txt').read_text().rstrip()}\n```",
+        "summary": f"```\n{summary.rstrip()}\n```",
         "scoreboard": scoreboard(board),
     }
 
 
 def scoreboard(board: pd.DataFrame) -> str:
-    """A list for each verdict of the claims that have it; the undecided ones open at a click."""
+    """A list for each verdict of the claims that have it; what is not shown in a paragraph."""
     parts = []
     for verdict, title in VERDICTS.items():
         claims = board[board["verdict"] == verdict]
         if len(claims):
             heading = f"<b>{title}</b> ({len(claims)} of {len(board)})"
-            lines = ["", *(f"- {claim(row)}" for _, row in claims.iterrows())]
-            if verdict == "undecided":
-                heading = f"<details><summary>{heading}</summary>"
-                lines += ["", "</details>"]
-            parts.append("\n".join([heading, *lines]))
+            every = [claim(row) for _, row in claims.iterrows()]
+            if verdict == "shown here":
+                parts.append("\n- ".join([f"{heading}\n", *every]))
+            else:
+                names = claims["claim"] if verdict == "undecided" else every
+                paragraph = f"{heading}: {'; '.join(names)}."
+                parts.append(textwrap.fill(paragraph, 119, break_on_hyphens=False))
     return "\n\n".join(parts)
 
 

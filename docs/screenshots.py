@@ -18,12 +18,8 @@ from typing import Any
 from PIL import Image
 
 HERE = Path(__file__).parent
-# Name of the picture → width of the window, theme, and what stands at its top.
-SHOTS = {
-    "report-wide": (1280, "light", "body"),
-    "report-phone": (390, "light", "#figure8 figure"),
-    "report-dark": (1280, "dark", "#figure8"),
-}
+# Name of the picture → width of the window, and what stands at its top.
+SHOTS = {"report-wide": (1280, "body"), "report-phone": (390, "#figure8 figure")}
 HEIGHT = 860
 MLFLOW = {"width": 1280, "height": HEIGHT}  # of the window in which its pages are opened
 MAIN = {"x": 198, "y": 0, "width": 1082, "height": HEIGHT}  # of that, without the bar at its left
@@ -44,12 +40,10 @@ def chromium() -> Iterator[Any]:
 def photograph(report: Path) -> None:
     """Write `docs/report-*.png`."""
     with chromium() as browser:
-        for name, (width, theme, top) in SHOTS.items():
-            size = {"width": width, "height": HEIGHT}
-            page = browser.new_page(viewport=size, color_scheme=theme, reduced_motion="reduce")
+        for name, (width, top) in SHOTS.items():
+            page = browser.new_page(viewport={"width": width, "height": HEIGHT})
             page.goto(report.absolute().as_uri())
             page.evaluate("top => document.querySelector(top).scrollIntoView()", top)
-            page.mouse.wheel(0, -60)  # below the contents, which stay at the top of a phone
             _shoot(page, name)
 
 

@@ -1,4 +1,4 @@
-"""MaskGIT as a pipeline: the paper's models, masking and decoding, and the experiment.
+"""MaskGIT as a pipeline: the paper's networks, masking and decoding, and its experiments.
 
 `MaskGIT` is a trained model to sample and to edit with; it is imported when it is first asked for,
 so that a stage or `--help` does not wait for it.

@@ -1,5 +1,5 @@
-"""VQGAN∗, the paper's own autoregressive baseline (section 4.2): the same tokenizer, tokens and
-hyperparameters as MaskGIT, but causal, one token after the other in raster order.
+"""VQGAN∗, the paper's autoregressive baseline (section 4.2). It has the same tokenizer, tokens and
+hyperparameters as MaskGIT, but predicts one token after another in raster order.
 
 The input is the class token followed by all tokens but the last; the output at each position is the
 next token. Shape suffixes: B batch, N tokens, V vocabulary, K codes.
@@ -32,7 +32,7 @@ class AutoregressiveTransformer(TokenTransformer):
         return torch.cat([self.class_ids(labels_B), tokens_BN[:, :-1]], dim=1)
 
     def predict(self, tokens_BN: Tensor, labels_B: Tensor) -> Tensor:
-        """Logits (B, N, K) over the codes, of each token given those before it."""
+        """Logits (B, N, K) over the codes for each token, given the tokens before it."""
         return self.code_logits(self.encode(self.sequence(tokens_BN, labels_B)))
 
     def forward(self, tokens_BN: Tensor, labels_B: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def generate_autoregressive(
     cache: bool = True,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Tokens (B, N) int64, drawn one after the other from softmax(logits).
+    """Draw tokens (B, N) int64, one after another, from softmax(logits).
 
     Args:
         labels: (B,).
@@ -116,7 +116,7 @@ def _generate_rows(
     bf16: bool,
     cache: bool,
 ) -> Tensor:
-    """Tokens (b, N) of some rows of a batch."""
+    """Draw the tokens (b, N) of some rows of a batch."""
     config, labels_b, device = model.config, labels_B[rows_b], labels_B.device
     tokens_bN = torch.zeros(len(rows_b), config.num_tokens, dtype=torch.long, device=device)
     caches = [KeyValueCache(config.num_tokens) for _ in model.blocks] if cache else []
@@ -145,7 +145,7 @@ def token_nll(
     device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
 ) -> float:
-    """Mean negative log-likelihood of a token in nats, exact, over the K codes.
+    """The exact mean negative log-likelihood of a token in nats, over the K codes.
 
     Args:
         tokens: (M, N) int64.
@@ -165,7 +165,7 @@ def token_nll_sum(
     *,
     device: torch.device | str = "cpu",
 ) -> float:
-    """The sum over a batch's images that `token_nll` averages, in nats."""
+    """The sum over a batch's images, of which `token_nll` is the mean, in nats."""
 
     def total(tokens: Tensor, labels: Tensor) -> Tensor:
         """The sum over images, (1,)."""

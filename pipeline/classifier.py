@@ -1,20 +1,29 @@
-"""The classifier trained on real images: offline feature extractor, CAS reference, perceptual loss.
+"""The reference classifier, trained on real images. It gives features without a download, the
+perceptual loss and the upper bound of CAS.
 
 Images are NCHW in [0, 1].
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import in_a_line
+from pipeline.runtime.pytorch_files import downloaded, only_tensors
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its colours
+IMAGENET_SIDE = 256  # pixels of the images that torchvision evaluates its networks with
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    architecture: str  # "small" or "torchvision:<name of a ResNet>"
+    # "small", "torchvision:<name of a ResNet>", or "imagenet:<the same>" with torchvision's weights
+    architecture: str
     channels: int
     num_classes: int
     width: int  # of the small network's first stage
@@ -101,17 +110,62 @@ class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig):
         super().__init__()
         self.config = config
-        if config.architecture == "small":
-            self.backbone: _Backbone = SmallResNet(config.channels, config.width)
-        else:
-            self.backbone = TorchvisionResNet(config.architecture.removeprefix("torchvision:"))
+        kind, _, name = config.architecture.partition(":")
+        self.prepare = _for_imagenet if kind == "imagenet" else _centred
+        self.backbone: _Backbone = (
+            TorchvisionResNet(name) if name else SmallResNet(config.channels, config.width)
+        )
         self.head = nn.Linear(self.backbone.num_features, config.num_classes)
 
     def outputs(self, images: Tensor) -> Outputs:
-        maps = self.backbone(2 * images - 1)
+        maps = self.backbone(self.prepare(images))
         features = maps[-1].mean(dim=(2, 3))
         return Outputs(maps, features, self.head(features))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes)."""
         return self.outputs(images).logits
+
+
+def _centred(images: Tensor) -> Tensor:
+    return 2 * images - 1
+
+
+def _for_imagenet(images: Tensor) -> Tensor:
+    """Images as torchvision's weights expect them: of 256 pixels a side, and normalised. (Its
+    evaluation crops the middle 224 of them; the network takes images of any size.)"""
+    if images.shape[-1] != IMAGENET_SIDE:
+        images = F.interpolate(images, IMAGENET_SIDE, mode="bilinear", antialias=True)
+    mean, deviation = (images.new_tensor(each)[:, None, None] for each in IMAGENET)
+    return (images - mean) / deviation
+
+
+def torchvision_classifier(name: str, file: Path | None = None) -> Classifier:
+    """A ResNet with weights in torchvision's format, in evaluation mode and frozen.
+
+    Args:
+        file: its state dict; None downloads torchvision's weights of ImageNet (IMAGENET1K_V1). The
+            classes are those of its last layer.
+
+    Raises:
+        UserError: the weights cannot be downloaded, or do not load.
+    """
+    from torchvision import models
+
+    try:
+        path = file or downloaded(models.get_model_weights(name)["IMAGENET1K_V1"].url)
+        with only_tensors():
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        classes = len(weights["fc.bias"])
+        network = models.get_model(name, num_classes=classes)
+        network.load_state_dict(weights)
+    except Exception as error:  # a download, a file or a state dict may fail in many ways
+        reason = f"cannot load {file or 'the download'} ({in_a_line(error)})"
+        way_out = "give a file of torchvision's weights of classifier.architecture"
+        raise UserError("classifier.pretrained", reason, way_out) from error
+    model = Classifier(
+        ClassifierConfig(f"imagenet:{name}", channels=3, num_classes=classes, width=0)
+    )
+    ours = zip(model.state_dict(), network.state_dict().values(), strict=True)
+    model.load_state_dict(dict(ours))  # both list the layers in the order of the network
+    return model.eval().requires_grad_(False)

@@ -21,7 +21,7 @@ Rounding = Literal["floor", "ceil"]
 
 @dataclass(frozen=True)
 class DecodingSettings:
-    """How tokens are decoded, in the paper's terms."""
+    """Settings of decoding, named as in the paper."""
 
     iterations: int  # T
     schedule: str  # name of the mask schedule γ
@@ -32,7 +32,7 @@ class DecodingSettings:
 
     def __post_init__(self):
         if not isinstance(self.iterations, int) or self.iterations < 1:
-            raise ArgumentError("iterations", f"{self.iterations} decode nothing", "use 1, 2, 3 …")
+            raise ArgumentError("iterations", f"{self.iterations} is not allowed", "use 1, 2, 3 …")
         for name, allowed in (("schedule", SCHEDULES), ("rounding", get_args(Rounding))):
             if (given := getattr(self, name)) not in allowed:
                 way_out = f"use one of {', '.join(allowed)}"
@@ -57,7 +57,7 @@ def num_tokens_to_mask(
     unknown_now: Tensor,
     rounding: Rounding = "floor",
 ) -> Tensor:
-    """Number of tokens that stay masked after iteration `step` (0-based), for each sample.
+    """Number of tokens that are still masked after iteration `step` (0-based), for each sample.
 
     ⌊N·γ((step + 1)/T)⌋ as in the release, or the paper's ⌈N·γ((step + 1)/T)⌉; but at least one
     prediction is kept an iteration and at least one token stays masked, so that every iteration
@@ -106,7 +106,7 @@ def sample_categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def require_finite_logits(total: Tensor) -> None:
-    """Raise an error if a logit was NaN or infinite: tokens drawn from it are no sample.
+    """Raise an error if a logit was NaN or infinite: tokens drawn from it would not be samples.
 
     Args:
         total: the sum of all logits, or of their log-probabilities, which is not finite if one of
@@ -121,8 +121,8 @@ def require_finite_logits(total: Tensor) -> None:
 
 
 def _log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log p of each token (B, N). Known tokens may lie outside the codebook (another vocabulary);
-    they get the value of the nearest code, which is not used."""
+    """log p of each token (B, N). Known tokens may lie outside the codebook (they may come from
+    another vocabulary); their value is that of the nearest code and is not used."""
     index = tokens.clamp(0, logits.shape[-1] - 1)[..., None]
     return logits.log_softmax(dim=-1).gather(-1, index)[..., 0]
 
@@ -134,7 +134,7 @@ def decode(
     settings: DecodingSettings,
     generator: torch.Generator,
 ) -> list[DecodingStep]:
-    """Every step of `decode_steps`, in a list."""
+    """Return all steps of `decode_steps` in a list."""
     return list(decode_steps(predict, tokens, unknown, settings, generator))
 
 
@@ -193,8 +193,8 @@ def decode_steps(
 def predictor(
     model: MaskGitTransformer, labels: Tensor, settings: DecodingSettings
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The function that gives `decode` its logits (B, N, K), for fixed labels (B,) on the model's
-    device.
+    """Return the function that gives `decode` its logits (B, N, K) for fixed labels (B,) on the
+    model's device.
 
     With classifier-free guidance these are (1 + s)·conditional − s·unconditional logits; the model
     must have been trained with `training.label_drop`.
@@ -227,7 +227,7 @@ def generate(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> list[DecodingStep]:
-    """Every step of `generate_steps`, in a list."""
+    """Return all steps of `generate_steps` in a list."""
     return list(generate_steps(model, labels, settings, seed=seed, device=device))
 
 
@@ -239,7 +239,7 @@ def generate_steps(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> Iterator[DecodingStep]:
-    """Decode one batch from a blank canvas.
+    """Decode one batch from a fully masked canvas.
 
     Args:
         labels: (B,) int64.

@@ -19,7 +19,7 @@ SMALLEST = 4  # side in pixels of the map that it judges
 
 
 class PatchDiscriminator(nn.Module):
-    """Strided convolutions to a map of logits, one a patch of 26 pixels."""
+    """Strided convolutions that give a map of logits, one for each patch of 26 pixels."""
 
     def __init__(self, channels: int, filters: int):
         super().__init__()
@@ -42,8 +42,8 @@ def _leaky(x: Tensor) -> Tensor:
 
 
 class BlurPool(nn.Module):
-    """Halves the side of maps by a binomial filter (Zhang 2019), of which each second value is
-    computed."""
+    """Halves the sides of feature maps by a binomial filter (Zhang 2019), computed at every second
+    position only."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -71,7 +71,8 @@ class StyleGanBlock(nn.Module):
 
 
 class StyleGanDiscriminator(nn.Module):
-    """The release's: StyleGAN's residual discriminator with blur-pooling, one logit an image.
+    """The release's discriminator: StyleGAN's residual network with blur-pooling and one logit per
+    image.
 
     Args:
         filters: channels at the images' own side; they double with each halving, up to 512. The
@@ -103,26 +104,26 @@ class StyleGanDiscriminator(nn.Module):
 def make_discriminator(
     name: Literal["patch", "stylegan"], channels: int, filters: int, side: int
 ) -> PatchDiscriminator | StyleGanDiscriminator:
-    """The discriminator of that name (`tokenizer.discriminator`), with fresh weights, for images of
-    `side` × `side` pixels."""
+    """Make the discriminator of that name (`tokenizer.discriminator`), with fresh weights, for
+    images of `side` × `side` pixels."""
     if name == "patch":
         return PatchDiscriminator(channels, filters)
     return StyleGanDiscriminator(channels, filters, side)
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
-    """-log D(fake): non-saturating."""
+    """The non-saturating generator loss, -log D(fake)."""
     return F.softplus(-fake_logits).mean()
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-log D(real) - log(1 - D(fake))."""
+    """The discriminator loss, -log D(real) - log(1 - D(fake))."""
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
-    """‖∇D(x)‖² at real images (B, C, H, W), mean over the batch: as in the release, without the ½
-    of Mescheder et al. (2018). D is an image's mean logit."""
+    """‖∇D(x)‖² at real images (B, C, H, W), averaged over the batch, as in the release (without the
+    factor ½ of Mescheder et al. 2018). D is the mean logit of an image."""
     real = real.detach().requires_grad_()
     logits = discriminator(real)
     (gradient,) = torch.autograd.grad(logits.mean(dim=(1, 2, 3)).sum(), real, create_graph=True)
@@ -130,25 +131,24 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
 
 
 def adversarial_ramp(step: int, start: int) -> float:
-    """Weight in [0, 1] of the adversarial loss: 0 before `start`, then linear over as many steps
-    again (at most 1,000), so that a discriminator fresh from its initialisation cannot wreck the
-    generator."""
+    """Weight in [0, 1] of the adversarial loss: 0 before `start`, then rising linearly over as many
+    steps (at most 1,000), so that the untrained discriminator does not harm the generator."""
     if step < start:
         return 0.0
     return min(1.0, (step - start + 1) / min(max(start, 1), 1000))
 
 
 def gradient_norm(loss: Tensor, weight: Tensor, ranks: Ranks = ALONE) -> Tensor:
-    """‖∂loss/∂weight‖, of the mean of the workers' losses; the loss can still be differentiated."""
+    """‖∂loss/∂weight‖ of the loss averaged over workers; the loss can still be differentiated."""
     return ranks.mean(torch.autograd.grad(loss, weight, retain_graph=True)[0]).norm()
 
 
 def adaptive_weight(
     faithful: Tensor, fooling: Tensor, last_layer: Tensor, ranks: Ranks = ALONE
 ) -> Tensor:
-    """The λ that makes the adversarial loss pull as strongly as faithfulness asks: the quotient of
-    their gradients' norms at the decoder's last layer (VQGAN, equation 7; at most 1e4, as in its
-    code).
+    """VQGAN's adaptive weight λ: the norm of the reconstruction loss's gradient divided by that of
+    the adversarial loss, both at the decoder's last layer (VQGAN, equation 7; at most 1e4, as in
+    its code).
 
     Args:
         faithful: the reconstruction loss with its perceptual part.

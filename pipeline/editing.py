@@ -1,4 +1,4 @@
-"""Editing as a constraint on the mask that decoding starts with (paper, section 4.3).
+"""Editing: decoding starts with a mask that covers only a part of the tokens (paper, section 4.3).
 
 Inpainting, outpainting and class-conditional editing are the same call with another mask or label.
 Pixel masks are bool, True where the content is unknown and is to be generated; a token grid is
@@ -52,21 +52,21 @@ def box_mask(size: tuple[int, int], top: int, left: int, height: int, width: int
     if not inside:
         box = f"top {top}, left {left}, height {height}, width {width}"
         image = f"an image of {size[0]}×{size[1]} pixels (height × width)"
-        raise UserError("box", f"{box} is not inside {image}", "give a box that is")
+        raise UserError("box", f"{box} is not inside {image}", "give a box inside the image")
     mask = torch.zeros(size, dtype=torch.bool)
     mask[top : top + height, left : left + width] = True
     return mask
 
 
 def center_mask(size: tuple[int, int], fraction: float) -> Tensor:
-    """(H, W) pixel mask of a centred box with `fraction` of the image's sides; Table 2 has 0.5."""
+    """(H, W) pixel mask of a centred box with `fraction` of the image's sides (0.5 in Table 2)."""
     height, width = round(fraction * size[0]), round(fraction * size[1])
     return box_mask(size, (size[0] - height) // 2, (size[1] - width) // 2, height, width)
 
 
 def outpaint_mask(size: tuple[int, int], side: Side, fraction: float) -> Tensor:
-    """(H, W) pixel mask of the outermost `fraction` of the image at a side; Table 2 has the right
-    half."""
+    """(H, W) pixel mask of the outermost `fraction` of the image at a side (the right half in Table
+    2)."""
     axis, before = SIDES[side]
     count = round(fraction * size[axis])
     mask = torch.zeros(size, dtype=torch.bool)
@@ -80,7 +80,8 @@ def _dilate(mask: Tensor, radius: int) -> Tensor:
 
 
 def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
-    """The tokens to generate: those with an unknown pixel, and all at most `dilate` tokens away.
+    """The mask of tokens to generate: tokens with an unknown pixel, and all tokens at most `dilate`
+    tokens away from these.
 
     The release knows boxes only. For boxes on token borders it gives the same tokens; for others it
     can miss the last row or column.
@@ -158,7 +159,7 @@ def edit(
     dilate: int = 1,
     feather: int | None = None,
 ) -> Edited:
-    """Generate what the mask hides, for the labels, and blend it into the images.
+    """Generate the masked part of images as the given labels, and blend it into the images.
 
     The masked image is tokenized, as the paper does for inpainting: the result does not depend on
     the pixels under the mask. (The release has class-conditional editing only; it encodes the whole
@@ -199,7 +200,7 @@ def edit(
 
 
 def _check_sizes(images: Tensor, mask: Tensor, side: int) -> None:
-    """Refuse images and masks that are not side × side pixels, as the model's images are."""
+    """Refuse images and masks whose sides are not the model's `side` pixels."""
     for name, given in (("image", images.shape[-2:]), ("mask", mask.shape[-2:])):
         if given != (side, side):
             size = f"{given[0]}×{given[1]} pixels (height × width)"
@@ -208,7 +209,8 @@ def _check_sizes(images: Tensor, mask: Tensor, side: int) -> None:
 
 
 def _blended(images: Tensor, canvas: Tensor, mask: Tensor, feather: int) -> Tensor:
-    """The canvas on the mask, the images elsewhere, and a ramp of `feather` pixels between."""
+    """Blend the canvas into the images: the canvas on the mask, the images elsewhere, and a ramp of
+    `feather` pixels between."""
     weight = feather_weight(mask, feather)
     # lerp is exact at weights 0 and 1.
     return torch.lerp(images.float(), canvas.float(), weight[:, None]).round().to(torch.uint8)
@@ -271,4 +273,4 @@ def _check_window(extent: int, size: int, overlap: int) -> None:
         raise UserError("the image", reason, "resize it")
     if not 0 < overlap < size:
         reason = f"windows have {size} pixels, {overlap} is not within 1–{size - 1}"
-        raise UserError("overlap", reason, "give a number that is")
+        raise UserError("overlap", reason, f"use 1 to {size - 1}")

@@ -1,5 +1,5 @@
-"""Dropout, attention and linear layers that are fast on a CPU. They compute the same on every
-device, up to rounding."""
+"""Dropout, attention and linear layers that are fast on a CPU. Up to rounding, they compute the
+same as PyTorch's."""
 
 import copy
 from typing import TypeVar
@@ -14,9 +14,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Dropout(nn.Module):
-    """Dropout. torch's own draws for one element at a time on a CPU, in one thread, which takes a
-    sixth of a training step at the paper's size. Here 64 random bits decide on four elements, which
-    rounds p to a multiple of 1/65,536."""
+    """Dropout, faster than PyTorch's on a CPU, which draws one element at a time in one thread and
+    takes a sixth of a training step at the paper's size. Here 64 random bits decide on four
+    elements, which rounds p to a multiple of 1/65,536."""
 
     def __init__(self, p: float):
         super().__init__()
@@ -59,8 +59,8 @@ class LinearGelu(nn.Linear):
 
 class BFloat16Linear(nn.Module):
     """A linear layer in bfloat16, for prediction only. On a CPU its weights are stored in oneDNN's
-    layout, so that they are not reordered at every call. The results are the same, except that a
-    `LinearGelu` rounds only once there, after the GELU."""
+    layout, so that they need not be reordered at every call. The results are the same, except that
+    a `LinearGelu` then rounds only once, after the GELU."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -86,9 +86,10 @@ class BFloat16Linear(nn.Module):
 
 
 def with_bfloat16_linears(model: Network) -> Network:
-    """A copy of the model with its linear layers in bfloat16, for use under autocast without
-    gradients: no weight is cast at every call. The results are the same, except for one rounding
-    fewer at each GELU where oneDNN computes it. All other parameters are shared with the model."""
+    """A copy of the model with linear layers in bfloat16, so that autocast need not cast their
+    weights at every call; for use without gradients. The results are the same, except for one
+    rounding fewer at each GELU if oneDNN computes it. All other parameters are shared with the
+    model."""
     copied = copy.deepcopy(model, {id(p): p for p in model.parameters()})
     for parent in list(copied.modules()):
         for name, layer in list(parent.named_children()):

@@ -1,5 +1,5 @@
-"""Masked Visual Token Modeling (paper, section 3.1): the masks that training draws, the loss of the
-masked tokens, and the likelihood of held-out tokens."""
+"""Masked Visual Token Modeling (paper, section 3.1): drawing training masks, the loss of masked
+tokens, and the likelihood of held-out tokens."""
 
 from collections.abc import Callable
 from functools import partial
@@ -48,7 +48,8 @@ def sample_training_mask(
 def masked_token_loss(
     logits: Tensor, target: Tensor, sample: Tensor, batch_size: int, label_smoothing: float
 ) -> Tensor:
-    """Cross-entropy: mean over the masked tokens of each sample, then over the batch (equation 1).
+    """Cross-entropy of the masked tokens: the mean over the tokens of each sample, then over the
+    batch (equation 1).
 
     Args:
         logits: (M, V) at the M masked positions of the batch.
@@ -74,8 +75,8 @@ def masked_nll(
     device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
 ) -> float:
-    """Mean negative log-likelihood in nats of masked tokens, beside Table 3's (which the paper
-    does not define).
+    """Mean negative log-likelihood of masked tokens in nats, reported beside Table 3's NLL, which
+    the paper does not define.
 
     Masks follow the schedule's own training distribution; probabilities are over the K codes, as
     decoding samples from them; weighted as the training loss (tokens of a sample, then samples).
@@ -109,7 +110,7 @@ def masked_nll_sum(
     min_masking_rate: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> float:
-    """The sum over a batch's images that `masked_nll` averages, in nats.
+    """The sum over a batch's images, of which `masked_nll` is the mean, in nats.
 
     Args:
         number: of the batch, from which its masks are drawn.

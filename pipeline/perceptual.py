@@ -1,5 +1,5 @@
-"""The perceptual loss of the tokenizer: a distance between deep features, either of the reference
-classifier of the data (offline) or LPIPS (Zhang et al. 2018)."""
+"""The perceptual loss of the tokenizer: a distance between deep features of the reference
+classifier (without a download) or LPIPS (Zhang et al. 2018)."""
 
 from collections.abc import Callable
 
@@ -15,8 +15,8 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
 def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
-    """The perceptual distance of that name: a function of two image batches (B, C, H, W) in [0, 1]
-    that gives (B,), of which the tokenizer's loss is the mean; differentiable in both.
+    """Open the perceptual distance of that name: a differentiable function of two image batches (B,
+    C, H, W) in [0, 1] that returns distances (B,). The tokenizer's loss is their mean.
 
     Args:
         name: `tokenizer.perceptual`: "classifier", or "lpips_<backbone>", whose weights
@@ -43,15 +43,15 @@ def classifier_distance(classifier: Classifier, images: Tensor, reconstruction: 
 
 
 def _unit(maps: Tensor) -> Tensor:
-    """Maps (B, C, H, W) scaled to unit vectors along C. (`F.normalize` does the same, but on a
-    CPU it takes a tenth of the tokenizer's training.)"""
+    """Scale maps (B, C, H, W) to unit vectors along C. (`F.normalize` does the same, but takes a
+    tenth of the tokenizer's training time on a CPU.)"""
     return maps / maps.pow(2).sum(dim=1, keepdim=True).clamp(min=1e-24).sqrt()
 
 
 def open_distance_map(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
-    """The same distance at each pixel: a function of two image batches (B, C, H, W) in [0, 1] that
-    gives (B, H, W), with each of the network's stages resized to the images. Its mean over an image
-    is the distance, except for interpolation at the edges.
+    """Open the same distance for each pixel: a function of two image batches (B, C, H, W) in [0, 1]
+    that returns (B, H, W), with the maps of each stage resized to the images. Its mean over an
+    image is the distance, except for interpolation at the edges.
 
     Args and errors are those of `open_perceptual`.
     """
@@ -62,7 +62,8 @@ def open_distance_map(name: str, classifier: Classifier, device: torch.device) -
 
 
 def classifier_distance_map(classifier: Classifier, images: Tensor, others: Tensor) -> Tensor:
-    """`classifier_distance` by place, (B, H, W): a pixel has the value of its cell of each map."""
+    """`classifier_distance` for each pixel, (B, H, W): the sum of the values of the map cells that
+    contain the pixel."""
     pairs = zip(classifier.outputs(images).maps, classifier.outputs(others).maps, strict=True)
     stages = [(_unit(a) - _unit(b)).pow(2).sum(dim=1, keepdim=True) for a, b in pairs]
     return torch.cat([F.interpolate(x, images.shape[-2:]) for x in stages], dim=1).sum(dim=1)
@@ -79,7 +80,7 @@ def _lpips_of(network: nn.Module, images: Tensor, others: Tensor) -> Tensor:
 
 
 def _lpips_network(backbone: str, device: torch.device, by_place: bool = False) -> nn.Module:
-    """LPIPS of image batches, (B, 1, 1, 1), or by place (B, 1, H, W)."""
+    """Open LPIPS, which returns (B, 1, 1, 1) for image batches, or (B, 1, H, W) for each pixel."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     from torchvision import models
 

@@ -20,7 +20,8 @@ def balanced_labels(count: int, num_classes: int) -> Tensor:
 
 
 def sampler(model: Network, settings: DecodingSettings) -> Callable[[Tensor, int], Tensor]:
-    """A function (labels (B,), seed) → tokens (B, N) int64 that samples from either transformer.
+    """Return a function (labels (B,), seed) → tokens (B, N) int64 that samples from either
+    transformer.
 
     Args:
         settings: the autoregressive network uses only their `bf16`.
@@ -36,13 +37,13 @@ def sampler(model: Network, settings: DecodingSettings) -> Callable[[Tensor, int
 
 
 class Sampler:
-    """Either transformer with the tokenizer: labels → images."""
+    """Either transformer with the tokenizer: turns labels into images."""
 
     def __init__(self, model: Network, tokenizer: Tokenizer):
         self.model, self.tokenizer = model, tokenizer
 
     def __call__(self, settings: DecodingSettings, labels: Tensor, seed: int) -> Tensor:
-        """Images (B, C, H, W) uint8 of labels (B,), on the CPU."""
+        """Sample images (B, C, H, W) uint8 of labels (B,), on the CPU."""
         tokens = sampler(self.model, settings)(labels, seed)
         return tokens_to_images(self.tokenizer, tokens)
 
@@ -50,7 +51,7 @@ class Sampler:
 def sample_batches(
     settings: DecodingSettings, labels: Tensor, *, batch_size: int, seed: int
 ) -> list[tuple[DecodingSettings, Tensor, int]]:
-    """The arguments of a `Sampler` for each batch of `labels`, in order.
+    """Yield the arguments of a `Sampler` for each batch of `labels`, in order.
 
     Each batch has its own seed, so that they may be sampled in any order, or only in part.
     """

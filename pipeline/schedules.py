@@ -52,7 +52,8 @@ def mask_ratio(schedule: str, r: "Tensor | float", num_tokens: "Tensor | int") -
 
 
 def curve(schedule: str, num_tokens: int) -> dict[str, list[float]]:
-    """γ as numbers: r, and a column `gamma_<N>` for each of some numbers of tokens.
+    """A schedule as numbers: a column r, and a column `gamma_<N>` for each of several numbers of
+    tokens.
 
     Args:
         num_tokens: N of the images at hand; the paper's and a few others stand beside it.
@@ -67,7 +68,8 @@ def curve(schedule: str, num_tokens: int) -> dict[str, list[float]]:
 
 
 def curve_csv(schedule: str, num_tokens: int) -> str:
-    """The curve as CSV, every digit of it: what depends on the file depends on the function."""
+    """The curve as CSV with all digits, so that stages that depend on the file depend on the
+    function."""
     columns = curve(schedule, num_tokens)
     lines = [",".join(map(repr, row)) for row in zip(*columns.values(), strict=True)]
     return "\n".join([",".join(columns), *lines]) + "\n"

@@ -20,7 +20,7 @@ LAYER_NORM_EPS = 1e-12  # BERT's
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Architecture; the paper's values are 24 layers, 768 hidden, 8 heads, 3072 MLP."""
+    """Architecture. Paper: 24 layers, 768 hidden, 8 heads, 3072 MLP."""
 
     num_tokens: int  # N, the length of the flattened token grid
     codebook_size: int  # K
@@ -42,10 +42,10 @@ class TransformerConfig:
 
 
 class Cache(Protocol):
-    """Keys and values of one layer, kept between the steps of autoregressive decoding."""
+    """Keys and values of one layer, stored between the steps of autoregressive decoding."""
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add new positions (B, heads, s, d); all so far."""
+        """Append new positions (B, heads, s, d), and return all positions so far."""
 
 
 class SelfAttention(nn.Module):
@@ -84,7 +84,7 @@ class Block(nn.Module):
 
 
 class TokenTransformer(nn.Module):
-    """Embeddings, blocks and tied head: what MaskGIT shares with its autoregressive baseline."""
+    """The embeddings, blocks and tied head that MaskGIT shares with the autoregressive baseline."""
 
     causal: bool  # whether a position sees only those before it
 
@@ -127,13 +127,13 @@ class TokenTransformer(nn.Module):
         return F.linear(y, self.token_embedding.weight[:rows], self.vocabulary_bias[:rows])
 
     def class_ids(self, labels_B: Tensor) -> Tensor:
-        """Vocabulary ids (B, 1) of labels; the label `num_classes`, which is no class, is [MASK]:
-        the input without a class that classifier-free guidance needs."""
+        """Vocabulary ids (B, 1) of labels. The label `num_classes` stands for no class and becomes
+        [MASK], the unconditional input of classifier-free guidance."""
         return labels_B[:, None] + self.config.codebook_size
 
 
 class MaskGitTransformer(TokenTransformer):
-    """Predicts every masked token from all others and the class."""
+    """Predicts all masked tokens from the other tokens and the class."""
 
     causal = False
 
@@ -161,7 +161,8 @@ class MaskGitTransformer(TokenTransformer):
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Truncated normal (std 0.02, cut at two deviations), zero biases."""
+    """Initialize weights by a truncated normal (std 0.02, cut at two deviations) and biases by
+    zero."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
     if isinstance(module, nn.Linear):

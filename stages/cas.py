@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES
+from pipeline.config.paths import IMAGES, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.config.trainings import named_by, workers_per_classifier
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasTraining, run_cas
@@ -44,7 +44,6 @@ def trainings(params: Params, stage: Stage) -> list[CasTraining]:
             augmentation=augmentation,
             images_dir=IMAGES.absolute(),
             samples_dir=samples.absolute(),
-            classifier_dir=CLASSIFIER.absolute(),
         )
         for images, seed, folder, samples in sets
         for augmentation in AUGMENTATIONS

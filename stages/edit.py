@@ -1,4 +1,4 @@
-"""Validation images in- and outpainted, measured and pictured (Table 2, Figures 6 and 7)."""
+"""Inpaints and outpaints validation images, and measures the results (Table 2, Figures 6 and 7)."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS, TRANSFORMER

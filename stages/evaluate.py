@@ -1,4 +1,4 @@
-"""Samples of every replicate of both networks, and everything that is measured on them."""
+"""Draws samples of every replicate of both networks, and measures them."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS

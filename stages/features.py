@@ -1,4 +1,4 @@
-"""Features of the training images, which samples are compared with."""
+"""Computes the features of the training images, with which samples are compared."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import FEATURES

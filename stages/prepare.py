@@ -1,4 +1,4 @@
-"""The data set as shards, with a manifest and a contact sheet."""
+"""Writes the data set as shards, with a manifest and a contact sheet."""
 
 from pathlib import Path
 

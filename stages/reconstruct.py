@@ -1,4 +1,4 @@
-"""Validation images from a part of their tokens (Figure 10)."""
+"""Decodes validation images from a part of their tokens (Figure 10)."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS

@@ -1,4 +1,4 @@
-"""What the stage scripts share: validated params, one-line errors, a closing summary; run
+"""Shared code of the stage scripts: validated params, one-line errors, a closing summary, run
 directories, trials and result files."""
 
 import os
@@ -76,15 +76,15 @@ def _check_inputs(stage: str) -> None:
             for key, (was, now) in differences(made, stage_params(maker)).items():
                 if key.startswith("ray."):  # who works may differ from stage to stage
                     continue
-                reason = f"{maker} ran with {str(was)[:80]}, and it is {str(now)[:80]} now"
+                reason = f"{maker} ran with {str(was)[:80]}, but it is now {str(now)[:80]}"
                 raise UserError(key, reason, f"run `dvc repro {stage}`")
 
 
 def replicate_folders(
     stage: Stage, replicates: Iterable[Replicate], *ignore: str, samples: bool = False
 ) -> dict[Replicate, Path]:
-    """The run directory of a stage's work on each replicate. It is named by the replicate's own
-    model, so that one more seed leaves what was made of the others as it is.
+    """The run directory of a stage's work on each replicate. It is named after the replicate's own
+    model, so that a new seed leaves other replicates' directories unchanged.
 
     Args:
         ignore: params that the work does not depend on.

@@ -1,5 +1,5 @@
-"""Every mask schedule γ as numbers: what is trained and decoded with one depends on its own curve
-alone, and not on the file that holds them all."""
+"""Writes every mask schedule γ as numbers, so that a stage depends only on the schedules that it
+uses."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES

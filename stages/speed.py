@@ -1,4 +1,4 @@
-"""Time per image of MaskGIT and of the autoregressive baseline (Figure 4)."""
+"""Measures the time per image of MaskGIT and of the autoregressive baseline (Figure 4)."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS

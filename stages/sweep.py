@@ -1,4 +1,4 @@
-"""The ablation over mask schedule and iteration count, with Ray Tune."""
+"""The ablation of mask schedules and numbers of iterations, with Ray Tune."""
 
 from dataclasses import replace
 from operator import itemgetter
@@ -58,17 +58,17 @@ def require_reference(params: Params) -> None:
 
 def _log(trial: Trial) -> None:
     """Log a finished trial: its training curve, its metrics with T as the step, and its best T.
-    MLflow draws groups in the order of their names: Figure 8, `samples`, is the first."""
+    MLflow draws groups in the order of their names: Figure 8, `T`, is the first."""
     run = trial.run.begin()  # its worker may have logged on another machine
     for row in trial.training.history if trial.training else ():
         run.log_training(row)
     own, varied = trial.rows(), axes(trial.params)
     leave_out = {"schedule", "decoding_schedule", *varied, *IDENTITY}
     others = [f"{k} {{{k}}}" for k in varied if k != "iterations"]
-    for rows, name in ((own, "samples"), (trial.crossing(), "samples_decoded_{decoding_schedule}")):
+    for rows, name in ((own, "T"), (trial.crossing(), "T_decoded_{decoding_schedule}")):
         group = " ".join([name, *others]).format_map
         run.log_means(rows, group, leave_out, lambda row: row["iterations"])
-    run.log_group("samples_best", _best(own, trial.params))
+    run.log_group("T_best", _best(own, trial.params))
     run.finish(ok=True)
 
 

@@ -1,4 +1,4 @@
-"""Samples of the main model at other choice temperatures."""
+"""Draws samples of the main model at other choice temperatures."""
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import main_replicates

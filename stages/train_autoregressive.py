@@ -1,5 +1,5 @@
-"""The autoregressive baseline VQGAN∗, a training for each replicate, at the transformer's training
-params but for its own steps."""
+"""Trains the autoregressive baseline VQGAN∗: one training for each replicate, with the
+transformer's training params except for the steps."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import AUTOREGRESSIVE

@@ -1,12 +1,15 @@
-"""The reference classifier on real images."""
+"""The reference classifier, trained on real images or taken from released weights."""
 
 import torch
 
+from pipeline.classifier import Classifier, torchvision_classifier
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS
+from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, TORCHVISION
 from pipeline.data.images.shards import ImageShards
 from pipeline.runtime.batches import workers_of
-from pipeline.runtime.files import write_json
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import write_csv, write_json
+from pipeline.runtime.project import of_project
 from pipeline.runtime.stage import Stage
 from pipeline.training.classifier import ClassifierTraining, held_out_accuracy, new_classifier
 from pipeline.weights.configs import classifier_config
@@ -15,16 +18,35 @@ from stages.running import train_one
 
 
 def main(params: Params) -> str:
-    workers = workers_of(params.ray)
+    workers, released = workers_of(params.ray), None
+    classes = len(ImageShards(IMAGES, "val").class_names)
+    if params.classifier.pretrained:
+        released = _released(params, classes)
     with Stage("train_classifier", params) as stage:
-        state = train_one(ClassifierTraining, "classifier", params, stage)
-        config = classifier_config(params, len(ImageShards(IMAGES, "val").class_names))
-        model = new_classifier(config, torch.device("cpu"))
-        model.load_state_dict(state["task"]["model"])
-        save_model(CLASSIFIER, "classifier", config, model.state_dict())
+        if released:
+            model = released
+        else:
+            state = train_one(ClassifierTraining, "classifier", params, stage)
+            model = new_classifier(classifier_config(params, classes), torch.device("cpu"))
+            model.load_state_dict(state["task"]["model"])
+        save_model(CLASSIFIER, "classifier", model.config, model.state_dict())
         batches = stage.folder() / "validation"
         top1, top5 = held_out_accuracy(CLASSIFIER, params, batches, workers)
         metrics = {"real_top1": top1, "real_top5": top5}
+        if released:
+            curve = [{"step": 0, "loss": None, "val_accuracy": top1}]
+            write_csv(RESULTS / "classifier/history.csv", curve)
         write_json(RESULTS / "classifier/metrics.json", metrics)
         stage.run.log_group("classifier", metrics)
     return f"train_classifier: {top1:.1%} of validation images right; model in {CLASSIFIER}"
+
+
+def _released(params: Params, classes: int) -> Classifier:
+    """The network of `classifier.pretrained`, which must have the data set's number of classes."""
+    given = params.classifier.pretrained
+    file = None if given in (None, TORCHVISION) else of_project(given)
+    model = torchvision_classifier(params.classifier.architecture.partition(":")[2], file)
+    if (known := model.config.num_classes) != classes:
+        reason = f"it knows {known} classes, and the data set has {classes}"
+        raise UserError("classifier.pretrained", reason, "set it to null, or give another file")
+    return model

@@ -1,4 +1,4 @@
-"""The VQGAN tokenizer, trained or taken from released weights."""
+"""Trains the VQGAN tokenizer, or converts released weights."""
 
 import torch
 
@@ -7,7 +7,7 @@ from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER
 from pipeline.data.image_grid import grid_picture, save_picture
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
-from pipeline.evaluation.reconstruction import Reconstruction, held_out_quality
+from pipeline.evaluation.reconstruction import held_out_quality, rebuild
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
@@ -35,7 +35,7 @@ def main(params: Params) -> str:
         save_model(TOKENIZER, "tokenizer", model.config, model.state_dict())
         metrics = held_out_quality(TOKENIZER, params, stage.folder() / "validation", workers)
         shown, _ = View(ImageShards(IMAGES, "val"), params.data, params.seed).first(PICTURED)
-        pairs = torch.cat([shown, Reconstruction(model.to(workers.device), workers.device)(shown)])
+        pairs = torch.cat([shown, rebuild(model.to(workers.device), shown, workers.device)[0]])
         picture = grid_picture(pairs, columns=PICTURED)
         if released:
             write_csv(results / "history.csv", [{"step": 0} | metrics])

@@ -1,4 +1,5 @@
-"""Masked Visual Token Modeling: a training for each replicate, or released weights instead."""
+"""Trains MaskGIT by Masked Visual Token Modeling, once for each replicate, or converts released
+weights."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import TRANSFORMER

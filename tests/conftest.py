@@ -15,10 +15,7 @@ from pipeline.config.params import Params
 from tests.analysis.synthetic import analyse, write_results, write_source, write_tables
 from tests.damage import within
 from tests.params import make_params
-from tests.pretrained_files import TOKENIZER, TRANSFORMER
 from tests.project import FAIR, Project
-from tests.release import flax_tokenizer, flax_transformer
-from tests.tiny_networks import seeded
 from tests.tiny_project import make_project, with_params
 from tests.transformer_task import random_tokens, tiny_params
 
@@ -169,18 +166,6 @@ def tokens_dir(tmp_path) -> Path:
     return random_tokens(tmp_path / "tokens")
 
 
-@pytest.fixture(scope="session")
-def tokenizer_tree() -> dict:
-    """Weights of a tiny tokenizer, named and laid out as in the authors' files."""
-    return flax_tokenizer(torch.rand(1, 8, 8, 1, generator=seeded(0)), TOKENIZER)[0]
-
-
-@pytest.fixture(scope="session")
-def transformer_tree() -> dict:
-    """The same of a tiny transformer."""
-    return flax_transformer(torch.zeros(1, 7, dtype=torch.long), TRANSFORMER)[0]
-
-
 @pytest.fixture(scope="module")
 def tiny_project(tmp_path_factory) -> Path:
     """A project of tiny models, as `tests.tiny_project` makes it."""
@@ -215,6 +200,16 @@ def finished(tmp_path_factory, worker_id) -> Project:
     project = made.copy(tmp_path_factory.mktemp("finished") / "project")
     project.log, project.params_read = log.read_text(), shared / "params_read"
     return project
+
+
+@pytest.fixture(scope="session")
+def fresh_database(tmp_path_factory) -> Path:
+    """An empty database of MLflow: to set one up takes seconds."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("fresh") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
 
 
 @pytest.fixture(scope="session")

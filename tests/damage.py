@@ -41,17 +41,6 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def no_file(what: str, path: Path) -> None:
-    """Something at the path that opens and is no file: a pipe nobody writes to ("fifo"), a folder
-    ("folder"), a device without an end ("zero")."""
-    if what == "fifo":
-        os.mkfifo(path)
-    elif what == "folder":
-        path.mkdir()
-    else:
-        path.symlink_to("/dev/zero")
-
-
 def failing(real: Callable, error: Exception) -> Callable:
     """The function, which raises the error for checkpoints and what belongs to them."""
 

@@ -6,20 +6,13 @@ import socketserver
 import threading
 import time
 
-END = b"Connection: close\r\n\r\n"
-ANSWERS = {
-    "errors": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n" + END,
-    "busy": b"HTTP/1.1 503 Unavailable\r\nRetry-After: 120\r\nContent-Length: 0\r\n" + END,
-    "page": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 9\r\n"
-    + END
-    + b"<h1>Hello",
-}
+ERROR = b"HTTP/1.1 500 Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class FailingProxy:
     """Passes connections on to a port of this machine, as `mode` says: "open", "refused" (closed
-    at once), "silent" (nothing comes back), "lost" (the request arrives, its answer does not), or
-    one of ANSWERS for every request. `latency` seconds go by before each request.
+    at once), "silent" (nothing comes back) or "errors" (status 500 for every request). `latency`
+    seconds go by before each request.
     """
 
     def __init__(self, port: int):
@@ -55,8 +48,8 @@ class FailingProxy:
             while data := _receive(client):
                 if self.mode == "refused":  # connections that were open end too
                     return
-                if self.mode in ANSWERS:
-                    client.sendall(ANSWERS[self.mode])
+                if self.mode == "errors":
+                    client.sendall(ERROR)
                     return
                 while self.mode == "silent":
                     time.sleep(0.05)
@@ -66,9 +59,6 @@ class FailingProxy:
 
     def _back(self, server: socket.socket, client: socket.socket) -> None:
         while data := _receive(server):
-            if self.mode == "lost":
-                client.close()
-                return
             try:
                 client.sendall(data)
             except OSError:

@@ -1,10 +1,6 @@
-"""The authors' release and the port of its tokenizer, as tests need them.
+"""The authors' release and the port of its tokenizer, as tests need them: reference data, and the
+authors' tokenizer written anew from its description, with weights named as in its files."""
 
-Their reference data; and, written anew from their description, networks that
-compute what theirs do with weights named and laid out as in their files.
-"""
-
-from itertools import pairwise
 from pathlib import Path
 
 import msgpack
@@ -12,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 FOLDER = Path(__file__).parent / "fixtures" / "maskgit-release"
 SHARED = Path(__file__).parents[2] / "shared" / "fixtures" / "maskgit-release"
@@ -29,9 +25,6 @@ def expected() -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-# --- flax's file format ---------------------------------------------------------------------------
-
-
 def flax_bytes(tree) -> bytes:
     """A tree of tensors, numbers and ready-made extension types as flax's msgpack."""
     return msgpack.packb(tree, default=flax_array)
@@ -42,9 +35,6 @@ def flax_array(x: Tensor, code: int = 1) -> msgpack.ExtType:
     raw = x.contiguous().view(torch.uint8) if x.ndim else x[None].view(torch.uint8)
     content = msgpack.packb((tuple(x.shape), name, raw.numpy().tobytes()))
     return msgpack.ExtType(code, content)
-
-
-# --- the authors' networks ------------------------------------------------------------------------
 
 
 class Scope:
@@ -86,17 +76,8 @@ class Scope:
         scaled = ((grouped - mean) / (var + 1e-6).sqrt()).flatten(-2)
         return self.next("GroupNorm").affine(scaled)
 
-    def layer_norm(self, name: str, x: Tensor) -> Tensor:
-        var, mean = torch.var_mean(x, dim=-1, keepdim=True, unbiased=False)
-        return self.child(name).affine((x - mean) / (var + 1e-12).sqrt())
-
     def affine(self, x: Tensor) -> Tensor:
         return x * self.param("scale", x.shape[-1], mean=1) + self.param("bias", x.shape[-1])
-
-    def dense(self, name: str, x: Tensor, features: int) -> Tensor:
-        scope = self.child(name)
-        kernel = scope.param("kernel", x.shape[-1], features, std=x.shape[-1] ** -0.5)
-        return x @ kernel + scope.param("bias", features)
 
     def res_block(self, x: Tensor, features: int) -> Tensor:
         scope = self.next("ResBlock")
@@ -141,135 +122,32 @@ def flax_tokenizer(images_BHWC: Tensor, config) -> tuple[dict, Tensor, Tensor]:
     return root.params, tokens, scope.conv(swish(scope.group_norm(x)), config.channels)
 
 
-def flax_transformer(ids_BS: Tensor, config) -> tuple[dict, Tensor]:
-    """Random parameters (flax's tree), and the logits (B, S, V) that they give."""
-    root = Scope(torch.Generator().manual_seed(1))
-    scope, hidden = root.child("Embed_0"), config.hidden
-    words = scope.child("word_embeddings").param("embedding", config.vocabulary, hidden)
-    positions = scope.child("position_embeddings").param("embedding", config.num_tokens + 1, hidden)
-    x = scope.layer_norm("embeddings_ln", words[ids_BS] + positions)
-    for i in range(config.layers):
-        layer = root.child(f"TransformerLayer_{i}")
-        x = flax_attention(layer.child("Attention_0"), x, config.heads)
-        mlp = layer.child("Mlp_0")
-        y = F.gelu(mlp.dense("intermediate_output", x, config.mlp), approximate="tanh")
-        x = mlp.layer_norm("layer_output_ln", x + mlp.dense("layer_output", y, hidden))
-    head = root.child("MlmLayer_0")
-    y = F.gelu(head.dense("mlm_dense", x, hidden), approximate="tanh")
-    logits = head.layer_norm("mlm_ln", y) @ words.T
-    return root.params, logits + head.child("mlm_bias").param("bias", config.vocabulary)
+def port_weights(tree: dict, config) -> dict[str, Tensor]:
+    """The same tokenizer's weights as the PyTorch port (`maskgit_vqgan.py`) names them."""
+    port = {"quantize.embedding.weight": tree["quantizer"]["codebook"]}
 
+    def add(name: str, module: dict) -> None:
+        for leaf, weight in module.items():
+            weight = weight.permute(3, 2, 0, 1) if leaf == "kernel" else weight
+            port[f"{name}.{'bias' if leaf == 'bias' else 'weight'}"] = weight.contiguous()
 
-def flax_attention(scope: Scope, x_BSD: Tensor, heads: int) -> Tensor:
-    hidden = x_BSD.shape[-1]
-    size, std = hidden // heads, hidden**-0.5
-    attention = scope.child("self_attention")
-
-    def project(name: str) -> Tensor:
-        dense = attention.child(name)
-        kernel = dense.param("kernel", hidden, heads, size, std=std)
-        return (
-            torch.einsum("bsd,dhk->bhsk", x_BSD, kernel) + dense.param("bias", heads, size)[:, None]
-        )
-
-    q, k, v = (project(name) for name in ("query", "key", "value"))
-    weights = (torch.einsum("bhqk,bhsk->bhqs", q, k) / size**0.5).softmax(-1)
-    out = attention.child("out")
-    kernel, bias = out.param("kernel", heads, size, hidden, std=std), out.param("bias", hidden)
-    y = torch.einsum("bhqs,bhsk,hkd->bqd", weights, v, kernel) + bias
-    return scope.layer_norm("attention_output_ln", x_BSD + y)
-
-
-# --- the port of their tokenizer ------------------------------------------------------------------
-
-
-class PortBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.norm1, self.norm2 = (nn.GroupNorm(32, n, eps=1e-6) for n in (inputs, outputs))
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding="same", bias=False)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding="same", bias=False)
-        if inputs != outputs:
-            self.nin_shortcut = nn.Conv2d(outputs, outputs, 1, bias=False)
-
-    def forward(self, x):
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(self.norm2(y)))
-        return y + (self.nin_shortcut(y) if hasattr(self, "nin_shortcut") else x)
-
-
-class PortLevel(nn.Module):
-    """`down.i` or `up.i`; i counts from the finest level in both."""
-
-    def __init__(self, inputs: int, outputs: int, blocks: int, upsample: bool = False):
-        super().__init__()
-        widths = [inputs] + [outputs] * blocks
-        self.block = nn.ModuleList(PortBlock(a, b) for a, b in pairwise(widths))
-        if upsample:
-            self.upsample_conv = nn.Conv2d(outputs, outputs, 3, padding="same")
-
-    def forward(self, x):
-        for block in self.block:
-            x = block(x)
-        if hasattr(self, "upsample_conv"):
-            x = self.upsample_conv(x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
-        return x
-
-
-class PortSide(nn.Module):
-    """The encoder, or the decoder, as `maskgit_vqgan.py` names its modules."""
-
-    def __init__(self, config, decoder: bool):
-        super().__init__()
-        widths, blocks = [config.filters * m for m in config.multipliers], config.res_blocks
-        outer, z = config.channels, config.embedding_dim
-        if decoder:
-            wider = [*widths[1:], widths[-1]]
-            self.conv_in = nn.Conv2d(z, widths[-1], 3, padding="same")
-            self.up = nn.ModuleList(
-                PortLevel(wider[i], widths[i], blocks, upsample=i > 0) for i in range(len(widths))
-            )
-            self.conv_out = nn.Conv2d(widths[0], outer, 3, padding="same")
-        else:
-            finer = [config.filters, *widths[:-1]]
-            self.conv_in = nn.Conv2d(outer, config.filters, 3, padding="same", bias=False)
-            self.down = nn.ModuleList(
-                PortLevel(finer[i], widths[i], blocks) for i in range(len(widths))
-            )
-            self.conv_out = nn.Conv2d(widths[-1], z, 1)
-        self.mid = nn.ModuleList(PortBlock(widths[-1], widths[-1]) for _ in range(blocks))
-        self.norm_out = nn.GroupNorm(32, widths[0 if decoder else -1], eps=1e-6)
-
-    def forward(self, x):
-        x = self.conv_in(x)
-        if hasattr(self, "down"):
-            for i, level in enumerate(self.down):
-                x = level(x if i == 0 else F.avg_pool2d(x, 2))
-        for block in self.mid:
-            x = block(x)
-        if hasattr(self, "up"):
-            for level in reversed(self.up):
-                x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
-
-
-class Port(nn.Module):
-    """The PyTorch port of the authors' tokenizer, with random weights."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.encoder, self.decoder = PortSide(config, False), PortSide(config, True)
-        self.quantize = nn.Module()
-        self.quantize.embedding = nn.Embedding(config.codebook_size, config.embedding_dim)
-        draw = torch.Generator().manual_seed(2)
-        with torch.no_grad():
-            for weight in self.parameters():
-                mean, std = (0.0, weight[0].numel() ** -0.5) if weight.ndim > 1 else (0.5, 0.3)
-                weight.copy_(mean + std * torch.randn(weight.shape, generator=draw))
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, h, w) and reconstruction."""
-        z = self.encoder(images).permute(0, 2, 3, 1)
-        tokens = torch.cdist(z.flatten(0, 2), self.quantize.embedding.weight).argmin(-1)
-        tokens = tokens.view(z.shape[:3])
-        return tokens, self.decoder(self.quantize.embedding(tokens).permute(0, 3, 1, 2))
+    levels, blocks = len(config.multipliers), range(config.res_blocks)
+    down = [f"encoder.down.{i}.block.{j}" for i in range(levels) for j in blocks]
+    up = [f"decoder.up.{i}.block.{j}" for i in reversed(range(levels)) for j in blocks]
+    in_order = {
+        "encoder": down + [f"encoder.mid.{j}" for j in blocks],
+        "decoder": [f"decoder.mid.{j}" for j in blocks] + up,
+    }
+    own = {"Conv_0": "conv1", "Conv_1": "conv2", "Conv_2": "nin_shortcut"}
+    own |= {"GroupNorm_0": "norm1", "GroupNorm_1": "norm2"}
+    for side, names in in_order.items():
+        for number, name in enumerate(names):
+            for flax, module in tree[side][f"ResBlock_{number}"].items():
+                add(f"{name}.{own[flax]}", module)
+        add(f"{side}.conv_in", tree[side]["Conv_0"])
+        add(f"{side}.norm_out", tree[side]["GroupNorm_0"])
+    add("encoder.conv_out", tree["encoder"]["Conv_1"])
+    add("decoder.conv_out", tree["decoder"][f"Conv_{levels}"])
+    for number in range(1, levels):
+        add(f"decoder.up.{levels - number}.upsample_conv", tree["decoder"][f"Conv_{number}"])
+    return port

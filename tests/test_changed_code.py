@@ -2,6 +2,7 @@
 what made its results."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +17,9 @@ SAID = r"^science: changed while edit ran, so its results would mix both; run it
 
 
 @pytest.fixture
-def stage(make_params, tmp_path, monkeypatch) -> Stage:
+def stage(make_params, tmp_path, monkeypatch, fresh_database) -> Stage:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(fresh_database, "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     Path("params.yaml").write_text(json.dumps(make_params().model_dump()))
     for name in ("science", "data/images", "others"):
@@ -67,17 +69,6 @@ def test_params_that_change_before_the_stage_looks_are_told_too(
     assert "made of" not in capsys.readouterr().out
 
 
-def test_a_file_that_params_name_has_changed_too(stage, make_params):
-    Path("a.npz").write_text("1")
-    params = make_params(evaluation={"reference_statistics": "a.npz"})
-    Path("params.yaml").write_text(json.dumps(params.model_dump()))
-    stages = json.loads(Path("dvc.yaml").read_text())
-    stages["stages"]["edit"]["params"] = ["evaluation"]
-    Path("dvc.yaml").write_text(json.dumps(stages))
-    with pytest.raises(UserError, match=r"^a\.npz: changed while edit ran"), Stage("edit", params):
-        Path("a.npz").write_text("22")
-
-
 def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_params_before(
     stage, make_params
 ):
@@ -95,20 +86,7 @@ def test_inputs_that_are_made_anew_meanwhile_have_changed(stage):
         Path("data/images/a.py").write_text("lr = 2")
 
 
-def test_code_that_is_gone_has_changed(stage):
-    with pytest.raises(UserError, match=SAID), stage:
-        Path("science/a.py").unlink()
-        Path("science").rmdir()
-
-
-def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_code_before(stage):
-    with pytest.raises(UserError, match=SAID), stage:
-        before = stage.folder("cas", part=1)
-        Path("science/a.py").write_text("lr = 2")
-        assert stage.folder("training", part=1) == before
-
-
-@pytest.mark.parametrize("changed", ["others/a.py", "science/__pycache__/a.pyc", "notes.txt"])
+@pytest.mark.parametrize("changed", ["others/a.py", "science/__pycache__/a.pyc"])
 def test_of_other_code_and_of_what_is_no_code_any_may_change(stage, changed):
     with stage:
         Path(changed).parent.mkdir(exist_ok=True)

@@ -55,7 +55,6 @@ NOT_USED = {
         SCHEDULES,
         "pipeline/training/likelihood.py",
         "pipeline/weights/released/checkpoint.py",
-        "pipeline/weights/released/formats.py",
         "pipeline/weights/released/names.py",
     },
     # Of the two networks that the sampler knows these draw from MaskGIT alone.

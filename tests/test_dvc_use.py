@@ -1,20 +1,16 @@
 """DVC as its users expect it: experiments, numbers, plots, models and a remote."""
 
 import json
-import re
-import shutil
 
 import pytest
 
 from pipeline.runtime.files import read_yaml, tree_hash
-from tests.images import noise_image
 from tests.project import ROOT, Project
-
-pytestmark = pytest.mark.slow
 
 HEADLINE = 13  # columns of `dvc metrics show`, at most
 
 
+@pytest.mark.soak
 def test_an_experiment_in_a_copy_leaves_its_runs_in_the_project(finished, tmp_path):
     from mlflow import MlflowClient
 
@@ -38,20 +34,7 @@ def test_an_experiment_in_a_copy_leaves_its_runs_in_the_project(finished, tmp_pa
     assert "square-one" in json.dumps(shown)
 
 
-def test_an_experiment_in_a_copy_finds_pictures_that_git_does_not_know(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "--quiet", "--message", "smoke")
-    for number in range(200):
-        folder = project.folder / "data/raw/mine" / "ab"[number % 2]
-        folder.mkdir(parents=True, exist_ok=True)
-        noise_image(20, 16, "L", seed=number).save(folder / f"{number}.png")
-    own = ("-S", "data.source=folder:data/raw/mine")
-    log = project.run("dvc", "exp", "run", "--temp", "-n", "mine", *own, "prepare")
-    assert "prepare: 200 images of 2 classes" in log
-    assert "mine" in project.run("dvc", "exp", "list")
-
-
+@pytest.mark.slow
 def test_metrics_are_few(finished):
     shown = json.loads(finished.run("dvc", "metrics", "show", "--json"))
     (files,) = [revision["data"] for revision in shown.values()]
@@ -62,6 +45,7 @@ def test_metrics_are_few(finished):
     assert all(isinstance(v, str | int | float) for of in values.values() for v in of.values())
 
 
+@pytest.mark.slow
 def test_the_sweep_is_coloured_by_schedule_with_titled_axes(finished):
     plots = json.loads(finished.run("dvc", "plots", "show", "--json"))
     (sweep,) = plots["data"]["Sweep (as Figure 8)"]
@@ -77,6 +61,7 @@ def test_the_sweep_is_coloured_by_schedule_with_titled_axes(finished):
     assert {float(row["iterations"]) for row in rows} == {2, 4}
 
 
+@pytest.mark.slow
 def test_models_are_artifacts(finished, tmp_path):
     """As docs/dvc.md has it."""
     artifacts = read_yaml(ROOT / "dvc.yaml")["artifacts"]
@@ -93,6 +78,7 @@ def test_models_are_artifacts(finished, tmp_path):
     assert tree_hash(project.folder / "there") == expected
 
 
+@pytest.mark.slow
 def test_a_remote_gives_a_clone_what_was_computed(finished, tmp_path):
     """As docs/dvc.md has it: push here, pull there; nothing runs then."""
     project = finished.copy(tmp_path / "project")
@@ -112,13 +98,9 @@ def test_a_remote_gives_a_clone_what_was_computed(finished, tmp_path):
     assert "Running stage" not in clone.run("dvc", "repro")
 
 
+@pytest.mark.slow
 def test_what_dvc_writes_in_a_run_is_what_git_holds(finished):
     """As .gitignore files, which DVC completes: a run leaves none of them changed."""
     changed = finished.run("git", "status", "--porcelain").splitlines()
     files = {line[3:] for line in changed}
     assert not [name for name in files if name.endswith(".gitignore")]
-
-
-def test_the_dag_is_drawn_for_a_page(finished):
-    assert re.search(r"flowchart TD\n.*-->", finished.run("dvc", "dag", "--mermaid"), re.S)
-    shutil.rmtree(finished.folder / "dvc_plots", ignore_errors=True)

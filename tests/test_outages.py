@@ -1,5 +1,5 @@
-"""Outages during stages, each of which costs nothing: a choice of them, or all of them, which take
-two hours, where `ALL_OUTAGES` is set."""
+"""Outages during stages, each of which costs nothing: a choice of them, and all of them as a soak
+test of two hours."""
 
 import os
 import re
@@ -15,8 +15,6 @@ import pytest
 from tests.mlflow_server import mlflow_server
 from tests.outages import Bench, cells
 from tests.project import ROOT, Project
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +37,14 @@ CHOSEN = [
 
 def factor() -> float:
     """How much longer a stage may take; beside other tests, times themselves differ by half."""
-    return 2 if "PYTEST_XDIST_WORKER" in os.environ else 1.15
+    return 3 if "PYTEST_XDIST_WORKER" in os.environ else 1.15
 
 
-@pytest.mark.parametrize(("stage", "outage"), cells() if "ALL_OUTAGES" in os.environ else CHOSEN)
+@pytest.mark.parametrize(
+    ("stage", "outage"),
+    [pytest.param(*c, marks=[pytest.mark.slow]) for c in CHOSEN]
+    + [pytest.param(*c, marks=[pytest.mark.soak]) for c in cells() if c not in CHOSEN],
+)
 def test_an_outage_costs_neither_bytes_nor_rows(bench, stage, outage):
     trial = bench.attempt(stage, outage)
     if outage == "killed_and_cut" and stage == "train_classifier":
@@ -52,6 +54,7 @@ def test_an_outage_costs_neither_bytes_nor_rows(bench, stage, outage):
     assert trial.took < factor() * trial.plain + 3  # half a second to begin with
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 @pytest.mark.parametrize("stage", ["train_classifier"])
 def test_a_full_disk_is_one_line_and_costs_nothing(bench, stage):
@@ -78,6 +81,7 @@ def training(log: Path) -> set[str]:
     return set(re.findall(r"(\w+/seed\d) .*loss", log.read_text()))
 
 
+@pytest.mark.soak
 def test_a_node_that_dies_costs_no_row(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     rows = project.folder / "results/sweep/rows.csv"
@@ -128,6 +132,7 @@ def start(project: Project, *command: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.soak
 def test_of_two_sweeps_the_second_is_told_of_the_first(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     rows = project.folder / "results/sweep/rows.csv"
@@ -144,6 +149,7 @@ def test_of_two_sweeps_the_second_is_told_of_the_first(finished, tmp_path):
     assert rows.read_bytes() == expected
 
 
+@pytest.mark.soak
 def test_two_dvc_repro_end_with_the_same_bytes(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     made = project.folder / "results/reconstruction/rows.csv"

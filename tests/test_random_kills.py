@@ -13,10 +13,10 @@ import pytest
 from tests.job_elsewhere import outputs
 from tests.project import Project
 
-KILLS = int(os.environ.get("KILLS", "3"))  # `make soak` asks for 20
+KILLS = int(os.environ.get("KILLS", "20"))
 LATEST = 25.0  # seconds after which a start is killed
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:

@@ -11,8 +11,6 @@ import pytest
 from pipeline.runtime.files import read_yaml, tree_hash
 from tests.project import ROOT, Project, trained
 
-pytestmark = pytest.mark.slow
-
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 
 
@@ -20,10 +18,12 @@ def would_run(project: Project) -> set[str]:
     return set(re.findall(r"Running stage '(\w+)'", project.run("dvc", "repro", "--dry")))
 
 
+@pytest.mark.slow
 def test_second_repro_runs_nothing(finished):
     assert "Running stage" not in finished.run("dvc", "repro")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -47,6 +47,7 @@ def test_a_changed_param_runs_only_what_lists_it(finished, tmp_path, change, exp
     assert would_run(project) == expected
 
 
+@pytest.mark.soak
 def test_a_refused_run_costs_no_results(finished, tmp_path):
     """DVC deletes them before it runs the stage that refuses; with the params of then they come
     back, and no stage runs."""
@@ -59,6 +60,7 @@ def test_a_refused_run_costs_no_results(finished, tmp_path):
     assert {path: tree_hash(project.folder / path) for path in kept} == kept
 
 
+@pytest.mark.soak
 def test_results_are_told_from_those_of_other_params_which_come_back_even_after_make_clean(
     finished, tmp_path
 ):
@@ -85,6 +87,7 @@ def test_results_are_told_from_those_of_other_params_which_come_back_even_after_
     assert project.repro()[0] == []  # what DVC keeps of the smoke run is there
 
 
+@pytest.mark.slow
 def test_what_was_computed_once_comes_back_from_the_run_cache(finished, tmp_path):
     """As where one goes back to a preset: no lock, no result and no live run is left."""
     project = finished.copy(tmp_path / "project")
@@ -107,6 +110,7 @@ def test_what_was_computed_once_comes_back_from_the_run_cache(finished, tmp_path
     assert (project.folder / "analysis/tables/table1.md").read_bytes() == table
 
 
+@pytest.mark.soak
 def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_path):
     """The recipe for a metric: of one extractor, and of both. Nor does code of the sweep train that
     only measures, nor a choice of the samples' classes; as the smoke run's are of one size, its
@@ -121,7 +125,7 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
         "            values = dict(found._asdict())\n"
         '            values["twice_precision"] = 2 * found.precision\n',
     )
-    kid = '        return values | {f"kid_{self.extractor.name}": distance}\n'
+    kid = '        return values | {f"kid_{self.extractor}": distance}\n'
     half = '        values["half_kid_classifier"] = None if distance is None else distance / 2\n'
     project.edit("pipeline/evaluation/evaluator.py", kid, half + kid)
     names = '    "half_kid": "half KID",\n    "twice_precision": "twice precision",\n'
@@ -145,6 +149,7 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
     assert columns[columns.index("precision (paper, VGG)") - 1] == "precision (classifier) ±"
 
 
+@pytest.mark.slow
 def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(finished, tmp_path):
     """The recipe for a schedule: one line, and its name among those of the sweep."""
     project = finished.copy(tmp_path / "project")
@@ -170,6 +175,7 @@ def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(finished, t
     assert "quartic" in (project.folder / "analysis/tables/table3.md").read_text()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
@@ -187,6 +193,7 @@ def test_edited_code_runs_only_what_depends_on_it(finished, tmp_path, file, expe
     assert set(project.repro()[0]) == expected
 
 
+@pytest.mark.soak
 def test_sweep_of_distributed_trials_does_not_starve(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     project.set(

@@ -109,13 +109,6 @@ def write_features(params: Params) -> None:
         write_reference(name, FEATURES / name, params, ALONE)
 
 
-def save_resnet() -> None:
-    """A torchvision network of random weights as the classifier: of its 512 features params know
-    nothing."""
-    config = ClassifierConfig("torchvision:resnet18", 1, CLASSES, width=4)
-    save_model(CLASSIFIER, "classifier", config, Classifier(config).state_dict())
-
-
 def write_tokens() -> None:
     """A token cache of noise."""
     draw, labels, splits = np.random.default_rng(0), np.arange(VAL) % CLASSES, ("train", "val")

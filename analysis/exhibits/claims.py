@@ -26,6 +26,8 @@ SEEDS, TIMINGS, SCHEDULES = "training seeds", "timings of each in one process", 
 ONE = {SEEDS: "training seed", TIMINGS: "timing of each"}  # of several
 SWEPT = "the sweep's models"
 NEAR = 0.1  # of the way from chance to real images
+# The exhibits whose first claims open the report: quality, speed, schedules, T, editing.
+HEADLINES = ("table1-table", "figure4", "table3-table", "figure8", "table2-table")
 P_LEAST = 0.0001  # no number here is worth a smaller p
 RELEASED = "the weights are of one training, and the seeds only of what is drawn from them"
 UNKNOWN = "whether its networks have learned anything is out of date"
@@ -251,6 +253,12 @@ class Verdict:
         return part.numbers_of_sides if part else "not measured"
 
     @property
+    def measured(self) -> str:
+        """The numbers, after the name of the measure unless the claim names it."""
+        measure = self.claim.measure
+        return self.numbers if measure in self.claim.said else f"{measure}: {self.numbers}"
+
+    @property
     def sentence(self) -> str:
         """What this run says of the claim, with the numbers; words between ** are emphasized."""
         part, measure = self.claim.weakest, self.claim.measure
@@ -422,6 +430,16 @@ def _recognised(rows: pd.DataFrame, results: Results, params: Params) -> Recogni
 # The scoreboard: every claim of the paper in a line, and what this run says of it
 
 
+def headlines(verdicts: list[Verdict]) -> dict[str, list[Verdict]]:
+    """The verdicts that open the report, the paper's claims apart from ours."""
+    first = {verdict.claim.exhibit: verdict for verdict in reversed(verdicts)}
+    found: dict[str, list[Verdict]] = {}
+    for verdict in (first[name] for name in HEADLINES if name in first):
+        whose = "Claims of the paper" if verdict.claim.source else "Our own claims"
+        found.setdefault(whose, []).append(verdict)
+    return found
+
+
 def scoreboard(
     verdicts: list[Verdict], results: Results, params: Params, left_out: Collection[str] = ()
 ) -> Table:
@@ -434,7 +452,7 @@ def scoreboard(
             {
                 "claim": [verdict.claim.line for verdict in verdicts],
                 "verdict": [verdict.brief for verdict in verdicts],
-                "measured here": [_measured(verdict) for verdict in verdicts],
+                "measured here": [verdict.measured for verdict in verdicts],
                 "p, corrected": [p_value(verdict.adjusted) for verdict in verdicts],
                 "n": [str(verdict.claim.n) for verdict in verdicts],
                 "paper": [verdict.claim.source or NONE for verdict in verdicts],
@@ -459,13 +477,13 @@ def scoreboard(
             "number. Conclusions are about this data set at this size, and about these networks "
             "after so much training: others of the same cost may turn them.",
         ],
-        here=[*_barely_trained(results, params, left_out), _count(verdicts)],
+        here=[*warnings(results, params, left_out), _count(verdicts)],
         timed=True,
         links=[verdict.claim.exhibit for verdict in verdicts],
     )
 
 
-def _barely_trained(results: Results, params: Params, left_out: Collection[str]) -> list[str]:
+def warnings(results: Results, params: Params, left_out: Collection[str]) -> list[str]:
     """Sentences that name the barely trained networks, unless the results that tell are out of
     date."""
     if "figure5" in left_out:
@@ -500,12 +518,6 @@ def _of(words: list[str]) -> str:
         f"shown here {words.count(SHOWN)}, not shown {words.count(NOT_SHOWN)}, undecided "
         f"{words.count(UNDECIDED)}"
     )
-
-
-def _measured(verdict: Verdict) -> str:
-    """The numbers, after the name of the measure unless the claim names it."""
-    measure = verdict.claim.measure
-    return verdict.numbers if measure in verdict.claim.said else f"{measure}: {verdict.numbers}"
 
 
 def _row(verdict: Verdict) -> dict[str, str | float]:

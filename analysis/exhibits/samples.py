@@ -14,6 +14,7 @@ from pipeline.config.params import Params
 
 MAX_CLASSES = 20
 MANY, FEW = 10, 5  # pictures of a class, of one model alone or of several side by side
+OPENING = (2, 10)  # at most so many pictures of so many classes open the report
 SHOWN = ("transformer", "autoregressive", "real")
 ORDINALS = ("nearest", "2nd", "3rd")
 MAX_ITERATIONS = 12
@@ -22,7 +23,7 @@ OPACITY = 0.8
 
 
 def by_class(results: Results, params: Params) -> Figure:
-    """Samples of the main model, a row for each class; opens the report."""
+    """Samples of the main model, a row for each class."""
     names = results.class_grid["class_names"]
     return Figure(
         name="samples",
@@ -30,6 +31,20 @@ def by_class(results: Results, params: Params) -> Figure:
         alt=f"Samples in rows, one for each of {len(names)} classes: "
         f"{listed(shortened(str(name)) for name in names[:MAX_CLASSES])}.",
         draw=partial(_draw_classes, results.class_grid, ("transformer",), MANY),
+    )
+
+
+def opening(results: Results, params: Params) -> Figure:
+    """A few samples in a column for each class; opens the report."""
+    names, images = results.class_grid["class_names"], results.class_grid["transformer"]
+    each, classes = OPENING
+    shown = even_selection(len(names), classes)
+    labels = [shortened(str(names[i])) for i in shown]
+    return Figure(
+        name="opening",
+        title="Samples of MaskGIT by class",
+        alt=f"Samples in columns, one for each of these classes: {listed(labels)}.",
+        draw=partial(draw_mosaic, images[shown, :each].swapaxes(0, 1), column_labels=labels),
     )
 
 

@@ -18,10 +18,10 @@ from analysis.exhibits import (
     temperature,
 )
 from analysis.exhibits.base import Exhibit, Figure, Table
-from analysis.exhibits.claims import Verdict, judge, scoreboard
+from analysis.exhibits.claims import Verdict, headlines, judge, scoreboard, warnings
 from analysis.exhibits.headline import headline
 from analysis.exhibits.results import FILES, Results, read_results
-from analysis.report.page import Section, write_report
+from analysis.report.page import Opening, Section, write_report
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
 from pipeline.runtime import dag
@@ -61,6 +61,7 @@ CLAIMS = (quality, speed, schedules, rejection, editing, reconstruction)
 SCOREBOARD = "rows cas sweep crossing editing rejection reconstruction speed"
 PLACES: dict[str, list[Place]] = {
     "Class-conditional generation": [
+        Place("samples", "samples", samples.by_class, "class_grid"),
         Place("table1-table", "Table 1", quality.table1, "rows evaluation real cas temperature"),
         Place("smoothing-table", "label smoothing", quality.smoothing, "rows evaluation real"),
         Place("figure5", "Figure 5", samples.comparison, "class_grid evaluation"),
@@ -102,8 +103,10 @@ PLACES: dict[str, list[Place]] = {
 }
 
 
-def sections(results: Results, params: Params, stale: Collection[str] = ()) -> list[Section]:
-    """Everything that is shown, the scoreboard first.
+def contents(
+    results: Results, params: Params, stale: Collection[str] = ()
+) -> tuple[Opening, list[Section]]:
+    """Everything that is shown: what the report begins with, then the scoreboard and all exhibits.
 
     Args:
         stale: stages whose results are out of date. Their exhibits and claims are left out.
@@ -129,7 +132,13 @@ def sections(results: Results, params: Params, stale: Collection[str] = ()) -> l
         )
         for title, each in PLACES.items()
     ]
-    return [Section("In short", board, []), *subjects]
+    opening = Opening(
+        warnings(results, params, out),
+        headlines(verdicts),
+        None if "samples" in out else samples.opening(results, params),
+        next((e for s in subjects for e in s.exhibits if e.name == "figure8"), None),
+    )
+    return opening, [Section("In short", board, []), *subjects]
 
 
 def judged(results: Results, params: Params, left_out: Collection[str] = ()) -> list[Verdict]:
@@ -161,24 +170,23 @@ def build(
     results, stale = read_results(results_folder), stale or {}
     current = {stage: entry for stage, entry in results.sources.items() if stage not in stale}
     results = replace(results, sources=current)
-    contents = sections(results, params, stale)
-    exhibits = [exhibit for section in contents for exhibit in section.exhibits]
+    opening, sections = contents(results, params, stale)
+    exhibits = [exhibit for section in sections for exhibit in section.exhibits]
     if not exhibits:
         reason = f"none is of params.yaml as it is now: {described(stale)}"
         raise UserError("the results", reason, "run `dvc repro`")
-    opening = samples.by_class(results, params) if "evaluate" not in stale else None
     remove_temporary(output, NEW)
     with temporary_folder(output / NEW) as made:
         for folder in FOLDERS:
             (made / folder).mkdir()
-        for exhibit in [opening, *exhibits]:
+        for exhibit in exhibits:
             if isinstance(exhibit, Figure):
                 exhibit.draw(made / f"figures/{exhibit.name}.png", params.analysis.dpi)
             elif isinstance(exhibit, Table):
                 exhibit.write(made / ("timings" if exhibit.timed else "tables"))
                 _write_sources(exhibit, results, made / "sources")
         write_json(made / METRICS, headline(results, stale))
-        write_report(made / REPORT, contents, opening, made / "figures", results, params, stale)
+        write_report(made / REPORT, opening, sections, made / "figures", results, params, stale)
         # All is there: whatever failed until here has left what an earlier analysis made.
         for folder in FOLDERS:
             publish_folder(made / folder, output / folder)

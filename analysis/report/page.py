@@ -6,6 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pandas as pd
 import yaml
@@ -14,15 +15,18 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from analysis.exhibits.base import Exhibit, Figure, Table
-from analysis.exhibits.formatting import count, extent, listed, millions, number, percent
+from analysis.exhibits.claims import Verdict
+from analysis.exhibits.formatting import NONE, count, extent, listed, millions, number, percent
 from analysis.exhibits.results import Results
-from analysis.report.layout import layout
 from pipeline.config.params import Params
 from pipeline.runtime.files import write_text
 from pipeline.runtime.provenance import OutOfDate, Record, described
 
 HERE = Path(__file__).parent
 CSS_DPI = 96  # pixels of an inch, by definition
+INTERVAL = re.compile(r", (± 95% interval over .+)$")
+PAPER = re.compile(r" \((paper.*)\)$")
+UNDER = Markup('<span class="paper">{}</span>')
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,26 @@ class Section:
     left_out: list[str]
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What the report begins with.
+
+    Args:
+        warnings: sentences on networks that are barely trained.
+        headlines: the main claims, by whose they are.
+        samples: None if they are out of date; the same of `figure8`.
+    """
+
+    warnings: list[str]
+    headlines: dict[str, list[Verdict]]
+    samples: Figure | None
+    figure8: Exhibit | None
+
+
 def write_report(
     path: Path,
+    opening: Opening,
     sections: list[Section],
-    samples: Figure | None,
     figures: Path,
     results: Results,
     params: Params,
@@ -46,7 +66,6 @@ def write_report(
     """Write the report.
 
     Args:
-        samples: the figure that opens the page; None if it is out of date.
         figures: folder with the drawn figures.
         stale: stages whose results are out of date and not in the sections.
     """
@@ -57,16 +76,16 @@ def write_report(
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"emphasized": _emphasized, "anchor": _anchor, "layout": layout}
+    environment.filters |= {"emphasized": _emphasized, "anchor": _anchor, "grid": _grid}
     dpi = params.analysis.dpi
     environment.globals["picture"] = lambda figure: _picture(figures / f"{figure.name}.png", dpi)
-    environment.globals["narrow"] = lambda figure: _narrow(figure, dpi)
+    environment.globals["drawn"] = lambda figure, **form: _drawn(figure, dpi, **form)
     environment.tests["table"] = lambda exhibit: isinstance(exhibit, Table)
     page = environment.get_template("report.html.j2").render(
         title="MaskGIT" if "prepare" in stale else f"MaskGIT on {_data_name(params)}",
         stale=described(stale),
         sections=sections,
-        samples=samples,
+        opening=opening,
         facts=_facts(results, params, stale),
         provenance=_runs(results),
         parameters=yaml.safe_dump(
@@ -74,7 +93,6 @@ def write_report(
         ),
         preset=params.preset,
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
     )
     write_text(path, page.strip() + "\n")
 
@@ -85,15 +103,41 @@ def _emphasized(text: str) -> Markup:
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", unbroken))
 
 
+class Grid(NamedTuple):
+    """A table as HTML, and what all its "±" mean (empty if they differ: the headings say it)."""
+
+    headings: list[Markup]
+    rows: list[tuple[Markup, ...]]
+    interval: str
+
+
+def _grid(strings: pd.DataFrame) -> Grid:
+    """Put each column of the paper under ours."""
+    found = [INTERVAL.search(name) for name in strings if "±" in name]
+    intervals = {match[1] if match else "" for match in found}
+    interval = intervals.pop() if len(intervals) == 1 else ""
+    columns: dict[Markup, list[Markup]] = {}
+    for name, values in strings.items():
+        cells = [_emphasized(value) for value in values]
+        if paper := PAPER.search(name):
+            heading, ours = columns.popitem()
+            under = ["" if cell == NONE else UNDER.format(cell) for cell in cells]
+            both = [own + theirs for own, theirs in zip(ours, under, strict=True)]
+            columns[heading + UNDER.format(paper[1])] = both
+        else:
+            columns[_emphasized(INTERVAL.sub(" ±", name) if interval else name)] = cells
+    return Grid(list(columns), list(zip(*columns.values(), strict=True)), interval)
+
+
 def _anchor(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def _narrow(chart: Figure, dpi: int) -> dict[str, str | int]:
-    """Draw the form for a narrow screen, which only the page has."""
+def _drawn(figure: Figure, dpi: int, **form: bool) -> dict[str, str | int]:
+    """Draw what only the page has: the samples that open it, and charts for narrow screens."""
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "narrow.png"
-        chart.draw(path, dpi, narrow=True)
+        path = Path(folder) / "drawn.png"
+        figure.draw(path, dpi, **form)
         return _picture(path, dpi)
 
 

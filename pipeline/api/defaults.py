@@ -1,21 +1,18 @@
-"""What a model is used with unless a call says otherwise: the values of the run that made it."""
+"""The default settings of a model: the values of the run that made it."""
 
-import contextlib
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from pipeline.api.arguments import whole
+from pipeline.api.labels import whole
 from pipeline.config.params import Params
 from pipeline.decoding import DecodingSettings
 from pipeline.runtime.errors import ArgumentError
 
 
 class Decoding(TypedDict, total=False):
-    """How a call decodes; what is left out is the model's own."""
+    """Decoding options of a call; missing options have the model's defaults."""
 
     iterations: int  # T, from 1 to the number of tokens of an image
     schedule: str  # name of the mask schedule γ
@@ -23,23 +20,6 @@ class Decoding(TypedDict, total=False):
     guidance: float  # s of classifier-free guidance; 0 is none
     rounding: str  # of the number of tokens to mask: "floor" as released, "ceil" as in the paper
     bf16: bool  # bfloat16 autocast of the network, where the device is quick in it
-
-
-FIELDS = {"temperature": "choice_temperature", "guidance": "guidance_scale"}
-
-
-def _scale(name: str, given: Any) -> float:
-    with contextlib.suppress(TypeError, ValueError):
-        if 0 <= (scale := float(given)) < math.inf:
-            return scale
-    raise ArgumentError(name, f"{given} is not allowed", "use a number from 0 on")
-
-
-TYPES: dict[str, Callable[[str, Any], Any]] = {
-    "iterations": whole,
-    "temperature": _scale,
-    "guidance": _scale,
-}
 
 
 @dataclass(frozen=True)
@@ -63,26 +43,26 @@ class Defaults:
         )
 
     def settings(self, num_tokens: int, given: Decoding, *, edit: bool = False) -> DecodingSettings:
-        """The default settings, with the values that a call gave.
+        """The default settings, updated with the values of a call.
 
         Raises:
             ArgumentError: a name or a value is not allowed.
         """
         if unknown := given.keys() - (known := Decoding.__annotations__).keys():
             raise ArgumentError(min(unknown), "no setting of decoding", f"use {', '.join(known)}")
-        own: dict[str, Any] = {"iterations": self.editing_iterations} if edit else {}
-        for name, value in given.items():
-            if value is not None:
-                own[FIELDS.get(name, name)] = TYPES[name](name, value) if name in TYPES else value
+        own: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        if edit:
+            own.setdefault("iterations", self.editing_iterations)
+        if "iterations" in own:
+            own["iterations"] = whole("iterations", own["iterations"])
+        scales = {"temperature": "choice_temperature", "guidance": "guidance_scale"}
+        for name in scales.keys() & own.keys():
+            own[scales[name]] = float(own.pop(name))
         settings = replace(self.decoding, **own)
         if settings.iterations > num_tokens:
             reason = f"{settings.iterations} are more than an image has tokens"
             raise ArgumentError("iterations", reason, f"use 1 to {num_tokens}")
         if settings.guidance_scale and not self.guided:
-            raise ArgumentError(
-                "guidance",
-                f"{settings.guidance_scale} needs a model trained with training.label_drop, which "
-                f"this one was not",
-                "use 0",
-            )
+            reason = f"{settings.guidance_scale} needs a model trained with training.label_drop"
+            raise ArgumentError("guidance", reason, "use 0")
         return settings

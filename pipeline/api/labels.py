@@ -1,6 +1,5 @@
-"""Classes by their names or numbers, as the labels that a model takes."""
+"""Classes by their names or numbers, as the labels that a model takes; and whole numbers."""
 
-import contextlib
 import difflib
 import operator
 from collections.abc import Iterable, Sequence
@@ -9,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.api.arguments import whole
 from pipeline.runtime.errors import ArgumentError
 from pipeline.sampling import balanced_labels
 
@@ -18,14 +16,22 @@ Classes = Class | Sequence[Class]
 LISTED = 12  # names that a message lists
 
 
+def whole(name: str, given: Any) -> int:
+    """A whole number of Python, NumPy or PyTorch as Python's; an `ArgumentError` if it is none."""
+    try:
+        if isinstance(given, bool):
+            raise TypeError
+        return operator.index(given)
+    except (TypeError, RuntimeError):  # RuntimeError: of a tensor that is not one number
+        raise ArgumentError(name, f"{given} is not a whole number", "give one") from None
+
+
 def class_labels(classes: Classes, names: Sequence[str]) -> Tensor:
-    """(n,) int64 labels of classes. A text is a class's name, or else its number.
+    """Labels (n,) int64 of classes. A text is a class's name, or else its number.
 
     Raises:
         ArgumentError: the model has no such class, or none is given.
     """
-    if isinstance(classes, set | frozenset):  # its order differs between processes
-        raise ArgumentError("classes", "a set has no order", "give a list")
     several: list[Any] = [classes]
     array = getattr(classes, "ndim", 1) > 0  # not of NumPy or PyTorch without axes
     if isinstance(classes, Iterable) and not isinstance(classes, str) and array:
@@ -56,27 +62,18 @@ def labels_for(classes: Classes | None, count: int | None, names: Sequence[str])
 def _label(given: Class, names: Sequence[str]) -> int:
     labels = [label for label, name in enumerate(names) if name == given]
     if len(labels) > 1:  # as two cranes are in torchvision's ImageNet
-        numbers = ", ".join(map(str, labels[:LISTED]))
+        numbers = ", ".join(map(str, labels))
         raise ArgumentError("classes", f"{given} is the name of {numbers}", "give one of these")
     if labels:
         return labels[0]
-    number = -1
-    if isinstance(given, str):  # where names are numbers, "1" can only be a name
-        if given.isdecimal() and not any(map(str.isdecimal, names)):
-            number = int(given)
-    elif not isinstance(given, bool):
-        with contextlib.suppress(TypeError, RuntimeError):  # it is not a whole number
-            number = operator.index(given)
-    if not 0 <= number < len(names):
-        raise ArgumentError("classes", f"this model has no class {given}", _allowed(given, names))
-    return number
-
-
-def _allowed(given: object, names: Sequence[str]) -> str:
-    text = str(given)
-    if not text.isdecimal() and (close := difflib.get_close_matches(text, names, n=1)):
-        return f"did you mean {close[0]}?"
+    if not isinstance(given, str):
+        number = whole("classes", given)
+    else:  # where names are numbers, "1" can only be a name
+        number = int(given) if given.isdecimal() and not any(map(str.isdecimal, names)) else -1
+    if 0 <= number < len(names):
+        return number
+    near = difflib.get_close_matches(str(given), [n for n in names if not n.isdecimal()], n=1)
     listed = ", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else "")
-    if any(map(str.isdecimal, names)):
-        return f"use one of {listed}"
-    return f"use 0 to {len(names) - 1}, or a name: {listed}"
+    allowed = f"use 0 to {len(names) - 1}, or a name: {listed}"
+    way_out = f"did you mean {near[0]}?" if near else allowed
+    raise ArgumentError("classes", f"this model has no class {given}", way_out)

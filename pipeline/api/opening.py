@@ -1,21 +1,22 @@
-"""Where a model is opened from: a project, a saved folder, or released files."""
+"""Where a model is opened from: a project, a saved folder, released files, or this package."""
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.api.defaults import Defaults
-from pipeline.config.params import Params, load_params
-from pipeline.config.paths import IMAGES, TOKENIZER
+from pipeline.api.results import read_results
+from pipeline.config.params import load_params
+from pipeline.config.paths import IMAGES, TOKENIZER, TRANSFORMER
 from pipeline.config.presets import preset_params
 from pipeline.config.replicates import main_replicate
-from pipeline.data.images.shards import MANIFEST, read_manifest
-from pipeline.runtime.dag import PARAMS_FILE
+from pipeline.runtime.dag import HERE, PARAMS_FILE
 from pipeline.runtime.errors import ArgumentError, UserError
+from pipeline.runtime.files import read_json
 from pipeline.runtime.provenance import NO_RESULTS, described, out_of_date
 from pipeline.tokenizer import Tokenizer
 from pipeline.transformer import MaskGitTransformer
@@ -26,56 +27,69 @@ from pipeline.weights.released.checkpoint import (
 )
 
 CONFIG = "config.json"  # of a saved model
-FORMAT = "maskgit-pipeline 1"
 AGAIN = "save or download it again"
 TRAINING = ("train_tokenizer", "cache_tokens", "train_transformer")  # stages behind the networks
+SHIPPED = Path(__file__).with_name("pretrained")  # the default run's first model, in float16
 
 
-class EarlierRun(UserWarning):
-    """The networks were trained with other params than params.yaml has now, or from other inputs
-    than the project has now."""
+class ModelWarning(UserWarning):
+    """Something to know of a model before its samples are judged."""
 
 
 class Description(BaseModel):
-    """config.json of a saved model."""
+    """What is known about a model: config.json of a saved one."""
 
     model_config = ConfigDict(extra="forbid")
 
-    format: str = FORMAT
-    classes: list[str]
-    defaults: Defaults
-    preset: str
-    seed: int | None
-    measured: dict[str, float]  # metrics of the model's samples
-
-
-class Opened(NamedTuple):
-    """A model and what is known about it."""
-
-    tokenizer: Tokenizer
-    transformer: MaskGitTransformer
-    classes: tuple[str, ...]  # their names, by label
+    format: Literal["maskgit-pipeline 1"] = "maskgit-pipeline 1"
+    classes: list[str]  # their names, by label
     defaults: Defaults
     preset: str
     seed: int | None = None  # the replicate's; None where there is but one
+    steps: int | None = None  # of the transformer's training; None of released weights
+    measured: dict[str, float] = {}  # metrics of the model's samples
+    barely_trained: bool = False  # by these metrics (docs/metrics.md)
+
+
+class Opened(NamedTuple):
+    tokenizer: Tokenizer
+    transformer: MaskGitTransformer
+    about: Description
     project: Path | None = None  # the root folder, where there is one
     folders: tuple[Path, ...] = ()  # that the two networks were loaded from
+    notes: tuple[str, ...] = ()  # what the user should know of the model
+
+
+def open_here(seed: int | None, device: torch.device) -> Opened:
+    """The model of the current folder or, if none was trained there, the one that ships with this
+    package. Raises as `open_folder`."""
+    trained = any(path.exists() for path in (Path(CONFIG), TOKENIZER, TRANSFORMER))
+    if not trained and PARAMS_FILE.exists():
+        params = load_params()
+        trained = bool(params.tokenizer.pretrained or params.transformer.pretrained)
+    if trained:
+        return open_folder(HERE, seed, device)
+    opened = open_folder(SHIPPED, seed, device)
+    run = f"{opened.about.preset} default run, {opened.about.steps} steps"
+    note = f"no trained model here: using the weights that ship with the package ({run})"
+    return opened._replace(notes=(note, *opened.notes))
 
 
 def open_folder(folder: Path, seed: int | None, device: torch.device) -> Opened:
-    """A project (its root, or its `models/`), or a folder that was saved.
+    """Open a project (its root, or its `models/`), or a saved folder.
 
     Raises:
         UserError: it is neither.
     """
     if (folder / CONFIG).exists():
-        opened = open_saved(folder, device)
-        if seed not in (None, opened.seed):
-            raise ArgumentError("seed", f"{folder} is a saved model, of seed {opened.seed} alone")
+        opened = _with_notes(open_saved(folder, device))
+        if seed not in (None, opened.about.seed):
+            reason = f"{folder} is a saved model, of seed {opened.about.seed} alone"
+            raise ArgumentError("seed", reason)
         return opened
     for root in (folder, folder.absolute().parent):
         if (root / PARAMS_FILE).exists() and (root == folder or folder.name == TOKENIZER.parts[0]):
-            return open_project(root, seed, device)
+            return _with_notes(open_project(root, seed, device))
     raise UserError(
         str(folder),
         f"no model: neither a project's {PARAMS_FILE} nor the {CONFIG} of a saved one",
@@ -83,9 +97,20 @@ def open_folder(folder: Path, seed: int | None, device: torch.device) -> Opened:
     )
 
 
+def _with_notes(opened: Opened) -> Opened:
+    notes = []
+    stale = out_of_date(opened.project) if opened.project else {}
+    if ours := {k: v for k, v in stale.items() if k in TRAINING and v != NO_RESULTS}:
+        why = described(ours)
+        notes.append(f"the model is of an earlier run ({why}); `dvc repro` trains it again")
+    if opened.about.barely_trained:
+        found = "the classifier recognises its samples hardly more often than by chance"
+        notes.append(f"the model is barely trained: {found}; raise training.steps")
+    return opened._replace(notes=tuple(notes))
+
+
 def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
-    """The model of a project, as its params.yaml says: trained, or of the released files that it
-    names.
+    """Open the model that a project's params.yaml describes: a trained one, or released files.
 
     Args:
         seed: the replicate's; None for the first.
@@ -95,27 +120,30 @@ def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
     """
     params = load_params(root / PARAMS_FILE)
     replicate = main_replicate(params, "transformer", seed)
-    released = {"tokenizer": params.tokenizer.pretrained}
-    released["transformer"] = params.transformer.pretrained
-    params = _with_pretrained(params, {k: root / v for k, v in released.items() if v})
     folders = root / TOKENIZER, root / replicate.folder
-    if released["tokenizer"]:
-        tokenizer = open_pretrained_tokenizer(params, device)
+    if file := params.tokenizer.pretrained:
+        tokenizer = open_pretrained_tokenizer(params, device, root / file)
     else:
         tokenizer = load_model(folders[0], "tokenizer", device)
-    if released["transformer"]:
-        transformer = open_pretrained_transformer(params, device)
+    if file := params.transformer.pretrained:
+        transformer = open_pretrained_transformer(params, device, path=root / file)
     else:
         transformer = load_model(folders[1], "transformer", device)
-    _warn_if_stale(root)
-    names = tuple(map(str, range(transformer.config.num_classes)))
-    if (root / IMAGES / MANIFEST).exists():
-        known = tuple(read_manifest(root / IMAGES)["class_names"])
+    names = [str(label) for label in range(transformer.config.num_classes)]
+    if (manifest := root / IMAGES / "manifest.json").exists():
+        known = read_json(manifest, "class_names")["class_names"]
         names = known if len(known) == len(names) else names
-    defaults, seed = Defaults.of(params), replicate.seed
-    return Opened(
-        tokenizer, transformer, names, defaults, params.preset, seed, root.absolute(), folders
+    measured, barely_trained = read_results(root, params, replicate.seed)
+    about = Description(
+        classes=names,
+        defaults=Defaults.of(params),
+        preset=params.preset,
+        seed=replicate.seed,
+        steps=None if params.transformer.pretrained else params.training.steps,
+        measured=measured,
+        barely_trained=barely_trained,
     )
+    return Opened(tokenizer, transformer, about, root.absolute(), folders)
 
 
 def open_released(
@@ -125,72 +153,37 @@ def open_released(
     device: torch.device,
     classes: Sequence[str] | None = None,
 ) -> Opened:
-    """The authors' checkpoints, or others that the stages accept, with a preset's architecture.
+    """Open the authors' checkpoints, or other accepted ones, with a preset's architecture.
 
     Raises:
         UserError: there is no such preset, or a file does not hold this architecture.
     """
-    files = {"tokenizer": tokenizer, "transformer": transformer}
-    params = _with_pretrained(preset_params(preset), files)
-    model = open_pretrained_transformer(params, device)
-    known = tuple(classes or map(str, range(model.config.num_classes)))
+    params = preset_params(preset)
+    model = open_pretrained_transformer(params, device, path=transformer)
+    known = list(classes or map(str, range(model.config.num_classes)))
     if isinstance(classes, str) or len(known) != model.config.num_classes:
         reason = f"{len(known)} names, and the model has {model.config.num_classes} classes"
         raise ArgumentError("classes", reason, "give a list with a name for each")
-    networks = open_pretrained_tokenizer(params, device), model
-    return Opened(*networks, known, Defaults.of(params), preset)
+    defaults = replace(Defaults.of(params), guided=True)
+    about = Description(classes=known, defaults=defaults, preset=preset)
+    return Opened(open_pretrained_tokenizer(params, device, tokenizer), model, about)
 
 
 def open_saved(folder: Path, device: torch.device) -> Opened:
-    """What `save_pretrained` wrote.
+    """Open a model that `save_pretrained` wrote.
 
     Raises:
-        UserError: a file is missing, damaged, or does not fit the others.
+        UserError: a file is missing or damaged.
     """
-    known = read_description(folder / CONFIG)
-    folders = folder / "tokenizer", folder / "transformer"
-    tokenizer = load_model(folders[0], "tokenizer", device, AGAIN)
-    transformer = load_model(folders[1], "transformer", device, AGAIN)
-    codes, config = tokenizer.config.codebook_size, transformer.config
-    if codes != config.codebook_size or len(known.classes) != config.num_classes:
-        reason = f"a tokenizer of {codes} codes and {len(known.classes)} names of classes"
-        wanted = f"a transformer of {config.codebook_size} codes and {config.num_classes} classes"
-        raise UserError(str(folder), f"{reason}, but {wanted}", AGAIN)
-    classes = tuple(known.classes)
-    return Opened(
-        tokenizer, transformer, classes, known.defaults, known.preset, known.seed, folders=folders
-    )
-
-
-def read_description(path: Path) -> Description:
-    """Raises: UserError: the file is missing, or not one that `save_pretrained` wrote."""
+    path = folder / CONFIG
     try:
-        known = Description.model_validate_json(path.read_bytes())
+        about = Description.model_validate_json(path.read_bytes())
     except OSError as error:
         raise UserError(str(path), f"cannot be read ({error.strerror})", AGAIN) from error
     except ValueError as error:  # pydantic's, or that of the settings of decoding
         reason = f"not of a saved model ({' '.join(str(error).split())[:200]})"
         raise UserError(str(path), reason, AGAIN) from error
-    if known.format != FORMAT:
-        raise UserError(str(path), f"format {known.format}, not {FORMAT}", AGAIN)
-    return known
-
-
-def _with_pretrained(params: Params, files: Mapping[str, Path | str]) -> Params:
-    """The params with these files as `pretrained` of the tokenizer or the transformer."""
-    sections = {
-        name: getattr(params, name).model_copy(update={"pretrained": str(path)})
-        for name, path in files.items()
-    }
-    return params.model_copy(update=sections)
-
-
-def _warn_if_stale(root: Path) -> None:
-    """Give an `EarlierRun` warning if the networks' stages are out of date."""
-    stale = out_of_date(root).items()
-    if ours := {k: v for k, v in stale if k in TRAINING and v != NO_RESULTS}:
-        warnings.warn(
-            f"the model is of an earlier run: {described(ours)}; `dvc repro` trains it again",
-            EarlierRun,
-            stacklevel=5,
-        )
+    folders = folder / "tokenizer", folder / "transformer"
+    tokenizer = load_model(folders[0], "tokenizer", device, AGAIN)
+    transformer = load_model(folders[1], "transformer", device, AGAIN)
+    return Opened(tokenizer, transformer, about, folders=folders)

@@ -1,4 +1,4 @@
-"""Pictures as people have them, as the batches that a model takes, and back."""
+"""Converts users' pictures to the batches that a model takes, and back."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.api.arguments import whole
+from pipeline.api.labels import whole
 from pipeline.data.images.crops import center_crop
 from pipeline.data.images.pixels import as_uint8
 from pipeline.editing import box_mask, center_mask
@@ -26,7 +26,7 @@ _ONE = (Image.Image, Path, str)
 def open_picture(
     picture: Picture, channels: int = 3, name: str = "pictures", *, opaque: bool = False
 ) -> Image.Image:
-    """A picture, opened where it is a path, as people see it, in grey (mode L) or RGB.
+    """Open a picture (if it is a path) and clean it: upright, grey (mode L) or RGB.
 
     Args:
         name: of the argument, for messages.
@@ -46,8 +46,9 @@ def open_picture(
 
 
 def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[tuple[int, int]]]:
-    """Pictures as (B, C, side, side) uint8, and the sizes (width, height) that they had. Pillow's
-    and files are cut to their centred square and resized; tensors have the model's size already.
+    """Convert pictures to (B, C, side, side) uint8, and return their original sizes (width,
+    height). Files and Pillow pictures are cut to their centred square and resized; tensors must
+    have the model's size.
 
     Raises:
         ArgumentError: a tensor has another shape or kind of numbers, or there is no picture.
@@ -71,27 +72,22 @@ def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[
 
 def _checked(images: Tensor, channels: int, side: int) -> Tensor:
     batch = images[None] if images.ndim == 3 else images
-    if batch.ndim != 4 or batch.shape[1:] != (channels, side, side) or not len(batch):
-        raise ArgumentError(
-            "pictures",
-            f"a tensor of shape {tuple(images.shape)}; this model takes (B, {channels}, {side}, "
-            f"{side}), or pictures of Pillow, which are cut and resized",
-        )
-    if batch.is_floating_point():
-        if not ((batch >= 0) & (batch <= 1)).all():
-            reason = "numbers outside of 0 to 1"
-            raise ArgumentError("pictures", reason, "scale them, or give uint8")
+    if batch.is_floating_point() and ((batch >= 0) & (batch <= 1)).all():
         batch = as_uint8(batch)
-    if batch.dtype != torch.uint8:
-        raise ArgumentError("pictures", f"numbers of {batch.dtype}", "give uint8, or floats")
+    shape = (len(batch), channels, side, side)
+    if batch.dtype != torch.uint8 or batch.shape != shape or not len(batch):
+        reason = f"a tensor of shape {tuple(images.shape)}, {images.dtype}"
+        allowed = f"(B, {channels}, {side}, {side}), uint8 or floats from 0 to 1"
+        raise ArgumentError("pictures", reason, f"give {allowed}, or pictures of Pillow")
     return batch.cpu()
 
 
 def pixel_mask(
     box: Box | None, mask: Mask | None, sizes: set[tuple[int, int]], side: int
 ) -> Tensor:
-    """(side, side) bool, True on every pixel to regenerate: all that the box or mask touches, cut
-    and resized as the pictures are. Without box and mask, the centred box of half the sides.
+    """A mask (side, side) bool, True on every pixel to regenerate: every pixel that the box or mask
+    touches, cut and resized like the pictures. Without box and mask: the centred box of half the
+    sides.
 
     Args:
         sizes: (width, height) of the pictures, whose pixels box and mask count in.
@@ -101,13 +97,13 @@ def pixel_mask(
     if box is not None and mask is not None:
         raise ArgumentError("box and mask", "both are given", "give one of them")
     if len(sizes) > 1:
-        raise ArgumentError("pictures", "of several sizes", "edit them one by one")
+        raise ArgumentError("pictures", "they have several sizes", "edit them one by one")
     width, height = next(iter(sizes))
     full = _as_bool(mask) if box is None else _boxed(box, width, height).numpy()
     if full.shape != (height, width):
         shape = "×".join(map(str, full.shape[::-1]))
         reason = f"{shape} pixels (width × height), and the picture has {width}×{height}"
-        raise ArgumentError("mask", reason, "make them alike")
+        raise ArgumentError("mask", reason, "give a mask of the picture's size")
     fitted = _fitted(full, side)
     if not fitted.any():
         reason = "no pixel to regenerate lies in the centred square of the picture"
@@ -117,22 +113,20 @@ def pixel_mask(
 
 
 def _boxed(box: Box, width: int, height: int) -> Tensor:
-    corners = [whole("box", number) for number in box] if isinstance(box, Iterable) else []
-    if len(corners) != 4:
-        raise ArgumentError("box", f"{box} is not left, top, right, bottom")
-    left, top, right, bottom = corners
+    try:
+        left, top, right, bottom = (whole("box", number) for number in box)
+    except (TypeError, ValueError):
+        reason = f"{box} is not left, top, right, bottom in whole numbers"
+        raise ArgumentError("box", reason) from None
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise ArgumentError(
-            "box",
-            f"{left},{top},{right},{bottom} is not a box (left, top, right, bottom) inside the "
-            f"picture of {width}×{height} pixels (width × height)",
-            "give one",
-        )
+        size = f"a picture of {width}×{height} pixels (width × height)"
+        reason = f"{left},{top},{right},{bottom} is not left, top, right, bottom inside {size}"
+        raise ArgumentError("box", reason, "give a box that is")
     return box_mask((height, width), top, left, bottom - top, right - left)
 
 
 def _as_bool(mask: Mask | None) -> np.ndarray:
-    """(H, W) bool, True where a picture, or an array of numbers to 1 or to 255, is light."""
+    """A mask (H, W) bool, True where a picture, or an array of numbers up to 1 or 255, is light."""
     if isinstance(mask, _ONE):
         # On a white background, transparent pixels of a mask would be regenerated.
         mask = np.array(open_picture(mask, channels=1, name="mask", opaque=True))
@@ -144,8 +138,8 @@ def _as_bool(mask: Mask | None) -> np.ndarray:
 
 
 def _fitted(mask: np.ndarray, side: int) -> Tensor:
-    """The centred square of a (H, W) mask as (side, side), True on every pixel that the filter of
-    resized pictures takes from the mask."""
+    """The centred square of a (H, W) mask as (side, side), True on every pixel whose resized value
+    depends on the mask."""
     height, width = mask.shape
     square = min(height, width)
     left, top = (width - square) // 2, (height - square) // 2
@@ -158,17 +152,5 @@ def _fitted(mask: np.ndarray, side: int) -> Tensor:
 
 def to_pil(images: Tensor) -> list[Image.Image]:
     """Batches (B, C, H, W) uint8 as pictures of Pillow, grey or RGB."""
-    arrays = as_images(images).permute(0, 2, 3, 1).numpy()
+    arrays = images.cpu().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(a[..., 0] if a.shape[2] == 1 else a) for a in arrays]
-
-
-def as_images(images: Tensor) -> Tensor:
-    """A batch (B, C, H, W) uint8, grey or RGB, on the CPU.
-
-    Raises:
-        ArgumentError: it has another shape or type.
-    """
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != torch.uint8:
-        reason = f"shape {tuple(images.shape)}, {images.dtype}"
-        raise ArgumentError("images", reason, "give uint8 (B, 1 or 3, H, W)")
-    return images.cpu()

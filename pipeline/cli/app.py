@@ -1,4 +1,4 @@
-"""The entry point of `maskgit`, and how a command ends.
+"""The entry point of `maskgit`, which turns errors into exit codes and one line.
 
 Exit codes: 0, done; 1, an error, whose line says how to mend it; 2, a command line that cannot be
 read; 130, Ctrl-C. Commands import what they need when they run, so that `--help` answers at once.
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import drawing, project, results  # noqa: F401  (they add their commands)
-from pipeline.cli.commands import app
+from pipeline.cli.options import app
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.process import reader_may_leave

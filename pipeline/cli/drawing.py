@@ -1,34 +1,26 @@
 """Commands that draw with a trained model."""
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.commands import app, examples
-from pipeline.cli.options import (
-    Box,
-    Class,
-    Count,
-    Guidance,
-    Iterations,
-    Mask,
-    Model,
-    Picture,
-    Png,
-    Replicate,
-    Rounding,
-    Schedule,
-    Seed,
-    Temperature,
-    decoding,
-    one_or_all,
-    open_model,
-    output_format,
-)
+from pipeline.cli import options
+from pipeline.cli.options import app, examples, open_model, output_format
 from pipeline.runtime.errors import UserError
 
+if TYPE_CHECKING:
+    from pipeline.api.model import MaskGIT
+
+CLASSES = "Names or numbers, in turn. [default: all]"
+OUTPUT = (
+    "NAME.png: a grid; NAME.gif: the canvas as it fills; NAME.npz: for the ADM suite; without a "
+    "suffix: a folder of PNGs."
+)
 SIDES = "left, right, or both: left,right; or top, bottom"
+PIXELS = "How many to add at each side. [default: half of the model's size]"
 
 
 @app.command(
@@ -42,55 +34,42 @@ SIDES = "left, right, or both: left,right; or top, bottom"
 )
 def sample(
     classes: Annotated[
-        str | None,
-        typer.Option(
-            "--classes",
-            "--class",
-            metavar="CLASS,…",
-            help="Names or numbers, in turn. [default: all]",
-        ),
+        str | None, typer.Option("--classes", "--class", metavar="CLASS,…", help=CLASSES)
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="How many samples.")] = 40,
-    file: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="NAME.png: a grid; NAME.gif: the canvas as it fills; NAME.npz: for the ADM suite; "
-            "without a suffix: a folder of PNGs.",
-        ),
-    ] = Path("samples.png"),
-    iterations: Iterations = None,
-    schedule: Schedule = None,
-    temperature: Temperature = None,
-    guidance: Guidance = None,
-    rounding: Rounding = None,
-    seed: Seed = 0,
-    model: Model = ".",
-    replicate: Replicate = None,
+    file: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help=OUTPUT)] = Path(
+        "samples.png"
+    ),
+    iterations: options.Iterations = None,
+    schedule: options.Schedule = None,
+    temperature: options.Temperature = None,
+    guidance: options.Guidance = None,
+    rounding: options.Rounding = None,
+    seed: options.Seed = 0,
+    model: options.Model = None,
+    replicate: options.Replicate = None,
 ) -> None:
     """Draw pictures of classes.
 
     The model is this project's (trained, or released weights that params.yaml names), or another.
     """
-    form = output_format(file, ".png", ".gif", ".npz", "")
+    output_format(file, ".png", ".gif", ".npz", "")
     opened = open_model(model, replicate)
-    from pipeline.tools.sample import write_samples
+    from pipeline.tools.export import write_samples
 
-    settings = decoding(
-        iterations=iterations,
-        schedule=schedule,
-        temperature=temperature,
-        guidance=guidance,
-        rounding=rounding,
-    )
-    write_samples(opened, form, file, one_or_all(classes, opened.classes), count, seed, settings)
+    decoding: Any = {"iterations": iterations, "schedule": schedule, "temperature": temperature}
+    decoding |= {"guidance": guidance, "rounding": rounding}
+    names = None if classes is None else classes.split(",")
+    if classes in opened.classes:  # a class's name may contain commas
+        names = [classes]
+    write_samples(opened, file, names, count, seed, decoding)
     print(f"samples in {file}")
 
 
 @app.command(epilog=examples("reconstruct photo.jpg"))
-def reconstruct(picture: Picture, file: Png = None, model: Model = ".") -> None:
+def reconstruct(
+    picture: options.Picture, file: options.Png = None, model: options.Model = None
+) -> None:
     """Encode a picture as tokens and decode it again.
 
     Samples are decoded in the same way, so this shows the best that they can look.
@@ -98,10 +77,7 @@ def reconstruct(picture: Picture, file: Png = None, model: Model = ".") -> None:
     file = file or Path("reconstructed.png")
     output_format(file, ".png", reads=[picture])
     opened = open_model(model, None)
-    from pipeline.tools.sample import write_results
-
-    write_results(opened.reconstruct(picture), file)
-    print(f"reconstruction in {file}")
+    _write("reconstruction", 1, [opened.reconstruct(picture)], file, opened, picture)
 
 
 @app.command(
@@ -119,18 +95,18 @@ def reconstruct(picture: Picture, file: Png = None, model: Model = ".") -> None:
 )
 def edit(
     context: typer.Context,
-    picture: Picture,
-    label: Class,
-    box: Box = None,
-    mask: Mask = None,
-    file: Png = None,
-    count: Count = 1,
-    iterations: Iterations = None,
-    schedule: Schedule = None,
-    temperature: Temperature = None,
-    seed: Seed = 0,
-    model: Model = ".",
-    replicate: Replicate = None,
+    picture: options.Picture,
+    label: options.Class,
+    box: options.Box = None,
+    mask: options.Mask = None,
+    file: options.Png = None,
+    count: options.Count = 1,
+    iterations: options.Iterations = None,
+    schedule: options.Schedule = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = 0,
+    model: options.Model = None,
+    replicate: options.Replicate = None,
 ) -> None:
     """Draw a part of a picture again as a class (Figure 6).
 
@@ -139,18 +115,14 @@ def edit(
     """
     if box is not None and mask is not None:
         raise UserError("--box and --mask", "both were given", "give one of them")
-    name = str(context.info_name)  # edit or inpaint
-    file = file or Path(f"{name}ed.png")
+    done = f"{context.info_name}ed"  # edited or inpainted
+    file = file or Path(f"{done}.png")
     output_format(file, ".png", reads=[picture, mask])
     opened = open_model(model, replicate)
-    from pipeline.tools.sample import collected, write_results
-
-    settings = decoding(iterations=iterations, schedule=schedule, temperature=temperature)
-    batches = opened.edit_batches(
-        [picture] * count, label, box=box, mask=mask, seed=seed, **settings
-    )
-    write_results(collected(name, count, batches), file)
-    print(f"{name}ed picture in {file}")
+    decoding: Any = {"iterations": iterations, "schedule": schedule, "temperature": temperature}
+    pictures = [picture] * count
+    batches = opened.edit_batches(pictures, label, box=box, mask=mask, seed=seed, **decoding)
+    _write(f"{done} picture", count, batches, file, opened, picture)
 
 
 @app.command(
@@ -160,21 +132,18 @@ def edit(
     )
 )
 def outpaint(
-    picture: Picture,
-    label: Class,
+    picture: options.Picture,
+    label: options.Class,
     sides: Annotated[str, typer.Option("--sides", "--side", help=SIDES)] = "right",
-    pixels: Annotated[
-        int | None,
-        typer.Option(help="How many to add at each side. [default: half of the model's size]"),
-    ] = None,
-    file: Png = None,
-    count: Count = 1,
-    iterations: Iterations = None,
-    schedule: Schedule = None,
-    temperature: Temperature = None,
-    seed: Seed = 0,
-    model: Model = ".",
-    replicate: Replicate = None,
+    pixels: Annotated[int | None, typer.Option(help=PIXELS)] = None,
+    file: options.Png = None,
+    count: options.Count = 1,
+    iterations: options.Iterations = None,
+    schedule: options.Schedule = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = 0,
+    model: options.Model = None,
+    replicate: options.Replicate = None,
 ) -> None:
     """Extend a picture beyond its sides (Figure 7).
 
@@ -183,22 +152,33 @@ def outpaint(
     file = file or Path("outpainted.png")
     output_format(file, ".png", reads=[picture])
     opened = open_model(model, replicate)
-    from pipeline.tools.sample import collected, write_results
+    given: Any = {"iterations": iterations, "schedule": schedule, "temperature": temperature}
+    given |= {"sides": sides.split(","), "pixels": pixels, "seed": seed}
+    batches = opened.outpaint_batches([picture] * count, label, **given)
+    _write("extended picture", count, batches, file, opened, picture)
 
-    settings = decoding(iterations=iterations, schedule=schedule, temperature=temperature)
-    names = cast(Any, sides.split(","))
-    batches = opened.outpaint_batches(
-        [picture] * count, label, sides=names, pixels=pixels, seed=seed, **settings
-    )
-    write_results(collected("outpaint", count, batches), file)
-    print(f"extended picture in {file}")
+
+def _write(
+    what: str, count: int, batches: Iterable[Any], file: Path, model: "MaskGIT", picture: Path
+) -> None:
+    """Write the results of an edit, and say if the picture was not of the model's size."""
+    from pipeline.api.pictures import open_picture
+    from pipeline.tools.export import collected, write_results
+
+    write_results(collected(what, count, batches), file)
+    print(f"{what} in {file}")
+    width, height = open_picture(picture).size
+    if {width, height} != {model.image_size}:
+        size = f"{model.image_size}×{model.image_size}"
+        note = f"{picture} ({width}×{height}) was cut and resized to the model's {size} pixels"
+        print(f"note: {note}", file=sys.stderr)
 
 
 @app.command(epilog=examples("save digits", "save digits --replicate 1"))
 def save(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New, or empty.")],
-    model: Model = ".",
-    replicate: Replicate = None,
+    model: options.Model = None,
+    replicate: options.Replicate = None,
 ) -> None:
     """Write a model as one folder, to keep or to give away.
 
@@ -210,8 +190,8 @@ def save(
 
 @app.command(epilog=examples("demo", "demo --model digits --port 8080"))
 def demo(
-    model: Model = ".",
-    replicate: Replicate = None,
+    model: options.Model = None,
+    replicate: options.Replicate = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any other than loopback lets others in.")
     ] = "127.0.0.1",

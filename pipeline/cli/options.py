@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have."""
+"""The Typer application, to which each module adds its commands, and what several of them have."""
 
 import contextlib
 import difflib
@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,15 +21,40 @@ from pipeline.runtime.project import lies_in
 from pipeline.schedules import SCHEDULES
 
 if TYPE_CHECKING:
-    from pipeline.api.defaults import Decoding
     from pipeline.api.model import MaskGIT
+
+app = typer.Typer(
+    name="maskgit",
+    help="MaskGIT (Chang et al., CVPR 2022), reproduced as a pipeline: its runs, models, results.",
+    epilog="\b\nA first run, in the project's folder:\n"
+    "  maskgit doctor         is this machine ready?\n"
+    "  dvc repro              train, measure, and make the report\n"
+    "  maskgit summary        what came out\n"
+    "  maskgit sample         pictures of the model",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich takes half a second to import, and wraps examples
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's help.
+
+    Args:
+        lines: what stands after `maskgit`.
+    """
+    title = "Examples" if len(lines) > 1 else "Example"
+    return f"\b\n{title}:" + "".join(f"\n  maskgit {line}" for line in lines)
+
 
 OWN = "[default: the run's own]"
 PNG = "A .png. [default: named after the command]"
 
 
 def box_of(text: str) -> tuple[int, ...]:
-    """Four numbers: left, top, right and bottom. A `UserError` if they are not a box."""
+    """Parse a box of four numbers: left, top, right, bottom. Raises a `UserError` if they are not a
+    box."""
     parts = text.split(",")
     if len(parts) != 4 or not all(part.isascii() and part.isdigit() for part in parts):
         raise UserError("--box", f"'{text}' is not four whole numbers", "write --box 4,4,20,20")
@@ -41,7 +66,8 @@ def box_of(text: str) -> tuple[int, ...]:
 
 
 def schedule_of(text: str) -> str:
-    """A known mask schedule. A `UserError` that names the nearest one if it is not."""
+    """Check the name of a mask schedule. The `UserError` for an unknown name suggests the nearest
+    known one."""
     if text not in SCHEDULES:
         near = difflib.get_close_matches(text, SCHEDULES, n=1)
         way_out = f"did you mean {near[0]}?" if near else f"use one of {', '.join(SCHEDULES)}"
@@ -50,15 +76,15 @@ def schedule_of(text: str) -> str:
 
 
 Model = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="PLACE",
-        help="A project's folder, one that `maskgit save` wrote, or owner/name on the Hub.",
+        help="A project's folder, one that `maskgit save` wrote, or owner/name on the Hub. "
+        "[default: this project's or, if nothing was trained here, the one in this package]",
     ),
 ]
 Replicate = Annotated[
-    int | None,
-    typer.Option(metavar="SEED", help="One of evaluation.seeds. [default: the first]"),
+    int | None, typer.Option(metavar="SEED", help="One of evaluation.seeds. [default: the first]")
 ]
 Picture = Annotated[
     Path, typer.Argument(metavar="PICTURE", help="Cut to its centred square and resized.")
@@ -83,8 +109,7 @@ Count = Annotated[
     typer.Option(min=1, max=1000, metavar="N", help="How many results; two or more make a grid."),
 ]
 Seed = Annotated[
-    int,
-    typer.Option(min=0, max=SEED, metavar="SEED", help="The same seed gives the same bytes."),
+    int, typer.Option(min=0, max=SEED, metavar="SEED", help="The same seed gives the same bytes.")
 ]
 Iterations = Annotated[
     int | None, typer.Option("--iterations", "-T", metavar="T", help=f"Decoding steps. {OWN}")
@@ -102,8 +127,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=PNG)]
 
 
-def open_model(place: str, replicate: int | None) -> "MaskGIT":
+def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
     """Open a model; a `UserError` if there is none, or none of that replicate."""
+    if place and "/" not in place and not os.path.exists(place):
+        way_out = "give a folder, or the name of a repository on the Hub, owner/name"
+        raise UserError("--model", f"there is no folder '{place}'", way_out)
     from pipeline.api.model import MaskGIT
 
     with warnings_as_notes():
@@ -112,8 +140,8 @@ def open_model(place: str, replicate: int | None) -> "MaskGIT":
 
 @contextlib.contextmanager
 def warnings_as_notes() -> Iterator[None]:
-    """Print the project's own warnings in a line each, such as that a model is of an earlier run;
-    hide those of libraries."""
+    """Print the project's own warnings in a line each, such as that a model is barely trained; hide
+    those of libraries."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught:
@@ -121,19 +149,8 @@ def warnings_as_notes() -> Iterator[None]:
             print(f"note: {warning.message}", file=sys.stderr)
 
 
-def decoding(**options: Any) -> "Decoding":
-    """The options that were given, as arguments of the Python API."""
-    return cast("Decoding", {name: value for name, value in options.items() if value is not None})
-
-
-def one_or_all(text: str | None, names: Sequence[str]) -> list[str] | None:
-    """The classes that a text lists with commas, or the one class of that name, which may contain
-    commas; None for all classes."""
-    return None if text is None else [text] if text in names else text.split(",")
-
-
 def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) -> str:
-    """Check an output before the work whose result it is.
+    """Check the path of an output before its content is computed.
 
     Args:
         formats: the suffixes that are written; "" for a folder.
@@ -158,12 +175,11 @@ def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) 
         raise UserError("--output", f"{path} is the picture that is read", "name another file")
     if not suffix:
         require_new(path)
-    elif path.exists() and not path.is_file():
-        raise UserError("--output", f"{path} is not a regular file", "name another file")
     parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        reason = f"{path} cannot be written: {parent} takes no files"
-        raise UserError("--output", reason, "change its permissions, or name another place")
+    writable = parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
+    if not writable or (suffix and path.exists() and not path.is_file()):
+        way_out = "name another file, or change the permissions of its folder"
+        raise UserError("--output", f"{path} cannot be written", way_out)
     return suffix
 
 

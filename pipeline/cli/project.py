@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.commands import app, examples
-from pipeline.cli.options import AsJson, print_json
+from pipeline.cli.options import AsJson, app, examples, print_json
+from pipeline.runtime.dag import DVC_FILE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.limits import IMAGES
 
@@ -49,22 +49,16 @@ def preset(
         for each in () if as_json else presets:
             print(f"{each.name:<12} {each.what}\n{'':<12} cost: {each.cost}")
         return
-    _require_project()
+    if not DVC_FILE.exists():
+        way_out = "run it in the folder of a clone of the project"
+        raise UserError(
+            str(Path.cwd()), f"there is no project in it ({DVC_FILE} is missing)", way_out
+        )
     params = apply_preset(name)
     if as_json:
         print(params.model_dump_json(indent=2))
     else:
         print(f"params.yaml now holds preset {name}; `dvc repro` runs it")
-
-
-def _require_project() -> None:
-    from pipeline.runtime.dag import DVC_FILE
-
-    if not DVC_FILE.exists():
-        raise UserError(
-            f"there is no project in {Path.cwd()} ({DVC_FILE} is missing), so params.yaml is not "
-            f"written; run it in the folder of a clone of the project"
-        )
 
 
 @app.command(epilog=examples("params"))

@@ -1,21 +1,15 @@
-"""Commands for what a run has made."""
+"""Commands for the results of a run."""
 
 import sys
 from contextlib import redirect_stdout
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from pipeline.cli.commands import app, examples
-from pipeline.cli.options import AsJson, Replicate, output_format, print_json, warnings_as_notes
+from pipeline.cli import options
+from pipeline.cli.options import AsJson, Replicate, app, examples, print_json
 from pipeline.runtime.errors import UserError
-
-
-class Network(StrEnum):
-    transformer = "transformer"
-    autoregressive = "autoregressive"
 
 
 @app.command(epilog=examples("summary", "summary --json"))
@@ -38,10 +32,10 @@ def report(
 
     page = Path("analysis/report.html").absolute()
     if not page.exists():
-        raise UserError(f"{page} is missing; run `dvc repro` in the project's folder to make it")
+        raise UserError(str(page), "missing", "run `dvc repro` in the project's folder to make it")
     print(page)
     if show and not webbrowser.open(page.as_uri()):
-        raise UserError(f"there is no browser here to open it with; open {page} yourself")
+        raise UserError("--open", "there is no browser here", f"open {page} yourself")
 
 
 @app.command(epilog=examples("ui"))
@@ -60,20 +54,19 @@ def ui() -> None:
     epilog=examples("export transformer samples.npz", "export autoregressive folder/ --replicate 1")
 )
 def export(
-    network: Network,
+    network: Literal["transformer", "autoregressive"],
     path: Annotated[Path, typer.Argument(help="An .npz (the ADM suite's), or a folder for PNGs.")],
     replicate: Replicate = None,
     everything: Annotated[
-        bool,
-        typer.Option("--all", help="Include the samples that only CAS is trained on."),
+        bool, typer.Option("--all", help="Include the samples that only CAS is trained on.")
     ] = False,
 ) -> None:
     """Write the samples of a model for evaluators elsewhere."""
     from pipeline.config.params import load_params
     from pipeline.tools.export import export_samples
 
-    output_format(path, ".npz", "")
-    count = export_samples(load_params(), network.value, path, replicate, everything)
+    options.output_format(path, ".npz", "")
+    count = export_samples(load_params(), network, path, replicate, everything)
     print(f"{count} samples in {path}")
 
 
@@ -121,6 +114,6 @@ def register(replicate: Replicate = None) -> None:
     from pipeline.config.params import load_params
     from pipeline.tools.registry import register as add
 
-    with warnings_as_notes():
+    with options.warnings_as_notes():
         added = add(load_params(), replicate)
     print(added)

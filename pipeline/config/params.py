@@ -1,7 +1,8 @@
 """The typed form of params.yaml, and the combinations of params that cannot work."""
 
+import reprlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, model_validator
 
@@ -16,18 +17,8 @@ if TYPE_CHECKING:
     from pipeline.decoding import DecodingSettings
 
 
-class ClassifierImages(NamedTuple):
-    """How images are cropped for classifiers; the fields are those of the section `data`."""
-
-    image_size: int
-    channels: int
-    crop_scale: list[float]
-    crop_ratio: list[float]
-    flip: bool
-
-
 class Params(schema.Section):
-    """The whole file. A param that is left out has its default."""
+    """All params of params.yaml. A missing param has its default."""
 
     preset: schema.Text = "mnist5k"
     """Preset that the values came from; recorded with every result."""
@@ -64,15 +55,13 @@ class Params(schema.Section):
         return self.grid**2
 
     @property
-    def classifier_images(self) -> ClassifierImages:
-        data, crop_scale = self.data, self.classifier.crop_scale
-        return ClassifierImages(
-            data.image_size, data.channels, crop_scale, data.crop_ratio, data.flip
-        )
+    def classifier_images(self) -> schema.Data:
+        """The section `data` with the crops of classifiers."""
+        return self.data.model_copy(update={"crop_scale": self.classifier.crop_scale})
 
     @property
     def feature_dimensions(self) -> int | None:
-        """Number of features of the main extractor; None if only its network knows."""
+        """Number of features of the main extractor; None for a ResNet of torchvision."""
         if self.evaluation.extractor == "inception":
             return 2048
         return 4 * self.classifier.width if self.classifier.architecture == "small" else None
@@ -80,7 +69,7 @@ class Params(schema.Section):
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
     ) -> "DecodingSettings":
-        """The settings for decoding MaskGIT's tokens, or the baseline's, which has its own `bf16`.
+        """Settings for decoding with MaskGIT, or for the baseline, which has its own `bf16`.
 
         Args:
             iterations: T in place of `decoding.iterations`.
@@ -101,11 +90,10 @@ class Params(schema.Section):
     def _combinations(self):
         """Raises: UserError: two params contradict each other."""
         self._check_images()
-        self._check_editing()
         self._check_samples()
         self._check_trainings()
         self._check_workers()
-        self._check_places()
+        self._check_folders()
         return self
 
     def _check_images(self) -> None:
@@ -128,43 +116,28 @@ class Params(schema.Section):
             if iterations > self.num_tokens:
                 reason = f"{iterations} iterations are more than the {self.num_tokens} tokens"
                 raise UserError(key, f"{reason} of an image", f"use at most {self.num_tokens}")
-
-    def _check_editing(self) -> None:
-        dilate, size, factor = (
-            self.editing.dilate,
-            self.data.image_size,
-            self.tokenizer.downsampling,
-        )
-        start = (size - round(size / 2)) // 2  # the pixels of the box in the middle: [start, end)
-        end = start + round(size / 2)
-        known = max(start // factor, (size - end) // factor)  # tokens beside the box
+        dilate, known = self.editing.dilate, self.grid // 4  # tokens beside a box in the middle
         if dilate and dilate >= known:
             reason = f"{dilate} leaves no known token around the middle of {self.grid}×{self.grid}"
             raise UserError("editing.dilate", reason, f"use at most {max(0, known - 1)}")
-        if self.editing.feather > size:
-            reason = f"{self.editing.feather} pixels are more than data.image_size {size}"
-            raise UserError("editing.feather", reason, "use less")
 
     def _check_samples(self) -> None:
         evaluation = self.evaluation
         if evaluation.second_extractor == evaluation.extractor:
             reason = f"{evaluation.extractor} is already the first extractor"
             raise UserError("evaluation.second_extractor", reason, "choose another one")
-        splits = {"evaluation.is_splits": evaluation.is_splits}
-        neighbors = {"evaluation.neighbors": evaluation.neighbors + 1}
-        every = splits | neighbors | {"evaluation.kid_subset_size": evaluation.kid_subset_size}
-        if dimensions := self.feature_dimensions:
-            every["FID, a covariance of evaluation.extractor's features"] = dimensions + 1
-        for key, images, least in (
-            ("evaluation.manifold_images", evaluation.manifold_images, neighbors),
-            ("sweep.samples", self.sweep.samples, every),
-            ("evaluation.samples", evaluation.samples, every),
-            ("temperature.samples", self.temperature.samples, splits),
-            ("editing.images", self.editing.images, splits),
-        ):
-            user, needed = max(least.items(), key=lambda item: item[1])
-            if images < needed:
-                raise UserError(key, f"{images} are too few for {user}", f"use at least {needed}")
+        features = self.feature_dimensions or 0
+        needed, user = max(
+            (evaluation.is_splits, "evaluation.is_splits"),
+            (evaluation.neighbors + 1, "evaluation.neighbors"),
+            (evaluation.kid_subset_size, "evaluation.kid_subset_size"),
+            (features + 1, f"FID of {features} features"),
+        )
+        for section in ("sweep", "evaluation"):
+            samples = getattr(self, section).samples
+            if samples < needed:
+                reason = f"{samples} are too few for {user}"
+                raise UserError(f"{section}.samples", reason, f"use at least {needed}")
 
     def _check_trainings(self) -> None:
         training = self.training
@@ -174,6 +147,12 @@ class Params(schema.Section):
         if untrained := set(self.sweep.crossed) - set(self.sweep.schedules):
             reason = f"{min(untrained)} is not in sweep.schedules, which are trained"
             raise UserError("sweep.crossed", reason, "add it there or remove it here")
+        if self.classifier.pretrained and self.classifier.architecture == "small":
+            reason = (
+                "it has weights of torchvision's networks, and classifier.architecture is small"
+            )
+            way_out = "set the architecture to theirs, such as torchvision:resnet50"
+            raise UserError("classifier.pretrained", reason, way_out)
         drops = training.label_drop > 0 or self.transformer.pretrained
         if self.decoding.guidance_scale > 0 and not drops:
             reason = "guidance needs a model that was trained on some images without their class"
@@ -183,14 +162,15 @@ class Params(schema.Section):
     def _check_workers(self) -> None:
         ray, training = self.ray, self.training
         for key, workers, section in (
-            *(("ray.num_workers", ray.num_workers, s) for s in ("tokenizer", "classifier")),
+            ("ray.num_workers", ray.num_workers, "classifier"),
+            ("ray.num_workers", ray.num_workers, "tokenizer"),
             ("ray.num_workers", ray.num_workers, "training"),
             ("sweep.workers_per_trial", self.sweep.workers_per_trial, "training"),
             ("cas.workers_per_classifier", self.cas.workers_per_classifier, "classifier"),
         ):
             size = getattr(self, section).batch_size
             if workers is None and not ray.elastic:
-                raise UserError(key, "null needs ray.elastic", "set it to true or give a number")
+                raise UserError(key, "null needs ray.elastic: true", "set that or give a number")
             if workers and size % workers:
                 reason = f"{workers} workers do not divide {section}.batch_size {size}"
                 raise UserError(key, reason, "choose a divisor")
@@ -203,8 +183,8 @@ class Params(schema.Section):
                 reason = f"{training.accumulate} microbatches do not divide the {share} images"
                 raise UserError("training.accumulate", f"{reason} of a worker", "choose a divisor")
 
-    def _check_places(self) -> None:
-        """Refuse paths whose files DVC would delete."""
+    def _check_folders(self) -> None:
+        """Refuse paths in folders that DVC deletes before a stage runs."""
         values = flatten(self.model_dump())
         given = {key: values[key] for key in (*FILE_PARAMS, "data.download_dir")}
         given["ray.storage_path"], given["data.source"] = self.ray.folder, self.data.folder
@@ -225,11 +205,29 @@ def load_params(path: Path | str = PARAMS_FILE) -> Params:
 
 
 def validated(values: dict[str, Any], path: Path | str) -> Params:
-    """Params of these values; errors name the file at `path`."""
+    """Validate values as params; errors name the file at `path`."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        wrong = schema.user_error(error, Params)
+        every: list[Any] = error.errors(include_url=False)
+        every.sort(key=lambda each: each["type"] != "extra_forbidden")  # unknown keys first
+        wrong, *others = [_explained(each) for each in every]
+        also = "".join(f"; also wrong: {each.subject}: {each.reason}" for each in others)
     except UserError as error:
-        wrong = error
-    raise UserError(f"{path}: {wrong.subject}", wrong.reason, wrong.way_out)
+        wrong, also = error, ""
+    raise UserError(f"{path}: {wrong.subject}", wrong.reason, wrong.way_out + also)
+
+
+def _explained(error: dict[str, Any]) -> UserError:
+    """One of pydantic's errors as a `UserError`. The messages of our validators have the form
+    `reason; way out`."""
+    *sections, name = key = [str(part) for part in error["loc"]]
+    reason, _, way_out = error["msg"].removeprefix("Value error, ").partition("; ")
+    if error["type"] == "extra_forbidden":
+        known: Any = Params
+        for section in sections:
+            known = known.model_fields[section].annotation
+        reason, way_out = "unknown key", schema.way_out(name, known.model_fields, "remove it")
+    elif not way_out:
+        reason, way_out = f"{reason} (given: {reprlib.repr(error['input'])})", "correct it"
+    return UserError(".".join(key), reason, way_out)

@@ -1,4 +1,4 @@
-"""The paths of the DAG's outputs, as dvc.yaml declares them, and the files that params name."""
+"""The paths of the DAG's outputs, as in dvc.yaml, and a check of the files that params name."""
 
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ SAMPLES = Path("data/samples")
 # The outputs that DVC deletes before it runs a stage, and the code that it hashes.
 OUTPUTS: tuple[Path, ...] = (IMAGES, TOKENS, FEATURES, CURVES, SAMPLES, RESULTS)
 OUTPUTS += (CLASSIFIER, TOKENIZER, TRANSFORMER, AUTOREGRESSIVE)
+TORCHVISION = "torchvision"  # `classifier.pretrained` without a file
 CODE = (Path("pipeline"), Path("stages"), Path("analysis"))
 
 
@@ -36,7 +37,7 @@ def check_files(params: dict[str, Any], stage: str | None = None) -> None:
         UserError: a file is missing, or not a regular file.
     """
     values = flatten(params)
-    named = {key: values[key] for key in FILE_PARAMS if values[key]}
+    named = {key: values[key] for key in FILE_PARAMS if values[key] not in (None, TORCHVISION)}
     extractors = {values["evaluation.extractor"], values["evaluation.second_extractor"]}
     for extractor in {"inception", "vgg"} - extractors:
         named.pop(f"evaluation.{extractor}_weights", None)

@@ -1,5 +1,5 @@
-"""Presets: `presets/NAME.yaml` holds the values in which NAME differs from the defaults, or from
-the preset that its key `base` names, and texts that say what the preset is (`Summary`)."""
+"""Presets. `presets/NAME.yaml` holds the values that differ from the defaults, or from the preset
+named by its key `base`, and texts that describe the preset (`Summary`)."""
 
 import io
 import os
@@ -35,7 +35,7 @@ def preset_summary(name: str) -> Summary:
 
 
 def preset_params(name: str) -> Params:
-    """Params of a preset; params.yaml stays as it is.
+    """Params of a preset; params.yaml is not changed.
 
     Raises:
         UserError: there is no such preset, or its values are not valid.
@@ -45,7 +45,7 @@ def preset_params(name: str) -> Params:
 
 
 def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
-    """Write a preset's values into the parameter file, whose comments stay. A file that is missing
+    """Write a preset's values into the parameter file, keeping its comments. A file that is missing
     or not valid YAML is written anew.
 
     Raises:
@@ -79,7 +79,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _update(document: Any, values: dict[str, Any]) -> None:
-    """Give a document that ruamel has read these values and no others."""
+    """Give a document of ruamel exactly these values, in place, which keeps its comments."""
     for key in [key for key in document if key not in values]:
         del document[key]
     for key, value in values.items():

@@ -29,7 +29,7 @@ class Replicate(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Unique among the replicates of its network."""
+        """A name that is unique among the replicates of the network."""
         return f"{self._group}/seed{self.seed}"
 
     @property
@@ -60,7 +60,7 @@ def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
 
 
 def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Replicate:
-    """The main replicate of a seed; the first one for None.
+    """The main replicate of a seed; the first main replicate for None.
 
     Raises:
         ArgumentError: no replicate has this seed.
@@ -68,22 +68,20 @@ def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Re
     known = {replicate.seed: replicate for replicate in main_replicates(params, network)}
     wanted = params.evaluation.seeds[0] if seed is None else seed
     if wanted not in known:
-        raise ArgumentError(
-            f"there is no replicate {seed}; use one of {', '.join(map(str, known))} "
-            f"(evaluation.seeds)"
-        )
+        way_out = f"use one of {', '.join(map(str, known))}"
+        raise ArgumentError("evaluation.seeds", f"there is no replicate {seed}", way_out)
     return known[wanted]
 
 
 def replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """The main replicates and those of `training.other_label_smoothings`; released weights have
-    only main ones."""
-    others = [
-        Replicate(network, seed, seed, other_label_smoothing=value)
-        for value in params.training.other_label_smoothings
+    """The main replicates and those of `training.other_label_smoothings`. Released weights have
+    only main replicates."""
+    others = [] if _released(params, network) else params.training.other_label_smoothings
+    return main_replicates(params, network) + [
+        Replicate(network, seed, seed, value)
+        for value in others
         for seed in params.evaluation.seeds
     ]
-    return main_replicates(params, network) + ([] if _released(params, network) else others)
 
 
 def label_smoothing(params: Params, replicate: Replicate) -> float:

@@ -6,8 +6,8 @@
 import difflib
 import os
 import re
-import reprlib
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Collection
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,63 +18,56 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
 from pipeline.runtime.dag import WHO
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.limits import CODES, SEED
 from pipeline.runtime.project import RUNS, is_store
-from pipeline.runtime.secrets import redacted
+
+RESNETS = "resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d "
+RESNETS += "resnext101_64x4d wide_resnet50_2 wide_resnet101_2"
+# The paper's (Table 3).
+SEVEN = ("exponential", "cubic", "square", "cosine", "linear", "square_root", "logarithmic")
 
 
-def _known_schedule(name: str) -> str:
-    from pipeline.schedules import SCHEDULES
+def way_out(name: str, names: Collection[str], otherwise: str) -> str:
+    """What to do about an unknown name: use the known one that resembles it, if there is one."""
+    close = difflib.get_close_matches(name[:100], names, n=1)
+    return f"did you mean {close[0]}?" if close else otherwise
 
-    if name not in SCHEDULES:
-        raise ValueError(f"unknown schedule '{name}'; use one of {', '.join(SCHEDULES)}")
+
+def _one_of(name: str, names: Collection[str]) -> str:
+    if name not in names:
+        ways = way_out(name, names, f"use one of {', '.join(names)}")
+        raise ValueError(f"'{name}' is unknown; {ways}")
     return name
 
 
-def _known_source(name: str) -> str:
+def _schedule(name: str) -> str:
+    from pipeline.schedules import SCHEDULES
+
+    return _one_of(name, SCHEDULES)
+
+
+def _known_architecture(name: str) -> str:
+    return _one_of(name, ["small", *(f"torchvision:{resnet}" for resnet in RESNETS.split())])
+
+
+def _source(name: str) -> str:
     from pipeline.prepare.datasets import source_form
 
     source_form(name)  # raises ValueError
     return name
 
 
-def _known_architecture(name: str) -> str:
-    kind, _, network = name.partition(":")
-    known = []
-    if kind == "torchvision":
-        from torchvision import models  # takes seconds to import
-
-        known = models.list_models(module=models, include=("resne[tx]*", "wide_resnet*"))
-    if name != "small" and network not in known:
-        raise ValueError(
-            f"unknown architecture '{name}'; use small, or torchvision:NAME with the name of a "
-            f"ResNet, such as torchvision:resnet50"
-        )
-    return name
-
-
-def _folder(path: str) -> str:
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path):
-        raise ValueError(
-            f"'{redacted(path)}' is an address of an unsupported kind; give a folder, or for "
-            f"ray.storage_path s3://bucket/folder or gs://bucket/folder"
-        )
-    return os.path.expanduser(path)
-
-
 def _storage(path: str) -> str:
-    if not is_store(path):
-        return _folder(path)
-    if not re.fullmatch(r"\w+://[\w.-]+(/[\w.=+-]+)*/?", path):
-        raise ValueError(
-            f"'{redacted(path)}' is not an address of an object store; write s3://bucket/folder or "
-            f"gs://bucket/folder, and keep keys in the environment (docs/cluster.md)"
+    if not re.match(r"[\w+.-]{2,}:/", path):
+        return os.path.expanduser(path)
+    if not is_store(path) or not re.fullmatch(r"\w+://[\w.-]+(/[\w.=+-]+)*/?", path):
+        raise ValueError(  # without the address, which may hold a password
+            "this is not the address of an object store; write s3://bucket/folder or "
+            "gs://bucket/folder, and keep keys in the environment (docs/cluster.md)"
         )
     return path
 
@@ -92,54 +85,56 @@ def _ascending(value: list[float]) -> list[float]:
     return value
 
 
-# The paper's (Table 3).
-SEVEN = ("exponential", "cubic", "square", "cosine", "linear", "square_root", "logarithmic")
 Value = TypeVar("Value")
 Text = Annotated[str, Field(min_length=1)]
-Schedule = Annotated[str, AfterValidator(_known_schedule)]
+Folder = Annotated[Text, AfterValidator(os.path.expanduser)]
+Schedule = Annotated[str, AfterValidator(_schedule)]
 Seed = Annotated[int, Field(ge=0, le=SEED)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 SpikeFactor = Annotated[float, Field(gt=1)] | None
 Pair = Annotated[list[Value], Field(min_length=2, max_length=2)]
+Range = Annotated[Pair[Value], AfterValidator(_ascending)]
 Distinct = Annotated[list[Value], AfterValidator(_distinct)]
 Grid = Annotated[Distinct[Value], Field(min_length=1)]
+
+# Params that several sections have, with their meaning.
+Steps = Annotated[PositiveInt, Field(description="Training steps.")]
+CheckpointEvery = Annotated[
+    PositiveInt, Field(description="Steps between checkpoints and logged values.")
+]
+Iterations = Annotated[PositiveInt, Field(description="T, the number of decoding iterations.")]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
 
 class Data(Section):
-    source: Annotated[Text, AfterValidator(_known_source)] = "mnist5k"
-    """`mnist5k` (5,000 digits, no download), `torchvision:NAME`, or `folder:PATH` with a subfolder
-    for each class, with or without `train/` and `val/` above."""
-    download_dir: Annotated[Text, AfterValidator(_folder)] = "data/raw"
+    source: Annotated[Text, AfterValidator(_source)] = "mnist5k"
+    """`mnist5k` (5,000 digits, no download), `torchvision:NAME` or `folder:PATH`."""
+    download_dir: Folder = "data/raw"
     """Folder for torchvision downloads."""
     image_size: PositiveInt = 28
     """Side in pixels; divisible by 2^(len(tokenizer.multipliers) - 1)."""
     channels: Literal[1, 3] = 1
     """1 for grey, 3 for RGB."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of each class held out if the source has no validation split."""
+    """Share of each class that is held out if the source has no validation split."""
     shard_size: PositiveInt = 1024
     """Images per shard file."""
-    crop_scale: Annotated[Pair[Share], AfterValidator(_ascending)] = [0.8, 1.0]
-    """Range of a random crop's area as a share of the image's. Paper: not given."""
-    crop_ratio: Annotated[Pair[PositiveFloat], AfterValidator(_ascending)] = [0.9, 1.1111]
-    """Range of a random crop's aspect ratio. Paper: not given."""
+    crop_scale: Range[Share] = [0.8, 1.0]
+    """Range of a random crop's area as a share of the image's."""
+    crop_ratio: Range[PositiveFloat] = [0.9, 1.1111]
+    """Range of a random crop's aspect ratio."""
     flip: bool = False
     """Mirror images at random (not for digits)."""
 
     @property
     def folder(self) -> str:
-        """The folder of a folder source."""
+        """The folder of a source `folder:PATH`; empty for other sources."""
         kind, _, argument = self.source.partition(":")
         return argument if kind == "folder" else ""
 
@@ -147,14 +142,16 @@ class Data(Section):
 class Classifier(Section):
     """The reference classifier, for metrics and for the perceptual loss of small images."""
 
+    pretrained: Text | None = None
+    """Weights to use instead of training: `torchvision`, its weights of ImageNet for a data set of
+    the same 1,000 classes; or a file of such weights of the architecture below."""
     architecture: Annotated[str, AfterValidator(_known_architecture)] = "small"
     """`small`, a residual network for small images, or a ResNet such as `torchvision:resnet50`."""
     width: PositiveInt = 16
     """Channels of the first stage of `small`; its features have 4 × width dimensions."""
-    crop_scale: Annotated[Pair[Share], AfterValidator(_ascending)] = [0.8, 1.0]
+    crop_scale: Range[Share] = [0.8, 1.0]
     """As data.crop_scale, for classifiers. Usual for ResNet-50 on ImageNet: 0.08 to 1."""
-    steps: PositiveInt = 400
-    """Training steps."""
+    steps: Steps = 400
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images per step."""
     lr: PositiveFloat = 4e-3
@@ -162,20 +159,19 @@ class Classifier(Section):
     weight_decay: NonNegativeFloat = 0.05
     """Decoupled weight decay."""
     label_smoothing: Fraction = 0.1
-    """Share of the target spread over all classes."""
+    """Share of the target that is spread over all classes."""
     spike_factor: SpikeFactor = None
     """As training.spike_factor."""
     bf16: bool = True
     """As training.bf16."""
-    checkpoint_every: PositiveInt = 100
-    """Steps between checkpoints and logged values."""
+    checkpoint_every: CheckpointEvery = 100
 
 
 class Tokenizer(Section):
     """The VQGAN."""
 
     pretrained: Text | None = None
-    """Weights to use instead of training, of the architecture below (docs/released.md)."""
+    """Weights to use instead of training (docs/released.md)."""
     filters: Annotated[int, Field(ge=32, multiple_of=32)] = 32
     """Channels of the first level. Release: 128."""
     multipliers: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 1, 2]
@@ -193,34 +189,33 @@ class Tokenizer(Section):
     lr: PositiveFloat = 1e-3
     """Learning rate of Adam, also for the discriminator. Release: 1e-4."""
     betas: Pair[Fraction] = [0.0, 0.99]
-    """Betas of Adam. Release: the same."""
+    """Betas of Adam."""
     ema_decay: Fraction = 0.99
-    """Decay of the exponential moving average of the weights, which later stages use."""
+    """Decay of the moving average of the weights, which later stages use."""
     perceptual: Literal["classifier", "lpips_vgg", "lpips_alex", "lpips_squeeze"] = "classifier"
     """Network of the perceptual loss. LPIPS is downloaded."""
     perceptual_weight: NonNegativeFloat = 0.1
     """Weight of the perceptual loss. Release: 0.1, with a network that is not released."""
     commitment_weight: NonNegativeFloat = 0.25
-    """Weight of the commitment loss. Release: the same."""
+    """Weight of the commitment loss."""
     entropy_weight: NonNegativeFloat = 0.1
-    """Weight of the entropy loss. Release: the same."""
+    """Weight of the entropy loss."""
     entropy_temperature: PositiveFloat = 0.01
-    """Temperature of the softmax over distances in the entropy loss. Release: the same."""
+    """Temperature of the softmax over distances in the entropy loss."""
     revive_after: PositiveInt = 50
-    """Steps after which an unused code moves onto an output of the encoder."""
+    """Steps after which an unused code is replaced by an output of the encoder."""
     adversarial_weight: NonNegativeFloat = 0.05
     """Weight of the non-saturating GAN loss. Release: 0.1."""
     adversarial_start: NonNegativeInt = 400
     """Step at which the discriminator joins; its weight ramps up in as many steps, at most 1000."""
     adaptive_weight: bool = False
-    """Multiply adversarial_weight by VQGAN's λ, a ratio of gradient norms. Release: false; VQGAN:
-    true, with adversarial_weight 0.8."""
+    """Multiply adversarial_weight by VQGAN's λ, a ratio of gradient norms. Release: false."""
     r1_weight: NonNegativeFloat = 0.5
     """Weight of the R1 penalty ‖∇D‖². Release: 10, too much for small images."""
     r1_every: PositiveInt = 8
     """Steps between R1 penalties, whose weight is multiplied by this number."""
     discriminator: Literal["patch", "stylegan"] = "patch"
-    """Four convolutions for small images, or the release's, for images of 2^n pixels a side."""
+    """Four convolutions, or the release's network, for images of 2^n pixels a side."""
     discriminator_filters: PositiveInt = 16
     """Channels of the discriminator's first convolution. Release: 64 at 256×256 pixels."""
     spike_factor: SpikeFactor = None
@@ -229,8 +224,7 @@ class Tokenizer(Section):
     """As training.bf16, without the discriminator."""
     tf32: bool = False
     """Allow TF32 in float32 convolutions on a GPU."""
-    checkpoint_every: PositiveInt = 100
-    """Steps between checkpoints and logged values."""
+    checkpoint_every: CheckpointEvery = 100
 
     @property
     def downsampling(self) -> int:
@@ -267,9 +261,7 @@ class Transformer(Section):
     @model_validator(mode="after")
     def _heads_divide(self):
         if self.hidden % self.heads:
-            raise ValueError(
-                f"{self.heads} heads do not divide hidden {self.hidden}; use a divisor"
-            )
+            raise ValueError(f"{self.heads} heads do not divide hidden {self.hidden}; use others")
         return self
 
 
@@ -279,7 +271,7 @@ class Training(Section):
     steps: PositiveInt = 600
     """MaskGIT's training steps. Paper: 300 epochs, about 1.5M steps."""
     batch_size: PositiveInt = 64
-    """Images in a step, over all workers. Paper: 256."""
+    """Images per step, over all workers. Paper: 256."""
     accumulate: PositiveInt = 1
     """Microbatches per step, to save memory; the gradient stays that of the whole batch."""
     lr: PositiveFloat = 4e-3
@@ -289,16 +281,16 @@ class Training(Section):
     betas: Pair[Fraction] = [0.9, 0.96]
     """Betas of Adam. Paper: the same."""
     weight_decay: NonNegativeFloat = 4.5e-2
-    """Decoupled weight decay. Release: the same; paper: not given."""
+    """Decoupled weight decay."""
     grad_clip: PositiveFloat | None = 1.0
-    """Global norm that gradients are clipped to; null: no clipping, as in the paper."""
+    """Norm to which gradients are clipped; null: no clipping, as in the paper."""
     spike_factor: SpikeFactor = None
-    """After 100 steps, skip a step whose loss or gradient norm is not finite, or exceeds this
-    factor times its running mean. Try 3 for long runs; null: skip no step."""
+    """After 100 steps, skip a step whose loss or gradient norm is not finite or exceeds this factor
+    times its running mean; null: skip none. Try 3 for long runs."""
     ema_decay: Fraction = 0.99
-    """Decay of the exponential moving average of the weights. Release: 0.999."""
+    """Decay of the moving average of the weights. Release: 0.999."""
     mask_schedule: Schedule = "cosine"
-    """Schedule γ of the main model. Paper: cosine."""
+    """Mask schedule γ of the main model. Paper: cosine."""
     min_masking_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Lower bound of the mask ratio in training. Paper: none; release: 0.5."""
     loss_on: Literal["masked", "all"] = "masked"
@@ -315,8 +307,7 @@ class Training(Section):
     """Label smoothing. Paper: 0.1."""
     other_label_smoothings: Distinct[Fraction] = [0.0]
     """More values to train both networks with, for an ablation."""
-    checkpoint_every: PositiveInt = 200
-    """Steps between checkpoints and logged values."""
+    checkpoint_every: CheckpointEvery = 200
 
 
 class Autoregressive(Section):
@@ -325,7 +316,7 @@ class Autoregressive(Section):
     steps: PositiveInt = 600
     """Training steps; equal to training.steps for a fair comparison."""
     bf16: bool = False
-    """bfloat16 autocast in sampling. In float32, the key-value cache changes no token."""
+    """Sample in bfloat16. In float32, the key-value cache changes no token."""
 
 
 class Ray(Section):
@@ -336,26 +327,24 @@ class Ray(Section):
     cpus_per_worker: PositiveInt = 1
     """CPUs and threads per worker."""
     loaders_per_worker: NonNegativeInt = 0
-    """How many of these CPUs load images in processes; 0: in threads."""
+    """How many of these CPUs load images in processes of their own; 0: load in threads."""
     use_gpu: bool = False
     """Give one GPU to each worker and to the stage's own process."""
     elastic: bool = False
-    """Resume a training if its workers change; results then depend on when that was. false: train
-    again. Choose it before the first run."""
+    """Resume a training whose workers change, instead of starting it again."""
     max_failures: NonNegativeInt = 2
     """Restarts of a training that loses a worker."""
     storage_path: Annotated[Text, AfterValidator(_storage)] = "runs"
-    """Folder of run directories that every node sees; or `s3://bucket/folder` or `gs://bucket/folder`
-    for checkpoints and models, with run directories in `runs`."""
+    """Folder of run directories, or an `s3://` or `gs://` address for checkpoints and models."""
 
     @property
     def folder(self) -> str:
-        """The folder of run directories: an object store only gets copies."""
+        """The folder of run directories; with an object store, a local folder."""
         return RUNS if is_store(self.storage_path) else self.storage_path
 
     @property
     def not_in_key(self) -> tuple[str, ...]:
-        """The params that a run's key leaves out, since elastic trainings resume after a change."""
+        """The params that a run's key leaves out: elastic trainings resume after these change."""
         return WHO if self.elastic else ()
 
 
@@ -363,15 +352,15 @@ class Decoding(Section):
     """Iterative decoding of the main model (section 3.2)."""
 
     iterations: PositiveInt = 8
-    """T, the number of steps. Paper: 8 at 256×256, 12 at 512×512."""
+    """T, the number of decoding iterations. Paper: 8 at 256×256, 12 at 512×512."""
     choice_temperature: NonNegativeFloat = 4.5
-    """Scale of the Gumbel noise on the confidence, annealed to 0. Release: the same."""
+    """Scale of the Gumbel noise on the confidence, annealed to 0."""
     rounding: Literal["floor", "ceil"] = "floor"
     """Rounding of the number of tokens to mask. Release: floor; paper: ceil."""
     guidance_scale: NonNegativeFloat = 0.0
     """Classifier-free guidance s: (1 + s)·conditional − s·unconditional logits. Paper: 0."""
     bf16: bool = True
-    """bfloat16 autocast of the transformer, as training.bf16."""
+    """As training.bf16."""
     batch_size: PositiveInt = 250
     """Images decoded at once."""
 
@@ -387,8 +376,7 @@ class Sweep(Section):
     """Seeds to train each schedule with."""
     crossed: Distinct[Schedule] = ["cubic", "cosine", "linear", "square_root"]
     """Schedules whose models are also decoded with each other's γ, at T = decoding.iterations."""
-    steps: PositiveInt = 250
-    """Steps of each training."""
+    steps: Steps = 250
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""
     workers_per_trial: PositiveInt | None = 1
@@ -401,14 +389,13 @@ class Evaluation(Section):
     extractor: Literal["classifier", "inception"] = "classifier"
     """Features of FID, IS, KID, precision and recall."""
     second_extractor: Literal["random", "classifier", "inception", "vgg"] = "random"
-    """Features of a second precision and recall; random: the classifier with random weights. Paper:
-    VGG in Table 1, Inception in Table 5."""
+    """Features of a second precision and recall; random: the classifier with random weights."""
     inception_weights: Text | None = None
-    """File of torch-fidelity's Inception weights; null: download."""
+    """torch-fidelity's Inception weights; null: download."""
     vgg_weights: Text | None = None
-    """File of torchvision's VGG-16 weights; null: download."""
+    """torchvision's VGG-16 weights; null: download."""
     reference_statistics: Text | None = None
-    """ADM .npz file of reference statistics for FID; null: the training images."""
+    """Reference statistics for FID, as ADM's .npz; null: the training images."""
     bf16: bool = False
     """Compute features in bfloat16 if the device is faster in it; FIDs differed by 0.01 here."""
     seeds: Grid[Seed] = [0, 1, 2]
@@ -424,7 +411,7 @@ class Evaluation(Section):
     manifold_images: PositiveInt = 10000
     """Maximum number of images on each side for these four metrics."""
     is_splits: PositiveInt = 1
-    """Splits of the Inception Score. Paper: not given; ADM: 5,000 samples per split."""
+    """Splits of the Inception Score. ADM: 5,000 samples per split."""
     kid_subsets: PositiveInt = 20
     """Random subsets that KID is averaged over."""
     kid_subset_size: Annotated[int, Field(ge=2)] = 100
@@ -434,13 +421,12 @@ class Evaluation(Section):
 
 
 class Cas(Section):
-    """Classification Accuracy Score: one classifier for each of evaluation.seeds, each set of
-    images (MaskGIT's, the baseline's, real ones) and augmentation."""
+    """Classification Accuracy Score: one classifier for each seed, set of images (MaskGIT's, the
+    baseline's, real ones) and augmentation."""
 
     samples: PositiveInt = 4000
     """Training images per classifier."""
-    steps: PositiveInt = 150
-    """Training steps per classifier."""
+    steps: Steps = 150
     workers_per_classifier: PositiveInt | None = 1
     """As sweep.workers_per_trial."""
 
@@ -458,9 +444,8 @@ class Editing(Section):
     """In- and outpainting of validation images (Table 2, Figures 6 and 7)."""
 
     images: PositiveInt = 200
-    """Images per task, of the validation split."""
-    iterations: PositiveInt = 8
-    """T, the number of steps. Paper: not given."""
+    """Images of the validation split per task."""
+    iterations: Iterations = 8
     dilate: NonNegativeInt = 0
     """Tokens by which a mask grows on each side. Release: 1."""
     feather: NonNegativeInt = 2
@@ -483,8 +468,7 @@ class Reconstruction(Section):
     """Shares of the tokens that are masked."""
     draws: PositiveInt = 5
     """Samples per image; their median is also reported."""
-    iterations: PositiveInt = 8
-    """T, the number of steps."""
+    iterations: Iterations = 8
 
 
 class Speed(Section):
@@ -508,24 +492,3 @@ class Analysis(Section):
 class Mlflow(Section):
     experiment: Text = "maskgit"
     """Name of the experiment."""
-
-
-def user_error(error: ValidationError, model: Any = None) -> UserError:
-    """The first mistake as `key: reason; way out`; unknown keys come first.
-
-    Args:
-        model: the class with the keys that an unknown key is compared with.
-    """
-    errors: list[Any] = error.errors(include_url=False)
-    first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
-    key, reason = first["loc"], first["msg"].removeprefix("Value error, ")
-    reason, _, way_out = reason.partition("; ")
-    if first["type"] == "extra_forbidden":
-        for name in key[:-1]:
-            model = model and model.model_fields[name].annotation
-        close = difflib.get_close_matches(str(key[-1])[:100], model.model_fields if model else ())
-        reason, way_out = "unknown key", f"did you mean {close[0]}?" if close else "remove it"
-    elif not way_out:
-        reason, way_out = f"{reason} (given: {reprlib.repr(first['input'])})", "correct it"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return UserError(".".join(map(str, key)), reason, way_out + more)

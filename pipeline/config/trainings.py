@@ -1,4 +1,5 @@
-"""The trainings of the sweep and of CAS, which run side by side, and the workers of each."""
+"""The trainings of the sweep and of CAS, which run in parallel, and the number of workers of
+each."""
 
 from math import gcd
 
@@ -8,22 +9,22 @@ CAS_SETS = 6  # MaskGIT's and the baseline's samples and real images, augmented 
 
 
 def trial_count(params: Params) -> int:
-    """Trainings of the sweep."""
+    """The number of trainings of the sweep."""
     return len(params.sweep.schedules) * len(params.sweep.seeds)
 
 
 def classifier_count(params: Params) -> int:
-    """Trainings of CAS."""
+    """The number of trainings of CAS."""
     return CAS_SETS * len(params.evaluation.seeds)
 
 
 def workers_per_trial(params: Params) -> int:
-    """Workers of each training of the sweep."""
+    """The number of workers of each training of the sweep."""
     return params.sweep.workers_per_trial or _fewest(params, trial_count(params))
 
 
 def workers_per_classifier(params: Params) -> int:
-    """Workers of each training of CAS."""
+    """The number of workers of each training of CAS."""
     return params.cas.workers_per_classifier or _fewest(params, classifier_count(params))
 
 
@@ -38,6 +39,7 @@ def named_by(params: Params, key: str) -> str:
 
 
 def _fewest(params: Params, trainings: int) -> int:
-    """The smallest number of workers that keeps all of `ray.num_workers` busy to the end."""
+    """The smallest number of workers per training that keeps all of `ray.num_workers` busy until
+    the end."""
     workers = params.ray.num_workers
     return workers // gcd(workers, trainings)

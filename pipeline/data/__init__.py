@@ -1,1 +1,1 @@
-"""Reading what is trained and measured on: images, and the token cache."""
+"""Reads images and the token cache."""

@@ -1,4 +1,4 @@
-"""Pictures from uint8 image batches (B, C, H, W)."""
+"""Pictures made of uint8 image batches (B, C, H, W)."""
 
 from pathlib import Path
 
@@ -13,7 +13,8 @@ GAP = 2
 
 
 def grid_picture(images: Tensor, columns: int) -> Image.Image:
-    """The images in rows of `columns` on white; small ones enlarged without smoothing."""
+    """A picture of the images in rows of `columns` on white; small images are enlarged without
+    smoothing."""
     batch, channels, height, width = images.shape
     rows = -(-batch // columns)
     canvas = np.full(

@@ -1,4 +1,4 @@
-"""Large batches in parts, so that a network's tensors fit into memory."""
+"""Splits large batches, so that a network's tensors fit into memory."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ TOKENS = 2**15  # the same of token sequences
 
 
 def in_parts(function: Callable[..., Tensor], rows: int, *batch: Tensor) -> Tensor:
-    """`function(*batch)`, at most `rows` rows at a time.
+    """Compute `function(*batch)` on at most `rows` rows at a time.
 
     Args:
         function: maps rows to rows, each by itself, and draws nothing.

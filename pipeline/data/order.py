@@ -1,10 +1,10 @@
-"""The order in which training reads its data."""
+"""The order in which a training reads its data."""
 
 import numpy as np
 
 
 class BatchOrder:
-    """Which items step k reads: epochs of a seeded permutation, a pure function of (seed, k).
+    """The items that step k reads: epochs of a seeded permutation, a pure function of (seed, k).
 
     Args:
         block_start: for data read in blocks, where each begins (and the last ends): blocks are

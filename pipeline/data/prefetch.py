@@ -1,4 +1,4 @@
-"""Results that are computed while those before them are in use."""
+"""Computes results in advance, while earlier results are in use."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Prefetch:
-    """Calls `load` for a step in a thread, while the result for the step before is in use.
+    """Calls `load` for the next step in a thread, while the result of the current step is in use.
 
     Args:
         load: a pure function of the step; it draws random numbers from its own generators only.

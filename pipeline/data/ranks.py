@@ -1,4 +1,4 @@
-"""The data-parallel workers of a training, connected by torch's process group."""
+"""The data-parallel workers of a training, connected by PyTorch's process group."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class Ranks:
-    """One worker of a training, and how many share each batch.
+    """One data-parallel worker of a training, and the number of workers.
 
     All workers call the same methods in the same order. A worker that is alone sends nothing, and
     its methods return what they were given.
@@ -26,7 +26,7 @@ class Ranks:
     workers: int = 1
 
     def rows(self, batch: Any) -> Any:
-        """This worker's rows of a batch: consecutive, and as many as every other worker has (one
+        """This worker's rows of a batch: consecutive rows, as many as for every other worker (one
         more or less if the batch does not divide evenly).
 
         Raises:
@@ -42,7 +42,8 @@ class Ranks:
         return batch[first:last]
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of the values over the workers, with the same bits on each; it has no gradient.
+        """The sum of the values over the workers, with the same bits on each worker and without a
+        gradient.
 
         Under NCCL, which takes no CPU tensors, the sum is computed on the GPU and moved back.
         """
@@ -55,7 +56,7 @@ class Ranks:
         return summed.to(values.device)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of the values over the workers, through which gradients reach all of them."""
+        """The mean of the values over the workers; gradients flow back to all of them."""
         return values if self.workers == 1 else _Mean.apply(values, self)
 
     def average_gradients(self, module: nn.Module) -> None:
@@ -74,8 +75,8 @@ class Ranks:
             gradient.copy_(part.view(gradient.shape))
 
     def sum_over(self, batches: Sequence[Batch], measure: Callable[[int, Batch], float]) -> float:
-        """The sum of measure(number, batch) over the batches, each measured by one worker. It is
-        added up in the order of the batches, so that any number of workers gives the same bits."""
+        """The sum of measure(number, batch) over the batches, each measured by one worker and added
+        in the order of the batches, so that any number of workers gives the same bits."""
         values = torch.zeros(len(batches), dtype=torch.float64)
         for number in range(self.rank, len(batches), self.workers):
             values[number] = measure(number, batches[number])
@@ -86,7 +87,7 @@ ALONE = Ranks()
 
 
 class _Mean(torch.autograd.Function):
-    """The mean over the workers, of values and of gradients."""
+    """The mean over the workers, for values and for gradients."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, ranks: Ranks) -> Tensor:
@@ -99,6 +100,6 @@ class _Mean(torch.autograd.Function):
 
 
 def sum_in_order(values: Tensor) -> float:
-    """The sum of values (n,), one after the other: `torch.sum` and Python's `sum` may round
+    """The sum of values (n,), added in order: `torch.sum` and Python's `sum` may round
     differently."""
     return reduce(add, values.tolist(), 0.0)

@@ -16,7 +16,7 @@ WAY_OUT = "run `dvc repro cache_tokens` to make it again (if that runs nothing, 
 
 
 class TokenCache:
-    """One split of the cache; tokens stay on disk until they are asked for.
+    """One split of the cache; tokens are read from disk when they are used.
 
     Raises:
         UserError: a file is missing, or cannot be read.
@@ -41,15 +41,15 @@ class TokenCache:
         return int(self._start[-1])
 
     def require(self, num_tokens: int, codebook_size: int) -> None:
-        """Refuse a cache of other params.
+        """Refuse a cache that was made with other params.
 
         Raises:
             UserError: its images have another number of tokens, or its codebook another size.
         """
         if (self.num_tokens, self.codebook_size) != (num_tokens, codebook_size):
+            known = f"the token cache has {self.num_tokens} tokens of {self.codebook_size} codes"
             raise UserError(
-                f"token cache: {self.num_tokens} tokens an image of {self.codebook_size} codes, "
-                f"where params.yaml asks for {num_tokens} of {codebook_size}; {WAY_OUT}"
+                f"{known}, but params.yaml asks for {num_tokens} of {codebook_size}; {WAY_OUT}"
             )
 
     def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -62,10 +62,10 @@ class TokenCache:
         return torch.from_numpy(tokens), torch.from_numpy(self.labels[indices].astype(np.int64))
 
     def shards(self) -> Iterator[np.ndarray]:
-        """Each file's tokens (n, views, N) uint16, memory-mapped."""
+        """The tokens (n, views, N) uint16 of each file, memory-mapped."""
         return iter(self._shards)
 
     def everything(self) -> tuple[Tensor, Tensor]:
-        """First view of every image: tokens (M, N) and labels (M,)."""
+        """The first view of every image: tokens (M, N) and labels (M,)."""
         indices = np.arange(len(self))
         return self.batch(indices, np.zeros_like(indices))

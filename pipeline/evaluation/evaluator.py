@@ -1,5 +1,6 @@
 """Measures all sets of images with the same extractors, reference and settings."""
 
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -7,15 +8,15 @@ import torch
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES
+from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.data.images.shards import ImageShards
 from pipeline.evaluation.feature_files import (
-    compute_part,
     reference_features,
     reference_statistics,
     stored_tensors,
 )
-from pipeline.evaluation.fid import fid
+from pipeline.evaluation.features import extract, open_extractor
+from pipeline.evaluation.fid import Statistics, fid, statistics
 from pipeline.evaluation.image_sets import ImageSet
 from pipeline.evaluation.labels import proportional_labels
 from pipeline.evaluation.metrics import (
@@ -23,16 +24,72 @@ from pipeline.evaluation.metrics import (
     class_accuracy,
     drawn,
     drawn_reference,
+    fid_infinity,
     inception_score,
     kid,
     manifolds,
+    spreads,
     unless_few,
 )
-from pipeline.evaluation.outputs import OnTheFly, Outputs, open_networks
-from pipeline.evaluation.uncertainty import fid_infinity, spreads
 from pipeline.runtime.batches import BatchWorkers, Maker
+from pipeline.weights.published import load_model
 
 Metrics = dict[str, float | None]  # by name; None where the images are too few
+SECOND_FID = ("classifier", "inception")  # second extractors whose FID is measured too
+
+# What the networks return for M images: of the main extractor, features (M, F) and logits
+# (M, classes of the extractor); class_logits (M, classes of the data set) of the reference
+# classifier; and second, features (M, G) of the second extractor, if it is used.
+Outputs = dict[str, Tensor]
+
+
+def open_networks(
+    params: Params, root: Path, second: bool, device: torch.device
+) -> Callable[..., Outputs]:
+    """The networks that params name, as a function of images (B, C, H, W) uint8.
+
+    Args:
+        root: the project's folder.
+        second: whether to use the second extractor.
+    """
+    main, other = params.evaluation.extractor, params.evaluation.second_extractor
+    classifier = load_model(root / CLASSIFIER, "classifier", device)
+    extractors = {
+        name: open_extractor(name, classifier, params.evaluation, device)
+        for name in dict.fromkeys((main, "classifier", *([other] if second else [])))
+    }
+
+    def outputs(images: Tensor, *arguments: object) -> Outputs:
+        found = {name: extract(extractor, images) for name, extractor in extractors.items()}
+        (features, logits), (_, judged) = found[main], found["classifier"]
+        assert logits is not None and judged is not None  # VGG alone has none
+        # A copy, since both may be the same network's: safetensors refuses shared memory.
+        every = {"features": features, "logits": logits, "class_logits": judged.clone()}
+        return every | ({"second": found[other].features} if second else {})
+
+    return outputs
+
+
+class OnTheFly:
+    """Makes images, and returns what is measured of them instead of the images: 50,000 samples of
+    256×256 pixels take 10 GB.
+
+    Args:
+        maker: opens a function that makes images (B, C, H, W) uint8.
+        measures: each opens a function of the images and the arguments they were made from, which
+            returns tensors (B, …) on the CPU by name.
+    """
+
+    def __init__(self, maker: Maker, measures: Sequence[Maker], device: torch.device):
+        self.make, self.measures = maker.open(device), [each.open(device) for each in measures]
+
+    def __call__(self, *arguments: object) -> dict[str, Tensor]:
+        # Contiguous, as stored images are: for other strides a convolution could round differently.
+        images = self.make(*arguments).contiguous()
+        found: dict[str, Tensor] = {}
+        for measure in self.measures:
+            found |= measure(images, *arguments)
+        return found
 
 
 class Evaluator:
@@ -49,8 +106,8 @@ class Evaluator:
     ):
         self.params, self.workers, self.root, self._second = params, workers, root, second
         self.networks = open_networks(params, root, second, workers.device)
-        self.extractor = self.networks.main
-        self.reference = reference_features(self.extractor.name, root)  # (R, F)
+        self.extractor: str = params.evaluation.extractor
+        self.reference = reference_features(self.extractor, root)  # (R, F)
         self.statistics = reference_statistics(params, root)
 
     @cached_property
@@ -61,31 +118,34 @@ class Evaluator:
         features = reference_features(evaluation.second_extractor, self.root)
         return drawn(features, evaluation.manifold_images, self.params.seed)
 
+    @cached_property
+    def second_statistics(self) -> Statistics:
+        """The training images' mean and covariance for the second extractor."""
+        return statistics(reference_features(self.params.evaluation.second_extractor, self.root))
+
     def labels(self, count: int) -> Tensor:
         """Labels (count,) of samples to measure, in the proportions of `evaluation.labels`."""
-        images_K = self._images_K
+        images = ImageShards(self.root / IMAGES, "train")
+        images_K = torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
         uniform = self.params.evaluation.labels == "uniform"
         return proportional_labels(count, torch.ones_like(images_K) if uniform else images_K)
 
-    @cached_property
-    def _images_K(self) -> Tensor:
-        """The number of training images of each class, (classes,)."""
-        images = ImageShards(self.root / IMAGES, "train")
-        return torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
-
     def outputs(self, images: ImageSet, folder: Path) -> Outputs:
-        """What the networks return for stored images.
+        """The outputs of the measuring networks for stored images.
 
         Args:
             folder: in a run directory; where the outputs are stored, and found by a later call.
         """
-        here = partial(compute_part, images, self.networks.run)
+
+        def here(start: int, stop: int) -> Outputs:
+            return self.networks(images.read(start, stop))
+
         maker = Maker(_open_part, images, self.params, self.root, self._second, here=here)
         name = f"features: {folder.name}"
-        return Outputs.of(stored_tensors(folder, len(images), self.workers, maker, name))
+        return stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
-        """Measures the images of a maker, which are not stored, for `Outputs.of`.
+        """Gives the outputs for the images of a maker, which are not stored.
 
         Args:
             maker: of images (B, C, H, W) uint8.
@@ -98,32 +158,34 @@ class Evaluator:
     # A row of a result file
 
     def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
-        """Every metric, named after its extractor; its standard deviation over random halves of the
-        set, `<metric>_std`; and `fid_infinity_<extractor>`, the FID of infinitely many samples.
+        """Every metric, named after its extractor; FID of the second extractor too, if its features
+        are those of `SECOND_FID`; the standard deviation of each over random halves of the set,
+        `<metric>_std`; and `fid_infinity_<extractor>`, the FID of infinitely many samples.
 
         Args:
             outputs: with those of the second extractor.
             labels: (M,); None leaves out the recognised share.
         """
-        assert outputs.second is not None, "the evaluator was opened without the second extractor"
-        evaluation, seed, second = self.params.evaluation, self.params.seed, outputs.second
-        count = len(outputs.features)
-        classes = torch.zeros(count, dtype=torch.long) if labels is None else labels
+        evaluation, seed = self.params.evaluation, self.params.seed
+        second = evaluation.second_extractor
+        every = torch.arange(len(outputs["features"]))
+        classes = torch.zeros_like(every) if labels is None else labels
 
         def distribution(rows: Tensor, say: bool = False) -> Metrics:
-            return self._distribution(outputs.of_rows(rows), seed, say)
+            values = self._distribution(of_rows(outputs, rows), seed, say)
+            if second in SECOND_FID:
+                values[f"fid_{second}"] = None
+                with unless_few(say):
+                    values[f"fid_{second}"] = fid(outputs["second"][rows], self.second_statistics)
+            return values
 
         def neighbours(rows: Tensor, say: bool = False) -> Metrics:
-            values = self.manifolds(outputs.features[rows], seed, say)
-            name, reference = evaluation.second_extractor, self.second_reference
-            return values | self._manifolds(second[rows], reference, name, say)
+            values, others = self.manifolds(outputs["features"][rows], seed, say), outputs["second"]
+            return values | self._manifolds(others[rows], self.second_reference, second, say)
 
         def recognised(rows: Tensor) -> Metrics:
-            if labels is None:
-                return {}
-            return {"class_accuracy": class_accuracy(outputs.class_logits[rows], labels[rows])}
+            return {} if labels is None else _recognised(of_rows(outputs, rows), labels[rows])
 
-        every = torch.arange(count)
         # Neighbours are searched among at most `manifold_images`, whatever the size of the set. So
         # their spread comes from halves of these: half of a larger set would have as many.
         near = drawn(every, evaluation.manifold_images, seed)
@@ -134,44 +196,43 @@ class Evaluator:
         values |= {f"{name}_std": spread[f"{name}_std"] for name in values}
         infinity = None
         with unless_few():
-            infinity = fid_infinity(outputs.features, classes, self.statistics, seed=seed)
-        values[f"fid_infinity_{self.extractor.name}"] = infinity
-        return values | {"samples": count, "is_splits": evaluation.is_splits}
+            infinity = fid_infinity(outputs["features"], classes, self.statistics, seed=seed)
+        values[f"fid_infinity_{self.extractor}"] = infinity
+        return values | {"samples": len(every), "is_splits": evaluation.is_splits}
 
     def sample_metrics(self, outputs: Outputs, labels: Tensor, seed: int) -> Metrics:
-        """FID, IS, KID, precision, recall, density and coverage of the main extractor, and the
+        """FID, IS, KID, precision, recall, density and coverage by the main extractor, and the
         recognised share.
 
         Args:
             labels: (M,).
             seed: draws KID's subsets, the splits of IS, and the images of each manifold.
         """
-        values = self._distribution(outputs, seed) | self.manifolds(outputs.features, seed)
-        return values | {"class_accuracy": class_accuracy(outputs.class_logits, labels)}
+        values = self._distribution(outputs, seed) | self.manifolds(outputs["features"], seed)
+        return values | _recognised(outputs, labels)
 
     def scores(self, outputs: Outputs, labels: Tensor, say: bool = True) -> Metrics:
-        """FID, IS and the recognised share of a set that may be small.
+        """FID, IS and the recognised share of a set, which may be small.
 
         Args:
             labels: (M,).
             say: print a line where the images are too few.
         """
-        values = self._fid_and_is(outputs, self.params.seed, say)
-        return values | {"class_accuracy": class_accuracy(outputs.class_logits, labels)}
+        return self._fid_and_is(outputs, self.params.seed, say) | _recognised(outputs, labels)
 
     def manifolds(self, features: Tensor, seed: int, say: bool = True) -> Metrics:
         """Precision, recall, density and coverage of features (M, F) of the main extractor, on at
         most `manifold_images` of each side, drawn at random."""
         count = self.params.evaluation.manifold_images
         reference = drawn_reference(self.reference, count, seed)
-        return self._manifolds(drawn(features, count, seed), reference, self.extractor.name, say)
+        return self._manifolds(drawn(features, count, seed), reference, self.extractor, say)
 
     def _fid_and_is(self, outputs: Outputs, seed: int, say: bool) -> Metrics:
         distance = None
         with unless_few(say):
-            distance = fid(outputs.features, self.statistics)
-        score = inception_score(outputs.logits, self.params.evaluation.is_splits, seed)
-        return {f"fid_{self.extractor.name}": distance, f"is_{self.extractor.name}": score}
+            distance = fid(outputs["features"], self.statistics)
+        score = inception_score(outputs["logits"], self.params.evaluation.is_splits, seed)
+        return {f"fid_{self.extractor}": distance, f"is_{self.extractor}": score}
 
     def _distribution(self, outputs: Outputs, seed: int, say: bool = True) -> Metrics:
         """FID, IS and KID."""
@@ -179,8 +240,8 @@ class Evaluator:
         subsets, size = self.params.evaluation.kid_subsets, self.params.evaluation.kid_subset_size
         with unless_few(say):
             how = {"subsets": subsets, "subset_size": size, "seed": seed}
-            distance = kid(outputs.features, self.reference, **how)
-        return values | {f"kid_{self.extractor.name}": distance}
+            distance = kid(outputs["features"], self.reference, **how)
+        return values | {f"kid_{self.extractor}": distance}
 
     def _manifolds(self, features: Tensor, reference: Tensor, name: str, say: bool) -> Metrics:
         values: Metrics = dict.fromkeys(Manifolds._fields)
@@ -190,7 +251,17 @@ class Evaluator:
         return {f"{metric}_{name}": value for metric, value in values.items()}
 
 
+def of_rows(outputs: Outputs, rows: Tensor) -> Outputs:
+    """The outputs for some of the images."""
+    return {name: tensor[rows] for name, tensor in outputs.items()}
+
+
+def _recognised(outputs: Outputs, labels: Tensor) -> Metrics:
+    return {"class_accuracy": class_accuracy(outputs["class_logits"], labels)}
+
+
 def _open_part(
     images: ImageSet, params: Params, root: Path, second: bool, device: torch.device
-) -> partial[dict[str, Tensor]]:
-    return partial(compute_part, images, open_networks(params, root, second, device).run)
+) -> Callable[[int, int], Outputs]:
+    networks = open_networks(params, root, second, device)
+    return lambda start, stop: networks(images.read(start, stop))

@@ -1,10 +1,10 @@
-"""Features of whole image sets, in memory-mapped files: those of ImageNet take 10 GB.
+"""Features of whole image sets in memory-mapped files: ImageNet's take 10 GB.
 
 The features of the training images, which samples are compared with, are made by the stage
 `features`. Those of other sets lie in the run directory of the stage that needs them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, FEATURES, IMAGES
 from pipeline.evaluation.features import extract, open_extractor
-from pipeline.evaluation.fid import Statistics, load_statistics, save_statistics, statistics
-from pipeline.evaluation.image_sets import BATCH, CenterCrops, ImageSet
+from pipeline.evaluation.fid import Statistics, load_statistics, statistics
+from pipeline.evaluation.image_sets import CenterCrops, ImageSet
 from pipeline.runtime.batches import (
     BatchWorkers,
     Maker,
@@ -25,30 +25,22 @@ from pipeline.runtime.batches import (
     load_tensors,
     make_parts,
 )
-from pipeline.runtime.files import atomic_folder, remove_temporary
+from pipeline.runtime.files import atomic_file, atomic_folder, remove_temporary
 from pipeline.runtime.project import of_project
 from pipeline.weights.published import load_model
 
-PART = 8 * BATCH  # images that one worker computes and stores together
-
-Compute = Callable[[Sequence[Tensor]], dict[str, Tensor]]  # image batches → float32 tensors by name
-
-
-def compute_part(images: ImageSet, compute: Compute, start: int, stop: int) -> dict[str, Tensor]:
-    """What is computed from the images from `start` to before `stop`, by name."""
-    firsts = range(start, stop, BATCH)
-    return compute([images.read(first, min(first + BATCH, stop)) for first in firsts])
+PART = 512  # images that one worker computes and stores together
 
 
 def stored_tensors(
     folder: Path, count: int, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[str, Tensor]:
     """Float32 tensors (count, …) of an image set, memory-mapped from `<folder>/<name>.npy`. If the
-    folder does not exist they are computed first; a killed run resumes with the part that it was
-    at.
+    folder does not exist, the tensors are computed first; a killed run resumes at its last part.
 
     Args:
-        maker: opens `compute_part` of the set, as a function of (start, stop).
+        maker: opens a function that gives the tensors, by name, of the images from `start` to
+            before `stop`.
         name: names the set in messages.
 
     Raises:
@@ -59,20 +51,15 @@ def stored_tensors(
         batches = [(start, min(start + PART, count)) for start in range(0, count, PART)]
         parts = make_parts({folder: batches}, workers, maker, name)[folder]
         with atomic_folder(folder) as temporary:
-            for key in load_tensors(parts[0]):
-                _join(parts, key, count, temporary / f"{key}.npy")
+            for key, first in load_tensors(parts[0]).items():
+                # A part at a time: all of them together may not fit in memory.
+                file, shape = temporary / f"{key}.npy", (count, *first.shape[1:])
+                whole = np.lib.format.open_memmap(file, "w+", np.float32, shape)
+                for part, (start, stop) in zip(parts, batches, strict=True):
+                    whole[start:stop] = load_tensors(part)[key].numpy()
+                whole.flush()
     drop_parts(folder)
     return {path.stem: _load(path) for path in folder.glob("*.npy")}
-
-
-def _join(parts: Sequence[Path], key: str, count: int, path: Path) -> None:
-    """Write a tensor of all parts as one array, with one part in memory at a time."""
-    with open(path, "wb") as out:
-        shape = (count, *load_tensors(parts[0])[key].shape[1:])
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(out, header)
-        for part in parts:
-            out.write(load_tensors(part)[key].numpy().data)
 
 
 def _load(path: Path) -> Tensor:
@@ -83,8 +70,8 @@ def _load(path: Path) -> Tensor:
 
 
 def write_reference(name: str, folder: Path, params: Params, workers: BatchWorkers) -> None:
-    """Write the features of every training image (centre crops) by the extractor of that name, and
-    their mean and covariance unless published ones take their place.
+    """Write the features of every training image (centre crops) by the extractor of that name. Also
+    write their mean and covariance, unless published ones are used.
 
     Raises:
         TooFew: the training images are too few for a covariance.
@@ -93,7 +80,9 @@ def write_reference(name: str, folder: Path, params: Params, workers: BatchWorke
     maker = Maker(_open_extraction, name, images, params)
     found = stored_tensors(folder, len(images), workers, maker, f"features: {name}")
     if name == params.evaluation.extractor and not params.evaluation.reference_statistics:
-        save_statistics(statistics(found["features"]), folder / "statistics.npz")
+        mu, sigma = statistics(found["features"])
+        with atomic_file(folder / "statistics.npz") as temporary, open(temporary, "wb") as out:
+            np.savez(out, mu=mu.numpy(), sigma=sigma.numpy())
 
 
 def _open_extraction(
@@ -101,8 +90,7 @@ def _open_extraction(
 ) -> Callable[[int, int], dict[str, Tensor]]:
     classifier = load_model(CLASSIFIER, "classifier", device)
     extractor = open_extractor(name, classifier, params.evaluation, device)
-    compute = lambda batches: {"features": extract(extractor, batches).features}  # noqa: E731
-    return partial(compute_part, images, compute)
+    return lambda *part: {"features": extract(extractor, images.read(*part)).features}
 
 
 def reference_features(name: str, root: Path = Path()) -> Tensor:
@@ -112,8 +100,8 @@ def reference_features(name: str, root: Path = Path()) -> Tensor:
 
 
 def reference_statistics(params: Params, root: Path = Path()) -> Statistics:
-    """What FID compares with: published statistics if params name any, otherwise those of the
-    training images. Raises as `load_statistics`."""
+    """The statistics with which FID compares: published ones if params name a file, otherwise those
+    of the training images. Raises the errors of `load_statistics`."""
     if published := params.evaluation.reference_statistics:
         return load_statistics(root / of_project(published))
     return load_statistics(root / FEATURES / params.evaluation.extractor / "statistics.npz")

@@ -1,8 +1,9 @@
-"""Feature extractors: networks that turn images into the features that metrics compare. Every
-metric is named after its extractor, and a bare "FID" always means Inception's."""
+"""Feature extractors: networks that turn images into the features that metrics compare. Metrics are
+named after their extractors."""
 
-from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,71 +17,87 @@ from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.project import of_project
 from pipeline.runtime.pytorch_files import downloaded, only_tensors
 
+BATCH = 64  # images that a network is run on at once, at most
+
 
 class Features(NamedTuple):
     features: Tensor  # (M, F) float32
     logits: Tensor | None = None  # (M, classes of the extractor) float32; VGG has none
 
 
-class Extractor(Protocol):
-    name: str
+class Extractor:
+    """A network that turns images into features.
+
+    Args:
+        name: ends the names of the metrics of its features.
+        network: `Features` of uint8 images (B, C, H, W) on the device.
+        bf16: run it in bfloat16 (`evaluation.bf16`).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: Callable[[Tensor], Features],
+        device: torch.device,
+        bf16: bool = False,
+    ):
+        self.name, self.network, self.device, self.bf16 = name, network, device, bf16
 
     def __call__(self, images: Tensor) -> Features:
         """Features of uint8 images (B, C, H, W)."""
+        with autocast(self.device, self.bf16):
+            return self.network(images.to(self.device))
 
 
-class ClassifierExtractor:
-    """The reference classifier, trained on this data set: needs no download, and its metrics can
-    be compared only within the data set."""
+def open_extractor(
+    name: str, classifier: Classifier, evaluation: Evaluation, device: torch.device
+) -> Extractor:
+    """The extractor of that name: "classifier", the reference classifier; "random", its
+    architecture with seeded random weights, for precision and recall where no pretrained network
+    suits the data (Naeem 2020); "inception", the network of the original FID, with 2048-d pool
+    features and unbiased logits; or "vgg", VGG-16 up to the ReLU of its second fully connected
+    layer, 4096-d (Kynkäänniemi 2019; the paper's Table 1).
 
-    def __init__(self, classifier: Classifier, device: torch.device, name: str = "classifier"):
-        self.classifier, self.device, self.name = classifier, device, name
+    Args:
+        evaluation: gives `bf16` and the weights files of Inception and VGG; without a file their
+            weights are downloaded to torch's cache.
 
-    def __call__(self, images: Tensor) -> Features:
-        outputs = self.classifier.outputs(as_float(images.to(self.device)))
-        return Features(outputs.features, outputs.logits)
+    Raises:
+        UserError: the weights cannot be downloaded or do not load.
+    """
+    if name in ("classifier", "random"):
+        network = classifier if name == "classifier" else _random(classifier.config).to(device)
+        return Extractor(name, partial(_classify, network), device, evaluation.bf16)
+    given = getattr(evaluation, f"{name}_weights")
+    weights = given and str(of_project(given))
+    try:
+        with only_tensors():
+            library = _inception(weights) if name == "inception" else _vgg(weights)
+    except Exception as error:  # a download, a file or a state dict may fail in many ways
+        raise UserError(
+            f"evaluation.{name}_weights",
+            f"cannot load {weights or 'the download'} ({in_a_line(error)})",
+            f"give the path of {WEIGHTS_OF[name]} weights file, or use the extractor classifier, "
+            "which needs none",
+        ) from error
+    library = library.to(device).eval().requires_grad_(False)
+    return Extractor(name, partial(_of_rgb, library), device, evaluation.bf16)
 
 
-def random_extractor(config: ClassifierConfig, device: torch.device) -> ClassifierExtractor:
-    """The reference classifier's architecture with seeded random weights, for precision and recall
-    where no pretrained network suits the data (Naeem 2020)."""
+def _classify(classifier: Classifier, images: Tensor) -> Features:
+    outputs = classifier.outputs(as_float(images))
+    return Features(outputs.features, outputs.logits)
+
+
+def _of_rgb(network: nn.Module, images: Tensor) -> Features:
+    """By a network of torch-fidelity, which resizes images of any size as TensorFlow 1 did."""
+    return Features(*network(images.expand(-1, 3, -1, -1)))
+
+
+def _random(config: ClassifierConfig) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = Classifier(config)
-    return ClassifierExtractor(network.to(device).eval().requires_grad_(False), device, "random")
-
-
-class PretrainedExtractor:
-    """A network of torch-fidelity, which resizes RGB images of any size as TensorFlow 1 did.
-
-    `inception` is the network of the original FID: 2048-d pool features and unbiased logits. `vgg`
-    is VGG-16 up to the ReLU of its second fully connected layer, 4096-d, as used for precision and
-    recall (Kynkäänniemi 2019; the paper's Table 1).
-    """
-
-    def __init__(self, name: str, weights: str | None, device: torch.device):
-        """
-        Args:
-            weights: path of the weights file; None downloads it to torch's cache.
-
-        Raises:
-            UserError: the weights cannot be downloaded or do not load.
-        """
-        self.name, self.device = name, device
-        try:
-            with only_tensors():
-                network = _inception(weights) if name == "inception" else _vgg(weights)
-        except Exception as error:  # a download, a file or a state dict may fail in many ways
-            raise UserError(
-                f"evaluation.{name}_weights",
-                f"cannot load {weights or 'the download'} ({in_a_line(error)})",
-                f"give the path of {WEIGHTS_OF[name]} weights file, or use the extractor "
-                "classifier, which needs none",
-            ) from error
-        self.network = network.to(device).eval().requires_grad_(False)
-
-    def __call__(self, images: Tensor) -> Features:
-        return Features(*self.network(images.expand(-1, 3, -1, -1).to(self.device)))
+        return Classifier(config).eval().requires_grad_(False)
 
 
 WEIGHTS_OF = {"inception": "torch-fidelity's", "vgg": "torchvision's VGG-16"}
@@ -103,41 +120,11 @@ def _vgg(weights: str | None) -> nn.Module:
     return FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=path)
 
 
-class InBfloat16:
-    """An extractor that runs under autocast to bfloat16 (`evaluation.bf16`)."""
-
-    def __init__(self, extractor: Extractor, device: torch.device):
-        self.extractor, self.device, self.name = extractor, device, extractor.name
-
-    def __call__(self, images: Tensor) -> Features:
-        with autocast(self.device, bf16=True):
-            return self.extractor(images)
-
-
-def open_extractor(
-    name: str, classifier: Classifier, evaluation: Evaluation, device: torch.device
-) -> Extractor:
-    """The extractor of that name: classifier, random, inception or vgg.
-
-    Args:
-        evaluation: gives the weights files of the pretrained networks, and `bf16`.
-
-    Raises:
-        UserError: the weights cannot be downloaded or do not load.
-    """
-    extractor: Extractor
-    if name == "classifier":
-        extractor = ClassifierExtractor(classifier, device)
-    elif name == "random":
-        extractor = random_extractor(classifier.config, device)
-    else:
-        weights = getattr(evaluation, f"{name}_weights")
-        extractor = PretrainedExtractor(name, weights and str(of_project(weights)), device)
-    return InBfloat16(extractor, device) if evaluation.bf16 else extractor
-
-
 @torch.no_grad()
-def extract(extractor: Extractor, batches: Iterable[Tensor]) -> Features:
-    """Features, on the CPU, of uint8 image batches (B, C, H, W)."""
-    rows = [[x.float().cpu() for x in extractor(b) if x is not None] for b in batches]
+def extract(extractor: Extractor, images: Tensor) -> Features:
+    """Features, on the CPU, of uint8 images (B, C, H, W)."""
+    # In batches of nearly one size: the bits of a small last one could depend on the number of
+    # threads (tests/paper/test_kernels.py).
+    batches = images.chunk(-(-len(images) // BATCH))
+    rows = [[x.float().cpu() for x in extractor(batch) if x is not None] for batch in batches]
     return Features(*(torch.cat(column) for column in zip(*rows, strict=True)))

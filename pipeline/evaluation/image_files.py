@@ -1,4 +1,4 @@
-"""Image sets that users bring to `maskgit measure`: PNGs, `.npy`, and the ADM suite's `.npz`."""
+"""Image sets for `maskgit measure`: PNGs, `.npy`, and the ADM suite's `.npz`."""
 
 import os
 import tempfile
@@ -19,37 +19,33 @@ from pipeline.runtime.files import require_file
 
 
 def open_images(path: Path | str) -> ImageSet:
-    """The image set at a path: a folder of PNGs, an `.npy` (n, C, H, W), or an `.npz` of the ADM
-    suite, with `arr_0` (n, H, W, C) and perhaps the labels `arr_1` (n,); all uint8.
+    """Open the image set at a path: a folder of PNGs, an `.npy` (n, C, H, W), or an `.npz` of the
+    ADM suite with `arr_0` (n, H, W, C) and optional labels `arr_1` (n,); all uint8.
 
     Raises:
         UserError: it is missing, empty or damaged, or has an unsupported format.
     """
     path = Path(path)
-    opens = {".npy": _open_npy, ".npz": _open_npz}.get(path.suffix.lower())
     try:
         if path.is_dir():
             return PngImages(path)
         require_file(path)
-        if opens is not None:
-            return opens(path)
+        if path.suffix.lower() == ".npy":
+            return ArrayImages(_images(path, np.load(path, mmap_mode="r"), "(n, C, H, W)"))
+        if path.suffix.lower() == ".npz":
+            return _open_npz(path)
     except UserError:
         raise
     except Exception as error:  # a damaged file makes its reader raise nearly anything
         require_readable(path, error)
-        raise UserError(
-            str(path), f"it cannot be read ({in_a_line(error)})", "replace it"
-        ) from error
+        reason = f"it cannot be read ({in_a_line(error)})"
+        raise UserError(str(path), reason, "replace it") from error
     way_out = "give a folder of PNGs, an .npy or an .npz"
     raise UserError(str(path), "it has an unsupported format", way_out)
 
 
-def _open_npy(path: Path) -> ArrayImages:
-    return ArrayImages(_images(path, np.load(path, mmap_mode="r"), "(n, C, H, W)"))
-
-
 def _open_npz(path: Path) -> ArrayImages:
-    """The images, unpacked to a temporary file: an archive cannot be memory-mapped."""
+    """Unpack the images to a temporary file, since an archive cannot be memory-mapped."""
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
         array = np.load(archive.extract("arr_0.npy", folder), mmap_mode="r")
         images = _images(path, np.moveaxis(array, -1, 1), "(n, H, W, C)")  # stays mapped
@@ -64,7 +60,7 @@ def _open_npz(path: Path) -> ArrayImages:
 
 
 def _images(path: Path, array: np.ndarray, wanted: str) -> np.ndarray:
-    """The array, if it holds images (n, C, H, W)."""
+    """Check that an array holds images (n, C, H, W), and return it."""
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
         reason = f"it holds {array.dtype} of shape {array.shape}, not images"
         raise UserError(str(path), reason, f"give uint8 {wanted}, C 1 or 3")
@@ -73,15 +69,13 @@ def _images(path: Path, array: np.ndarray, wanted: str) -> np.ndarray:
 
 class PngImages:
     """The PNG files of a folder, sorted by name; grey files give one channel, all others three.
-    Hidden files, which macOS leaves beside pictures, are ignored."""
+    Other files are ignored: macOS leaves some beside pictures."""
 
     def __init__(self, folder: Path):
-        found = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-        self.folder, self.names = folder, [n for n in found if n.lower().endswith(".png")]
+        names = [n for n in sorted(os.listdir(folder)) if n.lower().endswith(".png")]
+        self.folder, self.names = folder, [n for n in names if not n.startswith(".")]
         if not self.names:
             raise UserError(str(folder), "it holds no PNG files", "give the folder that holds them")
-        if others := len(found) - len(self.names):
-            print(f"note: {others} entries of {folder} are not PNG files and are ignored")
         self.shape = self._read(self.names[0]).shape
 
     def __len__(self) -> int:
@@ -103,6 +97,6 @@ class PngImages:
 
 
 def size_text(shape: tuple[int, ...]) -> str:
-    """The size of images (C, H, W) in words, as "28×28 grey"."""
+    """The size of images (C, H, W) in words, such as "28×28 grey"."""
     channels, height, width = shape
     return f"{width}×{height} {'grey' if channels == 1 else 'RGB'}"

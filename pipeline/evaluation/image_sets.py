@@ -1,5 +1,5 @@
-"""Sets of images to measure, read batch by batch: arrays, and the shards of the data set and of
-samples. Those that users bring to `maskgit measure` are in `image_files`."""
+"""Sets of images to measure, read batch by batch: arrays, and shards of the data set and of
+samples. `image_files` has those of `maskgit measure`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from pipeline.data.images.samples import SPLIT, open_samples
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import ImageParams, View
 
-BATCH = 64  # images that a network is run on at once
+BATCH = 64  # images read at once
 
 
 class ImageSet(Protocol):
@@ -24,7 +24,8 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, start: int, stop: int) -> Tensor:
-        """The images (B, C, H, W) uint8, contiguous, from `start` to before `stop`."""
+        """The images (B, C, H, W) uint8, contiguous, from `start` up to, but not including,
+        `stop`."""
 
 
 def batches(images: ImageSet, size: int = BATCH) -> Iterator[Tensor]:
@@ -34,7 +35,7 @@ def batches(images: ImageSet, size: int = BATCH) -> Iterator[Tensor]:
 
 
 class ArrayImages:
-    """An array (n, C, H, W) uint8, in memory or memory-mapped, and perhaps labels (n,) int64."""
+    """An array (n, C, H, W) uint8, in memory or memory-mapped, with optional labels (n,) int64."""
 
     def __init__(self, images: np.ndarray, labels: Tensor | None = None):
         self.images, self.labels = images, labels

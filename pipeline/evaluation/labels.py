@@ -1,13 +1,12 @@
-"""The classes of samples: of those that are drawn, and of those that are kept of them."""
+"""The classes of samples to draw, and of samples to keep."""
 
 import torch
 from torch import Tensor
 
 
 def proportional_labels(count: int, images_K: Tensor) -> Tensor:
-    """(count,) labels in the proportions of the classes' images, by Sainte-Laguë's method: any
-    first part of them is in these proportions too, as nearly as whole numbers are. Of classes of
-    equal size they go round.
+    """Labels (count,) in the proportions of the classes' images, by Sainte-Laguë's method: any
+    first part of the labels has nearly the same proportions. Classes of equal size alternate.
 
     Args:
         images_K: (classes,) number of images of each class, not all 0.
@@ -20,8 +19,8 @@ def proportional_labels(count: int, images_K: Tensor) -> Tensor:
 
 
 def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
-    """How many samples of each class (classes,) a share of them has: all of them together as near
-    to the share as can be, but at least one, in the proportions of the classes.
+    """The number of samples of each class (classes,) to keep, given a share: at least one in all,
+    with a total as near to the share as possible, in the proportions of the classes.
 
     Args:
         labels: (M,).

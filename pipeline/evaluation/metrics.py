@@ -1,11 +1,12 @@
 """Metrics of features and logits: Inception Score, KID, precision and recall (all as torch-fidelity
-computes them), density and coverage.
+computes them), density and coverage; their spread over halves of the set, and the FID of infinitely
+many samples.
 
 Precision, recall, density and coverage are our own code: no library has the last two, which need
 the same distances, and torch-fidelity searches the reference's neighbours again for every set.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,11 +17,12 @@ from torch import Tensor
 
 from pipeline.config.schema import Evaluation
 from pipeline.data.seeds import generator, mix
-from pipeline.evaluation.fid import TooFew
+from pipeline.evaluation.fid import SAMPLES, Statistics, TooFew, fid
 from pipeline.runtime.errors import UserError
 
 BLOCK = 1000  # samples whose distances to all the others are held at once
-SCORED = 10_000  # samples whose class probabilities are held at once
+SIZES = 10  # numbers of samples that FID∞ is extrapolated from
+DRAWS = 3  # subsets of each
 
 
 def kid(samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, seed: int) -> float:
@@ -32,7 +34,7 @@ def kid(samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, s
     """
     from torch_fidelity.metric_kid import kernel_mmd
 
-    _require_subset(len(samples), len(reference), subset_size)
+    _require("evaluation.kid_subset_size", subset_size, len(samples), len(reference))
     draw = np.random.RandomState(mix(seed, "kid") % 2**32)
     sides = (samples.numpy(), reference.numpy())  # torch's threads and NumPy's would take turns
 
@@ -43,43 +45,26 @@ def kid(samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, s
     return float(np.mean([kernel_mmd(*map(subset, sides)) for _ in range(subsets)]))
 
 
-def _require_subset(samples: int, reference: int, size: int) -> None:
-    if size > min(samples, reference):
-        raise TooFew(
-            "evaluation.kid_subset_size",
-            f"subsets of {size} cannot be drawn from {samples} samples and {reference} reference "
-            "images",
-            "use smaller ones",
-        )
-
-
 def inception_score(logits: Tensor, splits: int, seed: int) -> float:
-    """exp E KL(p(y|x) ‖ p(y)) from logits (M, classes): the mean over `splits` random parts of the
-    samples (over M parts, if M is smaller)."""
+    """Inception Score, exp E KL(p(y|x) ‖ p(y)), from logits (M, classes): the mean over `splits`
+    random parts of the samples (M parts if M is smaller)."""
     count, splits = len(logits), min(splits, len(logits))
     order = np.random.RandomState(mix(seed, "is_splits") % 2**32).permutation(count)
     parts = (order[i * count // splits : (i + 1) * count // splits] for i in range(splits))
-    return float(np.mean([_inception_score(logits[part]) for part in parts]))
+    return float(np.mean([_inception_score(logits[part].double()) for part in parts]))
 
 
 def _inception_score(logits: Tensor) -> float:
-    """Of one part, a block of samples after the other: torch-fidelity holds all of them three times
-    in double precision, which for a million are 50 GB."""
-    blocks = logits.split(SCORED)
-    marginal = torch.stack([b.double().softmax(dim=1).sum(dim=0) for b in blocks]).sum(dim=0)
+    """Of one part."""
+    p, log_p = logits.softmax(dim=1), logits.log_softmax(dim=1)
     tiny = torch.finfo(torch.float64).tiny  # a class that has no probability at all adds none
-    log_marginal = (marginal / len(logits)).clamp(min=tiny).log()
-    total = logits.new_zeros((), dtype=torch.float64)
-    for block in blocks:
-        log_p = block.double().log_softmax(dim=1)
-        p = block.double().softmax(dim=1)
-        total += (p * (log_p - log_marginal)).sum(dim=1).sum()
-    return (total / len(logits)).exp().item()
+    log_marginal = (p.sum(dim=0) / len(p)).clamp(min=tiny).log()
+    return ((p * (log_p - log_marginal)).sum(dim=1).sum() / len(p)).exp().item()
 
 
 class Manifolds(NamedTuple):
-    """How samples and a reference lie in the balls that reach from each image to its k-th nearest
-    of the same set."""
+    """Which samples and reference images lie within each other's balls; the ball of an image
+    reaches to its k-th nearest neighbour in the same set."""
 
     precision: float  # share of the samples in a ball of the reference's
     recall: float  # share of the reference in a ball of the samples'
@@ -88,14 +73,14 @@ class Manifolds(NamedTuple):
 
 
 def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> Manifolds:
-    """Precision and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) of features
-    (M, F) against (R, F). Density, which may exceed 1, and coverage correspond to precision and
-    recall, and are not inflated by outliers.
+    """Precision and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) of features (M,
+    F) against (R, F). Density (which may exceed 1) and coverage resemble precision and recall, but
+    are robust to outliers.
 
     Raises:
         TooFew: fewer images than neighbours.
     """
-    _require_neighbors(len(samples), len(reference), neighbors)
+    _require("evaluation.neighbors", neighbors + 1, len(samples), len(reference))
     radii_R, radii_M = _reference_radii(reference, neighbors), _radii(samples, neighbors)
     precise = hits = 0
     covered_R, recalled_R = torch.zeros(2, len(reference), dtype=torch.bool)
@@ -115,7 +100,7 @@ def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> Manifolds:
 
 
 def _radii(features: Tensor, neighbors: int) -> Tensor:
-    """Distance (M,) of each row of features (M, F) to its k-th nearest other."""
+    """Distance (M,) of each row of features (M, F) to its k-th nearest other row."""
     blocks = features.split(BLOCK)
     # An image is its own nearest neighbour.
     distances = (torch.cdist(block, features).kthvalue(neighbors + 1, dim=1) for block in blocks)
@@ -126,18 +111,9 @@ def _radii(features: Tensor, neighbors: int) -> Tensor:
 _reference_radii = lru_cache(maxsize=2)(_radii)
 
 
-def _require_neighbors(samples: int, reference: int, neighbors: int) -> None:
-    if min(samples, reference) <= neighbors:
-        raise TooFew(
-            "evaluation.neighbors",
-            f"{neighbors} nearest neighbours need more than {neighbors} images on each side, and "
-            f"there are {samples} and {reference}",
-        )
-
-
 def drawn(features: Tensor, count: int, seed: int) -> Tensor:
-    """At most `count` rows of features (M, F), drawn at random and kept in order; which ones
-    depends on M, `count` and the seed alone."""
+    """At most `count` rows of features (M, F), drawn at random, in their order. The draw depends on
+    M, `count` and the seed alone."""
     if len(features) <= count:
         return features
     chosen = torch.randperm(len(features), generator=generator(seed, "manifold", len(features)))
@@ -154,7 +130,7 @@ def class_accuracy(logits: Tensor, labels: Tensor) -> float:
 
 @contextmanager
 def unless_few(say: bool = True) -> Iterator[None]:
-    """Leave the block where it raises `TooFew`, and print why."""
+    """Skip the rest of the block if it raises `TooFew`, and print why."""
     try:
         yield
     except TooFew as error:
@@ -162,11 +138,18 @@ def unless_few(say: bool = True) -> Iterator[None]:
             print(f"not measured: {error}", flush=True)
 
 
+def _require(key: str, needed: int, samples: int, reference: int) -> None:
+    """Raise a `TooFew` unless there are as many samples and reference images as a param needs."""
+    if needed > min(samples, reference):
+        reason = f"{samples} samples and {reference} reference images are too few for it"
+        raise TooFew(key, reason, f"lower it, or use at least {needed} of both")
+
+
 def require_enough(
     key: str, samples: int, reference: tuple[int, int], evaluation: Evaluation
 ) -> None:
-    """Raise a `UserError` if samples that are not drawn yet, or the reference images, will be too
-    few for a metric.
+    """Raise a `UserError` if the samples to be drawn, or the reference images, are too few for a
+    metric.
 
     Args:
         key: the param with the number of samples.
@@ -174,16 +157,97 @@ def require_enough(
     """
     count, dimensions = reference
     if samples <= dimensions:
-        raise UserError(
-            key,
-            f"{samples} samples give no covariance of the {dimensions}-dimensional features of "
-            f"evaluation.extractor {evaluation.extractor}, and so no FID",
-            f"use at least {dimensions + 1}",
+        reason = f"{samples} samples give no covariance of {dimensions}-dimensional features"
+        raise UserError(key, f"{reason}, and so no FID", f"use at least {dimensions + 1}")
+    _require("evaluation.kid_subset_size", evaluation.kid_subset_size, samples, count)
+    _require("evaluation.neighbors", evaluation.neighbors + 1, samples, count)
+
+
+# The uncertainty of metrics of one set of images
+
+
+def spreads(
+    metrics: Callable[[Tensor], Mapping[str, float | None]],
+    labels: Tensor,
+    *,
+    repeats: int,
+    seed: int,
+) -> dict[str, float | None]:
+    """Estimate the standard deviation of each metric over fresh sets of M samples, from random
+    halves of one set (the delete-half jackknife of Shao & Wu 1989).
+
+    The mean of a half that is drawn without replacement deviates from the mean of the set as much
+    as the mean of the set deviates from the truth. So no factor is needed for a metric that uses
+    every row that it is given. (Where a metric uses a part of a set, halve that part.) No sample is
+    drawn twice, which would break the nearest neighbours of precision and recall, and each half has
+    half of every class.
+
+    Args:
+        metrics: maps indices (m,) of the set to values by name; None where they are too few.
+        labels: (M,), the class of each sample.
+        repeats: halves drawn, at least 2.
+
+    Returns:
+        Each as `<name>_std`; None where a half is too small for the metric.
+    """
+    draws = generator(seed, "halves")
+    halves = [_subset(labels, len(labels) // 2, draws) for _ in range(repeats)]
+    measured = [metrics(half) for half in halves]
+    return {f"{name}_std": _deviation([of[name] for of in measured]) for name in measured[0]}
+
+
+def _deviation(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.std(known, ddof=1)) if len(known) == len(values) else None
+
+
+def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed: int) -> float:
+    """FID∞ (Chong & Forsyth 2020). The bias of FID falls as 1/M with the number of samples M, so a
+    line is fitted to the FIDs of smaller sets against 1/M, and its value at 0 is returned.
+
+    Args:
+        samples: features (M, F).
+        labels: (M,), the class of each sample; subsets have the proportions of the whole.
+
+    Raises:
+        TooFew: a quarter of the samples is too few for a covariance.
+    """
+    count, dimensions = samples.shape
+    if count // 4 <= dimensions:
+        raise TooFew(
+            "FID∞",
+            f"{count} {SAMPLES} are too few to extrapolate from with {dimensions}-dimensional "
+            "features",
+            f"use at least {4 * (dimensions + 1)}",
         )
-    _require_subset(samples, count, evaluation.kid_subset_size)
-    _require_neighbors(samples, count, evaluation.neighbors)
+    draws = generator(seed, "fid_infinity")
+    sizes = np.linspace(count // 4, count, SIZES).round().astype(int)
+    sets = [_subset(labels, size, draws) for size in sizes for _ in range(DRAWS)]
+    values = [fid(samples[rows], reference) for rows in sets]
+    return float(np.polyfit([1 / len(rows) for rows in sets], values, deg=1)[1])
 
 
-def sample_metric_names(extractor: str) -> list[str]:
-    """The metrics of `Evaluator.sample_metrics`, in order, without the recognised share."""
-    return [f"{name}_{extractor}" for name in ("fid", "is", "kid", *Manifolds._fields)]
+def disjoint(labels: Tensor, size: int, *, seed: int) -> Iterator[Tensor]:
+    """All disjoint sets of `size` indices (size,), each with the proportions of the whole."""
+    order = _by_class(labels, generator(seed, "disjoint"))
+    count = len(labels) // size
+    for number in range(count):
+        yield _evenly(order[number::count], size, start=0.5)
+
+
+def _subset(labels: Tensor, size: int, draws: torch.Generator) -> Tensor:
+    """Indices (size,) of a random subset with the proportions of the whole (to one a class)."""
+    start = torch.rand((), generator=draws, dtype=torch.float64).item()
+    return _evenly(_by_class(labels, draws), size, start)
+
+
+def _by_class(labels: Tensor, draws: torch.Generator) -> Tensor:
+    """All indices (M,), class by class, in random order within each."""
+    order = torch.randperm(len(labels), generator=draws)
+    return order[labels[order].argsort(stable=True)]
+
+
+def _evenly(order: Tensor, size: int, start: float) -> Tensor:
+    """`size` of the indices, evenly spaced, in ascending order; `start` in [0, 1) shifts them."""
+    positions = (torch.arange(size, dtype=torch.float64) + start) * (len(order) / size)
+    return order[positions.long()].sort().values

@@ -1,5 +1,5 @@
-"""How faithfully images are rebuilt: PSNR and code usage of a tokenizer, and distances from the
-originals over the pixels of a hole."""
+"""Quality of reconstructions: PSNR and code usage of a tokenizer, and distances from the originals
+over the pixels of a hole."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,55 +28,27 @@ def psnr(mse: float) -> float:
     return 10 * torch.tensor(1 / max(mse, 1e-10)).log10().item()
 
 
-class Reconstruction:
-    """Reconstructs batch after batch of images, and measures PSNR and code usage over them all."""
+@torch.no_grad()
+def rebuild(model: Tokenizer, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Encode and decode images (B, C, H, W) uint8, which are on the CPU.
 
-    def __init__(self, model: Tokenizer, device: torch.device):
-        self.model, self.device = model, device
-        self._counts = torch.zeros(model.config.codebook_size, dtype=torch.long)
-        self._squared, self._images = 0.0, 0
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Reconstructions of images, both (B, C, H, W) uint8 on the CPU."""
-        tokens = self.model.encode(as_float(images).to(self.device))
-        output = as_uint8(self.model.decode(tokens)).cpu()
-        mse = (as_float(output) - as_float(images)).pow(2).mean().item()
-        self._squared += mse * len(images)
-        self._images += len(images)
-        self._counts += torch.bincount(tokens.flatten().cpu(), minlength=len(self._counts))
-        return output
-
-    def sums(self) -> Tensor:
-        """Over all images so far, (2 + codes,) float64: of the mean squared error of each, of the
-        images, and of the uses of each code."""
-        own = torch.tensor([self._squared, self._images], dtype=torch.float64)
-        return torch.cat([own, self._counts.double()])
-
-    def metrics(self) -> dict[str, float]:
-        """`quality` of all images so far."""
-        return quality(self.sums())
+    Returns:
+        The reconstructions, as the images; and what `quality` takes, (2 + codes,) float64: the sum
+        of the images' mean squared errors, their number, and how often each code is used.
+    """
+    tokens = model.encode(as_float(images).to(device))
+    output = as_uint8(model.decode(tokens)).cpu()
+    mse = (as_float(output) - as_float(images)).pow(2).mean().item()
+    uses = torch.bincount(tokens.flatten().cpu(), minlength=model.config.codebook_size)
+    errors = torch.tensor([mse * len(images), len(images)], dtype=torch.float64)
+    return output, torch.cat([errors, uses.double()])
 
 
 def quality(sums: Tensor) -> dict[str, float]:
-    """psnr in dB, code_usage (a fraction) and code_perplexity from a `Reconstruction`'s sums."""
+    """psnr in dB, code_usage (a fraction) and code_perplexity, from the sums of `rebuild`."""
     squared, images = sums[:2].tolist()
     usage, perplexity = code_usage(sums[2:])
     return {"psnr": psnr(squared / images), "code_usage": usage, "code_perplexity": perplexity}
-
-
-class HeldOutSums:
-    """A tokenizer, and the validation images that it rebuilds."""
-
-    def __init__(self, model: Tokenizer, params: Params, device: torch.device):
-        self.model, self.device = model.to(device), device
-        self.view = View(ImageShards(IMAGES, "val"), params.data, params.seed)
-
-    def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
-        """A `Reconstruction`'s sums of the images from `start` to before `stop`, (1, 2 + codes)."""
-        reconstruction = Reconstruction(self.model, self.device)
-        reconstruction(self.view.centers(range(start, stop)))
-        return {"sums": reconstruction.sums()[None]}
 
 
 def held_out_quality(
@@ -90,10 +62,18 @@ def held_out_quality(
     count = len(ImageShards(IMAGES, "val"))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
     # The model itself: workers on other nodes do not see what this stage has made.
-    maker = Maker(HeldOutSums, load_model(folder, "tokenizer"), params)
+    maker = Maker(_open_sums, load_model(folder, "tokenizer"), params)
     name = "tokenizer: validation"
     sums = tensors_of(folder / WEIGHTS, parts, workers, maker, batches, name)["sums"]
     return quality(torch.tensor([sum_in_order(column) for column in sums.T], dtype=torch.float64))
+
+
+def _open_sums(
+    model: Tokenizer, params: Params, device: torch.device
+) -> Callable[[int, int], dict[str, Tensor]]:
+    view, model = View(ImageShards(IMAGES, "val"), params.data, params.seed), model.to(device)
+    # (1, 2 + codes), of the images from start to before stop.
+    return lambda *part: {"sums": rebuild(model, view.centers(range(*part)), device)[1][None]}
 
 
 @torch.no_grad()
@@ -103,8 +83,8 @@ def hole_distances(
     hole: Tensor,
     distance_map: Callable[[Tensor, Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """How far edited images are from the originals over the pixels of a hole: psnr_hole, in dB, and
-    perceptual_hole of each image, (B,), on the CPU.
+    """The distances of edited images from the originals over the pixels of a hole: psnr_hole in dB
+    and perceptual_hole of each image, (B,), on the CPU.
 
     Args:
         images, originals: (B, C, H, W) uint8, on the device of the distance.

@@ -1,4 +1,4 @@
-"""The sampler of a published network, opened by whoever samples."""
+"""Opens the samplers of published networks."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from pipeline.weights.published import load_model
 
 def open_sampler(network: str, folder: Path, device: torch.device) -> Sampler:
     """The sampler of a network that is published in that folder."""
-    model = load_model(folder, network, device)  # type: ignore[call-overload]
+    model = load_model(folder, network, device)
     return Sampler(model, load_model(TOKENIZER, "tokenizer", device))
 
 
 def sampler_of(replicate: Replicate) -> Maker:
-    """The sampler of a replicate's model."""
+    """Open the sampler of a replicate's model."""
     return Maker(open_sampler, replicate.network, replicate.folder)

@@ -1,1 +1,1 @@
-"""The experiments of the paper, a module for each stage that runs one."""
+"""The experiments of the paper: one module for each stage."""

@@ -23,7 +23,6 @@ from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.outputs import Outputs
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.masking import masked_nll
 from pipeline.runtime.batches import BatchWorkers, Maker, workers_of
@@ -200,7 +199,7 @@ def measure_trial(trial: Trial) -> None:
         varied = {name: getattr(settings, name) for name in axes(params)}
 
         def measure(found: dict[str, Tensor], varied: Row = varied) -> Row:
-            values = evaluator.sample_metrics(Outputs.of(found), labels, trial.seed)
+            values = evaluator.sample_metrics(found, labels, trial.seed)
             return own | varied | values
 
         name = " ".join(["sweep:", trial.name, *(f"{k}={v}" for k, v in varied.items())])

@@ -1,5 +1,5 @@
-"""Classification Accuracy Score (paper, section 4.2): a classifier trained on samples only, tested
-on real validation images; with RandAugment (Table 1) and without (Table 5)."""
+"""Classification Accuracy Score (paper, section 4.2): a classifier is trained only on samples and
+tested on real validation images, with RandAugment (Table 1) and without (Table 5)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipeline.classifier import ClassifierConfig
 from pipeline.config.params import Params
 from pipeline.data.images.batches import Batch, Batches, prepared
 from pipeline.data.images.crops import random_resized_crop
@@ -27,7 +28,7 @@ from pipeline.runtime.device import worker_device
 from pipeline.runtime.trials import run_beside
 from pipeline.training.classifier import BATCH, LOGGED, ClassifierTask, accuracy, new_classifier
 from pipeline.training.loop import Training, run_training
-from pipeline.weights.published import load_model
+from pipeline.weights.configs import classifier_config
 
 REAL = "real"
 AUGMENTATIONS = {"none": False, "randaugment": True}
@@ -36,7 +37,7 @@ ONE_PIXEL = Image.new("L", (1, 1))  # is augmented in no time, by the same draws
 
 @dataclass(frozen=True, kw_only=True)
 class CasTraining(Training):
-    """The training of a classifier of the reference classifier's architecture. Paths are
+    """The training of a classifier with the reference classifier's architecture. Paths are
     absolute."""
 
     section = "classifier"
@@ -45,11 +46,16 @@ class CasTraining(Training):
     augmentation: str  # a key of `AUGMENTATIONS`
     images_dir: Path
     samples_dir: Path
-    classifier_dir: Path  # of the reference classifier
+
+    @property
+    def config(self) -> ClassifierConfig:
+        """The reference classifier's, unless released weights take its place."""
+        classes = ImageShards(self.images_dir, "val").class_names
+        return classifier_config(self.params, len(classes))
 
     @property
     def result(self) -> Path:
-        """The file with the row of its accuracy."""
+        """The file with the row of this classifier's accuracy."""
         return self.folder / "result.json"
 
     @property
@@ -62,7 +68,7 @@ class CasTraining(Training):
         augmented = AUGMENTATIONS[self.augmentation]
         batches = CasBatches(training_pictures(self), params, augmented, self.seed, ranks)
         return ClassifierTask(
-            load_model(self.classifier_dir, "classifier").config,
+            self.config,
             params.classifier,
             prepared(batches, params.ray.loaders_per_worker, device),
             View(held_out, params.data).chosen(looked_at),
@@ -73,7 +79,7 @@ class CasTraining(Training):
 
 
 def run_cas(training: CasTraining) -> Row:
-    """Train a classifier, from its last checkpoint if there is one; returns the row of its top-1
+    """Train a classifier from its last checkpoint, if there is one. Returns the row with its top-1
     and top-5 accuracy on the validation images."""
     weights, workers = run_training(training)["task"]["model"], training.workers
     if workers.under_ray_train:
@@ -83,7 +89,7 @@ def run_cas(training: CasTraining) -> Row:
 
 def _measure(training: CasTraining, weights: dict[str, Tensor]) -> Row:
     device = worker_device(training.params.ray.use_gpu)
-    model = new_classifier(load_model(training.classifier_dir, "classifier").config, device)
+    model = new_classifier(training.config, device)
     model.load_state_dict(weights)
     held_out = View(ImageShards(training.images_dir, "val"), training.params.data)
     truth = torch.from_numpy(held_out.images.labels)
@@ -114,7 +120,7 @@ def training_pictures(training: CasTraining) -> Pictures:
 
 
 class CasBatches(Batches):
-    """Randomly cropped, perhaps augmented batches.
+    """Randomly cropped batches, with or without RandAugment.
 
     Args:
         ranks: the workers that share each batch; this one makes its own rows.

@@ -1,4 +1,4 @@
-"""Table 2, in- and outpainting of validation images, and the pictures of Figures 6 and 7 (paper,
+"""In- and outpainting of validation images (Table 2), and the pictures of Figures 6 and 7 (paper,
 section 4.3)."""
 
 from collections.abc import Callable, Mapping
@@ -18,9 +18,8 @@ from pipeline.data.images.views import View
 from pipeline.data.seeds import mix
 from pipeline.editing import center_mask, edit, fill_unknown, outpaint_beyond, outpaint_mask
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.outputs import Outputs
+from pipeline.evaluation.metrics import disjoint
 from pipeline.evaluation.reconstruction import hole_distances
-from pipeline.evaluation.uncertainty import disjoint
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.perceptual import open_distance_map
 from pipeline.runtime.batches import BatchWorkers, Maker
@@ -61,8 +60,8 @@ class Editor:
         self.borders: dict[str, Any] = {"dilate": editing.dilate, "feather": editing.feather}
 
     def __call__(self, rows: Tensor, task: str | None = None, seed: int | None = None) -> Tensor:
-        """Composites (B, C, H, W) uint8 of the chosen images with these indices (B,), for their own
-        classes. Without a task: the originals. Without a seed: the baseline, which copies each
+        """Composites (B, C, H, W) uint8 of the images with these indices (B,), for their own
+        classes. Without a task: the originals. Without a seed: a simple baseline that copies each
         unknown pixel from the nearest known one."""
         images = self.images(rows)
         if task is None:
@@ -94,8 +93,8 @@ class Editor:
 def open_distances(
     maker: Maker, params: Params, device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """A function that measures the images which the maker's `Editor` makes of the same arguments:
-    `hole_distances` from the originals over the unknown pixels; nothing of originals."""
+    """Open a function that measures an `Editor`'s images: their `hole_distances` from the originals
+    over the unknown pixels, or nothing for the originals."""
     editor: Editor = maker.open(device)
     classifier = load_model(CLASSIFIER, "classifier", device)
     distance_map = open_distance_map(params.tokenizer.perceptual, classifier, device)
@@ -114,9 +113,9 @@ def open_distances(
 def edit_rows(
     params: Params, folders: Mapping[Replicate, Path], baseline: Path, workers: BatchWorkers
 ) -> list[Row]:
-    """A row for every task, method and replicate: the scores of its composites, and how far these
-    are from the originals over the unknown pixels. Each task has a row of the originals too,
-    which have no such distances.
+    """A row for every task, method and replicate: the scores of its composites, and their distances
+    from the originals over the unknown pixels. Each task also has a row of the originals, without
+    distances.
 
     Args:
         folders: the run directory of each replicate, for its finished rows, `<task>.json`.
@@ -126,12 +125,12 @@ def edit_rows(
     makers = [Maker(Editor, params, replicate) for replicate in folders]
     editor: Editor = makers[0].open(workers.device)
     shown = [evaluator.on_the_fly(maker, Maker(open_distances, maker, params)) for maker in makers]
-    extractor = evaluator.extractor.name
+    extractor = evaluator.extractor
     scores = (f"fid_{extractor}", f"is_{extractor}", "class_accuracy")
 
     def measure(found: dict[str, Tensor]) -> Row:
         far = {name: found[name].mean().item() for name in DISTANCES if name in found}
-        return evaluator.scores(Outputs.of(found), editor.labels) | far
+        return evaluator.scores(found, editor.labels) | far
 
     def row(method: str, seed: int | None, maker: Maker, folder: Path, task: str) -> Row:
         edited = None if method == "original" else task
@@ -152,7 +151,7 @@ def edit_rows(
 
 
 def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]:
-    """Pictures, uint8, of n validation images, the first of their classes, edited by the first
+    """Edited pictures, uint8, of n validation images (the first of their classes) by the first
     replicate.
 
     Returns:
@@ -192,8 +191,8 @@ def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]
 
 
 def _panorama(editor: Editor, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """Images extended by their own width to the left and right, (n, C, H, 3 W), in windows of which
-    half is known."""
+    """Images extended by their own width to the left and to the right, (n, C, H, 3 W), by windows
+    of which half is known."""
     side = editor.size[1]
     for direction in ("left", "right"):
         images = outpaint_beyond(
@@ -212,5 +211,5 @@ def _panorama(editor: Editor, images: Tensor, labels: Tensor, seed: int) -> Tens
 
 
 def _rows(*columns: Tensor) -> np.ndarray:
-    """(n, columns, H, W, C) of image batches (n, C, H, W)."""
+    """Stack image batches (n, C, H, W) as (n, columns, H, W, C)."""
     return torch.stack(columns, dim=1).permute(0, 1, 3, 4, 2).numpy()

@@ -1,4 +1,4 @@
-"""Figure 10: validation images from a part of their tokens (paper, appendix A)."""
+"""Figure 10: validation images decoded from a part of their tokens (paper, appendix A)."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,8 +31,8 @@ MEDIAN = -1  # the "draw" that is the pixel-wise median of all draws
 
 
 def hide_tokens(count: int, num_tokens: int, ratio: float, seed: int) -> Tensor:
-    """(count, num_tokens) bool, True at round(ratio·N) tokens of each image, drawn uniformly. A
-    higher ratio hides the same tokens and more."""
+    """Masks (count, num_tokens) bool, True at round(ratio·N) tokens of each image, drawn uniformly.
+    A higher ratio hides the same tokens and additional ones."""
     noise = torch.rand(count, num_tokens, generator=generator(seed, "hide"))
     return noise.argsort(dim=1).argsort(dim=1) < round(ratio * num_tokens)
 
@@ -57,7 +57,7 @@ class Reconstructor:
         return hide_tokens(len(self.images), self.params.num_tokens, ratio, self.seed)
 
     def __call__(self, chosen: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-        """Rebuild some of the images as often as there are draws, and compare with the originals.
+        """Decode some of the images once for each draw, and compare them with the originals.
 
         Args:
             chosen: (B,) indices of images.
@@ -86,8 +86,8 @@ class Reconstructor:
         return self.tokenizer.encode(as_float(self.images[chosen]).to(self.device)).flatten(1)
 
     def draw(self, chosen: Tensor, tokens: Tensor, hidden: Tensor, draw: int) -> Tensor:
-        """The chosen images (B, C, H, W) uint8, their hidden tokens sampled from the others and the
-        class."""
+        """Decode the chosen images (B, C, H, W) uint8 after sampling their hidden tokens, given the
+        other tokens and the class."""
         seed = (self.seed, "reconstruct", draw, int(chosen[0]))
         steps = decode(
             predictor(self.model, self.labels[chosen].to(self.device), self.settings),
@@ -159,8 +159,8 @@ def reconstruct_hidden(
 
 
 def _over_images(mse: Tensor, perceptual: Tensor) -> dict[str, float]:
-    """Mean and standard deviation over the images of PSNR, in dB, and of perceptual distance, both
-    given as (M,)."""
+    """Mean and standard deviation over the images of PSNR in dB and of perceptual distance, both
+    (M,)."""
     values = {"psnr": [psnr(each) for each in mse.tolist()], "perceptual": perceptual.tolist()}
     spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
     return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
@@ -175,7 +175,7 @@ def median_image(samples: Tensor) -> Tensor:
 
 
 def grey_tokens(images: Tensor, hidden: Tensor) -> Tensor:
-    """Images (n, C, H, W) uint8 with the pixels of hidden tokens (n, N) grey."""
+    """Paint the pixels of hidden tokens (n, N) of images (n, C, H, W) uint8 grey."""
     side = round(hidden.shape[1] ** 0.5)
     grid = hidden.unflatten(1, (1, side, side)).float()
     return images.masked_fill(F.interpolate(grid, images.shape[-2:]).bool(), GREY)

@@ -1,5 +1,5 @@
-"""Table 4: classifier-based rejection sampling (paper, appendix B). Of the samples of each class
-the share is kept that the reference classifier rates highest for the class."""
+"""Table 4: classifier-based rejection sampling (paper, appendix B). For each class, the share of
+samples that the reference classifier rates highest is kept."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +11,9 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import generator
-from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.evaluator import Evaluator, Outputs, of_rows
 from pipeline.evaluation.image_sets import SampleImages
 from pipeline.evaluation.labels import kept_of_each
-from pipeline.evaluation.outputs import Outputs
 from pipeline.experiments.rows import Row
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.files import read_json, write_json
@@ -25,8 +24,8 @@ KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
 def rejection_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
-    """A row for every replicate's published samples, acceptance and selection: "rejection", and
-    "random" of the same size and classes, since FID falls with the number of samples.
+    """A row for every replicate's published samples, acceptance rate and selection: "rejection",
+    and "random" of the same size and classes, because FID depends on the number of samples.
 
     Where `evaluation.extractor` is the reference classifier itself, the network that selects is the
     one that measures: IS and the recognised share rise by construction.
@@ -57,10 +56,10 @@ def rejection_rows(
 def _selections(
     replicate: Replicate, outputs: Outputs, labels: Tensor, acceptance: float, evaluator: Evaluator
 ) -> list[Row]:
-    """A row for each selection of that share."""
+    """A row for each selection with that acceptance rate."""
     rows, draws = [], generator(replicate.seed, "reject", replicate.network)
     ratings = {
-        "rejection": class_log_odds(outputs.class_logits, labels),
+        "rejection": class_log_odds(outputs["class_logits"], labels),
         "random": torch.rand(len(labels), generator=draws),
     }
     for selection, rating in ratings.items():
@@ -68,9 +67,9 @@ def _selections(
         row: Row = {"network": replicate.network, "seed": replicate.seed}
         row |= {"selection": selection, "acceptance": acceptance}
         row |= {"candidates": len(labels), "samples": len(kept)}
-        chosen = outputs.of_rows(kept)
+        chosen = of_rows(outputs, kept)
         scores = evaluator.scores(chosen, labels[kept])
-        rows.append(row | scores | evaluator.manifolds(chosen.features, evaluator.params.seed))
+        rows.append(row | scores | evaluator.manifolds(chosen["features"], evaluator.params.seed))
     return rows
 
 
@@ -83,8 +82,8 @@ def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
-    """The highest rated samples of each class, as many as `kept_of_each` says. Of equal ratings the
-    earlier sample goes first.
+    """The highest rated samples of each class, as many as `kept_of_each` says. Among equal ratings
+    the earlier sample is chosen.
 
     Args:
         ratings: (M,).

@@ -20,8 +20,8 @@ def measured_row(
     name: str,
     measure: Callable[[dict[str, Tensor]], Row],
 ) -> Row:
-    """The row in a JSON file. If the file does not exist, make the batches, measure them and write
-    the file: a run that was killed resumes after its last batch.
+    """Read the row in a JSON file. If the file does not exist, make the batches, measure them and
+    write the file; a killed run resumes after its last batch.
 
     Args:
         maker: opens a function that makes named tensors from the arguments of a batch, such as

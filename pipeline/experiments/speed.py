@@ -1,5 +1,5 @@
-"""Figure 4: time per image against its number of tokens (paper, section 4.2); from label to tokens,
-without the tokenizer, whose time is the same for all methods."""
+"""Figure 4: time per image against the number of tokens (paper, section 4.2), from label to tokens.
+The tokenizer's time is the same for all methods and left out."""
 
 import statistics
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def run_speed(params: Params, num_classes: int) -> list[Row]:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to draw tokens."""
+    """A way to generate tokens."""
 
     network: TokenTransformer
     iterations: int  # forward passes per image
@@ -71,8 +71,8 @@ def methods(params: Params, config: TransformerConfig, device: torch.device) -> 
 
 
 def speed_rows(params: Params, grid: int, num_classes: int, device: torch.device) -> list[Row]:
-    """A row for every batch size and method at grid² tokens: the median, least and greatest time
-    per image in seconds, over `speed.repeats` rounds after one that is not counted.
+    """A row for every batch size and method at grid² tokens: median, minimum and maximum time per
+    image in seconds, over `speed.repeats` rounds after a warm-up.
 
     A round times every method once, so that other work on the machine slows all of them alike.
     """
@@ -104,5 +104,5 @@ def speed_rows(params: Params, grid: int, num_classes: int, device: torch.device
 
 
 def device_name(device: torch.device) -> str:
-    """As its maker calls a GPU; `cpu`."""
+    """The name of the GPU, or `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -8,7 +8,6 @@ from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.outputs import Outputs
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.runtime.batches import BatchWorkers
@@ -41,7 +40,7 @@ def temperature_rows(
                 shown,
                 batches,
                 f"temperature: {value:g} seed {seed}",
-                lambda found: evaluator.scores(Outputs.of(found), labels),
+                lambda found: evaluator.scores(found, labels),
             )
             own = {"choice_temperature": value, "seed": seed, "samples": len(labels)}
             rows[value, seed] = own | scores

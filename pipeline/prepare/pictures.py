@@ -1,5 +1,5 @@
 """Pictures that people bring, as clean ones: upright, opaque, 8 bits a channel, grey or RGB. What
-is stored of them is a plain JPEG or PNG, which later stages decode without any check."""
+is stored of them is a plain JPEG, PNG or PPM, which later stages decode without any check."""
 
 import contextlib
 import io
@@ -23,6 +23,7 @@ with contextlib.suppress(ImportError):  # the extra `heif` may not be installed
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
 HEIF_WAY_OUT = "install the extra heif (`pip install pillow-heif`), or convert to JPEG"
 LOSSY = ("JPEG", "MPO", "WEBP", "HEIF")  # if they have to be converted, they are stored as JPEG
+TINY = 64  # pixels of the longer side up to which pixels are stored: decoding would take longer
 LARGE = 8 * 2**20  # bytes from which a file is compressed again, since trainings read it often
 
 # Pillow warns of fewer pixels than are refused here, and of odd metadata.
@@ -31,11 +32,11 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class BadPicture(ValueError):
-    """A picture that cannot be used: the reason, and what the user can do."""
+    """A picture that cannot be used, with the reason and the way out."""
 
 
 def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
-    """A picture from a file, as a clean one.
+    """Open a picture file as a clean picture.
 
     Args:
         opaque: refuse a picture that is partly transparent.
@@ -47,17 +48,19 @@ def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
 
 
 def read_picture(path: Path | str) -> bytes:
-    """The content of a picture's file; a `UserError` if it is missing, too large or no file."""
+    """Read a picture file. Raises a `UserError` if it is missing, too large or not a regular
+    file."""
     try:
         return read_file(path, PICTURE_BYTES)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         reason = "missing" if missing else f"cannot be read ({error.strerror})"
-        raise UserError(str(path), reason, "bring it back, or run again without it") from error
+        raise UserError(str(path), reason, "restore it, or run again without it") from error
 
 
 def stored_file(path: Path, side: int) -> bytes:
-    """What is stored of a picture's file: the file itself if it is a clean JPEG or PNG already.
+    """What is stored of a picture's file: the file itself if it is a clean JPEG or PNG already, and
+    larger than `TINY`.
 
     Args:
         side: the largest shorter side in pixels; larger pictures are resized to it, as JPEGs.
@@ -68,21 +71,23 @@ def stored_file(path: Path, side: int) -> bytes:
     content = read_picture(path)
     opened, image = _open(path, content)
     clean = image is opened and opened.format in ("JPEG", "PNG")
-    if clean and len(content) <= LARGE and min(image.size) <= side:
+    if clean and len(content) <= LARGE and min(image.size) <= side and max(image.size) > TINY:
         return content
     return stored_image(image, side, lossy=opened.format in LOSSY or len(content) > LARGE)
 
 
 def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes:
-    """What is stored of a clean picture: a PNG, or a JPEG if it is `lossy` or larger than `side`,
-    to which its shorter side is resized."""
+    """What is stored of a clean picture: a PPM if it is `TINY`, else a PNG, or a JPEG if it is
+    `lossy` or larger than `side`, to which its shorter side is resized."""
     if (shorter := min(image.size)) > side:
         width, height = (max(side, round(side / shorter * length)) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
         lossy = True
     image.info.clear()  # comments and colour profiles
     buffer = io.BytesIO()
-    if lossy:
+    if max(image.size) <= TINY:
+        image.save(buffer, "PPM")
+    elif lossy:
         image.save(buffer, "JPEG", quality=95, subsampling=0)
     else:
         image.save(buffer, "PNG")
@@ -90,9 +95,9 @@ def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes
 
 
 def clean_picture(image: Image.Image, *, opaque: bool = False) -> Image.Image:
-    """A picture of Pillow's as people see it: turned as its EXIF data say, transparent pixels on
-    white, 16 bits scaled to 8, the first of several frames; of mode L or RGB. It is the same object
-    if nothing has to be changed.
+    """Clean a Pillow picture: turned as its EXIF data say, transparent pixels on white, 16 bits
+    scaled to 8, the first of several frames, mode L or RGB. Returns the same object if nothing has
+    to be changed.
 
     Args:
         opaque: refuse a picture that is partly transparent.
@@ -111,7 +116,7 @@ def clean_picture(image: Image.Image, *, opaque: bool = False) -> Image.Image:
         raise BadPicture(reason, "crop it, or delete it")
     # Pillow gives 16 bits the mode I;16, but those of a PPM the mode I.
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-        reason = "numbers of 32 bits, whose range is not known"
+        reason = "32-bit numbers of an unknown range"
         raise BadPicture(reason, "convert it to 8 or 16 bits")
     image.load()
     try:
@@ -134,7 +139,7 @@ def clean_picture(image: Image.Image, *, opaque: bool = False) -> Image.Image:
 
 
 def _open(path: Path | str, content: bytes, opaque: bool = False) -> tuple[Image.Image, ...]:
-    """A picture as Pillow opens it, and as a clean one."""
+    """A picture as Pillow opens it, and as a clean picture."""
     way_out = "replace or delete it"
     try:
         opened = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -164,5 +169,5 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _on_white(image: Image.Image, refuse: bool) -> Image.Image:
     colours = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     if refuse and np.asarray(colours.getchannel("A")).min() < 255:
-        raise BadPicture("partly transparent", "paint it in black and white alone")
+        raise BadPicture("partly transparent", "use only black and white")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)

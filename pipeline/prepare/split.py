@@ -1,4 +1,4 @@
-"""Splitting a data set, and whether its training images suffice."""
+"""Splits a data set, and checks the number of training images."""
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
 
 
 def require_training_images(count: int, dimensions: int, subset: int, neighbors: int) -> None:
-    """Refuse fewer training images than the metrics of samples need, before anything is trained.
+    """Refuse fewer training images than the metrics need, before anything is trained.
 
     Args:
         dimensions: of the features whose covariance FID takes; 0 for none.

@@ -1,1 +1,1 @@
-"""Everything that is not science: files, run directories, MLflow, Ray, progress."""
+"""The parts that know nothing of the paper: files, run directories, MLflow, Ray, progress."""

@@ -1,4 +1,4 @@
-"""Independent batches, made by this process or by a pool of Ray's actors, and their files.
+"""Computes independent batches, in this process or in Ray actors, and stores them in files.
 
 A batch depends on its arguments alone, so that its bytes are the same whoever makes it. (On a CPU
 the number of threads changes products in float32 of 5 to 11 rows: see docs/cluster.md.) The
@@ -29,16 +29,16 @@ Files = Mapping[Path, Sequence[tuple]]  # the arguments of the batches of each f
 
 
 class Maker:
-    """A function that makes batches, with the networks and images that it needs: `opens(*args,
-    device)`, which each process calls once. It is pickled as `opens` and `args`, in which paths may
-    be relative to the project. `here` is the function, if this process has opened it already."""
+    """Describes a function that computes batches. Each process calls `opens(*args, device)` once to
+    get the function with its networks and images. Only `opens` and `args` are pickled; paths in
+    `args` may be relative to the project. `here` is the function if this process already has it."""
 
     def __init__(self, opens: Callable[..., Any], *args: Any, here: Any = None):
         self.opens, self.args, self._here = opens, args, here
         self.name = uuid.uuid4().hex  # the same in every process
 
     def open(self, device: torch.device) -> Any:
-        """The function of this process."""
+        """Return this process's function that computes batches."""
         if self._here is None:
             self._here = self.opens(*self.args, device)
         return self._here
@@ -48,13 +48,14 @@ class Maker:
 
 
 class BatchWorkers:
-    """Those that make batches: here this process alone, on its device."""
+    """Computes batches in this process, on its device."""
 
     def __init__(self, device: torch.device):
         self.device = device
 
     def make(self, maker: Maker, batches: Batches) -> Iterator[tuple[Path, Any]]:
-        """Make batches; yields each with its file, in any order. Raises what the maker raises."""
+        """Compute batches. Yields each with its file, in any order, and raises the errors of the
+        function."""
         function = maker.open(self.device)
         for path, arguments in batches.items():
             yield path, function(*arguments)
@@ -64,13 +65,13 @@ class BatchWorkers:
 
 
 def workers_of(ray: Any) -> BatchWorkers:
-    """Who makes batches, as the section `ray` of the params says: this process, or Ray's actors."""
+    """The workers that compute batches, by the section `ray`: this process or Ray actors."""
     return RayActors(ray) if ray.num_workers > 1 else BatchWorkers(worker_device(ray.use_gpu))
 
 
 class RayActors(BatchWorkers):
-    """A pool of Ray's actors, from the first batch until `end`. Ray replaces a lost one up to
-    `ray.max_failures` times, and repeats its batch."""
+    """A pool of Ray actors that lives from the first batch until `end`. Ray replaces a lost actor
+    up to `ray.max_failures` times and repeats its batch."""
 
     def __init__(self, ray: Any):
         super().__init__(driver_device(ray.use_gpu, ray.num_workers))
@@ -117,7 +118,7 @@ class RayActors(BatchWorkers):
 
 
 class _Worker:
-    """An actor that makes batches."""
+    """A Ray actor that computes batches."""
 
     _name = ""  # of the maker that it used last
     _function: Any = None  # of that maker
@@ -126,7 +127,7 @@ class _Worker:
         self._project, self._use_gpu = project, use_gpu
 
     def make(self, maker: Maker, path: Path, arguments: tuple) -> tuple[Path, Any, Machine]:
-        """Make a batch; returns it with its file, and the machine that made it."""
+        """Compute a batch. Returns the batch, its file and this machine."""
         enter(self._project)  # not in __init__, whose errors Ray prints by the page
         if self._name != maker.name:
             self._function = None  # before the next networks are opened
@@ -135,7 +136,7 @@ class _Worker:
 
 
 def parts_folder(path: Path) -> Path:
-    """Where the batches of a file lie until it is whole."""
+    """The folder with the finished batches of a file that is not complete yet."""
     return path.with_name(f"{path.name}.parts")
 
 
@@ -151,8 +152,8 @@ def making(
     name: str,
     save: Callable[[Any, Path], None],
 ) -> Iterator[Path]:
-    """Make the files of batches, except those that are there; yields each once it is there, in any
-    order. The caller may delete it then.
+    """Compute the missing batch files. Yields each file, in any order, once it exists; the caller
+    may then delete the file.
 
     Args:
         name: names the batches in messages.
@@ -176,8 +177,8 @@ def making(
 def make_parts(
     files: Files, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[Path, list[Path]]:
-    """Make the batches of files, each of named tensors, except those that are there; returns the
-    batches' own files, in order. The workers share them as if all were batches of one file."""
+    """Compute the missing batches of several files of named tensors, and return the paths of all
+    batches, in order. The workers share the batches of all files."""
     parts = {
         path: {parts_folder(path) / f"{n:06d}.safetensors": own for n, own in enumerate(batches)}
         for path, batches in files.items()
@@ -190,7 +191,8 @@ def make_parts(
 def make_tensors(
     path: Path, workers: BatchWorkers, maker: Maker, batches: Sequence[tuple], name: str
 ) -> dict[str, Tensor]:
-    """Make the named tensors of a file that is not written: the caller calls `drop_parts`."""
+    """Compute named tensors without writing their file. The caller calls `drop_parts`
+    afterwards."""
     parts = make_parts({path: batches}, workers, maker, name)[path]
     return joined([load_tensors(part) for part in parts])
 
@@ -203,8 +205,8 @@ def tensors_of(
     batches: Sequence[tuple],
     name: str,
 ) -> dict[str, Tensor]:
-    """Make named tensors with a network, and keep none. Batches that a killed run made with other
-    weights are not used."""
+    """Compute named tensors with a network, and delete the batch files afterwards. Batches that a
+    killed run computed with other weights are not used."""
     path = folder / f"{file_hash(weights)[:16]}.safetensors"
     tensors = make_tensors(path, workers, maker, batches, name)
     drop_parts(path)
@@ -214,7 +216,7 @@ def tensors_of(
 def write_files(
     files: Files, workers: BatchWorkers, maker: Maker, name: str, save: Callable[[Any, Path], None]
 ) -> None:
-    """Make files, except those that are there; `save` writes the tensors of one to its file."""
+    """Compute and write the missing files; `save` writes the tensors of one file."""
     missing = {path: batches for path, batches in files.items() if not path.exists()}
     for path, parts in make_parts(missing, workers, maker, name).items():
         save(joined([load_tensors(part) for part in parts]), path)
@@ -235,7 +237,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read what `save_tensors` wrote; raises as `load_part`."""
+    """Read what `save_tensors` wrote. Raises the errors of `load_part`."""
     return load_part(path, safetensors.torch.load_file)
 
 

@@ -17,6 +17,7 @@ HERE = Path()  # the project's root folder, from which stages run
 
 # Params that name a file: a stage depends on the file's content too.
 FILE_PARAMS = (
+    "classifier.pretrained",
     "tokenizer.pretrained",
     "transformer.pretrained",
     "evaluation.inception_weights",
@@ -51,7 +52,7 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def part_of_key(key: Mapping[str, Any], ignore: Iterable[str]) -> dict[str, Any]:
-    """The key of a stage without the ignored params and dependencies, as from `stage_key`."""
+    """The key of a stage without the ignored params and dependencies (see `stage_key`)."""
     return {
         kind: {name: value for name, value in known.items() if not _is_in(name, ignore)}
         for kind, known in key.items()
@@ -72,7 +73,8 @@ def project_key() -> dict[str, Any]:
 
 
 def _hash(path: Path | str) -> str:
-    """The hash of a file or folder; a file is read again only if its size or time changed."""
+    """The hash of a file or folder. A file is only read again if its size or modification time
+    changed."""
 
     def known_hash(file: Path) -> str:
         state = file.stat()
@@ -87,8 +89,8 @@ def _file_hash(path: Path, size: int, modified: int) -> str:
 
 
 def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
-    """Raise a `UserError` if a dependency no longer has the hash that it had when the stage began:
-    DVC would take the results for those of the new content."""
+    """Raise a `UserError` if a dependency changed while the stage ran. DVC would record the results
+    as those of the new content."""
     for path, known in deps:
         if not os.path.exists(path) or _hash(path) != known:
             raise UserError(
@@ -97,7 +99,7 @@ def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
 
 
 def require_params(params: Mapping[str, Any], stage: str) -> None:
-    """Raise a `UserError` if params.yaml no longer has the params with which the stage began."""
+    """Raise a `UserError` if a param of the stage changed in params.yaml while the stage ran."""
     for key, (was, now) in differences(params, stage_params(stage)).items():
         raise UserError(
             key,
@@ -107,13 +109,13 @@ def require_params(params: Mapping[str, Any], stage: str) -> None:
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The params that differ, each with both values; None for one that is missing."""
+    """The params that differ, each with its old and its new value; None if it is missing."""
     keys = sorted(was.keys() | now.keys())
     return {k: (was.get(k), now.get(k)) for k in keys if was.get(k) != now.get(k)}
 
 
 def read_stages(root: Path = HERE) -> dict[str, dict[str, Any]]:
-    """The stages of dvc.yaml, in order; each comes after those that it depends on."""
+    """The stages of dvc.yaml, each after its dependencies."""
     return read_yaml(root / DVC_FILE).get("stages", {})
 
 
@@ -139,7 +141,7 @@ def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
 
 
 def makers(root: Path = HERE) -> dict[str, str]:
-    """The stage that makes each dependency of another, by the dependency's path; code has none."""
+    """The stage that makes each dependency, by the dependency's path. Code is made by none."""
     stages = read_stages(root)
     outputs = {output: stage for stage in stages for output in stage_outputs(stage, root)}
     return {
@@ -152,7 +154,7 @@ def makers(root: Path = HERE) -> dict[str, str]:
 
 
 def stages_up_to(stage: str | None) -> list[str]:
-    """A stage and those that it depends on, in order; all stages for None.
+    """A stage and the stages that it depends on, in order; all stages for None.
 
     Raises:
         UserError: dvc.yaml has no such stage.
@@ -170,7 +172,7 @@ def stages_up_to(stage: str | None) -> list[str]:
 
 
 def stages_from(*stages: str, root: Path = HERE) -> set[str]:
-    """Stages and those that depend on them."""
+    """The given stages and all stages that depend on them."""
     made_by, found = makers(root), set(stages)
     for name in read_stages(root):
         if any(made_by.get(dep) in found for dep in stage_deps(name, root)):

@@ -1,4 +1,4 @@
-"""The device that a process computes on, and arithmetic that repeats there."""
+"""The device that a process computes on, and settings that make its arithmetic repeatable."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ _picked: list[torch.device] = []
 
 
 def pick_device() -> torch.device:
-    """The GPU if there is one, else the CPU; the same inputs give the same bytes on it."""
+    """Pick the GPU if there is one, else the CPU, and make the device's results repeatable."""
     if not torch.cuda.is_available():  # a CPU repeats as it is
         return torch.device("cpu")
     repeatable()
@@ -25,31 +25,31 @@ def pick_device() -> torch.device:
 
 
 def computing_on() -> str:
-    """The name of the GPU that this process has picked, else "cpu", or "cpu, in float32" where
-    params that ask for bfloat16 have no effect."""
+    """The name of the picked GPU, or "cpu", or "cpu, in float32" if `bf16` params have no
+    effect."""
     if _picked:
         return torch.cuda.get_device_name(_picked[-1])
     return "cpu" if _cpu_multiplies_bfloat16() else "cpu, in float32"
 
 
 def worker_device(use_gpu: bool) -> torch.device:
-    """The device of a process that does a stage's work: the stage itself, or a worker of Ray. A
+    """The device of a process that does a stage's work: the stage itself, or a Ray worker. Raises a
     `UserError` if `ray.use_gpu` is true and there is no GPU: on a CPU the work would take days."""
     if use_gpu and not torch.cuda.is_available():
-        reason = f"PyTorch sees no GPU on {platform.node()}, where this works"
-        way_out = "set it to false, or run where there is one (docs/cluster.md)"
+        reason = f"PyTorch finds no GPU on {platform.node()}, where this process runs"
+        way_out = "set it to false, or use a machine with a GPU (docs/cluster.md)"
         raise UserError("ray.use_gpu", reason, way_out)
     return pick_device() if use_gpu else torch.device("cpu")
 
 
 def driver_device(use_gpu: bool, workers: int) -> torch.device:
-    """The device of a stage's own process. Beside several workers it only looks at their results,
-    and may be a cluster's head without a GPU."""
+    """The device of a stage's own process. If there are several workers, this process only reads
+    their results, and may run on a cluster's head without a GPU."""
     return worker_device(use_gpu and (workers == 1 or torch.cuda.is_available()))
 
 
 def quick_in_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is quicker than float32: not on a CPU that must convert each number."""
+    """Whether bfloat16 is faster than float32: not on a CPU that must convert each number."""
     return device.type != "cpu" or _cpu_multiplies_bfloat16()
 
 
@@ -59,20 +59,22 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 
 def onednn_takes_bfloat16() -> bool:
-    """Whether oneDNN computes `F.linear` in bfloat16 on this CPU, though it may be slow."""
+    """Whether oneDNN can compute `F.linear` in bfloat16 on this CPU, even if slowly."""
     # Private: nothing public says what oneDNN does with this build and ONEDNN_MAX_CPU_ISA.
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def autocast(device: torch.device, bf16: bool) -> torch.autocast:
-    """bfloat16 for the block's networks if it is asked for and quick, else float32."""
+    """Run the block's networks in bfloat16 if `bf16` is true and bfloat16 is fast here, else in
+    float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and quick_in_bfloat16(device))
 
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether a GPU's convolutions in float32 read TF32 in the block, which has 10 bits and is
-    several times as fast. (Elsewhere they never do: see `repeatable`.)"""
+    """Within the block, compute a GPU's float32 convolutions in TF32 if `allowed`. TF32 has 10
+    bits of precision and is several times as fast. Outside of such blocks it is off (see
+    `repeatable`)."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = allowed
     try:
@@ -88,7 +90,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock time of a call in seconds; the device has finished all work at both ends."""
+    """Wall-clock time of a call in seconds; the device has no unfinished work at both ends."""
     wait = torch.get_device_module(device).synchronize
     wait()
     started = time.perf_counter()
@@ -98,9 +100,9 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
 
 
 def repeatable() -> None:
-    """Choose GPU algorithms that give the same bytes each time, and full precision for products in
-    float32: TF32, cuDNN's default for convolutions, moves some images' tokens and every feature.
-    Where there is no such algorithm (attention's quick gradient), PyTorch only warns."""
+    """Choose GPU algorithms that give the same bytes each time, and turn TF32 off: it would change
+    some tokens and every feature. Where PyTorch has no such algorithm (the fast gradient of
+    attention), it only warns."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -110,8 +112,8 @@ def repeatable() -> None:
 
 
 def require_compiler(gpu: bool) -> None:
-    """Raise a `UserError` before training if there is no compiler for `torch.compile`: of C++ for a
-    CPU's kernels, of C for what launches a GPU's."""
+    """Raise a `UserError` before training if `torch.compile` finds no compiler: it needs C++ on a
+    CPU and C on a GPU."""
     kind, variable, names = ("C", "CC", ["gcc", "clang"]) if gpu else ("C++", "CXX", ["g++"])
     names = [named] if (named := os.environ.get(variable)) else names
     if not any(map(shutil.which, names)):

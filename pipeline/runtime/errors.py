@@ -1,11 +1,11 @@
-"""The one exception that a user is meant to read, and its form: one line."""
+"""Errors that users read. Each is printed as one line."""
 
 import errno
 from pathlib import Path
 
 from pipeline.runtime.limits import MESSAGE, WORD
 
-_MOVE = "something else lies in its place, or in that of a folder around it: move it away"
+_MOVE = "another file or folder is in the way: move it away"
 WAYS_OUT = {  # what a user can do about an error of the system, by its number
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more of them (`ulimit -n`)"),
@@ -16,7 +16,7 @@ WAYS_OUT = {  # what a user can do about an error of the system, by its number
 
 
 class UserError(Exception):
-    """Something the user can put right; as text one line, `subject: reason; way out`.
+    """An error that the user can correct. Its text is one line, `subject: reason; way out`.
 
     Args:
         subject: the file, param, option or server that is wrong, or a whole sentence.
@@ -38,8 +38,8 @@ class PassingError(UserError):
 
 
 class ArgumentError(UserError, ValueError):
-    """A caller passed a value that is not allowed; the message names the allowed ones. In Python
-    it is a `ValueError`, on the command line one line."""
+    """An argument has a value that is not allowed; the message names the allowed values. It is a
+    `ValueError` in Python and one line on the command line."""
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
@@ -50,13 +50,13 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 
 def one_line(text: str) -> str:
-    """The text as one line for a terminal, with long words shortened in the middle."""
+    """Return the text as one line for a terminal, with long words shortened in the middle."""
     words = (_shortened(printable(word), WORD) for word in text.split())
     return _shortened(" ".join(words), MESSAGE)
 
 
 def printable(text: str) -> str:
-    """The text with control characters, and what is not UTF-8 in file names, escaped."""
+    """Escape control characters, and bytes of file names that are not UTF-8."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

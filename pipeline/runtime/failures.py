@@ -1,5 +1,4 @@
-"""How an error gets out of Ray's workers, and how an unexpected one gets out of a stage or a
-command: as one line."""
+"""Turns errors of Ray's workers, and unexpected errors of a stage or command, into one line."""
 
 import contextlib
 import errno
@@ -17,14 +16,17 @@ MEMORY = ("allocate memory", "not enough memory", "out of memory")  # of the sys
 
 
 def bug(error: Exception, name: str) -> str:
-    """The line for an error that is not a `UserError`, at the end of a stage or command with this
-    name. For a bug, it names the file with the traceback, which a submitted job also prints. Raises
-    the error itself if no file can be written, or if the output's reader has left."""
+    """The line that reports an error other than a `UserError` at the end of a stage or command. For
+    a bug, the line names a file with the traceback, which a submitted job also prints. Raises the
+    error itself if the file cannot be written or nobody reads the output."""
     if isinstance(error, BrokenPipeError):
         raise error
     inner = innermost(error)
     if lacks_memory(inner):
         return in_a_line(inner)
+    if isinstance(inner, ModuleNotFoundError):  # of a small install
+        way_out = "`pip install 'maskgit-pipeline[pipeline]'`, or in a clone `make env`"
+        return str(UserError(name, f"it needs {inner.name}, which is not installed", way_out))
     if isinstance(inner, OSError) and inner.errno in WAYS_OUT:
         way_out = f"{WAYS_OUT[inner.errno]} and run again"
         return redacted(str(UserError(str(inner.filename or ""), str(inner.strerror), way_out)))
@@ -40,7 +42,7 @@ def bug(error: Exception, name: str) -> str:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """The error inside of Ray's, which wrap it several times."""
+    """The original error, without the errors of Ray that wrap it."""
     inside = [*getattr(error, "worker_failures", {}).values()]
     # Private: Ray Train offers the error that it wraps under no public name.
     inside += [getattr(error, name, None) for name in ("controller_failure", "cause", "_base_exc")]
@@ -49,13 +51,14 @@ def innermost(error: BaseException) -> BaseException:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether there was not enough memory: for Python, NumPy, PyTorch, or a file to be mapped."""
+    """Whether the error means that memory ran out in Python, NumPy, PyTorch or a memory-mapped
+    file."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY)
 
 
 def require_readable(path: Path, error: BaseException) -> None:
-    """Raise a `PassingError` unless the error means that the file is damaged or missing: the system
-    cannot read it now (permissions, a stale handle, too little memory)."""
+    """Raise a `PassingError` if the system cannot read a file now (permissions, a stale handle, too
+    little memory). Do nothing if the file is damaged or missing."""
     if isinstance(error.__cause__, OSError):
         error = error.__cause__
     if lacks_memory(error) or (isinstance(error, OSError) and error.errno not in DAMAGED):
@@ -65,7 +68,7 @@ def require_readable(path: Path, error: BaseException) -> None:
 
 
 def in_a_line(error: BaseException) -> str:
-    """The first line of the innermost error; with its type, unless it is a `UserError`."""
+    """The first line of the original error, with its type unless it is a `UserError`."""
     inner = innermost(error)
     line, name = str(inner).strip().partition("\n")[0], type(inner).__name__
     if isinstance(inner, UserError):

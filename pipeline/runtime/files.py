@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, small file formats, and hashes."""
+"""Atomic writes of files and folders, small file formats, and hashes."""
 
 import contextlib
 import copy
@@ -22,13 +22,13 @@ IGNORED += [".*.sw?", "*~", ".#*", ".nfs*"]
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name beside `path`; `remove_temporary` finds it if its writer is killed."""
+    """A new temporary name beside `path`, which `remove_temporary` finds."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> None:
-    """Remove what killed writers of files of that name left in a folder, and in those `below` it.
-    No other process may be writing there."""
+    """Remove temporary files of that name that killed processes left in a folder, and in the
+    folders `below` it. No other process may be writing there."""
     pattern = f".{name}.{'[0-9a-f]' * 8}.tmp"
     for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
         if path.is_dir():
@@ -39,7 +39,7 @@ def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> N
 
 @contextlib.contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`, which is removed after the block."""
+    """Yield a new temporary folder beside `path`, and remove it after the block."""
     folder = temporary_beside(path)
     folder.mkdir(parents=True)
     try:
@@ -53,7 +53,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the final name only if the block succeeds.
+    """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds.
 
     Raises:
         UserError: the file cannot be written (full disk, read-only folder).
@@ -74,7 +74,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Like `atomic_file`, for a folder; an existing folder of that name is replaced."""
+    """Like `atomic_file`, for a folder. Replaces an existing folder."""
     path = Path(path)
     try:
         with temporary_folder(path) as temporary:
@@ -92,7 +92,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def publish_folder(source: Path, target: Path) -> None:
-    """Move a finished folder, also to another file system. If that fails, the source stays."""
+    """Move a finished folder, if necessary to another file system. If that fails, the source is
+    unchanged."""
     with atomic_folder(target) as new:
         shutil.copytree(source, new, dirs_exist_ok=True, copy_function=link_or_copy)
     shutil.rmtree(source, ignore_errors=True)
@@ -106,23 +107,23 @@ def link_or_copy(source: Path | str, target: Path | str) -> None:
 
 
 def to_disk(path: Path) -> None:
-    """Wait until a file is on the disk: renamed earlier, it might be lost with the power."""
+    """Wait until a file is on the disk: a power cut could lose a renamed file otherwise."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
 def require_new(folder: Path) -> None:
-    """Raise a `UserError` unless there is nothing at the path, or an empty folder."""
+    """Raise a `UserError` if the path exists and is not an empty folder."""
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} is there already and no empty folder; give a new one")
+        raise UserError(f"{folder} is there already and is not an empty folder; give a new one")
 
 
 # Reading and writing
 
 
 def require_file(path: Path | str, most: int | None = None) -> None:
-    """Check that a path is a regular file of at most `most` bytes: reading a pipe would hang. A
-    `UserError` if it is not, a FileNotFoundError if there is nothing."""
+    """Check that a path is a regular file of at most `most` bytes: reading a pipe would hang.
+    Raises a `UserError` if it is not, and a FileNotFoundError if the path does not exist."""
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -142,7 +143,7 @@ def require_file(path: Path | str, most: int | None = None) -> None:
 
 
 def read_file(path: Path | str, most: int | None = None) -> bytes:
-    """The content of a regular file; raises as `require_file`."""
+    """Read a regular file. Raises the errors of `require_file`."""
     require_file(path, most)
     return Path(path).read_bytes()
 
@@ -157,7 +158,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str, *keys: str, way_out: str = "delete it and run again") -> Any:
-    """Read a JSON file; a `UserError` if it is missing, not JSON, or lacks one of the keys."""
+    """Read a JSON file; a `UserError` if it is missing, is not JSON, or lacks a required key."""
     try:
         value = json.loads(read_file(path).decode("utf-8"))
     except FileNotFoundError as error:
@@ -171,13 +172,13 @@ def read_json(path: Path | str, *keys: str, way_out: str = "delete it and run ag
 
 
 def read_yaml(path: Path) -> dict:
-    """Read a YAML file of sections; a `UserError` if it is missing, too large, or not valid."""
+    """Read a YAML file of sections; a `UserError` if it is missing, too large or not valid."""
     try:
         values = copy.deepcopy(parse_yaml(read_file(path, YAML_BYTES).decode("utf-8")))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run from the project's root folder") from error
     except ValueError as error:  # of the text, or of its encoding
-        raise UserError(str(path), f"not valid YAML ({error})", "correct it there") from error
+        raise UserError(str(path), f"not valid YAML ({error})", "correct the file") from error
     if not isinstance(values, dict):
         reason = "must hold sections of key: value pairs"
         raise UserError(str(path), reason, "`maskgit preset mnist5k` writes one")
@@ -186,8 +187,8 @@ def read_yaml(path: Path) -> dict:
 
 @lru_cache(maxsize=4)  # a stage reads dvc.yaml and params.yaml again and again
 def parse_yaml(text: str) -> Any:
-    """Parse a YAML document, or raise a ValueError that says where it is wrong. Callers share the
-    value, so they must not change it."""
+    """Parse a YAML document, or raise a ValueError that says where it is wrong. Results are cached,
+    so callers must not change them."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
 
@@ -202,13 +203,13 @@ def parse_yaml(text: str) -> Any:
 
 
 def as_written(value: Any) -> Any:
-    """A value as `write_csv` writes it."""
+    """Round a float as `write_csv` does."""
     return float(f"{value:.10g}") if isinstance(value, float) else value
 
 
 def write_csv(path: Path | str, rows: list[dict], columns: list[str] | None = None) -> None:
-    """Write rows as CSV: floats with 10 significant digits, columns of whole numbers, such as
-    seeds, with all digits. With `columns`, no rows give a header."""
+    """Write rows as CSV: floats with 10 significant digits, whole numbers such as seeds with all
+    digits. With `columns`, the file has a header even without rows."""
     import pandas as pd
 
     table = pd.DataFrame(rows, columns=columns)
@@ -240,8 +241,8 @@ def value_hash(value: Any) -> str:
 
 
 def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> str:
-    """Hash of a file, or of all files in a folder, except for `IGNORED` ones and those whose own
-    hashes are in its `manifest.json`. Raises a `UserError` if there is nothing at the path."""
+    """Hash of a file, or of all files in a folder, except for `IGNORED` files and files whose
+    hashes are in the folder's `manifest.json`. Raises a `UserError` if the path does not exist."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} is missing; run `dvc repro` to make it")

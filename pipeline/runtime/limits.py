@@ -1,5 +1,5 @@
-"""Every limit that an input of the pipeline is held to; docs/limits.md explains them. They lie far
-above what real data and real models need; raising one changes no result."""
+"""The limits of all inputs (docs/limits.md). They are far above what real data and models need, and
+raising one changes no result."""
 
 MESSAGE = 600  # characters of a whole message
 WORD = 160  # characters of a word in it, such as a path
@@ -20,4 +20,3 @@ SMALLEST = 1e-12  # one that must be positive
 
 # State.
 CHECKPOINTS = 2  # kept: the newest, and the one before in case that it is damaged
-STATISTICS_SIZE = 4096  # dimensions of reference statistics

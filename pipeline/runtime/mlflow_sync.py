@@ -1,4 +1,4 @@
-"""Makes MLflow agree with the logs in run directories, while a stage works or by `maskgit sync`.
+"""Sends the logs in run directories to MLflow, while a stage works or by `maskgit sync`.
 
 A stage never waits for the server while it works, and at its end only while the server answers
 quickly. The next stage, or `maskgit sync`, sends the rest.
@@ -48,7 +48,7 @@ WAYS_OUT = {  # by what the reason says
 
 
 class Unsent(Exception):
-    """MLflow did not answer, or not as it should; the request is repeated later."""
+    """MLflow did not answer, or with an error; the request is repeated later."""
 
 
 class Refused(Unsent):
@@ -56,42 +56,42 @@ class Refused(Unsent):
 
 
 class Gone(Unsent):
-    """MLflow has lost the run or the experiment."""
+    """The run or experiment no longer exists in MLflow."""
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or an SQLite file in the project. The path of a file is absolute: Ray's
-    workers and `dvc exp run --temp` have other working directories."""
+    """MLFLOW_TRACKING_URI, or an SQLite file in the project. The file's path is absolute, because
+    Ray's workers and `dvc exp run --temp` run in other folders."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or "sqlite:///mlflow.db"
     file = sqlite_file(uri)
     return uri.replace(f":///{file}", f":///{in_project(file)}", 1) if file else uri
 
 
 def is_local(uri: str) -> bool:
-    """Whether an address is that of a database file on this machine."""
+    """Whether an address names a database file on this machine."""
     return uri.startswith("sqlite:")
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The database file that an address names; None if it names a server or memory."""
+    """The database file that an address names; None for a server or a database in memory."""
     path = uri.partition(":///")[2].partition("?")[0]
     return Path(path) if is_local(uri) and path not in ("", ":memory:") else None
 
 
 def way_out(reason: str) -> str:
-    """What the user can do where MLflow fails for that reason."""
+    """What the user can do if MLflow fails for that reason."""
     known = (advice for said, advice in WAYS_OUT.items() if re.search(said, reason))
     return next(known, "start the server, or correct MLFLOW_TRACKING_URI")
 
 
 def load_mlflow() -> None:
-    """Import what sending needs, which takes seconds. Errors appear where MLflow is used."""
+    """Import MLflow's client, which takes seconds. Errors are raised when MLflow is used."""
     with contextlib.suppress(Exception):
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 class Server:
-    """The tracking server, or the database in its place."""
+    """The tracking server, or the local database."""
 
     def __init__(self, uri: str):
         self.uri = uri
@@ -101,7 +101,7 @@ class Server:
         self._client: Any = None
 
     def ask(self, request: Callable[[Any], Any]) -> Any:
-        """`request(client)`; raises `Unsent` if it fails, with one line that holds no secrets."""
+        """Call `request(client)`; raise `Unsent`, with one line without secrets, if it fails."""
         try:
             client = self._connected()
             self.asked = time.monotonic()
@@ -112,7 +112,7 @@ class Server:
             self.asked = math.inf
 
     def experiment(self, name: str) -> Any:
-        """MLflow's experiment of that name, found or created."""
+        """Find or create MLflow's experiment of that name."""
         if name not in self.experiments:
             get, location = methodcaller("get_experiment_by_name", name), None
             if is_local(self.uri):  # MLflow's paths follow the working directory unless absolute
@@ -136,8 +136,8 @@ class Server:
 
 
 def _make_database(file: Path) -> None:
-    """Set up a database beside its place: MLflow takes some sixty steps, and a database that two
-    processes set up at once, or that a kill leaves half made, is broken for good."""
+    """Create a database under a temporary name, and rename it. A database that two processes create
+    at once, or that a killed process leaves half made, cannot be repaired."""
     from mlflow import MlflowClient
 
     with FileLock(file.with_name(f".{file.name}.lock")):
@@ -158,15 +158,15 @@ def _kind(error: Exception) -> type[Unsent]:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in a line; of a long message about a network or database what matters."""
+    """The error in one line; of a long message, only the essential part."""
     text = " ".join(str(error).split()) or type(error).__name__
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|\(sqlite3\.\w+\) ([^[]+)", text)
     return one_line(redacted((found[1] or found[2]).strip() if found else text)[:200])
 
 
 def project(folder: Path, server: Server) -> None:
-    """Make MLflow agree with the log in a folder. `sent.json` notes what MLflow has, to save
-    requests: MLflow ignores a row with the key, step, time and value of another."""
+    """Send the log in a folder to MLflow. `sent.json` notes what MLflow has, to save requests;
+    MLflow ignores a row that it already has (same key, step, time and value)."""
     with FileLock(folder / ".sent.lock"):
         remove_temporary(folder, SENT)
         try:
@@ -178,7 +178,7 @@ def project(folder: Path, server: Server) -> None:
 
 
 class _Projection:
-    """One log on its way to MLflow."""
+    """Sends one log to MLflow."""
 
     def __init__(self, folder: Path, server: Server):
         self.folder, self.server, self.run = folder, server, read_json(folder / RUN)
@@ -247,7 +247,8 @@ class _Projection:
             self._note(bytes=rows[-1][0])
 
     def _log(self, kind: str, values: list[Any]) -> None:
-        """Log metrics, params or tags; halve what is too much, or has what MLflow refuses."""
+        """Send metrics, params or tags. A request that is too large, or that MLflow refuses, is
+        split in halves."""
         if not values:
             return
         try:
@@ -287,7 +288,7 @@ class _Projection:
 
 
 class Sync:
-    """Sends the logs below a folder of run directories, from a thread, until it is closed."""
+    """A thread that sends the logs below a folder of run directories until it is closed."""
 
     def __init__(self, folder: Path):
         self.folder, self.server = folder, Server(tracking_uri())
@@ -298,8 +299,8 @@ class Sync:
         self.thread.start()
 
     def close(self, most: float = 60.0) -> str:
-        """Send the rest at a stage's end, for at most that many seconds; returns what is not sent,
-        and why."""
+        """At a stage's end, send the remaining logs for at most that many seconds. Returns what was
+        not sent, and why."""
         self._loaded.wait(most)
         answer, longest = ENDED[is_local(self.server.uri)]
         reason = self.send_rest(answer, min(most, longest))
@@ -310,8 +311,8 @@ class Sync:
         return "; ".join(said)
 
     def send_rest(self, answer: float, most: float) -> str:
-        """Send the rest, for `most` seconds and while no answer takes longer than `answer`; returns
-        why not everything is sent."""
+        """Send the remaining logs for at most `most` seconds, and stop if an answer takes longer
+        than `answer`. Returns why not everything was sent."""
         self._closing.set()
         until = time.monotonic() + most
         while self.thread.is_alive() and (now := time.monotonic()) < until:
@@ -335,9 +336,9 @@ class Sync:
             self._closing.wait(pause)
 
     def _send(self) -> None:
-        """Send what has changed since it was sent, parents first; raise the first error in the end.
-        The children of a run that failed wait for it. After an error that took long nothing else is
-        tried: the server hangs."""
+        """Send what is new in each log, parents before children, and raise the first error at the
+        end. The children of a run that failed wait for the run. After an error that took long,
+        nothing else is tried, because the server hangs."""
         first: Exception | None = None
         failed: set[str] = set()  # keys of runs
         for file in [file for each in LOGS for file in sorted(self.folder.glob(f"{each}/{RUN}"))]:
@@ -368,7 +369,7 @@ class Sync:
 
 
 def sync(folder: Path) -> str:
-    """Send all logs below a folder of run directories; returns a line that says so.
+    """Send all logs below a folder of run directories. Returns a line about the result.
 
     Raises:
         UserError: MLflow does not have everything.

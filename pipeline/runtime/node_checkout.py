@@ -1,4 +1,4 @@
-"""The project as a worker sees it: the driver's folder, or this node's own checkout.
+"""Where a worker finds the project: the driver's folder, or this node's own checkout.
 
 In a job that `maskgit submit` sent with a DVC remote, nodes share no folder: Ray unpacks the code,
 workers pull what earlier stages made, and checkpoints are in the store of `ray.storage_path`.
@@ -62,14 +62,14 @@ def default_remote() -> Remote | None:
 
 
 def cache_folder(remote: Remote) -> Path:
-    """What a machine keeps for jobs with that remote; it may be deleted."""
+    """A machine's cache for jobs with that remote. It may be deleted."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches, "maskgit", value_hash(remote.url)[:16]).absolute()
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """Where workers find the project; made by the driver, and sent to them."""
+    """Tells workers where the project is. The driver makes it and sends it to them."""
 
     folder: str  # the project's, absolute
     stage: str = ""  # that runs
@@ -84,8 +84,9 @@ class Checkout:
 
 @lru_cache(maxsize=1)  # a worker does one job after the other
 def enter(project: Checkout) -> None:
-    """Let this process, a worker, work in the project. Raises a `UserError` if this node sees
-    neither the folder nor the DVC remote, or the code has changed since the stage began."""
+    """Change this worker's folder to the project. Raises a `UserError` if this node can reach
+    neither the driver's folder nor the DVC remote, or if the code has changed since the stage
+    began."""
     import ray
 
     global _entered
@@ -97,14 +98,14 @@ def enter(project: Checkout) -> None:
     try:
         os.chdir(project.folder)
     except OSError as error:
-        reason = f"{platform.node()} does not see it ({error.strerror})"
+        reason = f"{platform.node()} cannot reach this folder ({error.strerror})"
         way_out = "share it among all nodes, or send a job with a DVC remote (docs/cluster.md)"
         raise UserError(project.folder, reason, way_out) from None
     require_unchanged(project.code, project.stage)
 
 
 def _pull(project: Checkout) -> None:
-    """Make this node's copy of the code a checkout with the stage's inputs."""
+    """Turn this node's copy of the code into a checkout with the stage's inputs."""
     from dvc.repo import Repo
 
     remote, folder = project.remote, Path(project.folder)
@@ -132,13 +133,13 @@ _entered: Checkout | None = None  # of this process, a worker
 
 
 def begin(stage: str, code: tuple[tuple[str, str], ...]) -> None:
-    """Note the code with which a stage begins: workers that start later may find other code."""
+    """Record the code with which a stage begins: workers that start later may find other code."""
     global _running
     _running = Checkout("", stage, code)
 
 
 def checkout() -> Checkout:
-    """What the workers of this process need to find the project: a stage's, or a worker's own."""
+    """What the workers of this process need to find the project."""
     if _entered is not None:
         return _entered
     here = replace(_running, folder=str(Path.cwd()), storage=storage())

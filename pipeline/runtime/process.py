@@ -1,4 +1,4 @@
-"""What every process of the pipeline does first, before it imports the large libraries."""
+"""Set-up that every process of the pipeline does before it imports large libraries."""
 
 import contextlib
 import ctypes
@@ -18,7 +18,7 @@ THREADS = "OMP_NUM_THREADS"  # of every library on the CPU; Ray sets it for its 
 
 
 def set_up() -> None:
-    """Make the start quick, and silence notices of libraries that a user can do nothing about."""
+    """Make the start fast, and hide notices of libraries that do not concern the user."""
     gc.set_threshold(10_000)  # every 700 objects, as by default, takes a second of imports
     _keep_memory()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -32,26 +32,26 @@ def set_up() -> None:
 
 
 def set_up_worker() -> None:
-    """The same in a worker of Ray, whose errors the stage prints in one line."""
+    """Set up a worker of Ray, whose errors the stage prints in one line."""
     set_up()
     logging.disable(logging.ERROR)
     sys.unraisablehook = _end_all_the_same
 
 
 def end_when_told() -> None:
-    """Let SIGTERM end this process as Ctrl-C does: with one line, keeping what is finished."""
+    """Make SIGTERM end this process like Ctrl-C: with one line, keeping finished work."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def end_quickly() -> None:
-    """Save a second at the end of Python; not with Triton, which would print leaks."""
+    """Skip Python's slow clean-up at exit. Triton would print leaks without it."""
     if "triton" not in sys.modules:
         gc.freeze()
 
 
 @contextlib.contextmanager
 def reader_may_leave() -> Iterator[None]:
-    """Print lines at once, and exit quietly when the output's reader has left, as `| head` does."""
+    """Print lines at once, and exit quietly if the reader closes the output, as `| head` does."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not a test's own
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
@@ -76,8 +76,8 @@ def cores() -> int:
 
 
 def _end_all_the_same(lost: Any) -> None:
-    """Send SIGTERM again if it came while Python ran a callback that cannot raise, such as that of
-    a weak reference: Python would print a traceback and go on."""
+    """Send SIGTERM again if it arrived while Python ran a callback that cannot raise, such as that
+    of a weak reference. Python would print a traceback and continue."""
     if lost.exc_type is SystemExit:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
     else:
@@ -85,7 +85,7 @@ def _end_all_the_same(lost: Any) -> None:
 
 
 def _print_interruption(kind: type[BaseException], *error: Any) -> None:
-    """Make Ctrl-C one line also while a stage imports the libraries, which takes seconds."""
+    """Make Ctrl-C print one line even while a stage imports libraries, which takes seconds."""
     if issubclass(kind, KeyboardInterrupt):
         print("error: interrupted; run again to go on", file=sys.stderr)
     else:
@@ -93,8 +93,8 @@ def _print_interruption(kind: type[BaseException], *error: Any) -> None:
 
 
 def _keep_memory() -> None:
-    """Make glibc keep the memory of freed tensors. By default the system clears every page of a
-    large one again for the next tensor, which takes a tenth of a training step."""
+    """Make glibc reuse the memory of freed tensors. By default the system clears the pages of each
+    large tensor, which takes a tenth of a training step."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     # M_MMAP_THRESHOLD: smaller tensors lie in the heap; an old glibc admits 32 MiB at most.
     if mallopt and (mallopt(-3, 2**30) or mallopt(-3, 2**25)):

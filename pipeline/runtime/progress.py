@@ -1,4 +1,4 @@
-"""How far work has come: a bar on a terminal, a few lines in a log."""
+"""Shows progress: a bar on a terminal, a few lines in a log."""
 
 import sys
 import time
@@ -12,8 +12,8 @@ PAUSE = 10.0  # seconds; for loops of which a run has many, so that short ones s
 def progress(
     name: str, start: int, total: int, *, enabled: bool = True, pause: float = 0.0
 ) -> Iterator[Callable[..., None]]:
-    """Show the progress of a loop. Yields a function `update(done, text="")`, which the loop calls
-    with the amount done so far, out of `total`, and a short text to show beside it.
+    """Show the progress of a loop. Yields a function `update(done, text="")`; the loop calls it
+    with the amount done so far, out of `total`, and a short text to show.
 
     On a terminal this is a bar, which appears after `pause` seconds. In a log it is a line for each
     fifth of the work at most, `pause` seconds or more after the line before (or the start).
@@ -38,7 +38,7 @@ def progress(
 
 
 class Countdown:
-    """Print how many trainings of a stage are done, and how long the others will take."""
+    """Prints how many trainings of a stage are done, and how long the remaining ones will take."""
 
     def __init__(self, stage: str, what: str, total: int, pending: int):
         self.stage, self.total, self.pending = stage, total, pending
@@ -46,7 +46,7 @@ class Countdown:
         print(f"{stage}: {total} {what}, {total - pending} finished before", flush=True)
 
     def done(self, name: str) -> None:
-        """Count the training of that name."""
+        """Count the training of that name as done."""
         self.pending, self._here = self.pending - 1, self._here + 1
         minutes = round((time.monotonic() - self._started) / self._here * self.pending / 60)
         left = f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,5 +1,5 @@
-"""Which run made a stage's results (`results/sources/<stage>.json`), and which results are out of
-date (by dvc.lock)."""
+"""Records which run made a stage's results (`results/sources/<stage>.json`), and finds results that
+are out of date (by dvc.lock)."""
 
 import hashlib
 import json
@@ -28,8 +28,8 @@ NO_RESULTS = "left no results"  # it never ran, or failed
 def write_record(
     stage: str, run_id: str, key: dict[str, Any], started: float, workers: list[Machine]
 ) -> None:
-    """Write what made a stage's results, so that every cell of a table can be traced. The stage
-    began at `started`, by `time.monotonic`, with that key."""
+    """Record the run, commit, params and machines behind a stage's results. The stage began at
+    `started` (`time.monotonic`) with that key."""
     import psutil
     import torch
 
@@ -54,8 +54,9 @@ def write_record(
 
 
 def out_of_date(root: Path = HERE) -> OutOfDate:
-    """The stages, in the order of dvc.yaml, that have no results in dvc.lock, or results of other
-    params or inputs than the project has now; and the stages that depend on these.
+    """The stages whose results are out of date, in the order of dvc.yaml: stages without results in
+    dvc.lock, or with other params or inputs there than the project has now, and all stages that
+    depend on these.
 
     Edited code is no reason (`dvc commit` may have accepted it). Without a dvc.lock no stage is out
     of date.
@@ -72,13 +73,13 @@ def out_of_date(root: Path = HERE) -> OutOfDate:
             continue  # the analysis, which shows the results of the others
         if reason := _reason(stage, locked, current, root):
             found[stage] = reason
-        elif any(made.get(dep) in found for dep in dag.stage_deps(stage, root)):
-            found[stage] = "used results of these"
+        elif stale := {made[dep] for dep in dag.stage_deps(stage, root) if made.get(dep) in found}:
+            found[stage] = f"used results of {', '.join(sorted(stale))}"
     return found
 
 
 def _reason(stage: str, locked: dict[str, Any], current: dict[str, str], root: Path) -> str:
-    """Why a stage itself is out of date; empty if it is not."""
+    """Why a stage itself is out of date; an empty text if it is not."""
     if stage not in locked or not (root / SOURCES / f"{stage}.json").exists():
         return NO_RESULTS
     params = dag.flatten(locked[stage].get("params", {}).get(PARAMS_FILE.name, {}))
@@ -92,7 +93,7 @@ def _reason(stage: str, locked: dict[str, Any], current: dict[str, str], root: P
 
 
 def _locked(root: Path) -> dict[str, Any]:
-    """The stages of dvc.lock; none without one."""
+    """The stages in dvc.lock; an empty mapping if the file does not exist."""
     path = root / "dvc.lock"
     return read_yaml(path).get("stages", {}) if path.exists() else {}
 
@@ -102,7 +103,7 @@ def _hashes(stage: dict[str, Any], kind: str) -> dict[str, str]:
 
 
 def dvc_hash(path: Path) -> str:
-    """The hash of a file or folder as dvc.lock has it."""
+    """The hash of a file or folder in the format of dvc.lock."""
     if path.is_file():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
@@ -112,14 +113,14 @@ def dvc_hash(path: Path) -> str:
 
 
 def has_inputs(stage: str, folders: Sequence[Path], root: Path = HERE) -> bool:
-    """Whether DVC ran a stage, it is up to date, and these of its inputs are as it read them."""
+    """Whether a stage is up to date by dvc.lock, and these inputs are those that it read."""
     inputs = _hashes(_locked(root).get(stage, {}), "deps").items()
     same = (dvc_hash(root / path) == known for path, known in inputs if Path(path) in folders)
     return bool(inputs) and stage not in out_of_date(root) and all(same)
 
 
 def described(stages: OutOfDate) -> str:
-    """In one sentence which stages are out of date, and why."""
+    """One sentence that names the stages that are out of date, and why."""
     groups: dict[str, list[str]] = {}
     for stage, reason in stages.items():
         groups.setdefault(reason, []).append(stage)
@@ -132,6 +133,6 @@ def require_current(*stages: str) -> None:
     if found := [stage for stage in stages if stage in stale]:
         raise UserError(
             f"the results of {found[0]}",
-            f"not of {PARAMS_FILE} as it is now: {described(stale)}",
+            f"they are out of date: {described(stale)}",
             f"run `dvc repro {found[0]}`",
         )

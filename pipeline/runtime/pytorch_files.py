@@ -1,5 +1,5 @@
-"""Weights that other projects publish: downloaded to torch's cache, and read without running any of
-the code that a pickle can hold."""
+"""Downloads weights that other projects publish, and reads them without running code in their
+pickles."""
 
 import os
 import sys
@@ -20,8 +20,9 @@ _LOCK = threading.RLock()
 
 
 def downloaded(url: str) -> Path:
-    """Path of the file in torch's cache, downloaded if it is missing or damaged. Its name ends in
-    the first digits of its SHA-256, like all names that PyTorch and torch-fidelity publish."""
+    """The path of the file in torch's cache, where it is downloaded if it is missing or damaged.
+    Its name ends in the first digits of its SHA-256, as PyTorch and torch-fidelity name their
+    files."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     digits = path.stem.rsplit("-", 1)[1]
     if path.exists():
@@ -35,9 +36,8 @@ def downloaded(url: str) -> Path:
 
 @contextmanager
 def only_tensors() -> Iterator[None]:
-    """Within the block `torch.load` runs no code of a pickle, even if a library asks for it by
-    `weights_only=False`. A file that holds more than tensors is a ValueError, without PyTorch's
-    advice to run what is in it."""
+    """Within the block, `torch.load` runs no code of a pickle, even if a library passes
+    `weights_only=False`. A file that holds other objects than tensors raises a ValueError."""
     with _LOCK:
         before = os.environ.get(FORCE, "0")
         os.environ[FORCE] = "1"
@@ -50,7 +50,7 @@ def only_tensors() -> Iterator[None]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a zip that `torch.save` wrote. Tensors take memory when they are used.
+    """Read a zip file that `torch.save` wrote, memory-mapped.
 
     Raises:
         ValueError: it holds anything else than a dict of dense tensors.

@@ -1,4 +1,4 @@
-"""Joining Ray: the cluster that RAY_ADDRESS names, or a local one that ends with the stage."""
+"""Connects to Ray: to the cluster that RAY_ADDRESS names, or to a local one of the stage."""
 
 import errno
 import logging
@@ -45,8 +45,8 @@ DISK = 2**25  # bytes that Ray's sockets and logs need at least
 
 
 def join_ray() -> None:
-    """Connect to RAY_ADDRESS (or to the job's cluster), else start a local cluster; a `UserError`
-    if Ray does not start or cannot be reached."""
+    """Connect to RAY_ADDRESS or to the job's cluster, else start a local cluster. Raises a
+    `UserError` if Ray does not start or cannot be reached."""
     address = cluster_address()
     os.environ |= _ENVIRONMENT if address else _ENVIRONMENT | _LOCAL_ENVIRONMENT
     # A failed trial or worker is an exception here, which Ray would also log by the page.
@@ -81,14 +81,14 @@ def join_ray() -> None:
 
 
 def cluster_address() -> str:
-    """The cluster that RAY_ADDRESS names; empty if a stage starts one of its own."""
+    """The address in RAY_ADDRESS; empty if the stage starts a cluster of its own."""
     address = os.environ.get("RAY_ADDRESS", "")
     return "" if address == "local" else address
 
 
 def _prepare_local() -> None:
-    """Create the folders of Ray's token, and of its sockets and logs, for this user alone: Ray
-    itself lets everyone write to them. A RAY_TMPDIR that is there keeps its permissions."""
+    """Create private folders for Ray's token, sockets and logs: in Ray's own folders everyone may
+    write. An existing RAY_TMPDIR keeps its permissions."""
     os.environ.pop("RAY_ADDRESS", None)
     # By default Gloo listens on the address that the machine's name stands for.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
@@ -116,7 +116,7 @@ def _cannot_join(address: str, reason: str) -> UserError:
 
 
 def why_no_cluster(address: str) -> str | None:
-    """Why Ray cannot be at a RAY_ADDRESS, for which Ray itself would wait several minutes."""
+    """Why no cluster can be at a RAY_ADDRESS. Ray itself would wait for it for several minutes."""
     if address in ("", "auto"):
         return None
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -136,7 +136,7 @@ def why_no_cluster(address: str) -> str | None:
 
 
 def why_unreachable(host: str, port: int) -> str | None:
-    """Why nothing answers on a port; None if something does. An IPv6 host may be in brackets."""
+    """Why nothing answers on a port; None if something answers. IPv6 hosts may be in brackets."""
     try:
         socket.create_connection((host.strip("[]"), port), timeout=ANSWER).close()
     except (OSError, OverflowError, UnicodeError) as error:  # also of impossible ports and names
@@ -146,7 +146,7 @@ def why_unreachable(host: str, port: int) -> str | None:
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
     """Check, before any work, that the cluster can hold the workers, whose number the param `key`
-    sets: a `UserError`, or a printed line where an autoscaler may bring nodes."""
+    sets. Raises a `UserError`, or prints a line if an autoscaler may add nodes."""
     import ray
 
     if (found := room_for({"CPU": cpus_per_worker, "GPU": int(use_gpu)})) >= workers:
@@ -164,7 +164,7 @@ def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: st
 
 
 def room_for(each: Mapping[str, float]) -> int:
-    """How many workers with such resources the cluster holds at once, each of them on one node."""
+    """How many workers with these resources the cluster holds at once, each on one node."""
     import ray
 
     return sum(
@@ -175,10 +175,10 @@ def room_for(each: Mapping[str, float]) -> int:
 
 
 def may_grow() -> bool:
-    """Whether an autoscaler may bring more nodes to the cluster that this stage has joined."""
+    """Whether an autoscaler may add nodes to the cluster that this stage has joined."""
     return bool(cluster_address()) and os.environ.get(AUTOSCALING) == "1"
 
 
 def wait_longer(seconds: float) -> None:
-    """Let Ray Train wait for its workers longer than a minute, each of four times."""
+    """Make Ray Train wait longer for its workers than its default of one minute, four times."""
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(seconds))

@@ -50,13 +50,13 @@ class RunLog:
 
     @property
     def run_id(self) -> str:
-        """MLflow's id of the run; empty until MLflow has the run."""
+        """MLflow's id of the run; empty before the run was sent."""
         sent = self.folder / SENT
         return read_json(sent)["run_id"] if sent.exists() else ""
 
     @property
     def start(self) -> int:
-        """When the run began first, in milliseconds."""
+        """The time of the run's first start, in milliseconds."""
         return read_json(self.folder / RUN)["start"]
 
     def begin(self) -> "RunLog":
@@ -74,8 +74,8 @@ class RunLog:
         return self
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int = 0) -> None:
-        """Log the finite numbers among the values. A value that the log has for the step is not
-        logged again: a training that is resumed repeats its last rows."""
+        """Log the finite numbers among the values. Values that the log already has for that step
+        are skipped, because a resumed training repeats its last rows."""
         file = self.folder / METRICS
         with self._locked(), open(file, "ab") as lines:
             if file.stat().st_size < self._read:  # this is a copy on another machine
@@ -112,7 +112,7 @@ class RunLog:
         leave_out: Container[str],
         step: Callable[[Any], float] = lambda row: 0,
     ) -> None:
-        """Log the metrics of rows, averaged over the rows of one group and step. A metric that one
+        """Log the metrics of rows, averaged over the rows of each group and step. A metric that one
         of these rows lacks is left out.
 
         Args:
@@ -138,15 +138,14 @@ class RunLog:
             run["datasets"] = [{"name": name[:500], "digest": digest[:32], "source": source}]
 
     def log_artifact(self, path: Path | str) -> None:
-        """Log a copy of a file, in place of an earlier one of the same name."""
+        """Log a copy of a file, which replaces an earlier one of the same name."""
         with atomic_file(self.folder / ARTIFACTS / Path(path).name) as copy:
             shutil.copyfile(path, copy)
 
     def log_image(self, path: Path | str, name: str, step: int) -> None:
-        """Log a copy of a PNG picture; MLflow shows those of one name with a slider over steps.
-        Files are named as by `mlflow.log_image`, but a picture that is logged twice is there once.
-        On a machine where the run did not begin, nothing is logged.
-        """
+        """Log a copy of a PNG picture; MLflow shows pictures of one name with a slider over steps.
+        Files are named as by `mlflow.log_image`, and logging twice stores one picture. Nothing is
+        logged on a machine where the run did not begin."""
         if not (self.folder / RUN).exists():
             return
         stem = f"{name}+step+{step}+timestamp+{self.start}+{file_hash(Path(path))[:32]}"
@@ -160,7 +159,7 @@ class RunLog:
                 shutil.copyfile(path, copy)
 
     def child(self, key: str, name: str, params: Mapping[str, Any], note: str = "") -> "RunLog":
-        """The child run with that key; call `begin` where its work begins."""
+        """The child run with that key. Call `begin` when its work begins."""
         folder, tags = self.folder / "runs" / name.replace("/", "-"), {**self.tags, NOTE: note}
         return RunLog(folder, key, name, self.experiment, params, tags, self.key)
 
@@ -180,7 +179,7 @@ class RunLog:
 
     @contextlib.contextmanager
     def _edited(self) -> Iterator[dict[str, Any]]:
-        """Yield the content of run.json, which is written after the block."""
+        """Yield the content of run.json, and write it after the block."""
         file = self.folder / RUN
         with self._locked():
             run = read_json(file) if file.exists() else {}
@@ -189,7 +188,8 @@ class RunLog:
 
 
 def read_rows(file: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The whole lines of a metrics.jsonl from byte `start` on, each with the byte where it ends."""
+    """The complete lines of a metrics.jsonl from byte `start` on, each with the byte position of
+    its end."""
     if not file.exists():
         return
     with open(file, "rb") as lines:
@@ -207,7 +207,7 @@ def _now() -> int:
 
 
 def origin() -> dict[str, str]:
-    """Where a run comes from, in our tags and in those that MLflow shows as its source."""
+    """Tags that say where a run comes from: ours, and those that MLflow shows as its source."""
     tags, user = provenance(), "unknown"
     with contextlib.suppress(KeyError, OSError):  # a container may have no name for its user
         user = getpass.getuser()

@@ -1,4 +1,4 @@
-"""Run directories, which hold live checkpoints, and where a run comes from.
+"""Run directories, which hold checkpoints, and the origin of a run.
 
 DVC deletes a stage's outputs before it runs the stage. What must survive a kill is therefore kept
 in `runs/<stage>/<key>/`, where the key is a hash of the params and dependencies that dvc.yaml lists
@@ -25,8 +25,8 @@ _locks: dict[Path, FileLock] = {}  # of the run directories that this process ho
 
 
 def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
-    """The absolute run directory of a key, which this process holds until it ends. The key is
-    written to `key.json`, for people; files that a killed process left half written are removed.
+    """Lock the run directory of a key for this process, and return its absolute path. The key is
+    written to `key.json` for people to read. Temporary files of a killed process are removed.
 
     Args:
         folder: of all run directories.
@@ -74,7 +74,7 @@ def provenance() -> dict[str, str]:
 
 
 def _git(*command: str) -> str | None:
-    """The output of a git command; None if it fails, or takes too long."""
+    """The output of a git command; None if the command fails or takes too long."""
     given: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace"}
     try:
         return subprocess.run(("git", *command), check=True, timeout=GIT, **given).stdout.strip()

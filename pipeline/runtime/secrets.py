@@ -1,4 +1,4 @@
-"""Addresses and messages without the passwords in them, and the host of an address."""
+"""Removes passwords from addresses and messages."""
 
 import os
 import re
@@ -17,7 +17,8 @@ _IN_QUERY = re.compile(
 
 
 def redacted(text: str) -> str:
-    """An address, or a message that repeats one, with *** in place of passwords and tokens."""
+    """An address, or a message that contains addresses, with *** in place of passwords and
+    tokens."""
     text = _NO_SCHEME.sub(r"\1:***@", _PASSWORD.sub(r"\1:***@", text))
     text = _IN_QUERY.sub(r"\1***", _TOKEN.sub(r"\1***@", text))
     for secret in sorted(_secrets(), key=len, reverse=True):
@@ -26,7 +27,7 @@ def redacted(text: str) -> str:
 
 
 def _secrets() -> set[str]:
-    """The secrets that MLflow is given, in every spelling that an error may repeat."""
+    """MLflow's passwords and tokens, in every spelling that an error message may repeat."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     secrets = [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")]
     secrets += [value for _, value in _IN_QUERY.findall(uri)]
@@ -37,7 +38,7 @@ def _secrets() -> set[str]:
 
 
 def server_of(uri: str) -> tuple[str, int] | None:
-    """Host and port of an http(s) address; None if it is no such address."""
+    """Host and port of an http(s) address; None for other addresses."""
     try:
         url = urlsplit(uri)
         port = url.port or (443 if url.scheme == "https" else 80)

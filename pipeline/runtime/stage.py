@@ -27,9 +27,9 @@ REPEAT = (
 
 
 class Stage:
-    """A stage of the DAG, as a context: its MLflow run, and that of the whole `dvc repro`, are
-    found or created at the start, and closed as finished or failed at the end. A finished stage
-    writes `results/sources/<name>.json`, which says what made its results.
+    """A stage of the DAG, as a context manager. It finds or creates the MLflow runs of the stage
+    and of the whole `dvc repro` at the start, and marks them as finished or failed at the end. A
+    finished stage writes `results/sources/<name>.json`, the record of its origin.
 
     Args:
         name: the stage's name in dvc.yaml.
@@ -47,7 +47,7 @@ class Stage:
         open_storage(params.ray.storage_path, in_project(params.ray.folder))
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
-        """The run directory of the stage, or of a part of it; it survives a kill.
+        """The run directory of the stage or of a part of it. It survives a kill.
 
         Args:
             ignore: what the part does not depend on (see `stage_key`).
@@ -56,7 +56,8 @@ class Stage:
         return run_dir(self.name, self._part(*ignore) | identity, self.params.ray.folder)
 
     def _part(self, *ignore: str) -> dict[str, Any]:
-        """The key, without what is ignored and, if ray.elastic, without the number of workers."""
+        """The key without the ignored entries and, if ray.elastic, without the number of
+        workers."""
         return dag.part_of_key(self._key, (*ignore, *self.params.ray.not_in_key))
 
     def __enter__(self) -> "Stage":
@@ -78,7 +79,7 @@ class Stage:
         return self
 
     def _print_precision(self, values: Mapping[str, Any]) -> None:
-        """Name the params that ask for bfloat16 where it is slow."""
+        """Print the params that ask for bfloat16 on a device where it is slow."""
         import torch
 
         from pipeline.runtime.device import quick_in_bfloat16
@@ -112,8 +113,8 @@ class Stage:
             raise failed
 
     def _changed(self) -> UserError | None:
-        """The error where params, code or inputs have changed since the stage began: DVC looks only
-        after its end, and would take the results for those of the new ones."""
+        """The error if params, code or inputs changed since the stage began: DVC would record its
+        results as those of the new ones."""
         params = self._key["params"]
         files = {str(of_project(params[k])): known for k, known in self._key["files"].items()}
         try:
@@ -125,13 +126,13 @@ class Stage:
 
 
 def logs_folder(params: Any) -> Path:
-    """The folder that holds the logs of all runs, in their run directories."""
+    """The folder with the logs of all runs, in their run directories."""
     return Path(os.path.realpath(in_project(params.ray.folder)))
 
 
 def open_reproduction(params: Any) -> RunLog:
     """Begin or resume the run of a whole `dvc repro`, the parent of its stages' runs. Its key is
-    what all stages depend on: a `dvc repro` that is run again goes on in the same run."""
+    everything that any stage depends on, so a repeated `dvc repro` resumes the same run."""
     key = dag.project_key()
     digest, preset = value_hash(key), key["params"].get("preset", "run")
     note = (
@@ -159,8 +160,8 @@ def open_reproduction(params: Any) -> RunLog:
 def log_reproduction(
     params: Any, metrics: Mapping[str, Mapping[str, Any]], files: Iterable[Path]
 ) -> str:
-    """Log the results of all stages, from the last one, which has no run of its own;
-    returns what is not sent.
+    """Log the results of all stages; called by the last stage, which has no run of its own. Returns
+    what was not sent.
 
     Args:
         metrics: by group; those that are text become tags.

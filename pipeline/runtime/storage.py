@@ -26,14 +26,14 @@ S3_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Storage:
-    """The store, as the driver sends it to its workers."""
+    """The object store; the driver sends it to its workers."""
 
     files: Any  # the fsspec file system, with its keys, which its text does not show
     folder: str  # in it, such as bucket/folder
     runs: Path  # the folder of all run directories
 
     def place(self, path: Path) -> str:
-        """The address of the copy of a file or folder."""
+        """The address of a file's or folder's copy in the store."""
         return f"{self.folder}/{path.relative_to(self.runs).as_posix()}"
 
 
@@ -41,7 +41,7 @@ _storage: Storage | None = None
 
 
 def storage() -> Storage | None:
-    """The store that this process uses; None where `ray.storage_path` is a folder."""
+    """The store that this process uses; None if `ray.storage_path` is a folder."""
     return _storage
 
 
@@ -52,7 +52,7 @@ def use_storage(storage: Storage | None) -> None:
 
 
 def open_storage(storage_path: str, runs: Path) -> None:
-    """Use the store at `ray.storage_path`. Raises a `UserError` if no package for it is there."""
+    """Use the store at `ray.storage_path`; a `UserError` if its package is not installed."""
     use_storage(None)
     if "://" in storage_path:
         names = S3_ENVIRONMENT if storage_path.startswith("s3://") else {}
@@ -70,7 +70,7 @@ def _error(error: Exception) -> UserError:
 
 
 def upload(path: Path) -> None:
-    """Copy a file to the store, if there is one; print its errors."""
+    """Copy a file to the store, if there is one. Errors are only printed."""
     if _storage is not None:
         try:
             _storage.files.put_file(str(path), _storage.place(path))
@@ -79,8 +79,8 @@ def upload(path: Path) -> None:
 
 
 def download(*folders: Path) -> None:
-    """Fetch the files of folders that the store, if there is one, has and this machine lacks.
-    Raises a `UserError` if the store does not answer."""
+    """Download the files of folders that are in the store, if there is one, but not on this
+    machine. Raises a `UserError` if the store does not answer."""
     if (store := _storage) is None:
         return
     try:

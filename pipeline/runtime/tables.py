@@ -15,7 +15,7 @@ DAMAGED = "delete it and run `dvc repro`"
 
 
 def read_rows(path: Path, keys: list[str], values: list[str]) -> "pd.DataFrame":
-    """Read a CSV that has these columns, sorted by its keys. Empty cells are NaN.
+    """Read a CSV file with these columns, sorted by its keys. Empty cells become NaN.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -41,10 +41,10 @@ def read_metrics(path: Path, *names: str) -> dict[str, float]:
 
 
 def with_nan(metrics: dict[str, float | None]) -> dict[str, float]:
-    """Metrics with NaN for None, which was not measured."""
+    """Replace None, which marks a metric that was not measured, by NaN."""
     return {name: float("nan") if v is None else v for name, v in metrics.items()}
 
 
 def has_param(column: "pd.Series", value: float) -> "pd.Series":
-    """Which rows of a result file have that value of a param."""
+    """Whether each row of a result file has that value of a param."""
     return column.map(as_written) == as_written(value)

@@ -21,7 +21,7 @@ _machines: list[Machine] = []  # that worked for this process
 
 
 def this_machine() -> Machine:
-    """Host, device and versions of this process, which has picked its device."""
+    """Host, device and versions of libraries of this process, which has picked its device."""
     import torch
 
     from pipeline.runtime.device import computing_on
@@ -36,12 +36,12 @@ def this_machine() -> Machine:
 
 
 def note_machines(machines: Iterable[Machine]) -> None:
-    """Remember the machines of workers that work for this process."""
+    """Record machines whose workers did work for this process."""
     _machines.extend(machine for machine in machines if machine not in _machines)
 
 
 def machines() -> list[Machine]:
-    """The machines that worked for this process: those of its workers, or its own."""
+    """The machines that did work for this process: those of its workers, or its own."""
     return sorted(_machines or [this_machine()], key=lambda machine: list(machine.items()))
 
 
@@ -63,8 +63,8 @@ def run_trials(
     stage: str,
     on_done: Callable[[Any, Any], None],
 ) -> None:
-    """Run `function(trial)` for each trial, as many at once as the cluster has room for. A trial
-    that fails does not stop the others.
+    """Run `function(trial)` for each trial, as many at once as fit into the cluster. A failed trial
+    does not stop the others.
 
     Args:
         function: importable; its value travels back to this process.
@@ -163,8 +163,9 @@ def _tuner(
 def run_beside(
     function: Callable[..., Any], *arguments: Any, resources: Mapping[str, float]
 ) -> Any:
-    """Run `function(*arguments)` in a process with a worker's resources, and return its value, for
-    a trial that reserves none itself. The function is importable; a `UserError` of it is raised."""
+    """Run `function(*arguments)` in a process with a worker's resources, and return its value. It
+    is for a trial that reserves no resources itself. The function must be importable; a `UserError`
+    that it raises is raised here."""
     import ray
 
     cpus, gpus = (resources.get(kind, 0) for kind in ("CPU", "GPU"))
@@ -179,8 +180,8 @@ def run_beside(
 
 
 def _call(project: Checkout, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """Call a function in a worker. Returns its `value` and the `machines` that worked for it, or
-    its `error`, if that is a `UserError`."""
+    """Call a function in a worker. Returns its `value` and the `machines` that did its work, or its
+    `error` if that is a `UserError`."""
     _machines.clear()  # of the job that this process did before
     try:
         enter(project)

@@ -11,7 +11,7 @@ from pipeline.runtime.device import to_device
 
 
 class Quantized(NamedTuple):
-    """Encoder outputs z (B, D, h, w), quantized."""
+    """The result of quantizing encoder outputs z (B, D, h, w)."""
 
     embedding: Tensor  # (B, D, h, w); gradients pass straight through to the encoder
     tokens: Tensor  # (B, h, w) int64
@@ -40,7 +40,7 @@ class VectorQuantizer(nn.Module):
         )
 
     def nearest(self, z: Tensor) -> Tensor:
-        """Token grid (B, h, w) of encoder outputs (B, D, h, w)."""
+        """The nearest codes of encoder outputs (B, D, h, w), as a token grid (B, h, w)."""
         return self.distances(z).argmin(dim=1).view(z.shape[0], *z.shape[2:])
 
     def lookup(self, tokens: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class VectorQuantizer(nn.Module):
     def revive(
         self, z: Tensor, dead: Tensor, generator: torch.Generator, ranks: Ranks = ALONE
     ) -> None:
-        """Move codes that nothing uses onto encoder outputs drawn at random.
+        """Replace unused codes by encoder outputs drawn at random.
 
         Args:
             z: encoder outputs (B, D, h, w) of this worker's rows of the current batch.
@@ -97,7 +97,7 @@ def entropy_loss(distances: Tensor, temperature: float, ranks: Ranks = ALONE) ->
 
 
 def code_usage(counts: Tensor) -> tuple[float, float]:
-    """Fraction of codes that are used at all, and perplexity (the effective number of codes).
+    """Fraction of codes that are used, and perplexity (the effective number of codes).
 
     Args:
         counts: (K,) how often each code was chosen.

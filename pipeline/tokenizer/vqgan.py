@@ -118,17 +118,18 @@ class Tokenizer(nn.Module):
 
     @property
     def last_layer(self) -> Tensor:
-        """The decoder's last weight, at which gradients of the losses are compared."""
+        """The decoder's last weight, at which the gradients of losses are compared
+        (`adaptive_weight`)."""
         return self.decoder.out.weight
 
     def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
-        """Reconstruction (B, C, H, W), unclipped, and what the quantizer did."""
+        """The unclipped reconstruction (B, C, H, W), and the quantizer's result."""
         quantized = self.quantizer(self.encoder(images))
         return self.decoder(quantized.embedding), quantized
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Token grid (B, h, w), int64."""
+        """Encode images as a token grid (B, h, w) int64."""
 
         def encode(part: Tensor) -> Tensor:
             return self.quantizer.nearest(self.encoder(part))
@@ -137,7 +138,7 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
-        """Images (B, C, H, W), clipped to [0, 1], of a token grid (B, h, w)."""
+        """Decode a token grid (B, h, w) to images (B, C, H, W), clipped to [0, 1]."""
 
         def decode(part: Tensor) -> Tensor:
             # Channels first, which `lookup` leaves last: GroupNorm on a CPU is slow where they are.
@@ -148,6 +149,6 @@ class Tokenizer(nn.Module):
 
 
 def tokens_to_images(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
-    """uint8 images (B, C, H, W) on the CPU of flat token grids (B, N)."""
+    """Decode flat token grids (B, N) to images (B, C, H, W) uint8 on the CPU."""
     side = round(tokens.shape[-1] ** 0.5)
     return as_uint8(tokenizer.decode(tokens.unflatten(-1, (side, side)))).cpu()

@@ -1,1 +1,1 @@
-"""What the commands of `maskgit` do."""
+"""The work behind the commands of `maskgit`."""

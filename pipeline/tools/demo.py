@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PORT = 7860  # gradio's usual one
 WAITING = 16  # requests, before the page says that it is busy
-SESSIONS = 16  # windows whose canvases are kept
 
 
 def require_gradio() -> None:
@@ -29,7 +28,7 @@ def require_gradio() -> None:
 
 
 def serve(model: "MaskGIT", host: str, port: int) -> None:
-    """Serve the page until Ctrl-C, on a port that is free."""
+    """Serve the page on a free port until Ctrl-C."""
     guard_uploads()
     # `kill` ends it as Ctrl-C does, so that no picture is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -53,7 +52,6 @@ def serve(model: "MaskGIT", host: str, port: int) -> None:
             run_history=False,
             enable_monitoring=False,
             max_file_size=PICTURE_BYTES,
-            state_session_capacity=SESSIONS,
             css=CSS,
         )
         print(f"the page is at {page.local_url} (Ctrl-C ends it)", flush=True)

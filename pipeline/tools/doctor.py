@@ -1,4 +1,4 @@
-"""`maskgit doctor`: is this machine, and this folder, ready for a run?"""
+"""`maskgit doctor`: checks whether this machine and folder are ready for a run."""
 
 import contextlib
 import io
@@ -7,8 +7,9 @@ import platform
 import shutil
 from collections.abc import Callable
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import IMAGES
@@ -19,37 +20,34 @@ from pipeline.runtime.project import in_project
 from pipeline.runtime.ray_cluster import cluster_address, why_no_cluster, why_unreachable
 from pipeline.runtime.secrets import redacted, server_of
 
-GB = 10**9
-
 
 class Finding(NamedTuple):
     subject: str
-    state: Literal["good", "note", "fails"]  # a note stops nothing
+    state: str  # "good", "note" (which stops nothing), or "fails"
     found: str
     way_out: str = ""
 
 
 def examine() -> list[Finding]:
     """Every check, in the order in which a new user meets them."""
-    found = [_one(check) for check in (packages, device, ray, tracking, project)]
+    run = (ray, tracking) if find_spec("ray") else ()  # a small install draws, and runs nothing
+    found = [_one(check) for check in (packages, device, *run, project)]
     if DVC_FILE.exists():
         found.append(_one(params))
         if found[-1].state != "fails":
-            values = load_params()
-            found += [_one(check, values) for check in (data, workers, disk)]
+            found += [_one(check, load_params()) for check in (data, workers, disk)]
     return found
 
 
 def _one(check: Callable[..., Finding], *given: Params) -> Finding:
-    subject = check.__name__
     try:
         return check(*given)
     except UserError as error:
         found, _, way_out = str(error).partition("; ")
-        return Finding(subject, "fails", found, way_out)
     except Exception as error:  # a broken installation raises nearly anything
+        found = f"{type(error).__name__}: {error}"
         way_out = "check the permissions of what it names, or install it again"
-        return Finding(subject, "fails", f"{type(error).__name__}: {error}", way_out)
+    return Finding(check.__name__, "fails", found, way_out)
 
 
 def findings_text(findings: list[Finding]) -> str:
@@ -64,19 +62,20 @@ def findings_text(findings: list[Finding]) -> str:
 
 
 def packages() -> Finding:
-    """The package's requirements, and what is installed."""
+    """The package's requirements, those of runs if there is a project, and what is installed."""
     from packaging.requirements import Requirement
 
-    wrong = []
+    wrong, extras = [], ("", "pipeline") if DVC_FILE.exists() else ("",)
     for text in metadata.requires("maskgit-pipeline") or ():
         wanted = Requirement(text)
-        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+        if wanted.marker is None or any(wanted.marker.evaluate({"extra": e}) for e in extras):
             with contextlib.suppress(metadata.PackageNotFoundError):
                 if wanted.specifier.contains(metadata.version(wanted.name), prereleases=True):
                     continue
             wrong.append(text.partition(";")[0].strip())
     if wrong:
-        return Finding("packages", "fails", f"not installed: {', '.join(wrong)}", "pip install it")
+        way_out = "pip install 'maskgit-pipeline[pipeline]', or in a clone run `make env`"
+        return Finding("packages", "fails", f"not installed: {', '.join(wrong)}", way_out)
     return Finding("packages", "good", f"Python {platform.python_version()}, all requirements met")
 
 
@@ -85,12 +84,12 @@ def device() -> Finding:
 
     from pipeline.runtime.device import quick_in_bfloat16
 
-    found = f"PyTorch {torch.__version__}; {os.cpu_count()} cores"
+    found, gpus = f"PyTorch {torch.__version__}; {os.cpu_count()} cores", torch.cuda.device_count()
     if not quick_in_bfloat16(torch.device("cpu")):
         found += ", which compute in float32: this processor does not multiply bfloat16"
-    if torch.cuda.is_available():
-        found += f"; {torch.cuda.device_count()} × {torch.cuda.get_device_name(0)}"
-    elif shutil.which("nvidia-smi"):
+    if gpus:
+        return Finding("device", "good", f"{found}; {gpus} × {torch.cuda.get_device_name(0)}")
+    if shutil.which("nvidia-smi"):
         way_out = "install a build of PyTorch for its CUDA (pytorch.org), or use the CPU"
         return Finding("device", "note", f"{found}; PyTorch does not see the GPU", way_out)
     return Finding("device", "good", found)
@@ -123,15 +122,13 @@ def project() -> Finding:
         way_out = "a run needs a clone's folder; models can be used from anywhere (--model)"
         return Finding("project", "note", f"there is none in {Path.cwd()}", way_out)
     read_stages()  # refuses a damaged dvc.yaml
-    if not Path(".dvc").exists():
-        way_out = "dvc init (--no-scm without git)"
-        return Finding("project", "fails", ".dvc is missing", way_out)
-    if shutil.which("dvc") is None:
-        way_out = "activate the environment that this package is installed in"
-        return Finding("project", "fails", "the command dvc is not on the PATH", way_out)
-    if not Path(".git").exists():
-        way_out = "git init && git add -A && git commit, so that results name their commit"
-        return Finding("project", "note", "this folder is not a git repository", way_out)
+    missing = {
+        ".dvc": ("fails", "dvc init (--no-scm without git)"),
+        ".git": ("note", "git init && git add -A && git commit, so that results name their commit"),
+    }
+    for name, (state, way_out) in missing.items():
+        if not Path(name).exists():
+            return Finding("project", state, f"{name} is missing", way_out)
     return Finding("project", "good", str(Path.cwd()))
 
 
@@ -145,7 +142,7 @@ def params() -> Finding:
 
 
 def data(params: Params) -> Finding:
-    """Whether the data set is there; of a folder, what the stage prepare would skip."""
+    """Whether the data set exists; for a folder, also what the stage prepare would skip."""
     source, manifest = params.data.source, IMAGES / "manifest.json"
     if manifest.exists() and read_json(manifest).get("source") == source:
         return Finding("data", "good", f"{source}, prepared in {IMAGES}")
@@ -168,15 +165,13 @@ def workers(params: Params) -> Finding:
     import torch
 
     count, each = params.ray.num_workers, params.ray.cpus_per_worker
-    found = f"{count} × {each} cores" + (" and a GPU" if params.ray.use_gpu else "")
-    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
-    if not cluster_address() and params.ray.use_gpu and gpus < count:
-        way_out = "set ray.use_gpu to false, or join a cluster"
-        return Finding("workers", "fails", f"{found}; this machine has {gpus} GPUs", way_out)
-    if not cluster_address() and cores < count * each:
-        way_out = "lower ray.num_workers or ray.cpus_per_worker, or join a cluster"
-        return Finding("workers", "fails", f"{found}; this machine has {cores} cores", way_out)
-    return Finding("workers", "good", found)
+    has = {"GPUs": torch.cuda.device_count(), "cores": os.cpu_count() or 1}
+    needs = {"GPUs": count * params.ray.use_gpu, "cores": count * each}
+    found = ", ".join(f"{needs[kind]} {kind} of {has[kind]}" for kind in has)
+    if not cluster_address() and any(has[kind] < needs[kind] for kind in has):
+        way_out = "lower ray.num_workers, ray.cpus_per_worker or ray.use_gpu, or join a cluster"
+        return Finding("workers", "fails", f"a run needs {found}", way_out)
+    return Finding("workers", "good", f"a run uses {found}")
 
 
 def disk(params: Params) -> Finding:
@@ -193,7 +188,7 @@ def disk(params: Params) -> Finding:
         if not os.access(there, os.W_OK | os.X_OK):
             raise UserError(str(there), "cannot be written", "change its permissions")
         free.append(shutil.disk_usage(there).free)
-    found = f"a whole run writes about {need / GB:,.1f} GB; {min(free) / GB:,.1f} GB are free"
+    found = f"a whole run writes about {need / 1e9:,.1f} GB; {min(free) / 1e9:,.1f} GB are free"
     if min(free) < need:
         way_out = "make room, or set ray.storage_path to another disk"
         return Finding("disk", "note", found, way_out)

@@ -1,20 +1,88 @@
-"""Writing image sets for the evaluators of other projects: as the ADM suite's `.npz`, or as
-PNGs."""
+"""Images as files: grids and GIFs to look at, and the ADM suite's `.npz` or PNGs for the
+evaluators of other projects."""
 
+import itertools
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from pipeline.api.labels import labels_for
+from pipeline.api.model import GREY, MaskGIT
 from pipeline.config.params import Params
 from pipeline.config.replicates import NetworkName, main_replicate
+from pipeline.data.image_grid import grid_picture, save_picture
 from pipeline.data.images.pixels import from_chw
 from pipeline.data.images.threads import in_threads
-from pipeline.evaluation.image_sets import ImageSet, SampleImages, batches
-from pipeline.runtime.errors import UserError
+from pipeline.evaluation.image_sets import ArrayImages, ImageSet, SampleImages, batches
 from pipeline.runtime.files import atomic_file, atomic_folder, require_new
+from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.provenance import require_current
+
+COLUMNS = 10
+FRAME, LAST = 250, 2000  # milliseconds that a canvas is shown, and the result
+
+
+def write_samples(
+    model: MaskGIT, path: Path, classes: list[str] | None, count: int, seed: int, decoding: Any
+) -> None:
+    """Write `count` samples, by the suffix: .png, a grid; .gif, the canvas after each iteration;
+    .npz, for the ADM suite; none, a folder of PNGs.
+
+    Args:
+        classes: names or numbers that the samples cycle through; None for all.
+
+    Raises:
+        UserError: the model does not have one of the classes, or the path cannot be written.
+    """
+    form = path.suffix.lower()
+    if form == ".gif":
+        steps = model.sample_steps(classes, count, seed=seed, **decoding)
+        _write_gif([canvas.shown for canvas in steps], path)
+        return
+    labels = labels_for(classes, count, model.classes)
+    batches = model.sample_batches(classes, count, seed=seed, **decoding)
+    images = collected("sample", count, batches)
+    if form == ".npz":
+        export_npz(ArrayImages(images.numpy()), labels, path)
+    elif form == ".png":
+        save_picture(grid_picture(images, min(count, COLUMNS)), path)
+    else:
+        export_pngs(ArrayImages(images.numpy()), path)
+
+
+def _write_gif(canvases: list[Tensor], path: Path) -> None:
+    blank = torch.full_like(canvases[0], GREY)
+    columns = min(len(blank), COLUMNS)
+    first, *rest = [grid_picture(canvas, columns) for canvas in (blank, *canvases)]
+    shown: Any = {"save_all": True, "append_images": rest, "loop": 0}
+    with atomic_file(path) as temporary:
+        first.save(temporary, "gif", duration=[FRAME] * len(rest) + [LAST], **shown)
+
+
+def write_results(images: Tensor, path: Path) -> None:
+    """Write one image as it is, or several as a grid, as a PNG."""
+    single = MaskGIT.to_pil(images)[0] if len(images) == 1 else None
+    save_picture(single or grid_picture(images, min(len(images), COLUMNS)), path)
+
+
+def collected(name: str, count: int, batches: Iterable[Tensor]) -> Tensor:
+    """The images of all batches; prints progress.
+
+    Args:
+        name: of the work, as it is printed.
+        count: of images in all.
+    """
+    images: list[Tensor] = []
+    with progress(name, 0, count, pause=PAUSE) as update:
+        for batch in batches:
+            images.append(batch)
+            update(sum(map(len, images)))
+    return torch.cat(images)
 
 
 def export_samples(
@@ -24,8 +92,8 @@ def export_samples(
     seed: int | None = None,
     everything: bool = False,
 ) -> int:
-    """Write the published samples of one of a network's replicates as an `.npz` in the ADM suite's
-    layout, or as PNGs.
+    """Write the published samples of a network's replicate as an `.npz` in the ADM suite's layout,
+    or as PNGs.
 
     Args:
         seed: the replicate's; None for the first.
@@ -36,16 +104,12 @@ def export_samples(
 
     Raises:
         UserError: there are no samples of that seed, they are out of date, or the path cannot be
-            written, or has another suffix.
+            written.
     """
-    form = path.suffix.lower()
-    if form not in ("", ".npz"):
-        way_out = "use .npz, which the ADM suite reads, or none, for a folder of PNGs"
-        raise UserError(str(path), "unsupported suffix", way_out)
     folder = main_replicate(params, network, seed).samples
     require_current("evaluate")
     images = SampleImages(folder, params.data, None if everything else params.evaluation.samples)
-    if form == ".npz":
+    if path.suffix:
         export_npz(images, images.labels, path)
     else:
         export_pngs(images, path)
@@ -53,29 +117,26 @@ def export_samples(
 
 
 def export_pngs(images: ImageSet, folder: Path | str) -> None:
-    """Write `000000.png` …, grey images as grey. The folder appears once it is complete.
+    """Write `000000.png` …, grey images as grey. The folder appears only when it is complete.
 
     Raises:
         UserError: the folder exists and is not empty, or it cannot be written.
     """
-    folder = Path(folder)
-    require_new(folder)
+    require_new(Path(folder))
+    numbers = itertools.count()
     with atomic_folder(folder) as temporary:
 
-        def save(item: tuple[int, Tensor]) -> None:
-            number, image = item
+        def save(item: tuple[Tensor, int]) -> None:
+            image, number = item
             from_chw(image.numpy()).save(temporary / f"{number:06d}.png")
 
-        first = 0
         for batch in batches(images):
-            in_threads(save, enumerate(batch, start=first))
-            first += len(batch)
-        require_new(folder)  # another process may have made it meanwhile
+            in_threads(save, zip(batch, numbers, strict=False))
 
 
 def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path | str) -> None:
-    """Write what the ADM suite reads, batch by batch: `arr_0` (n, H, W, 3) uint8, grey repeated to
-    RGB, and `arr_1` (n,) int64 where labels are given. The same images give the same bytes.
+    """Write an `.npz` for the ADM suite, batch by batch: `arr_0` (n, H, W, 3) uint8, grey repeated
+    to RGB, and, with labels, `arr_1` (n,) int64. The same images give the same bytes.
 
     Raises:
         UserError: the file cannot be written.

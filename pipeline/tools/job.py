@@ -30,9 +30,8 @@ LOCAL_CONFIG = Path(".dvc/config.local")
 
 @dataclass(frozen=True)
 class Order:
-    """What a job is to do. It may hold passwords, and Ray's list of jobs shows a job's command and
-    environment. The order therefore travels encrypted, as a file beside the code; the key is in the
-    command.
+    """The work of a job. It may contain passwords, and Ray's list of jobs shows a job's command and
+    environment, so it is sent encrypted in a file beside the code. The key is in the command.
 
     Args:
         stage: of dvc.yaml; None for all.
@@ -45,7 +44,7 @@ class Order:
     remote: Remote | None
 
     def sealed(self) -> tuple[str, bytes]:
-        """A new key, and the order encrypted with it."""
+        """Encrypt the order with a new key; return both."""
         from cryptography.fernet import Fernet
 
         key = Fernet.generate_key()
@@ -53,7 +52,7 @@ class Order:
 
     @classmethod
     def opened(cls, folder: Path) -> "Order":
-        """The order in a folder; removes the key from the environment."""
+        """Decrypt the order in a folder, and remove the key from the environment."""
         from cryptography.fernet import Fernet
 
         key, file = os.environ.pop(KEY, ""), folder / ORDER
@@ -76,11 +75,8 @@ def main(folder: Path) -> None:
         _dvc("repro", *filter(None, [order.stage]))
         return
     if "://" not in remote.url and not Path(remote.url).is_dir():
-        raise UserError(
-            f"the DVC remote '{remote.name}'",
-            f"the cluster has no folder {remote.url}",
-            "name a remote that every machine reaches, or make the folder there",
-        )
+        subject, reason = f"the DVC remote '{remote.name}'", f"the cluster has no {remote.url}"
+        raise UserError(subject, reason, "name a remote that every machine reaches")
     (folder / ORDER).unlink()
     with _checkout(remote):
         for stage in stages_up_to(order.stage):
@@ -91,12 +87,13 @@ def main(folder: Path) -> None:
 
 @contextmanager
 def _checkout(remote: Remote) -> Iterator[None]:
-    """Let the current folder work with the remote, whose keys are removed from it afterwards."""
+    """Connect the current folder to the DVC remote; the remote's keys are removed from the folder
+    afterwards."""
     cache = cache_folder(remote)
-    for name in ("cache", "runs", "mlruns"):
-        (cache / name).mkdir(parents=True, exist_ok=True)
+    (cache / "cache").mkdir(parents=True, exist_ok=True)
     cache.chmod(0o700)
     for name in ("runs", "mlruns"):
+        (cache / name).mkdir(exist_ok=True)
         Path(name).symlink_to(cache / name)
     os.environ["PYTHONPATH"] = str(Path.cwd())  # this code, whatever is installed here
     os.environ[JOB] = "1"
@@ -111,7 +108,8 @@ def _checkout(remote: Remote) -> Iterator[None]:
 
 
 def use_remote(remote: Remote, cache: Path) -> None:
-    """Let DVC work here, without git, with a remote and a cache whose files it links."""
+    """Configure DVC for this folder without git: a remote, and a cache from which it links
+    files."""
     from dvc.config import Config
 
     LOCAL_CONFIG.touch(mode=0o600)  # it may hold keys
@@ -120,8 +118,8 @@ def use_remote(remote: Remote, cache: Path) -> None:
 
 
 def push(remote: Remote) -> int:
-    """Push what finished stages made, and the run cache, so that `dvc repro --pull` runs nothing
-    elsewhere; returns the number of files. A `UserError` if the remote does not take them.
+    """Push the outputs of finished stages and the run cache, so that `dvc repro --pull` runs
+    nothing elsewhere. Returns the number of files. Raises a `UserError` if the remote refuses them.
 
     `dvc push --run-cache` leaves out what git holds (`cache: false`), without which a stage would
     run again.
@@ -138,12 +136,12 @@ def push(remote: Remote) -> int:
                 for objects in out.get_used_objs().values():
                     result = repo.cloud.push(objects)
                     pushed, failed = pushed + len(result.transferred), failed + len(result.failed)
-        reason = f"it did not take {failed} files" if failed else ""
+        if not failed:
+            return pushed
+        reason = f"it did not take {failed} files"
     except Exception as error:  # each kind of store has errors of its own
         reason = redacted(in_a_line(error))  # it may repeat the address
-    if reason:
-        raise UserError(redacted(remote.url), f"cannot push: {reason}", "check address and keys")
-    return pushed
+    raise UserError(redacted(remote.url), f"cannot push: {reason}", "check address and keys")
 
 
 def _dvc(*arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""`maskgit measure`: the metrics of any image set."""
+"""`maskgit measure`: computes the metrics of any image set."""
 
 import tempfile
 from pathlib import Path
@@ -45,7 +45,7 @@ def measured(params: Params, path: Path) -> dict[str, float | None]:
     evaluator = Evaluator(params, BatchWorkers(pick_device()), second=True)
     with tempfile.TemporaryDirectory() as folder:
         outputs = evaluator.outputs(images, Path(folder, path.name))
-        statistics(outputs.features, f"images in {path}")  # raises if too few
+        statistics(outputs["features"], f"images in {path}")  # raises if too few
         return evaluator.metrics(outputs, labels)
 
 
@@ -64,7 +64,7 @@ def _labels(images: ImageSet, path: Path) -> Tensor | None:
 
 
 class Grey:
-    """Grey images that were written as RGB, as the ADM suite's files have to be."""
+    """Grey images stored as RGB, which the ADM suite's format requires."""
 
     def __init__(self, images: ImageSet, path: Path):
         self._images, self._path = images, path
@@ -83,7 +83,7 @@ class Grey:
 
 
 def table(values: dict[str, float | None]) -> str:
-    """A line for each metric, with the standard deviation where there is one."""
+    """A line for each metric, with its standard deviation if there is one."""
     from tabulate import tabulate
 
     rows = []

@@ -1,17 +1,20 @@
-"""`maskgit plan`: parameters, FLOPs, disk and time of a run with given params, training nothing.
+"""`maskgit plan`: estimates the parameters, FLOPs, disk and time of a run with given params.
 
-The numbers are estimates. FLOPs are those of matrix products and convolutions, and a multiply-add
-counts as two. A training step counts as three forward passes of its images: its backward pass does
-twice the work of its forward pass. Validation, communication and reading are left out.
+FLOPs are those of matrix products and convolutions; a multiply-add counts as two. A training step
+counts as three forward passes of its images: its backward pass does twice the work of its forward
+pass. Validation, metrics, communication and reading are left out.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from types import ModuleType
 from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
-from pipeline.config.replicates import NETWORKS, replicates
+from pipeline.config.replicates import NETWORKS, NetworkName, replicates
 from pipeline.config.trainings import classifier_count, trial_count
 from pipeline.runtime import limits
 from pipeline.runtime.errors import UserError
@@ -19,9 +22,7 @@ from pipeline.runtime.files import read_json
 
 EDITS = 5  # tasks of the stage `edit`
 PNG = 0.7  # bytes of a sample's PNG, as a share of its pixels' bytes
-# FLOPs and numbers of the pretrained extractors, of one image (torchvision's documentation).
-INCEPTION, VGG = 11.4e9, 30.9e9
-SEEN = {"inception": 2048 + 1008, "vgg": 4096}
+FEATURES = {"inception": 2048 + 1008, "vgg": 4096}  # numbers that the stage `features` keeps
 LPIPS = {"vgg": 612e3, "alex": 26e3, "squeeze": 10e3}  # FLOPs of a pixel, of their convolutions
 # Dense bfloat16 FLOP/s by NVIDIA's data sheets, and the share of them that is taken to be reached.
 PEAKS = {"L4": 121e12, "A100": 312e12, "L40S": 362e12, "H100": 989e12, "H200": 989e12}
@@ -60,20 +61,18 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
         UserError: the size is unknown, or there are fewer images than classes.
     """
     source, manifest, size = params.data.source, IMAGES / "manifest.json", 0
-    prepared = read_json(manifest) if manifest.exists() else {}
     known, origin = KNOWN.get(source), "published size"
-    if prepared.get("source") == source:
-        counts = {split: sum(of.values()) for split, of in prepared["counts"].items()}
-        known, origin = (counts["train"], counts["val"], len(prepared["class_names"])), str(IMAGES)
-        size = sum(file.stat().st_size for file in IMAGES.iterdir())
-    classes = classes or (known[2] if known else None)
     if images is not None:
-        known, origin, size = (images, None, classes or 0), "as given", 0
-    if known is None or not classes:
-        raise UserError(
-            source, "its size is unknown before `dvc repro prepare`", "give --images and --classes"
-        )
-    train, val, _ = known
+        known, origin = (images, None, known[2] if known else 0), "as given"
+    elif manifest.exists() and (prepared := read_json(manifest)).get("source") == source:
+        counts = [sum(prepared["counts"][split].values()) for split in ("train", "val")]
+        known, origin = (*counts, len(prepared["class_names"])), str(IMAGES)
+        size = sum(file.stat().st_size for file in IMAGES.iterdir())
+    train, val, own = known or (0, 0, 0)
+    classes = classes or own
+    if not train or not classes:
+        way_out = "give --images and --classes"
+        raise UserError(source, "its size is unknown before `dvc repro prepare`", way_out)
     if val is None:
         val = round(params.data.val_fraction * train)
         train -= val
@@ -110,16 +109,14 @@ def costs(params: Params, classes: int) -> Costs:
     data, tokenizer, grid = params.data, params.tokenizer, params.grid
     side, filters = data.image_size, tokenizer.discriminator_filters
     config = transformer_config(params, classes)
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"), torch.no_grad(), _without_compiler():
         coder = Tokenizer(tokenizer_config(params))
         judge = make_discriminator(tokenizer.discriminator, data.channels, filters, side)
         classifier = Classifier(classifier_config(params, classes)).eval()
         transformer = MaskGitTransformer(config)
         image = torch.empty(1, data.channels, side, side)
         codes = torch.empty(1, grid, grid, dtype=torch.long)
-        tokens = codes.flatten(1)
-        head = 2 * config.hidden * (config.hidden + config.codebook_size)
-        whole = count_flops(lambda: transformer.predict(tokens, tokens.bool(), tokens[:, 0]))
+        sequence = torch.empty(1, config.num_tokens + 1, dtype=torch.long)
         networks = {
             "tokenizer": coder,
             "discriminator": judge,
@@ -127,23 +124,40 @@ def costs(params: Params, classes: int) -> Costs:
             "classifier": classifier,
         }
         return Costs(
-            count_flops(lambda: coder.encode(image)),
-            count_flops(lambda: coder.decode(codes)),
-            count_flops(lambda: judge(image)),
-            count_flops(lambda: classifier(image)),
-            whole - config.num_tokens * head,
-            head,
-            {name: sum(p.numel() for p in of.parameters()) for name, of in networks.items()},
-            classifier.head.in_features + classifier.head.out_features,
+            encode=count_flops(coder.encode, image),
+            decode=count_flops(coder.decode, codes),
+            discriminator=count_flops(judge, image),
+            classifier=count_flops(classifier, image),
+            body=count_flops(transformer.encode, sequence),
+            head=2 * config.hidden * (config.hidden + config.codebook_size),
+            parameters={n: sum(p.numel() for p in of.parameters()) for n, of in networks.items()},
+            features=classifier.head.in_features + classifier.head.out_features,
         )
 
 
-def count_flops(run: Callable[[], object]) -> int:
+def count_flops(run: Callable[..., object], *inputs: object) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        run()
+        run(*inputs)
     return counter.get_total_flops()
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Operations on the meta device import torch.compile, only to be left alone by it, which takes
+    a third of the time of `maskgit plan`. Unless it is imported already, give them a stand-in."""
+    name = "torch._dynamo"
+    if name in sys.modules:
+        yield
+        return
+    stand_in: Any = ModuleType(name)
+    stand_in.disable = lambda function, *_, **__: function
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 class Plan:
@@ -159,136 +173,107 @@ class Plan:
     """
 
     def __init__(
-        self,
-        params: Params,
-        size: DataSize,
-        gpu: str | None = None,
-        tflops: float | None = None,
+        self, params: Params, size: DataSize, gpu: str | None = None, tflops: float | None = None
     ):
-        self.params, self.size, self.costs = params, size, costs(params, size.classes)
         self.rate, self.device = _device(params, gpu, tflops)
+        self.params, self.size, self.costs = params, size, costs(params, size.classes)
 
     def flops(self) -> dict[str, float]:
         """FLOPs of each stage."""
-        p, c, seeds = self.params, self.costs, len(self.params.evaluation.seeds)
+        p, c, sweep, heated = self.params, self.costs, self.params.sweep, self.params.temperature
+        seeds, trials, hidden = len(p.evaluation.seeds), trial_count(p), p.reconstruction
         guided = 2 if p.decoding.guidance_scale else 1
         one_pass = guided * (c.body + p.num_tokens * c.head)
         drawn = p.decoding.iterations * one_pass + c.decode
-        main = self._extractor(p.evaluation.extractor) + c.classifier
-        both = main + self._extractor(p.evaluation.second_extractor)
-        trials, sweep, heated = trial_count(p), p.sweep, p.temperature
         cells = trials * len(sweep.iterations) + len(sweep.crossed) ** 2 * len(sweep.seeds)
-        passes = trials * sum(sweep.iterations)
+        decoded = trials * sum(sweep.iterations) * one_pass + cells * c.decode
+        steps = sweep.steps * p.training.batch_size * len(sweep.seeds)
+        trained = steps * sum(self._step(schedule) for schedule in sweep.schedules)
         edited = EDITS * seeds * min(p.editing.images, self.size.val)
-        hidden = p.reconstruction
         rebuilt = seeds * min(hidden.images, self.size.val) * hidden.draws * len(hidden.mask_ratios)
         views = self.size.train * p.tokens.crops_per_image + self.size.val
-        steps = p.sweep.steps * p.training.batch_size
-        schedules = sum(self._masked(schedule) for schedule in sweep.schedules) * len(sweep.seeds)
-        trained = 3 * steps * (trials * c.body + schedules * c.head)
+        samples = max(p.evaluation.samples, p.cas.samples)
+        evaluated = {network: samples * len(replicates(p, network)) for network in NETWORKS}
+        classified = 3 * p.classifier.batch_size * c.classifier
         return {
-            "train_classifier": p.classifier.steps * p.classifier.batch_size * 3 * c.classifier,
+            "train_classifier": p.classifier.steps * classified,
             "train_tokenizer": self._tokenizer(),
             "cache_tokens": views * c.encode,
             **{f"train_{network}": self._transformer(network) for network in NETWORKS},
-            "sweep": (0 if p.transformer.pretrained else trained)
-            + sweep.samples * (passes * one_pass + cells * (c.decode + main)),
-            "evaluate": self._samples("transformer") * drawn
-            + self._samples("autoregressive") * (one_pass // guided + c.decode)
-            + sum(self._samples(network) for network in NETWORKS) * both
-            + (self.size.train + 2 * self.size.val) * both,
-            "cas": classifier_count(p) * p.cas.steps * p.classifier.batch_size * 3 * c.classifier,
-            "temperature": len(heated.values) * seeds * heated.samples * (drawn + main),
-            "edit": edited * (p.editing.iterations * one_pass + c.encode + c.decode + main),
+            "sweep": (0 if p.transformer.pretrained else trained) + sweep.samples * decoded,
+            "evaluate": evaluated["transformer"] * drawn
+            + evaluated["autoregressive"] * (one_pass / guided + c.decode),
+            "cas": classifier_count(p) * p.cas.steps * classified,
+            "temperature": len(heated.values) * seeds * heated.samples * drawn,
+            "edit": edited * (p.editing.iterations * one_pass + c.encode + c.decode),
             "reconstruct": rebuilt * (hidden.iterations * one_pass + c.decode),
         }
 
     def _tokenizer(self) -> float:
-        """Both networks. For the tokenizer's loss an image also goes forward through the network of
-        the perceptual loss twice and back once, and so through the discriminator, once forward."""
+        """For its loss an image also passes the network of the perceptual loss, and from
+        `adversarial_start` on the discriminator, which trains beside it."""
         p, c = self.params.tokenizer, self.costs
         if p.pretrained:
             return 0
-        perceptual = (
-            c.classifier
-            if p.perceptual == "classifier"
-            else LPIPS[p.perceptual.removeprefix("lpips_")] * self.params.data.image_size**2
-        )
+        pixels = self.params.data.image_size**2
+        lpips = LPIPS.get(p.perceptual.removeprefix("lpips_"), 0) * pixels
         judged = max(p.steps - p.adversarial_start, 0) if p.adversarial_weight else 0
-        judging = (2 + 6 + 6 / p.r1_every) * c.discriminator
-        if p.adaptive_weight:  # another way back of both losses
-            judging += c.discriminator + perceptual
-        own = 3 * (c.encode + c.decode + perceptual)
-        return p.batch_size * (p.steps * own + judged * judging)
+        step = 3 * (c.encode + c.decode + (lpips or c.classifier))
+        return p.batch_size * (p.steps * step + judged * 8 * c.discriminator)
 
-    def _transformer(self, network: str) -> float:
-        p, c = self.params, self.costs
-        baseline = network == "autoregressive"
-        if p.transformer.pretrained and not baseline:
-            return 0
-        steps = p.autoregressive.steps if baseline else p.training.steps
-        rows = p.num_tokens if baseline else self._masked(p.training.mask_schedule)
-        count = len(replicates(p, "autoregressive" if baseline else "transformer"))
-        return count * steps * p.training.batch_size * 3 * (c.body + rows * c.head)
+    def _transformer(self, network: NetworkName) -> float:
+        p = self.params
+        if network == "autoregressive":
+            steps, each = p.autoregressive.steps, self._step(None)
+        else:
+            steps = 0 if p.transformer.pretrained else p.training.steps
+            each = self._step(p.training.mask_schedule)
+        return len(replicates(p, network)) * steps * p.training.batch_size * each
 
-    def _masked(self, schedule: str) -> float:
-        """Tokens of an image, on average, at which a training step computes the head."""
+    def _step(self, schedule: str | None) -> float:
+        """FLOPs of a training step of one image, whose head is computed at the tokens that the loss
+        is of: the masked ones, by a mask schedule, or all."""
         import torch
 
         from pipeline.schedules import mask_ratio
 
-        p, r = self.params, (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
-        if p.training.loss_on == "all":
-            return p.num_tokens
-        ratio = mask_ratio(schedule, r, p.num_tokens).clamp(min=p.training.min_masking_rate)
-        return torch.ceil(ratio * p.num_tokens).mean().item()
-
-    def _extractor(self, name: str) -> float:
-        return {"inception": INCEPTION, "vgg": VGG}.get(name, self.costs.classifier)
-
-    def _samples(self, network: Any) -> int:
-        """Samples of all replicates; CAS, too, is trained on those of the main ones."""
-        measured, largest = self.params.evaluation.samples, self.params.cas.samples
-        of = replicates(self.params, network)
-        return sum(max(measured, largest) if r.main else measured for r in of)
+        p, masked = self.params, float(self.params.num_tokens)
+        if schedule and p.training.loss_on != "all":
+            r = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+            ratio = mask_ratio(schedule, r, p.num_tokens).clamp(min=p.training.min_masking_rate)
+            masked = torch.ceil(ratio * p.num_tokens).mean().item()
+        return 3 * (self.costs.body + masked * self.costs.head)
 
     def disk(self) -> dict[str, tuple[float, float]]:
         """Bytes that each stage writes: outputs, which DVC keeps a second time in its cache, and
-        what stays under `ray.storage_path`."""
-        p, e, count = self.params, self.params.evaluation, self.costs.parameters
-        pixels = p.data.channels * p.data.image_size**2
-        grids = self.size.train * p.tokens.crops_per_image + self.size.val
+        what stays under `ray.storage_path`: checkpoints of the weights, Adam's two moments and the
+        averaged weights."""
+        p, e, parameters = self.params, self.params.evaluation, self.costs.parameters
+        names = ("tokenizer", "transformer", "classifier")
+        coder, transformer, classifier = (4 * parameters[name] for name in names)
+        live, own = 4 * limits.CHECKPOINTS, not p.transformer.pretrained
+        seeds = len(replicates(p, "transformer")) if own else 1
+        baselines = len(replicates(p, "autoregressive"))
         published = len(NETWORKS) * len(e.seeds) * max(e.samples, p.cas.samples)
-        numbers = sum(
-            SEEN.get(name, self.costs.features) for name in {e.extractor, e.second_extractor}
-        )
-        kept = self.size.train + self.size.val + published
-        trials = 0 if p.transformer.pretrained else trial_count(p)
-        transformers = {
-            f"train_{network}": self._models("transformer", len(replicates(p, network)))
-            for network in NETWORKS
-        }
-        if p.transformer.pretrained:
-            transformers["train_transformer"] = (4 * count["transformer"], 0)
-        coder, live = self._models("tokenizer", 1)
-        _, cas = self._models("classifier", classifier_count(p), averaged=False)
-        samples = published * PNG * pixels
+        samples = published * PNG * p.data.channels * p.data.image_size**2
+        extractors = {e.extractor, e.second_extractor}
+        of_image = 4 * sum(FEATURES.get(name, self.costs.features) for name in extractors)
+        grids = self.size.train * p.tokens.crops_per_image + self.size.val
         return {
             "prepare": (self.size.shard_bytes, 0),
-            "train_classifier": self._models("classifier", 1, averaged=False),
-            "train_tokenizer": (coder, 0 if p.tokenizer.pretrained else live),
+            "train_classifier": (classifier, live * classifier),
+            "features": (of_image * self.size.train, 0),
+            "train_tokenizer": (coder, 0 if p.tokenizer.pretrained else live * coder),
             "cache_tokens": (2 * grids * p.num_tokens, 0),
-            **transformers,
-            "sweep": (0, sum(self._models("transformer", trials))),
-            "evaluate": (samples, (samples if e.keep_samples else 0) + 4 * kept * numbers),
-            "cas": (0, cas),
+            "train_transformer": (seeds * transformer, own * seeds * live * transformer),
+            "train_autoregressive": (baselines * transformer, baselines * live * transformer),
+            "sweep": (0, own * trial_count(p) * (1 + live) * transformer),
+            "evaluate": (
+                samples,
+                samples * e.keep_samples + of_image * (self.size.val + published),
+            ),
+            "cas": (0, classifier_count(p) * (1 + live) * classifier),
         }
-
-    def _models(self, name: str, count: int, averaged: bool = True) -> tuple[float, float]:
-        """Published weights in float32, and live checkpoints: weights, Adam's two moments, and the
-        averaged weights."""
-        weights = 4 * self.costs.parameters[name] * count
-        return weights, limits.CHECKPOINTS * (3 + averaged) * weights
 
     def disk_bytes(self) -> float:
         return sum(2 * outputs + live for outputs, live in self.disk().values())
@@ -298,26 +283,18 @@ class Plan:
 
     def values(self) -> dict[str, Any]:
         """The plan as numbers: FLOPs, seconds, bytes, and the rate in FLOP/s."""
-        flops = self.flops()
+        flops, disk, count = self.flops(), self.disk(), self.params.ray.num_workers
+        total = sum(flops.values())
         return {
             "preset": self.params.preset,
             "data": asdict(self.size),
             "parameters": self.costs.parameters,
-            "device": {
-                "name": self.device,
-                "rate": self.rate,
-                "count": self.params.ray.num_workers,
-            },
-            "stages": {
-                name: {"flops": of, "seconds": self.seconds(of)} for name, of in flops.items()
-            },
-            "disk": {
-                name: {"outputs": outputs, "live": live}
-                for name, (outputs, live) in self.disk().items()
-            },
+            "device": {"name": self.device, "rate": self.rate, "count": count},
+            "stages": {k: {"flops": of, "seconds": self.seconds(of)} for k, of in flops.items()},
+            "disk": {k: {"outputs": kept, "live": live} for k, (kept, live) in disk.items()},
             "in_all": {
-                "flops": sum(flops.values()),
-                "seconds": self.seconds(sum(flops.values())),
+                "flops": total,
+                "seconds": self.seconds(total),
                 "disk_bytes": self.disk_bytes(),
             },
         }
@@ -325,12 +302,12 @@ class Plan:
     def text(self) -> str:
         from tabulate import tabulate
 
-        p, flops, disk = self.params, self.flops(), self.disk()
-        count, total = p.ray.num_workers, sum(flops.values())
-        size = self.size
+        p, size, flops, disk = self.params, self.size, self.flops(), self.disk()
+        flops["in all"] = sum(flops.values())
         lines = [
-            f"About {_duration(self.seconds(total))} on {count} × {self.device}, and "
-            f"{_scaled(self.disk_bytes())}B of disk (an estimate; nothing was trained).",
+            f"About {_duration(self.seconds(flops['in all']))} on {p.ray.num_workers} × "
+            f"{self.device}, and {_scaled(self.disk_bytes())}B of disk (an estimate; nothing was "
+            f"trained).",
             f"Rate: {self.rate / 1e12:g} TFLOP/s a device. Measure yours with `make bench`, and "
             f"give it with --tflops.",
             "",
@@ -341,11 +318,11 @@ class Plan:
         ]
         rows = []
         for name in dict.fromkeys((*disk, *flops)):
-            written = [f"{_scaled(of)}B" if of else "–" for of in disk.get(name, (0, 0))]
-            computed = flops.get(name, 0)
-            time = _duration(self.seconds(computed)) if computed else "–"
-            rows.append([name, f"{_scaled(computed)}FLOP" if computed else "–", time, *written])
-        rows.append(["in all", f"{_scaled(total)}FLOP", _duration(self.seconds(total)), "", ""])
+            of, written = flops.get(name), disk.get(name, (0, 0))
+            computed = (f"{_scaled(of)}FLOP", _duration(self.seconds(of))) if of else ("–", "–")
+            rows.append(
+                [name, *computed, *(f"{_scaled(size)}B" if size else "–" for size in written)]
+            )
         headers = ["stage", "computes", "time", "outputs", "live copies"]
         table = tabulate(rows, headers, tablefmt="simple", colalign=("left", *["right"] * 4))
         return "\n".join([*lines, table])

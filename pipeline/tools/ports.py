@@ -1,4 +1,4 @@
-"""Where a server of ours listens."""
+"""Finds a free port for a server."""
 
 import socket
 
@@ -15,9 +15,7 @@ def free_port(host: str, port: int | None, usual: int) -> int:
         UserError: there is no such host here, or the port is taken.
     """
     if not host:  # the system takes it for all addresses
-        raise UserError(
-            "an empty host stands for all addresses; give 127.0.0.1, this machine alone"
-        )
+        raise UserError("--host", "an empty one stands for all addresses", "give 127.0.0.1")
     for number in (usual, 0) if port is None else (port,):
         try:
             with socket.create_server((host, number)) as probe:
@@ -27,4 +25,4 @@ def free_port(host: str, port: int | None, usual: int) -> int:
         except OSError as error:
             reason = str(error.strerror).partition(" (while")[0]
     wanted = host if port is None else f"{host}, port {port}"
-    raise UserError(f"cannot listen on {wanted} ({reason}); give another host or port")
+    raise UserError(f"cannot listen on {wanted}", reason, "give another host or port")

@@ -1,4 +1,4 @@
-"""`maskgit register`: the model of the last run as a version in MLflow's model registry."""
+"""`maskgit register`: registers the model of the last run in MLflow's model registry."""
 
 import io
 import tempfile
@@ -57,11 +57,13 @@ def register(params: Params, seed: int | None = None) -> str:
     tags = {metric: str(value), ON: measured_on(params)}
     with tempfile.TemporaryDirectory() as folder:
         weights = model.save_pretrained(Path(folder, WEIGHTS))
+        digest = value_hash([tree_hash(weights / of) for of in ("tokenizer", "transformer")])
         try:
             run_id = _run_that_measured(params.mlflow.experiment)
             mlflow.set_tracking_uri(tracking_uri())
             client = mlflow.MlflowClient()
-            version = _version(client, model, weights, name, run_id)
+            same = client.search_model_versions(f"name = '{name}' and tag.{WEIGHTS} = '{digest}'")
+            version = str(same[0].version) if same else _log(model, weights, name, run_id, digest)
             for tag, text in tags.items():
                 client.set_model_version_tag(name, version, tag, text)
             found = judge(client, name, version, tags)
@@ -69,10 +71,11 @@ def register(params: Params, seed: int | None = None) -> str:
         except UserError:
             raise
         except Exception as error:  # of the network and the database, which have many
-            reason = redacted(one_line(str(error)))[:200]
-            raise UserError(
-                f"MLflow at {redacted(tracking_uri())}", reason, way_out(reason)
-            ) from error
+            reason, subject = (
+                redacted(one_line(str(error))),
+                f"MLflow at {redacted(tracking_uri())}",
+            )
+            raise UserError(subject, reason, way_out(reason)) from error
 
 
 def fid(params: Params, seed: int | None) -> tuple[str, float]:
@@ -87,8 +90,8 @@ def fid(params: Params, seed: int | None) -> tuple[str, float]:
 
 
 def measured_on(params: Params) -> str:
-    """Hash of what FIDs must have in common to be compared: reference images or statistics, number
-    and classes of the samples, and the network of features."""
+    """The hash of everything that two FIDs must share to be comparable: reference images or
+    statistics, number and classes of samples, and the network of features."""
     evaluation = params.evaluation
     network = CLASSIFIER if evaluation.extractor == "classifier" else evaluation.inception_weights
     statistics = evaluation.reference_statistics
@@ -110,16 +113,9 @@ def _run_that_measured(experiment: str) -> str:
     )
 
 
-def _version(client: Any, model: "MaskGIT", weights: Path, name: str, run_id: str) -> str:
-    """The version with these weights, which is registered unless there is one."""
-    digest = value_hash([tree_hash(weights / part) for part in ("tokenizer", "transformer")])
-    versions = client.search_model_versions(f"name = '{name}'")
-    same = [str(each.version) for each in versions if each.tags.get(WEIGHTS) == digest]
-    return same[0] if same else _log(model, weights, name, run_id, digest)
-
-
 def judge(client: Any, name: str, version: str, tags: dict[str, str]) -> str:
-    """Move the alias if the version is better than the champion; says what was found."""
+    """Move the alias if the version is better than the champion. Returns a line about the
+    result."""
     metric = next(iter(tags))
     champion = client.get_registered_model(name).aliases.get(CHAMPION)
     if champion is not None and str(champion) != version:
@@ -137,21 +133,15 @@ def _log(model: "MaskGIT", weights: Path, name: str, run_id: str, digest: str) -
     tag by which it is found from the first, so that after a kill it is not registered again."""
     import mlflow
     import pandas as pd
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    decoding = model.defaults.decoding
-    options = [
-        ParamSpec("seed", "long", 0),
-        ParamSpec("iterations", "long", decoding.iterations),
-        ParamSpec("schedule", "string", decoding.schedule),
-        ParamSpec("temperature", "double", decoding.choice_temperature),
-    ]
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("string", "class")]),
-        outputs=Schema([ColSpec("string", "class"), ColSpec("string", "png")]),
-        params=ParamSchema(options),
-    )
+    decoding, classes = model.defaults.decoding, list(model.classes[:2])
+    rows = pd.DataFrame({"class": classes})
+    options = {
+        "seed": 0,
+        "iterations": decoding.iterations,
+        "schedule": decoding.schedule,
+        "temperature": decoding.choice_temperature,
+    }
     # MLflow prints on stderr what this command's own line says.
     with (
         redirect_stderr(io.StringIO()),
@@ -163,8 +153,8 @@ def _log(model: "MaskGIT", weights: Path, name: str, run_id: str, digest: str) -
             python_model=str(SERVED),
             artifacts={WEIGHTS: str(weights)},
             code_paths=[str(CODE)],
-            signature=signature,
-            input_example=pd.DataFrame({"class": list(model.classes[:2])}),
+            signature=mlflow.models.infer_signature(rows, rows.assign(png=""), options),
+            input_example=rows,
             pip_requirements=[
                 f"{package}=={metadata.version(package).partition('+')[0]}" for package in PACKAGES
             ],

@@ -1,5 +1,5 @@
-"""The code of a registered model ("model from code"): MLflow runs this file where it loads or
-serves the model, beside safetensors and JSON. Nothing is pickled.
+"""The code of a registered model ("model from code"): MLflow runs this file when it loads or serves
+the model, whose files are safetensors and JSON.
 
     rows      class: its name, or its number as text
     params    seed, and how it decodes: iterations, schedule, temperature

@@ -1,11 +1,10 @@
-"""`maskgit submit`: the DAG, or a stage of it, as a job on a Ray cluster.
+"""`maskgit submit`: runs the DAG, or a stage, as a job on a Ray cluster.
 
 If the project has a default DVC remote, the job needs nothing else of this machine: Ray uploads the
 code as the job's working directory, without what .gitignore names, and data travel through the
 remote. Without a remote the job works in this folder, which the cluster must see at the same path.
 """
 
-import asyncio
 import os
 import re
 import shlex
@@ -30,11 +29,11 @@ START = "start a head (docs/cluster.md), or give the address of one with --addre
 TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or write the token to ~/.ray/auth_token"
 AGENT = "start the head with --dashboard-agent-listen-port and a free port"
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-TRIES, PAUSE = 12, 5.0  # times that a connection is lost in a row, and the seconds between
+TRIES, PAUSE = 20, 3.0  # requests that fail in a row before it gives up; seconds between them
 
 
 def submit(stage: str | None, address: str) -> str:
-    """Run stages as a job and show what it prints; returns a closing line.
+    """Run stages as a job and show its output. Returns a closing line.
 
     Args:
         stage: of dvc.yaml, with what it needs; None for all.
@@ -83,18 +82,18 @@ def _client(address: str) -> Any:
 
 
 def _refused(address: str, error: Exception) -> UserError:
-    reason = redacted(in_a_line(error))
+    reason, way_out = redacted(in_a_line(error)), START
     if type(error).__name__ == "AuthenticationError":
-        return UserError(f"Ray at {redacted(address)}", reason, TOKEN)
-    if "No available agent" in str(error):
+        way_out = TOKEN
+    elif "No available agent" in str(error):
         reason = "its job agent does not run; another Ray on its machine may have the agent's port"
-        return UserError(f"Ray at {redacted(address)}", reason, AGENT)
-    return UserError(f"Ray at {redacted(address)}", reason, START)
+        way_out = AGENT
+    return UserError(f"Ray at {redacted(address)}", reason, way_out)
 
 
 def _environment() -> dict[str, str]:
-    """What the job's stages are told: about MLflow and the object store, the threads that they
-    would have here, and the commit, since .git does not travel."""
+    """The environment variables of the job's stages: MLflow, the object store, the number of
+    threads here, and the commit, because .git is not uploaded."""
     origin, names = provenance(), (THREADS, *KEYS)
     told = {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_") or k in names}
     return told | {"MASKGIT_COMMIT": origin["git.commit"], "MASKGIT_DIRTY": origin["git.dirty"]}
@@ -106,17 +105,15 @@ def _command(key: str, remote: Remote | None) -> str:
     if remote:  # with the cluster's own Python
         return f"{KEY}={key} exec python {module} ."
     folder, python = shlex.quote(str(Path.cwd())), shlex.quote(sys.executable)
-    unseen = shlex.quote(
-        f"error: the cluster does not see {Path.cwd()}; share the folder, or name a DVC remote "
-        f"(`dvc remote add --default`), through which data travel"
-    )
+    way_out = "share the folder, or name a DVC remote (`dvc remote add --default`)"
+    unseen = shlex.quote(f"error: the cluster does not see {Path.cwd()}; {way_out}")
     run = f'{KEY}={key} exec {python} {module} "$OLDPWD"'
     return f"cd {folder} || {{ echo {unseen}; exit 1; }}; {run}"
 
 
 def _followed(client: Any, address: str, job: str, then: str) -> str:
-    """Show what a job prints until it ends. If the connection is lost, such as a tunnel's, the job
-    goes on, and this connects again.
+    """Show what a job prints until it ends. The job goes on if the connection is lost, such as a
+    tunnel's.
 
     Args:
         then: how the results come here.
@@ -124,71 +121,46 @@ def _followed(client: Any, address: str, job: str, then: str) -> str:
     Raises:
         UserError: the job failed, the connection stays lost, or Ctrl-C.
     """
-    at = f"--address {redacted(address)}"
+    at, printed, lost = f"--address {redacted(address)}", 0, 0
     goes_on = (
         f"job {job} goes on: `ray job logs --follow {job} {at}` shows it, `ray job stop {job} {at}`"
         f" ends it, and then {then}"
     )
-    printed: list[str] = []
     try:
-        info = _until_it_ends(client, job, printed)
-    except BrokenPipeError:  # the reader of the output has left
-        raise
+        while True:
+            try:
+                info, log = client.get_job_info(job), client.get_job_logs(job)
+            except Exception as error:  # Ray's and of HTTP
+                lost += 1
+                if lost == TRIES:
+                    reason = redacted(in_a_line(error))
+                    raise UserError(f"Ray at {redacted(address)}", reason, goes_on) from error
+            else:
+                log, ended, lost = _without_key(log), info.status in ENDED, 0
+                whole = len(log) if ended else log.rfind("\n") + 1
+                print(log[printed:whole], end="", flush=True)
+                printed = max(printed, whole)
+                if ended:
+                    break
+            time.sleep(PAUSE)
     except KeyboardInterrupt:
         raise UserError("interrupted", "", goes_on) from None
-    except Exception as error:  # Ray's and aiohttp's
-        reason = redacted(in_a_line(error))
-        raise UserError(f"Ray at {redacted(address)}", reason, goes_on) from error
     if info.status != "SUCCEEDED":
-        reason = _reason("".join(printed), info.message)
-        raise UserError(f"job {job}", f"ended as {info.status}: {reason}")
+        raise UserError(f"job {job}", f"ended as {info.status}: {_reason(log, info.message)}")
     return f"job {job} has finished; {then}"
 
 
-def _until_it_ends(client: Any, job: str, printed: list[str]) -> Any:
-    """Show what a job prints; returns what Ray knows of the job at its end."""
-    lost = 0
-    while True:
-        before = len(printed)
-        try:
-            asyncio.run(_show(client, job, printed))
-            info = client.get_job_info(job)
-            if info.status in ENDED:
-                return info
-            lost = 0  # a proxy closed an idle connection; the job still runs
-        except BrokenPipeError:
-            raise
-        except Exception:
-            lost = lost + 1 if len(printed) == before else 1
-            if lost == TRIES:
-                raise
-        time.sleep(PAUSE)
-
-
-async def _show(client: Any, job: str, printed: list[str]) -> None:
-    """Print what a job has printed since; its log comes from the beginning each time."""
-    known = sum(map(len, printed))
-    async for text in client.tail_job_logs(job):
-        new, known = text[known:], max(0, known - len(text))
-        if new:
-            printed.append(new)
-            print(_without_key(new), end="", flush=True)
-
-
 def _without_key(text: str) -> str:
-    """Ray prints the job's command, which holds the order's key."""
+    """Remove the order's key from Ray's output, which contains the job's command."""
     return re.sub(rf"({KEY}=)\S+", r"\1...", text)
 
 
-def _reason(printed: str, message: str | None) -> str:
-    """The last error that the job printed: a stage's or ours, else DVC's, else its last line.
-
-    Args:
-        message: what Ray says, if the job printed nothing.
-    """
-    lines = [line for line in printed.splitlines() if line.strip()]
+def _reason(log: str, message: str | None) -> str:
+    """The last error that the job printed: a stage's or ours, else DVC's, else its last line, or
+    what Ray says if it printed nothing."""
+    lines = [line for line in log.splitlines() if line.strip()]
     for start in ("error: ", "ERROR: "):
         for line in reversed(lines):
             if line.startswith(start):
                 return line.removeprefix(start)
-    return _without_key(lines[-1] if lines else message or "it printed nothing")
+    return lines[-1] if lines else _without_key(message or "it printed nothing")

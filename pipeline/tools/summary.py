@@ -1,10 +1,9 @@
-"""The closing summary of `make repro`, from result files, as text and as JSON."""
+"""The summary at the end of `make repro`, made from result files, as text and as JSON."""
 
 import math
-import textwrap
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.params import Params, load_params
+from pipeline.config.params import load_params
 from pipeline.config.paths import RESULTS
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.provenance import described, out_of_date
@@ -13,7 +12,6 @@ from pipeline.runtime.tables import has_param, read_metrics, read_rows
 if TYPE_CHECKING:
     import pandas as pd
 
-LABEL, WIDTH = 13, 100  # letters of the first column, and of a line
 WHERE = """\
 Where
   analysis/report.html           tables and figures, the paper's values beside
@@ -22,13 +20,22 @@ Where
   make ui                        MLflow
 """
 NETWORKS = {"transformer": "MaskGIT", "autoregressive": "VQGAN*"}
-WAYS = {"randaugment": "with", "none": "without"}  # RandAugment
+METRICS = {  # of the table; {} is the network of features
+    "class_accuracy": "recognised as their class",
+    "fid_{}": "FID ({})",
+    "is_{}": "IS ({})",
+    "precision_{}": "precision",
+    "recall_{}": "recall",
+    "cas_top1_randaugment": "CAS top-1 with RandAugment",
+    "cas_top1_none": "CAS top-1 without",
+}
+NOTHING = "–"
 BySeed = dict[str, float | None]  # JSON has no NaN: what was not measured is null
 
 
 def summary_values() -> dict[str, Any]:
-    """The results as numbers: every metric of both networks by seed. Results that are out of date
-    are left out, and their stages named.
+    """The results as numbers: every metric of both networks by seed. Stages whose results are out
+    of date are named instead.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -60,17 +67,14 @@ def summary_values() -> dict[str, Any]:
             place = values["networks"].get(images, values.setdefault("real", {}))
             place[f"cas_top1_{way}"] = _by_seed(own.set_index("seed")["top1"])
     if "sweep" not in stale and (RESULTS / "sweep/rows.csv").exists():
-        values["ablation"] = _ablation(params)
+        metric = f"fid_{params.evaluation.extractor}"
+        rows = read_rows(RESULTS / "sweep/rows.csv", ["schedule", "iterations", "seed"], [metric])
+        cells = rows.groupby(["schedule", "iterations"])[metric].mean()
+        schedule, iterations = cells.idxmin()
+        best = {"schedule": schedule, "iterations": int(iterations), metric: float(cells.min())}
+        seeds = len(params.sweep.seeds)
+        values["ablation"] = {"cells": len(cells), "seeds": seeds, "best": best}
     return _without_nan(values)
-
-
-def _ablation(params: Params) -> dict[str, Any]:
-    metric = f"fid_{params.evaluation.extractor}"
-    rows = read_rows(RESULTS / "sweep/rows.csv", ["schedule", "iterations", "seed"], [metric])
-    cells = rows.groupby(["schedule", "iterations"])[metric].mean()
-    schedule, iterations = cells.idxmin()
-    best = {"schedule": schedule, "iterations": int(iterations), metric: float(cells.min())}
-    return {"cells": len(cells), "seeds": len(params.sweep.seeds), "best": best}
 
 
 def _by_seed(values: "pd.Series") -> BySeed:
@@ -84,88 +88,52 @@ def _without_nan(value: Any) -> Any:
 
 
 def summary() -> str:
-    """The main results in a few lines, and where to find all results. What is out of date is left
-    out, and named.
+    """The main results in a few lines, and where to find all results. Stages whose results are out
+    of date are named instead.
 
     Raises:
         UserError: no result is of these params, or a file is missing or damaged.
     """
+    from tabulate import tabulate
+
     values, stale = summary_values(), out_of_date()
-    blocks = {"tokenizer": _tokenizer(values)}
-    blocks |= {label: _network(values, name) for name, label in NETWORKS.items()}
-    blocks |= {"real images": _cas(values.get("real", {})), "ablation": _best_cell(values)}
-    if not any(blocks.values()):
-        raise UserError("params.yaml", f"no result is of it: {described(stale)}", "run `dvc repro`")
+    name, networks = values["extractor"], values["networks"]
+    columns = {label: networks[network] for network, label in NETWORKS.items()}
+    columns["real images"] = values.get("real", {})
+    rows = [
+        [label.format(name), *(over_seeds(of.get(key.format(name), {})) for of in columns.values())]
+        for key, label in METRICS.items()
+    ]
+    seeds = len(load_params().evaluation.seeds)
     text = [
+        f"\nPreset {values['preset']} on {values['source']}: means (and ranges), {seeds} seeds",
         "",
-        f"Preset {values['preset']}: features of {values['extractor']} on {values['source']}; "
-        f"means (and ranges) over seeds",
     ]
-    for label, lines in blocks.items():
-        for number, line in enumerate(lines):
-            text.append(f"  {label if number == 0 else '':<{LABEL}}{line}")
+    if shown := [row for row in rows if set(row[1:]) != {NOTHING}]:
+        text += [tabulate(shown, ["", *columns], disable_numparse=True), ""]
+    if found := values.get("tokenizer"):
+        rfid = found.get(f"rfid_{name}", math.nan)
+        text.append(
+            f"Tokenizer: PSNR {found['psnr']:.1f} dB, rFID ({name}) {rfid:.2f}, "
+            f"{found['code_usage']:.0%} of codes used"
+        )
+    if found := values.get("ablation"):
+        best = found["best"]
+        text.append(
+            f"Ablation: lowest mean of {found['cells']} cells, chosen on its own samples: "
+            f"{best['schedule']}, T = {best['iterations']}, FID ({name}) {best[f'fid_{name}']:.3f}"
+        )
+    if len(text) == 2:
+        raise UserError("params.yaml", f"no result is of it: {described(stale)}", "run `dvc repro`")
     if stale:
-        text.append("Left out, since it is out of date (`dvc repro` makes it new)")
-        text.append(textwrap.indent(textwrap.fill(described(stale), WIDTH - 2), "  "))
-    return "\n".join([*text, WHERE])
+        text.append(f"Out of date (`dvc repro` makes it new): {described(stale)}")
+    return "\n".join([*text, "", WHERE])
 
 
-def _tokenizer(values: dict[str, Any]) -> list[str]:
-    found, name = values.get("tokenizer", {}), values["extractor"]
-    rfid = found.get(f"rfid_{name}")
-    if "code_usage" not in found:
-        return []
-    shown = "–" if rfid is None else f"{rfid:.2f}"
-    return [
-        f"PSNR {found['psnr']:.1f} dB, rFID ({name}) {shown}, "
-        f"{found['code_usage']:.0%} of codes used"
-    ]
-
-
-def _network(values: dict[str, Any], network: str) -> list[str]:
-    found, name = values["networks"][network], values["extractor"]
-    if "class_accuracy" not in found:
-        return _cas(found)
-    kinds = ("fid", "is", "precision", "recall")
-    fid, score, precision, recall = (over_seeds(found.get(f"{k}_{name}", {})) for k in kinds)
-    data = read_metrics(RESULTS / "prepare/metrics.json", "classes", "largest_class")
-    uniform = load_params().evaluation.labels == "uniform"
-    chance = 1 / data["classes"] if uniform else data["largest_class"]
-    return [
-        f"{over_seeds(found['class_accuracy'], '.1%')} of samples recognised as their class "
-        f"(guessing: {100 * chance:.3g}%)",
-        f"FID ({name}) {fid}, IS {score}",
-        f"precision {precision}, recall {recall}",
-        *_cas(found),
-    ]
-
-
-def _cas(found: dict[str, BySeed]) -> list[str]:
-    """Both accuracies, in the form that Tables 1 and 5 have."""
-    return [
-        f"CAS top-1 {over_seeds(found[f'cas_top1_{way}'], '.3f')} {word} RandAugment"
-        for way, word in WAYS.items()
-        if f"cas_top1_{way}" in found
-    ]
-
-
-def _best_cell(values: dict[str, Any]) -> list[str]:
-    if (found := values.get("ablation")) is None:
-        return []
-    best, name = found["best"], values["extractor"]
-    seeds = "1 seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
-    return [
-        f"{found['cells']} cells of {seeds}; lowest mean, chosen on its own samples:",
-        f"{best['schedule']}, T = {best['iterations']}, FID ({name}) {best[f'fid_{name}']:.2f}",
-    ]
-
-
-def over_seeds(found: BySeed, form: str = ".2f") -> str:
-    """The mean of a metric over seeds, and its range: "0.69 (0.66 to 0.72, 3 seeds)"."""
+def over_seeds(found: BySeed) -> str:
+    """The mean of a metric over seeds, and its range: "0.692 (0.661 to 0.724)"."""
     values = [value for value in found.values() if value is not None]
     if len(values) < max(1, len(found)):
-        return "–"
-    mean = format(sum(values) / len(values), form)
-    if len(values) == 1:
-        return f"{mean} (1 seed)"
-    return f"{mean} ({min(values):{form}} to {max(values):{form}}, {len(values)} seeds)"
+        return NOTHING
+    mean = f"{sum(values) / len(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 from urllib.parse import quote
 
 from pipeline.config.params import load_params
@@ -19,8 +20,8 @@ BY_NAME = quote("tags.`mlflow.runName`")
 
 
 def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
-    """Addresses of all runs, and of Figure 8: the charts of the newest sweep's trials of one seed
-    (MLflow draws ten runs unless it is told otherwise).
+    """Links to all runs and to Figure 8: the charts of the newest sweep's trials with one seed,
+    because MLflow draws ten runs by default.
 
     Args:
         uri: of the tracking store.
@@ -31,23 +32,21 @@ def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
     Raises:
         UserError: the store has no such experiment, or does not answer.
     """
-    file, store = sqlite_file(uri), Server(uri)
+    file, store, subject = sqlite_file(uri), Server(uri), f"MLflow at {redacted(uri)}"
+    latest: Any = {"order_by": ["attributes.start_time DESC"], "max_results": 1}
+    query = "attributes.run_name = 'sweep'"
     try:
         found = None
         if file is None or file.exists():
             found = store.ask(lambda client: client.get_experiment_by_name(name))
         if not found:
             reason = f"it has no experiment '{name}' yet"
-            raise UserError(f"MLflow at {redacted(uri)}", reason, "`dvc repro` logs a first run")
-        query, latest = "attributes.run_name = 'sweep'", ["attributes.start_time DESC"]
-        sweeps = store.ask(
-            lambda client: client.search_runs(
-                [found.experiment_id], query, order_by=latest, max_results=1
-            )
-        )
+            raise UserError(subject, reason, "`dvc repro` logs a first run")
+        where = [found.experiment_id]
+        sweeps = store.ask(lambda client: client.search_runs(where, query, **latest))
     except Unsent as error:
         mend = way_out(str(error)) if file else "start it, or unset MLFLOW_TRACKING_URI"
-        raise UserError(f"MLflow at {redacted(uri)}", f"no answer ({error})", mend) from None
+        raise UserError(subject, f"no answer ({error})", mend) from None
     place = {"server": server, "experiment": found.experiment_id}
     opened = {"all runs": RUNS.format(**place)}
     if sweeps:
@@ -57,7 +56,8 @@ def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
 
 
 def main() -> None:
-    """Print the links; then become the server, unless MLFLOW_TRACKING_URI names one."""
+    """Print the links, then replace this process by MLflow's server, unless MLFLOW_TRACKING_URI
+    names a server."""
     uri, params = tracking_uri(), load_params()
     remote = server_of(uri) is not None
     server = uri if remote else f"http://{HOST}:{free_port(HOST, None, PORT)}"

@@ -6,11 +6,13 @@ from torch import Tensor
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.data.seeds import generator
 from pipeline.masking import masked_token_loss
+from pipeline.runtime.device import autocast
 from pipeline.training.transformer import TransformerTask
 
 
 class AutoregressiveTask(TransformerTask):
-    """Every token is predicted from those before it; batches and views are MaskGIT's."""
+    """One worker's share of the baseline's training: predicts every token from the tokens before
+    it, on MaskGIT's batches."""
 
     network = AutoregressiveTransformer
     kind = "autoregressive"
@@ -20,7 +22,7 @@ class AutoregressiveTask(TransformerTask):
 
     def _loss(self, tokens: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         tokens, labels = self._move(tokens, labels)
-        with self._autocast():
+        with autocast(self.device, self.training.bf16):
             logits = self.parallel(tokens, labels).flatten(0, 1)
         sample = torch.arange(len(tokens), device=self.device).repeat_interleave(tokens.shape[1])
         return masked_token_loss(

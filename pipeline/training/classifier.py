@@ -1,4 +1,4 @@
-"""Training a classifier: on real images for reference, on samples for CAS."""
+"""Training classifiers: the reference classifier on real images, those of CAS on samples."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -53,10 +53,10 @@ class ClassifierTraining(Training):
 
 
 def new_classifier(config: ClassifierConfig, device: torch.device) -> Classifier:
-    """A classifier with fresh weights, in the channels-last format, with which convolutions in
-    bfloat16 are fastest. A network of fewer than 8 channels keeps channels first: oneDNN's 1×1
-    convolutions of stride 2 would write past its memory on CPUs without AVX-512 (its issue 6035).
-    """
+    """A classifier with fresh weights in the channels-last format, in which bfloat16 convolutions
+    are fastest. A network of fewer than 8 channels stays in channels-first format: oneDNN's 1×1
+    convolutions of stride 2 would write past its memory on CPUs without AVX-512 (oneDNN issue
+    6035)."""
     classifier = Classifier(config).to(device)
     if config.architecture == "small" and config.width < 8:
         return classifier
@@ -66,7 +66,8 @@ def new_classifier(config: ClassifierConfig, device: torch.device) -> Classifier
 
 
 class ClassifierTask(Task):
-    """A worker's share of a training: AdamW under a one-cycle schedule, with label smoothing.
+    """One worker's share of a classifier's training: AdamW under a one-cycle schedule, with label
+    smoothing.
 
     Args:
         batches: step → uint8 images (b, C, H, W) and labels (b,), its rows of the batch.
@@ -137,7 +138,7 @@ def accuracy(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy on batches (B, C, H, W) uint8 of images with labels (M,).
+    """Top-1 and top-5 accuracy on batches of images (B, C, H, W) uint8 with labels (M,).
 
     Args:
         ranks: the workers, each of which has other images.
@@ -149,8 +150,8 @@ def accuracy(
 
 @torch.no_grad()
 def best_classes(model: Classifier, batch: Tensor, device: torch.device) -> Tensor:
-    """The classes (B, k) that a model in eval mode finds likeliest of images (B, C, H, W) uint8, in
-    order: five, or all if there are fewer."""
+    """The most likely classes (B, k) of images (B, C, H, W) uint8, in order, by a model in eval
+    mode: five classes, or all if there are fewer."""
     k = min(5, model.config.num_classes)
 
     def classes(part: Tensor) -> Tensor:
@@ -167,14 +168,14 @@ def _right(best: Tensor, labels: Tensor, ranks: Ranks = ALONE) -> tuple[float, f
 
 
 class Judge:
-    """A classifier, and the validation images that it judges."""
+    """A classifier and the validation images that it classifies."""
 
     def __init__(self, model: Classifier, params: Params, device: torch.device):
         self.model, self.device = model.to(device), device
         self.view = View(ImageShards(IMAGES, "val"), params.data, params.seed)
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
-        """`best_classes` of the images from `start` to before `stop`."""
+        """`best_classes` of the images from `start` up to, but not including, `stop`."""
         images = self.view.centers(range(start, stop))
         return {"best": best_classes(self.model, images, self.device)}
 

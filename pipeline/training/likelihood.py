@@ -1,4 +1,4 @@
-"""How likely a published network finds the validation tokens, measured by all workers."""
+"""The likelihood of the validation tokens under a published network, computed by all workers."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Likelihood:
         self.tokens, self.labels = held_out(params).everything()
 
     def __call__(self, number: int) -> dict[str, Tensor]:
-        """The sum over the images of a batch, in nats a token, (1,) float64."""
+        """The sum over the images of a batch, in nats per token, (1,) float64."""
         rows = slice(number * BATCH, (number + 1) * BATCH)
         batch = self.tokens[rows], self.labels[rows]
         if isinstance(self.model, AutoregressiveTransformer):
@@ -55,7 +55,7 @@ class Likelihood:
 
 
 def held_out(params: Params) -> TokenCache:
-    """The validation tokens. Raises a `UserError` if there are none, or they are of other
+    """The validation tokens. Raises a `UserError` if there are none or they were made with other
     params."""
     cache = TokenCache(TOKENS, "val")
     cache.require(params.num_tokens, params.tokenizer.codebook_size)
@@ -70,8 +70,8 @@ def held_out_nll(
     parts: Path,
     workers: BatchWorkers,
 ) -> float:
-    """Negative log-likelihood of the validation tokens, in nats a token: MaskGIT's that of masked
-    tokens, the baseline's the exact one, so that the two are not comparable.
+    """Negative log-likelihood of the validation tokens, in nats per token. MaskGIT's is over masked
+    tokens, the baseline's is exact, so the two cannot be compared.
 
     Args:
         folder: where the network is published.

@@ -1,4 +1,4 @@
-"""The stages of both transformers: a training for each replicate, and their outputs."""
+"""The stages that train the two transformers: one training for each replicate, and the outputs."""
 
 import shutil
 from dataclasses import replace
@@ -46,8 +46,8 @@ ROWS, COLUMNS = 4, 10  # of the samples that are logged with a checkpoint, at mo
 def train_network(
     params: Params, network: NetworkName, task_type: type[TransformerTask]
 ) -> dict[str, float]:
-    """Train every replicate of one of the transformers as trials of Ray Tune, publish their models,
-    write the curve of the first one and the metrics.
+    """Train every replicate of one of the transformers as trials of Ray Tune, publish the models,
+    and write the metrics and the first replicate's curve.
 
     Returns:
         The metrics' means over the main replicates.
@@ -108,7 +108,7 @@ def _training(
 def _logged(
     training: TransformerTraining, replicate: Replicate, stage: Stage
 ) -> TransformerTraining:
-    """The training, which logs its rows and samples to a child of the stage's run."""
+    """The training, with logging of its rows and samples to a child of the stage's run."""
     smoothing = training.params.training.label_smoothing
     values = {"label_smoothing": smoothing, "seed": training.seed}
     note = f"One training of the {replicate.network}: its curves (`train/`), and samples by step."
@@ -118,7 +118,8 @@ def _logged(
 
 
 def _log(training: TransformerTraining) -> None:
-    """Log a training whole, as it would have been logged live; what was, is there once."""
+    """Log a whole training as it would have been logged live. Rows that were logged live are not
+    repeated."""
     assert training.log is not None
     log = training.log.begin()
     for row in training.history:
@@ -144,7 +145,7 @@ def _log_samples(training: TransformerTraining, model: Network, step: int) -> No
 
 
 def convert_transformer(params: Params) -> dict[str, float]:
-    """Publish `transformer.pretrained` in place of a training.
+    """Convert `transformer.pretrained` and publish it instead of a trained model.
 
     Raises:
         UserError: the file does not hold this architecture, or not as many classes as the data set

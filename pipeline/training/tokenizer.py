@@ -1,5 +1,5 @@
-"""Training the VQGAN tokenizer: reconstruction, perceptual, adversarial, commitment and entropy
-losses, with unused codes revived (paper, section 4.1; weights as in the authors' release)."""
+"""Training the VQGAN tokenizer with reconstruction, perceptual, adversarial, commitment and entropy
+losses; unused codes are replaced (paper, section 4.1; weights as in the authors' release)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from pipeline.discriminator import (
     make_discriminator,
     r1_penalty,
 )
-from pipeline.evaluation.reconstruction import BATCH, Reconstruction, quality
+from pipeline.evaluation.reconstruction import BATCH, quality, rebuild
 from pipeline.perceptual import Perceptual, open_perceptual
 from pipeline.runtime.device import autocast, tf32, to_device
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
@@ -63,7 +63,7 @@ class TokenizerTraining(Training):
 
 
 class TokenizerTask(Task):
-    """A worker's share of the training of a tokenizer, whose weights are averaged, and of its
+    """One worker's share of the training of a tokenizer, whose weights are averaged, and of its
     discriminator.
 
     Every loss is a mean over the batch, and so the mean of the workers' losses. The entropy of the
@@ -113,17 +113,16 @@ class TokenizerTask(Task):
             return self._step(step)
 
     def _step(self, step: int) -> dict[str, Tensor]:
-        images = as_float(to_device(self.batches(step)[0], self.device))
+        p, images = self.params, as_float(to_device(self.batches(step)[0], self.device))
         self.model.train()
-        p = self.params
-        with self._autocast():
+        with autocast(self.device, p.bf16):
             z = self.model.encoder(images)
         z = z.float()  # the nearest code is found in full precision
         moved = (self.model.quantizer.codebook, self.idle)
         before = [tensor.detach().clone() for tensor in moved] if self.guard else []
         self._revive_codes(z, step)
         quantized = self.model.quantizer(z)
-        with self._autocast():
+        with autocast(self.device, p.bf16):
             reconstruction = self.model.decoder(quantized.embedding)
             perceptual = self.perceptual(images, reconstruction).mean()
         reconstruction = reconstruction.float()
@@ -164,7 +163,8 @@ class TokenizerTask(Task):
     def _fooling(
         self, reconstruction: Tensor, faithful: Tensor, step: int
     ) -> tuple[Tensor, float | Tensor]:
-        """The adversarial loss and its weight; no gradient reaches the discriminator."""
+        """The adversarial loss of the tokenizer, and its weight; the discriminator gets no
+        gradient."""
         weight: float | Tensor = self._adversarial_weight(step)
         self.discriminator.requires_grad_(False)
         fooling = generator_loss(self.discriminator(reconstruction))
@@ -177,9 +177,6 @@ class TokenizerTask(Task):
         """Weight of the adversarial loss, before the adaptive one."""
         ramp = adversarial_ramp(step, self.params.adversarial_start)
         return self.params.adversarial_weight * ramp
-
-    def _autocast(self) -> torch.autocast:
-        return autocast(self.device, self.params.bf16)
 
     def _discriminator_step(self, images: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
         loss = discriminator_loss(self.discriminator(images), self.discriminator(fake))
@@ -203,16 +200,15 @@ class TokenizerTask(Task):
         self.idle = (self.idle + 1).masked_fill(used > 0, 0)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        reconstruction = Reconstruction(self.average.module, self.device)
-        for images in self.ranks.rows(self.validation).split(BATCH):
-            reconstruction(images)
-        return quality(self.ranks.total(reconstruction.sums())) | self._balance(step)
+        batches = self.ranks.rows(self.validation).split(BATCH)
+        sums = [rebuild(self.average.module, images, self.device)[1] for images in batches]
+        total = sum(sums[1:], start=sums[0])
+        return quality(self.ranks.total(total)) | self._balance(step)
 
     def _balance(self, step: int) -> dict[str, float]:
-        """The pull of the discriminator: the norm of the weighted adversarial gradient at the
-        decoder's last layer, divided by that of the reconstruction and perceptual losses. (The
-        adaptive weight holds it at the ramped `adversarial_weight`: there is nothing to measure.)
-        """
+        """The discriminator's influence: the norm of the weighted adversarial gradient at the
+        decoder's last layer, divided by that of the reconstruction and perceptual losses. With the
+        adaptive weight it is always the ramped `adversarial_weight`, and is not measured."""
         p, weight = self.params, self._adversarial_weight(step)
         if weight == 0 or p.adaptive_weight:
             return {}

@@ -1,4 +1,4 @@
-"""Writing the token cache: every image's token grids."""
+"""Writes the token cache: the token grids of every image."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from pipeline.weights.published import load_model
 
 
 class Coder:
-    """The tokenizer, and the images of a split that it turns into tokens.
+    """Encodes images of a split with the tokenizer.
 
     Args:
         crops: number of seeded random views of each image; 0 for its centre crop alone.
@@ -32,7 +32,8 @@ class Coder:
         self.crops, self.device, self.bf16 = crops, device, params.tokens.bf16
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Tokens (B, views, N) int32 of the images from `start` to before `stop`."""
+        """Tokens (B, views, N) int32 of the images from `start` up to, but not including,
+        `stop`."""
         chosen = range(start, stop)
         views = [self.view.crops(chosen, draw) for draw in range(self.crops)]
         grids = [self._tokens(images) for images in views or [self.view.centers(chosen)]]
@@ -47,8 +48,8 @@ class Coder:
 def cache_tokens(
     split: str, crops: int, params: Params, folder: Path, workers: BatchWorkers
 ) -> list[dict]:
-    """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; existing
-    files are kept.
+    """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16. Existing files are
+    not written again.
 
     Args:
         crops: number of views of each image, as for the `Coder`.
@@ -85,7 +86,7 @@ def _save_array(array: np.ndarray, path: Path) -> None:
 def write_manifest(
     folder: Path, params: Params, tokenizer_hash: str, shards: dict, classes: int
 ) -> None:
-    """Write what the token cache holds."""
+    """Write the manifest of the token cache."""
     manifest = {
         "grid": params.grid,
         "codebook_size": params.tokenizer.codebook_size,
@@ -100,8 +101,7 @@ def write_manifest(
 
 
 def cached_code_usage(tokens: TokenCache, codebook_size: int) -> tuple[float, float]:
-    """Fraction of codes that the whole cache uses, and its perplexity; reads one shard at a
-    time."""
+    """Fraction of codes that occur in the cache, and its perplexity; reads one shard at a time."""
     counts = torch.zeros(codebook_size, dtype=torch.long)
     for shard in tokens.shards():
         values = torch.from_numpy(shard.astype(np.int64)).flatten()

@@ -1,9 +1,10 @@
 """Training a transformer by Masked Visual Token Modeling (paper, section 3.1): a worker's share of
-a step, and the training as a whole, which leaves a model."""
+a step, and the training as a whole."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import proxy
@@ -34,10 +35,6 @@ from pipeline.weights.published import save_model
 ROWS = 512
 
 
-def ignore_model(model: Any, step: int) -> None:
-    """The default `on_evaluate`."""
-
-
 class TransformerTask(Task):
     """One worker's share of MaskGIT's training.
 
@@ -64,7 +61,7 @@ class TransformerTask(Task):
         seed: int,
         device: torch.device,
         ranks: Ranks = ALONE,
-        on_evaluate: Callable[[Any, int], None] = ignore_model,
+        on_evaluate: Callable[[Any, int], None] | None = None,
     ):
         self.training, self.seed = params.training, seed
         if self.training.compile:
@@ -90,19 +87,15 @@ class TransformerTask(Task):
         )
         # A weak reference: a task that held a method of its own would be freed late, and its GPU
         # memory with it, in a process that goes on to the next training.
-        me = proxy(self)
-
-        def inputs(step: int) -> tuple[Tensor, ...]:
-            return me._draw_inputs(step)
-
+        inputs = partial(type(self)._draw_inputs, proxy(self))
         # On a GPU, a thread draws the inputs of the next step during this one.
         self._inputs = Prefetch(inputs) if device.type != "cpu" else inputs
         self.guard = SpikeGuard.of(self.training.spike_factor, "training")
         self.validation = TokenCache(tokens_dir, "val").everything()
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """Take a step, with the gradients of `training.accumulate` parts of this worker's share of
-        the batch. The workers' gradients are averaged with the last part."""
+        """Take a step with the gradients of `training.accumulate` microbatches of this worker's
+        share of the batch. The workers' gradients are averaged with the last microbatch."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         parts, clip = self.training.accumulate, self.training.grad_clip
@@ -139,11 +132,12 @@ class TransformerTask(Task):
         return tokens, labels.masked_fill(dropped, self.model.config.num_classes), mask
 
     def _loss(self, tokens: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        """Cross-entropy of the masked tokens (or of all): mean over the images of a part."""
+        """Cross-entropy of the masked tokens (or of all tokens), averaged over the images of a
+        microbatch."""
         loss_at = mask if self.training.loss_on == "masked" else torch.ones_like(mask)
         where = loss_at.flatten().nonzero()[:, 0]  # still on the CPU: no device sync
         padded = nn.functional.pad(where, (0, -len(where) % ROWS))
-        with self._autocast():
+        with autocast(self.device, self.training.bf16):
             logits = self.parallel(*self._move(tokens, mask, labels, padded))[: len(where)]
         target, sample = self._move(tokens.flatten()[where], where // tokens.shape[1])
         return masked_token_loss(
@@ -159,17 +153,14 @@ class TransformerTask(Task):
     def _move(self, *tensors: Tensor) -> list[Tensor]:
         return [to_device(x, self.device) for x in tensors]
 
-    def _autocast(self) -> torch.autocast:
-        return autocast(self.device, self.training.bf16)
-
     def evaluate(self, step: int) -> dict[str, float]:
         nll = self._nll()
-        if self.ranks.rank == 0:
+        if self.on_evaluate and self.ranks.rank == 0:
             self.on_evaluate(self.average.module, step)
         return {"val_nll": nll, "lr": float(self.warmup.get_last_lr()[0])}
 
     def _nll(self) -> float:
-        """NLL of the validation tokens under the averaged model, in nats a token."""
+        """NLL of the validation tokens under the averaged model, in nats per token."""
         model = self.average.module
         assert isinstance(model, MaskGitTransformer)  # `network`, or a subclass of it
         return masked_nll(
@@ -185,42 +176,33 @@ class TransformerTask(Task):
 
 def _data_parallel(model: nn.Module, device: torch.device, bf16: bool) -> nn.Module:
     """The model, which averages its gradients over the workers; in bfloat16 if asked for."""
-    gpus = [device] if device.type == "cuda" else None
-    parallel = DistributedDataParallel(model, device_ids=gpus)
-    if bf16:
-        parallel.register_comm_hook(None, _in_bfloat16)
-    return parallel
-
-
-def _in_bfloat16(
-    group: Any, bucket: torch.distributed.GradBucket
-) -> torch.futures.Future[torch.Tensor]:
-    """torch's hook under another name: by its own, torch refuses it on CPUs, where it works too."""
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
-    return bf16_compress_hook(group, bucket)
+    gpus = [device] if device.type == "cuda" else None
+    parallel = DistributedDataParallel(model, device_ids=gpus)
+    if bf16:  # under another name: torch refuses its own on CPUs, where it works too
+        parallel.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))
+    return parallel
 
 
 def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:
     """Decoupled weight decay on matrices only; biases, norms and the like are left alone."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
+    training, weights = params.training, list(model.parameters())
     groups = [
-        {"params": matrices, "weight_decay": params.training.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in weights if p.ndim >= 2], "weight_decay": training.weight_decay},
+        {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
     ]
-    training = params.training
     beta1, beta2 = training.betas
     return torch.optim.AdamW(groups, lr=training.lr, betas=(beta1, beta2), fused=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerTraining(Training):
-    """The training of a transformer, which leaves a model and its history in its folder."""
+    """The training of a transformer, which writes a model and its history to a folder."""
 
     section = "training"
     task_type: type[TransformerTask]
-    on_evaluate: Callable[[Any, int], None] = ignore_model  # as for `TransformerTask`
+    on_evaluate: Callable[[Any, int], None] | None = None  # as for `TransformerTask`
 
     def task(self, ranks: Ranks, device: torch.device) -> TransformerTask:
         return self.task_type(
@@ -249,12 +231,12 @@ class TransformerTraining(Training):
 
     @property
     def trained(self) -> Path:
-        """The file with its history and its seconds, written last."""
+        """The file with the history and the seconds of the training, written last."""
         return self.folder / "training.json"
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """Its rows of losses and measurements, one for each checkpoint."""
+        """The rows of losses and measurements of the training, one for each checkpoint."""
         return read_json(self.trained, "history")["history"]
 
     @property

@@ -1,8 +1,10 @@
-"""Published models: a folder with `model.safetensors` and the `config.json` that builds it."""
+"""Published models: a folder with `model.safetensors` and the `config.json` that describes the
+network."""
 
 import dataclasses
+import json
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter
@@ -13,11 +15,10 @@ from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import atomic_folder, read_json, write_json
+from pipeline.runtime.files import atomic_folder, write_json
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 
-Device = torch.device | str
 WEIGHTS = "model.safetensors"
 WAY_OUT = "run `dvc repro` to make it again (if that runs nothing, delete it first)"
 MODELS: dict[str, tuple[type[nn.Module], type]] = {
@@ -29,7 +30,7 @@ MODELS: dict[str, tuple[type[nn.Module], type]] = {
 
 
 def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Tensor]) -> None:
-    """Publish a model, whole or not at all.
+    """Publish a model atomically.
 
     Args:
         kind: a key of `MODELS`.
@@ -51,58 +52,39 @@ def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Te
         write_json(temporary / "config.json", {"kind": kind} | dataclasses.asdict(config))
 
 
-@overload
 def load_model(
-    folder: Path | str, kind: Literal["classifier"], device: Device = ..., way_out: str = ...
-) -> Classifier: ...
-@overload
-def load_model(
-    folder: Path | str, kind: Literal["tokenizer"], device: Device = ..., way_out: str = ...
-) -> Tokenizer: ...
-@overload
-def load_model(
-    folder: Path | str, kind: Literal["transformer"], device: Device = ..., way_out: str = ...
-) -> MaskGitTransformer: ...
-@overload
-def load_model(
-    folder: Path | str, kind: Literal["autoregressive"], device: Device = ..., way_out: str = ...
-) -> AutoregressiveTransformer: ...
-
-
-def load_model(
-    folder: Path | str, kind: str, device: Device = "cpu", way_out: str = WAY_OUT
-) -> nn.Module:
-    """Load a published model in evaluation mode, its weights frozen.
+    folder: Path | str, kind: str, device: torch.device | str = "cpu", way_out: str = WAY_OUT
+) -> Any:
+    """Load a published model in evaluation mode and float32, its weights frozen.
 
     Args:
+        kind: a key of `MODELS`, which gives the class of the model.
         way_out: ends the message where it does not load.
 
     Raises:
         UserError: the folder is missing, holds another kind of model, or weights that are damaged,
             do not fit, or are not finite.
     """
-    folder = Path(folder)
-    try:
-        config = read_json(folder / "config.json", "kind")
-    except UserError as error:  # its way out is for results
-        raise UserError(str(error).rpartition(";")[0], way_out=way_out) from error
-    if (found := config.pop("kind")) != kind:
-        raise UserError(str(folder), f"holds a {found} and not a {kind}", way_out)
     model_class, config_class = MODELS[kind]
+    file = Path(folder, WEIGHTS)
     try:
-        weights = load_file(folder / WEIGHTS)
+        config = json.loads(file.with_name("config.json").read_bytes())
+        if (found := config.pop("kind")) != kind:
+            raise ValueError(f"it is a {found}")
         model = model_class(TypeAdapter(config_class).validate_python(config))
-        model.load_state_dict(weights)
+        model.load_state_dict(weights := load_file(file))
+        if name := not_finite(weights):
+            raise ValueError(f"{name} holds values that are NaN or infinite")
     except Exception as error:  # each library has errors of its own for damaged files
-        require_readable(folder, error)
+        require_readable(file, error)
         reason = f"does not load as a {kind} ({' '.join(str(error).split())[:200]})"
+        if isinstance(error, FileNotFoundError):
+            reason = "is missing or incomplete"
         raise UserError(str(folder), reason, way_out) from error
-    if (bad := not_finite(weights)) is not None:
-        raise UserError(str(folder), f"{bad} holds values that are NaN or infinite", way_out)
     return model.to(device).eval().requires_grad_(False)
 
 
 def not_finite(weights: dict[str, Tensor]) -> str | None:
-    """The first weight with a value that is NaN or infinite."""
+    """The name of the first weight with a value that is NaN or infinite."""
     floats = {k: v for k, v in weights.items() if v.is_floating_point()}
     return next((name for name, w in floats.items() if not w.isfinite().all()), None)

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.exhibits import paper
 from analysis.exhibits.base import Table
 from analysis.exhibits.results import read_results
-from analysis.report.build import build, sections
+from analysis.report.build import build, contents
 from pipeline.config.params import Params
 
 # FID at the best T (8): the paper's ranking, except that linear and cosine change places.
@@ -377,7 +377,7 @@ def analyse(results: Path, output: Path, params: Params) -> list[Path]:
 
 def write_tables(results: Path, output: Path, params: Params) -> Path:
     """The tables that the analysis makes of a folder of `write_results`, and no figures."""
-    for section in sections(read_results(results), params):
+    for section in contents(read_results(results), params)[1]:
         for exhibit in section.exhibits:
             if isinstance(exhibit, Table):
                 exhibit.write(output)

@@ -18,7 +18,7 @@ from analysis.exhibits.claims import (
 )
 from analysis.exhibits.results import read_results
 from analysis.exhibits.statistics import Effect, holm
-from analysis.report.build import judged, sections
+from analysis.report.build import contents, judged
 from tests.analysis.synthetic import speed_rows, sweep_rows
 from tests.params import make_params
 
@@ -214,7 +214,7 @@ def test_nothing_but_a_claim_says_better(results, params):
     claimed = {verdict.sentence for verdict in judged(found, params)}
     others = [
         sentence
-        for section in sections(found, params)
+        for section in contents(found, params)[1]
         for exhibit in section.exhibits
         for sentence in (*exhibit.here, *getattr(exhibit, "notes", ()))
         if sentence not in claimed
@@ -280,7 +280,7 @@ def test_networks_near_chance_are_called_barely_trained_and_decide_nothing(
     assert (quality.word == UNDECIDED) == barely == ("barely trained" in quality.sentence)
     assert found[UNCACHED].word == SHOWN
     assert found["linear is better than convex schedules"].word == SHOWN
-    board = sections(read_results(results), params)[0].exhibits[0]
+    board = contents(read_results(results), params)[1][0].exhibits[0]
     assert ("Barely trained: MaskGIT." in board.here[0]) == barely
 
 

@@ -14,8 +14,7 @@ import pytest
 from analysis import __main__ as analysis
 from analysis.exhibits.base import Table
 from analysis.exhibits.results import read_results
-from analysis.report.build import PLACES, build, judged, sections
-from analysis.report.layout import layout
+from analysis.report.build import PLACES, build, contents, judged
 from analysis.report.page import commit
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.provenance import NO_RESULTS
@@ -63,13 +62,13 @@ def test_the_document_is_well_formed_complete_and_of_one_piece(report):
     assert links and {link.removeprefix("#") for link in links} <= set(ids)
     images = document.all("img")
     figures = {path.stem for path in (report.parent / "figures").glob("*.png")}
-    assert len(images) == len(figures)
+    assert len(images) == len(figures) + 2  # a few samples and Figure 8 open the page
     assert all(image["src"].startswith("data:image/png;base64,") for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
     assert not re.search(r"https?:|url\(|@import|<script src|<link rel=.stylesheet", text)
     assert "nan" not in re.sub(r'"data:[^"]*"', "", text)
     assert "two &lt;&amp;&gt;" in text and "two <&>" not in text  # the name of a class
-    names = figures - {"samples"}
+    names = figures
     for folder in ("tables", "timings"):
         names |= {f"{path.stem}-table" for path in (report.parent / folder).glob("*.csv")}
     assert {attributes["id"] for attributes in document.all("article")} == names
@@ -94,8 +93,11 @@ def test_what_was_run_is_told(report):
 
 def test_every_claim_is_on_the_scoreboard_which_leads_to_its_exhibit(report, params):
     text = report.read_text()
-    first = text.split("<article")[1].split("</article>")[0]
+    opening, first = text.split("</article>")[0].split("<article")
     assert first.startswith(' id="scoreboard-table"')
+    papers, ours = opening.split("Our own claims")
+    assert [papers.count("<li><a"), ours.count("<li><a")] == [10 + 4, 1]  # with the contents
+    assert '"#table1-table">MaskGIT outperforms VQGAN∗ by FID (classifier)</a>: <b>shown' in papers
     lines = Document(f"<article{first}</article>").all("a")
     counts = [int(n) for n in re.findall(r"(?:claims: <strong>|: )shown here (\d+)", first)]
     assert len(lines) == first.count('<th scope="row">') > 20
@@ -105,45 +107,15 @@ def test_every_claim_is_on_the_scoreboard_which_leads_to_its_exhibit(report, par
         assert f"{verdict.claim.measure}: " in article, verdict.claim.said
 
 
-# How a table is laid out
-
-
-def texts(band) -> list[list[str]]:
-    return [[cell.text for cell in row if cell] for row in band.rows]
-
-
-def test_the_papers_value_stands_under_ours_and_repeated_names_are_one_cell():
-    frame = pd.DataFrame(
-        {
-            "task": list("aab"),
-            "model": list("xyx"),
-            "FID": ["1", "1", "–"],
-            "FID (paper)": list("234"),
-        }
-    )
-    (band,) = layout(frame).bands
-    assert [(heading.text, heading.paper) for heading in band.headings][2] == ("FID", "paper")
-    assert [row[0].rows if row[0] else None for row in band.rows] == [2, None, 1]
-    assert texts(band) == [["a", "x", "1"], ["y", "1"], ["b", "x", ""]]  # numbers never merge
-    assert [row[2].paper for row in band.rows] == list("234")
-
-
-def test_what_is_too_wide_goes_on_below_with_its_rows_named_again_and_empty_rows_left_out():
-    wide = {f"metric {i}": ["1" * 30, "–"] for i in range(6)}
-    frame = pd.DataFrame({"model": ["MaskGIT", "BigGAN"]} | wide | {"last": ["2", "3"]})
-    bands = layout(frame).bands
-    assert [heading.text for band in bands for heading in band.headings[1:]] == [*wide, "last"]
-    assert texts(bands[0])[0][0] == texts(bands[1])[0][0] == "MaskGIT"
-    assert [len(band.rows) for band in bands] == [1, 2]
-
-
-def test_what_every_interval_is_over_is_said_once():
-    over = "± 95% interval over 3 training seeds"
-    frame = pd.DataFrame({"model": ["a"], f"FID, {over}": ["1"], f"IS, {over}": ["1"]})
-    laid = layout(frame)
-    headings = [heading.text for heading in laid.bands[0].headings]
-    assert laid.interval == over and headings == ["model", "FID\u00a0±", "IS\u00a0±"]
-    assert layout(frame.assign(**{"CAS ±": "1"})).interval == ""  # whose ± is over something else
+def test_the_papers_value_stands_under_ours_and_one_line_says_what_each_interval_is_over(report):
+    text = re.sub(r"\s+", " ", report.read_text())
+    table = text.split('<article id="table3-table">')[1].split("</article>")[0]
+    assert '<p class="notes">± 95% interval over 3 training seeds</p>' in table
+    heading = 'FID (classifier) of 100 samples ±<span class="paper">paper, Inception</span>'
+    assert f'<th scope="col">{heading}</th>' in table
+    assert "<td>4.027 ± " in table and '<span class="paper">6.06</span></td>' in table
+    table = text.split('<article id="table1-table">')[1].split("</article>")[0]
+    assert "CAS top-1 with RandAugment, ± 95% interval over 3 trainings" in table
 
 
 # The files beside it
@@ -271,7 +243,7 @@ def test_a_report_of_nothing_is_refused_and_the_last_one_stays(analysed, params)
 
 def test_exhibits_stand_where_they_are_named(results, params):
     places = [place for section in PLACES.values() for place in section]
-    shown = [e for s in sections(read_results(results), params)[1:] for e in s.exhibits]
+    shown = [e for s in contents(read_results(results), params)[1][1:] for e in s.exhibits]
     assert [e.name + "-table" * isinstance(e, Table) for e in shown] == [p.anchor for p in places]
 
 

@@ -1,7 +1,5 @@
 """`from pipeline import MaskGIT`: what it draws, edits and takes, by name and by number."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -17,12 +15,15 @@ from pipeline.data.images.crops import center_crop
 from pipeline.data.seeds import mix
 from pipeline.decoding import generate
 from pipeline.runtime.errors import ArgumentError, UserError
+from pipeline.schedules import SCHEDULES
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
 from tests.errors import one_line
 from tests.tiny_project import CLASSES, CODES, GRID, SIDE, validation, with_params
 
 FACTOR = SIDE // GRID
+HALF = np.zeros((8, 8), bool)
+HALF[:, :4] = True
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +60,34 @@ def test_samples_are_those_of_the_decoder_and_the_tokenizer(project, model):
     assert images.dtype == torch.uint8 and images.shape == (4, 1, SIDE, SIDE)
 
 
-def test_a_seed_repeats_and_another_differs(model):
+def test_a_seed_repeats_and_numbers_of_any_library_are_the_same(model, pictures):
     first = model.sample(count=20, seed=3)
     assert torch.equal(first, model.sample(count=20, seed=3))
     assert not torch.equal(first, model.sample(count=20, seed=4))
-    assert len(model.sample()) == CLASSES
-    assert torch.equal(model.sample("1", 2), model.sample("class1", 2))
-    assert torch.equal(model.sample(torch.tensor([1, 2])), model.sample(["class1", 2]))
-
-
-def test_numbers_of_numpy_are_the_same_numbers(model, pictures):
     ours = model.sample(count=3, seed=5, iterations=4, temperature=2.5)
     numpys = {"seed": np.int64(5), "iterations": np.int32(4), "temperature": np.float32(2.5)}
     assert torch.equal(model.sample(count=np.int64(3), **numpys), ours)
-    box = np.array([0, 0, 4, 4])
-    edited = model.edit(pictures, 0, box=tuple(box), seed=np.uint8(3))
+    edited = model.edit(pictures, 0, box=np.array([0, 0, 4, 4]), seed=np.uint8(3))
     assert torch.equal(edited, model.edit(pictures, 0, box=(0, 0, 4, 4), seed=3))
+    tokens = model.encode(pictures)
+    for given in (tokens.numpy(), tokens.to(torch.uint8)):
+        assert torch.equal(model.decode(given), model.decode(tokens))
+
+
+def test_classes_are_names_or_numbers(model):
+    assert len(model.sample()) == CLASSES
+    expected = model.sample("class1", 2)
+    for given in ("1", 1, [1], np.array(1), torch.tensor([1]), np.int64(1)):
+        assert torch.equal(model.sample(given, 2), expected)
+    names = ["crane", "maillot", "crane"]  # as in torchvision's ImageNet
+    with pytest.raises(ArgumentError, match="crane is the name of 0, 2"):
+        class_labels("crane", names)
+    assert class_labels(["2", 0, "maillot"], names).tolist() == [2, 0, 1]
+    # A text that may mean another class's number is none.
+    for names, text in ((["01", "02", "03"], "1"), (["1", "2", "3"], "0"), (["10", "20"], "1")):
+        with pytest.raises(ArgumentError):
+            class_labels(text, names)
+        assert class_labels([names[1], 1], names).tolist() == [1, 1]  # a name, and a number
 
 
 def test_the_canvas_fills_until_it_is_the_sample(model):
@@ -130,15 +143,6 @@ def test_nothing_in_a_hole_is_looked_at_though_the_picture_is_made_smaller(model
     assert torch.equal(*filled)
 
 
-def test_tokens_and_classes_of_other_types_are_taken(model, pictures):
-    tokens = model.encode(pictures)
-    for given in (tokens.numpy(), tokens.to(torch.uint8), tokens.to(torch.int16)):
-        assert torch.equal(model.decode(given), model.decode(tokens))
-    expected = model.sample("1", 2)
-    for given in (np.array(1), torch.tensor(1), np.int64(1), "class1"):
-        assert torch.equal(model.sample(given, 2), expected)
-
-
 def test_outpainting_adds_to_the_sides_and_keeps_the_picture(model, pictures):
     wide = model.outpaint(pictures, [0, 1, 2, 0, 1], sides=["left", "right"], pixels=5)
     assert wide.shape == (5, 1, SIDE, SIDE + 10)
@@ -146,26 +150,18 @@ def test_outpainting_adds_to_the_sides_and_keeps_the_picture(model, pictures):
     assert model.outpaint(pictures, 0, sides="top").shape == (5, 1, SIDE + SIDE // 2, SIDE)
 
 
-def test_tokens_go_there_and_back(model, pictures):
+def test_tokens_go_there_and_back(model, pictures, tmp_path):
     tokens = model.encode(pictures)
     assert torch.equal(tokens, model.tokenizer.encode(pictures.float() / 255))
     assert torch.equal(model.reconstruct(model.to_pil(pictures)), model.decode(tokens))
     assert torch.equal(model.encode(pictures.float() / 255), tokens)
     assert torch.equal(model.encode(pictures[0]), tokens[:1])
-
-
-def test_a_path_is_opened_as_a_picture(model, pictures, tmp_path):
     path = tmp_path / "picture.png"
     model.to_pil(pictures[:1])[0].convert("RGB").save(path)
-    assert torch.equal(model.encode(path), model.encode(pictures[:1]))
-    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
-    for bad in (path, "nowhere.png"):
-        with pytest.raises(UserError) as error:
-            model.encode(str(bad))
-        assert error.value.subject == str(bad)
-
-
-ALL = "exponential, cubic, square, cosine, arccos, linear, square_root, logarithmic"
+    assert torch.equal(model.encode(path), tokens[:1])
+    with pytest.raises(UserError) as error:
+        model.encode("nowhere.png")
+    assert error.value.subject == "nowhere.png"
 
 
 @pytest.mark.parametrize(
@@ -173,70 +169,44 @@ ALL = "exponential, cubic, square, cosine, arccos, linear, square_root, logarith
     [
         (lambda m, p: m.sample("class7"), "classes", "did you mean class2?"),
         (lambda m, p: m.sample(3), "classes", "use 0 to 2, or a name: class0, class1, class2"),
-        (lambda m, p: m.sample([True]), "classes", "no class True"),
-        (lambda m, p: m.sample([]), "classes", "empty list"),
-        (lambda m, p: m.sample({"class1", "class2"}), "classes", "no order"),
-        (lambda m, p: m.sample(count=0), "count", "give 1 or more"),
-        (lambda m, p: m.sample(count=2.5), "count", "whole number"),
-        (lambda m, p: m.sample(seed="first"), "seed", "whole number"),
+        (lambda m, p: m.sample([True]), "classes", "True"),
+        (lambda m, p: m.sample([]), "classes", "empty"),
+        (lambda m, p: m.sample(count=0), "count", "1"),
         (lambda m, p: m.sample(seed=True), "seed", "whole number"),
-        (lambda m, p: m.sample(temperature="hot"), "temperature", "from 0 on"),
-        (lambda m, p: m.sample(temperature=-1.0), "temperature", "from 0 on"),
-        (lambda m, p: m.sample(temperature=float("nan")), "temperature", "from 0 on"),
-        (lambda m, p: m.sample(iterations=0), None, "iterations"),
+        (lambda m, p: m.sample(temperature=float("nan")), "choice_temperature", "from 0 on"),
         (lambda m, p: m.sample(iterations=17), "iterations", "use 1 to 16"),
-        (lambda m, p: m.sample(schedule="cosin"), None, ALL),
+        (lambda m, p: m.sample(schedule="cosin"), "schedule", ", ".join(SCHEDULES)),
         (lambda m, p: m.sample(guidance=1.0), "guidance", "training.label_drop"),
         (lambda m, p: m.sample(iteration=3), "iteration", "iterations"),
         (lambda m, p: m.sample_steps(count=10**6), "count", "at once"),
-        (lambda m, p: m.edit(p, 0, seed=None), "seed", "whole number"),
         (lambda m, p: m.edit(p, 0, box=(0.5, 0, 4, 4)), "box", "whole number"),
         (lambda m, p: m.edit(p, [0, 1]), "classes", "2 of them for 5 pictures"),
-        (lambda m, p: m.edit(p, 0, box=(0, 0, 2, 2), mask=np.ones((8, 8))), None, "one of them"),
+        (lambda m, p: m.edit(p, 0, box=(0, 0, 2, 2), mask=HALF), "box and mask", "one of them"),
         (lambda m, p: m.inpaint(p, 0, box=(0, 0, 9, 4)), "box", "picture of 8×8"),
-        (lambda m, p: m.inpaint(p, 0, box=5), "box", "left, top, right, bottom"),
-        (lambda m, p: m.inpaint(p, 0, mask=np.zeros((8, 8))), "mask", "white (True) pixels"),
+        (lambda m, p: m.inpaint(p, 0, mask=~HALF & HALF), "mask", "white (True) pixels"),
         (lambda m, p: m.inpaint(p, 0, mask=np.ones((8, 9))), "mask", "9×8 pixels"),
-        (lambda m, p: m.inpaint(p, 0, mask=np.ones((3, 8, 8))), "mask", "True and False"),
-        (lambda m, p: m.outpaint(p, 0, sides="up"), "sides", "left, right or both"),
         (lambda m, p: m.outpaint(p, 0, sides=["left", "top"]), "sides", "left, right or both"),
         (lambda m, p: m.outpaint(p, 0, pixels=0), "pixels", "1 or more"),
         (lambda m, p: m.encode(p.repeat(1, 3, 1, 1)), "pictures", "(5, 3, 8, 8)"),
-        (lambda m, p: m.encode(p.float()), "pictures", "outside of 0 to 1"),
-        (lambda m, p: m.encode(p.int()), "pictures", "give uint8"),
-        (lambda m, p: m.encode([]), "pictures", "empty list"),
+        (lambda m, p: m.encode(p.float()), "pictures", "floats from 0 to 1"),
         (lambda m, p: m.decode(torch.full((1, 4, 4), CODES)), "tokens", f"0 to {CODES - 1}"),
-        (lambda m, p: m.decode(torch.zeros(1, 4, 4)), "tokens", f"0 to {CODES - 1}"),
-        (lambda m, p: m.decode(torch.zeros(1, 16).long()), "tokens", "give (B, 4, 4)"),
-        (lambda m, p: m.to_grid(p[0]), "images", "(B, 1 or 3, H, W)"),
-        (lambda m, p: m.from_released("t", "x", preset="none"), None, "none"),
-        (lambda m, p: m.from_pretrained(m.project, seed=7), None, "7"),
         (lambda m, p: m.from_pretrained(m.project, seed=1.0), "seed", "whole number"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named(model, pictures, call, subject, words):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(ArgumentError) as error:
         call(model, pictures)
-    assert subject in (None, error.value.subject)
-    assert words in one_line(error)
+    assert error.value.subject == subject and words in one_line(error)
 
 
-HALF = np.zeros((8, 8), bool)
-HALF[:, :4] = True
-
-
-@pytest.mark.parametrize(
-    "mask",
-    [
-        *(HALF.astype(kind) for kind in ("u1", "i4", ">i4", "f4", "i8")),
+def test_a_mask_is_light_where_it_is_made_anew():
+    for mask in (
+        *(HALF.astype(kind) for kind in ("u1", ">i4", "f4")),
         *(HALF.astype(kind) * 255 for kind in ("u1", ">u2", "f4")),
         HALF.astype("u1") * 154 + 100,
-        HALF[:, ::-1][:, ::-1],
         torch.from_numpy(HALF),
-    ],
-)
-def test_a_mask_is_light_where_it_is_made_anew(mask):
-    assert torch.equal(pixel_mask(None, mask, {(8, 8)}, 8), torch.from_numpy(HALF))
+    ):
+        assert torch.equal(pixel_mask(None, mask, {(8, 8)}, 8), torch.from_numpy(HALF))
 
 
 def test_a_mask_with_transparency_is_refused(tmp_path):
@@ -249,43 +219,12 @@ def test_a_mask_with_transparency_is_refused(tmp_path):
             pixel_mask(None, mask, {(64, 40)}, 8)
 
 
-def test_a_name_of_two_classes_is_none_to_choose_one_by():
-    names = ["crane", "maillot", "crane"]  # as in torchvision's ImageNet
-    with pytest.raises(ArgumentError, match="crane is the name of 0, 2"):
-        class_labels("crane", names)
-    assert class_labels(["2", 0, "maillot"], names).tolist() == [2, 0, 1]
-
-
-@pytest.mark.parametrize(
-    ("names", "given"), [(["01", "02", "03"], "1"), (["1", "2", "3"], "0"), (["10", "20"], "1")]
-)
-def test_a_number_that_may_mean_another_class_is_none(names, given):
-    with pytest.raises(ArgumentError):
-        class_labels(given, names)
-    assert class_labels([names[1], 1], names).tolist() == [1, 1]  # a name, and a number
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda m: m.sample("class1", 2),
-        lambda m: next(m.sample_steps("class1", 2)),
-        lambda m: m.edit(torch.zeros(1, 1, 8, 8), "class1"),
-        lambda m: m.decode(torch.zeros(1, 4, 4, dtype=torch.long)),
-        lambda m: MaskGIT.from_pretrained(m.project),
-    ],
-)
-def test_another_state_of_pytorch_would_change_results_and_is_refused(model, call):
-    with torch.autocast("cpu"), pytest.raises(ArgumentError, match=r"^torch\.autocast"):
-        call(model)
-    with torch.device("meta"), pytest.raises(ArgumentError, match="float32 and cpu"):
-        call(model)
-    torch.set_default_dtype(torch.float64)
-    try:
-        with pytest.raises(ArgumentError, match="float32 and cpu"):
-            call(model)
-    finally:
-        torch.set_default_dtype(torch.float32)
+def test_another_state_of_pytorch_would_change_results_and_is_refused(model):
+    for call in (lambda: model.sample("class1", 2), lambda: MaskGIT.from_pretrained(model.project)):
+        with torch.autocast("cpu"), pytest.raises(ArgumentError, match=r"^torch\.autocast"):
+            call()
+        with torch.device("meta"), pytest.raises(ArgumentError, match="float32 and cpu"):
+            call()
 
 
 @pytest.mark.parametrize("options", [{}, {"sides": ["left", "right"], "pixels": 5}])
@@ -301,9 +240,3 @@ def test_edits_of_many_pictures_come_batch_by_batch(project, options):
     assert torch.equal(torch.cat(batches), whole(pictures, 0, seed=3, **options))
     with pytest.raises(ArgumentError, match=r"^seed: "):  # before any work
         each(pictures, 0, seed=0.5, **options)
-
-
-def test_importing_the_package_imports_nothing_large():
-    code = "import pipeline, sys; assert 'MaskGIT' in dir(pipeline); print('torch' in sys.modules)"
-    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"

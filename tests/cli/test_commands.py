@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,6 @@ from tests.project import ROOT
 from tests.tiny_project import with_params
 
 COMMANDS = typer.main.get_command(app).commands
-EDIT = ["edit", "x.png", "--class", "1"]
 LARGE = {"torch", "numpy", "pandas", "rich", "mlflow", "ray", "dvc", "PIL", "pydantic"}
 
 
@@ -32,77 +32,68 @@ def run(capsys):
 
 
 def test_help_lists_every_command_in_one_line_each(run):
-    done = run("--help")
-    assert done.code == 0 and len(COMMANDS) == 19
-    listed = done.out.split("Commands:")[1]
+    listed = run("--help").out.split("Commands:")[1]
     assert all(f"  {name} " in listed for name in COMMANDS) and "..." not in listed
+    assert len(COMMANDS) == 19
+    assert run("--version").out == f"maskgit-pipeline {version('maskgit-pipeline')}\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_help_has_examples_that_the_command_line_takes(name, run):
-    examples = [
-        line.strip().removeprefix("maskgit ")
-        for line in run(name, "-h").out.split("Example")[1].splitlines()[1:]
-        if line.strip()
-    ]
-    assert examples
-    for example in examples:
-        first, *arguments = shlex.split(example)
-        assert first == name
+    examples = run(name, "-h").out.split("Example")[1].splitlines()[1:]
+    examples = [shlex.split(line)[1:] for line in examples if line.strip()]
+    assert examples and {first for first, *_ in examples} == {name}
+    for _, *arguments in examples:
         COMMANDS[name].make_context(name, arguments)  # raises at an unknown option
 
 
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["inpiant"], "Did you mean 'inpaint'?"),
-        (["sample", "--cuont", "3"], "--cuont"),
-        (["sample", "--count", "many"], "--count"),
-        (["sample", "--count", "0"], "--count"),
-        (["sample", "--seed", str(2**63)], "--seed"),
-        (["sample", "--rounding", "up"], "--rounding"),
-        (["outpaint", "x.png", "--class", "0", "--count", "1001"], "--count"),
-        (["plan", "--images", "0"], "--images"),
-        (["demo", "--port", "99999"], "--port"),
-        (["export", "gan", "x.npz"], "gan"),
-        (["edit", "x.png"], "--class"),
-        ([], "Usage: maskgit"),
+        ("inpiant", "Did you mean 'inpaint'?"),
+        ("sample --cuont 3", "--cuont"),
+        ("sample --count 0", "--count"),
+        (f"sample --seed {2**63}", "--seed"),
+        ("sample --rounding up", "--rounding"),
+        ("outpaint x.png --class 0 --count 1001", "--count"),
+        ("plan --images 0", "--images"),
+        ("demo --port 99999", "--port"),
+        ("export gan x.npz", "gan"),
+        ("edit x.png", "--class"),
+        ("", "Usage: maskgit"),
     ],
 )
 def test_a_command_line_that_cannot_be_read_ends_with_2(arguments, wanted, run):
-    done = run(*arguments)
+    done = run(*arguments.split())
     assert done.code == 2 and wanted in done.err + done.out
 
 
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["sample", "--schedule", "cosin"], "--schedule: .*did you mean cosine?"),
-        (["sample", "--schedule", "x"], "--schedule: .*use one of exponential"),
-        (
-            ["edit", "x.png", "--class", "1", "--box", "20,20,10,10"],
-            "--box: .*right must be larger",
-        ),
-        ([*EDIT, "--box", "1,2,3"], "--box: .*four whole numbers"),
-        ([*EDIT, "--box", "٤,4,20,20"], "--box: .*four whole numbers"),
-        (["demo", "--host", "no such host"], "cannot listen on no such host"),
-        (["plan", "nope"], ".*nope"),
+        ("sample --schedule cosin", "--schedule: .*did you mean cosine?"),
+        ("sample --schedule x", "--schedule: .*use one of exponential"),
+        ("sample --model typo", "--model: there is no folder 'typo'"),
+        ("edit x.png --class 1 --box 20,20,10,10", "--box: .*right must be larger"),
+        ("edit x.png --class 1 --box 1,2,3", "--box: .*four whole numbers"),
+        ("edit x.png --class 1 --box ٤,4,20,20", "--box: .*four whole numbers"),
+        ("demo --host 203.0.113.1", "cannot listen on 203.0.113.1"),
+        ("plan nope", ".*nope"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_the_way_out(arguments, wanted, run):
-    done = run(*arguments)
+    done = run(*arguments.split())
     assert done.code == 1 and done.err.count("\n") == 1 and not done.out
     assert re.match(f"error: {wanted}", done.err)
 
 
-def test_the_version_is_the_packages(run):
-    from importlib.metadata import version
-
-    assert run("--version").out == f"maskgit-pipeline {version('maskgit-pipeline')}\n"
-
-
-def test_a_preset_is_written_in_a_project_and_nowhere_else(run, tmp_path, monkeypatch):
+def test_a_preset_is_listed_and_is_written_in_a_project_and_nowhere_else(
+    run, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
+    listed, shown = json.loads(run("preset", "--json").out), run("preset").out
+    assert [preset["name"] for preset in listed] == preset_names()
+    assert all(preset["what"] in shown and preset["cost"] in shown for preset in listed)
     done = run("preset", "smoke")
     assert done.code == 1 and not list(tmp_path.iterdir()) and "dvc.yaml" in done.err
     Path("dvc.yaml").touch()
@@ -111,29 +102,16 @@ def test_a_preset_is_written_in_a_project_and_nowhere_else(run, tmp_path, monkey
     assert run("preset", "smok").code == 1
 
 
-def test_presets_are_listed_with_what_they_are_and_cost(run):
-    listed = json.loads(run("preset", "--json").out)
-    assert [preset["name"] for preset in listed] == preset_names()
-    lines = run("preset").out.splitlines()
-    for preset in listed:
-        at = next(i for i, line in enumerate(lines) if line.startswith(preset["name"] + " "))
-        assert preset["what"] in lines[at] and preset["cost"] in lines[at + 1]
-
-
-def test_the_summary_as_json_has_every_seed_and_as_text_their_means(run, tmp_path, monkeypatch):
+def test_the_summary_has_every_seed_as_json_and_their_means_as_text(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     params = with_params()
     Path("params.yaml").write_text(params.model_dump_json())
     main, networks = params.training.label_smoothing, ("transformer", "autoregressive")
-    metrics = dict.fromkeys(
-        ("is_classifier", "precision_classifier", "recall_classifier", "class_accuracy"), 0.5
-    )
     rows = [
-        {"images": n, "label_smoothing": s, "seed": seed, "fid_classifier": seed + s, "nll": None}
-        | metrics
+        {"images": n, "label_smoothing": s, "seed": k, "fid_classifier": k + s, "nll": None}
         for n in networks
         for s in (main, 0.2)
-        for seed in (0, 1)
+        for k in (0, 1)
     ]
     cas = [
         {"images": n, "seed": 0, "augmentation": "none", "top1": 0.5} for n in (*networks, "real")
@@ -142,17 +120,15 @@ def test_the_summary_as_json_has_every_seed_and_as_text_their_means(run, tmp_pat
         Path("results", stage).mkdir(parents=True)
         pd.DataFrame(table).to_csv(f"results/{stage}/rows.csv", index=False)
     write_json("results/tokenizer/metrics.json", {"psnr": 20.0, "code_usage": 1.0})
-    write_json("results/prepare/metrics.json", {"classes": 10, "largest_class": 0.1})
     values = json.loads(run("summary", "--json").out)
     transformer = values["networks"]["transformer"]
     assert transformer["fid_classifier"] == {"0": main, "1": 1 + main}
     assert transformer["nll"] == {"0": None, "1": None}
     assert transformer["cas_top1_none"] == {"0": 0.5} and values["tokenizer"]["psnr"] == 20.0
     text = run("summary").out
-    low, high = f"{main:.2f}", f"{1 + main:.2f}"
-    assert f"FID (classifier) {main + 0.5:.2f} ({low} to {high}, 2 seeds)" in text
-    assert "PSNR 20.0 dB, rFID (classifier) –, 100% of codes used" in text
-    assert "real images  CAS top-1 0.500 (1 seed) without RandAugment" in text
+    fid = f"{main + 0.5:.3f} ({main:.3f} to {1 + main:.3f})"
+    assert re.search(rf"FID \(classifier\) +{re.escape(fid)} +{re.escape(fid)} +–", text)
+    assert re.search(r"CAS top-1 without +0.500 +0.500 +0.500", text) and "PSNR 20.0 dB" in text
 
 
 def test_the_report_is_found_or_said_to_be_missing(run, tmp_path, monkeypatch):
@@ -186,6 +162,15 @@ def test_ctrl_c_is_one_line_and_130(project, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_deleted_folder_is_one_line(tmp_path):
+    (tmp_path / "gone").mkdir()
+    process = start("params", cwd=tmp_path / "gone", preexec_fn=(tmp_path / "gone").rmdir)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and err.count("\n") == 1
+    assert err.startswith("error: the current folder: cannot be read")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "allowed"),
     [(["--help"], set()), (["preset"], {"pydantic"}), (["plan", "smoke"], LARGE - {"ray", "dvc"})],
@@ -200,14 +185,4 @@ def test_commands_import_only_what_they_need(arguments, allowed):
     command = (sys.executable, "-c", code)
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     tops = {name.split(".")[0] for name in done.stderr.split()}
-    assert not tops & (LARGE - allowed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("typed", "wanted"), [("in", "inpaint"), ("sample --sch", "--schedule")])
-def test_the_shell_completes_commands_and_options(typed, wanted, monkeypatch):
-    monkeypatch.setenv("_MASKGIT_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", f"maskgit {typed}")
-    monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
-    out, err = start(cwd=ROOT).communicate()
-    assert (out.split(), err) == ([wanted], "")
+    assert not tops & (LARGE - allowed) and "torch._dynamo" not in done.stderr.split()

@@ -75,11 +75,6 @@ def test_the_quick_commands_run_as_they_stand(finished, tmp_path):
             words += [f"VENV={venv}", "--assume-old", f"{venv}/.ready"]
         project.run(*words)
     assert (project.folder / "samples.png").exists() and (project.folder / "site").exists()
-    (program,) = (
-        block
-        for block in re.findall(
-            r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
-        )
-        if "import" in block
-    )
+    blocks = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "README.md").read_text())
+    (program,) = (block for block in blocks if "import" in block)
     project.run("python", "-c", program)

@@ -54,23 +54,19 @@ def test_it_holds_the_code_the_presets_the_dag_the_template_and_the_style(wheel)
     names = set(zipfile.ZipFile(wheel).namelist())
     code = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("*/**/*.py")}
     wanted = {name for name in code if name.split("/")[0] in ("pipeline", "stages", "analysis")}
-    wanted |= {f"analysis/report/{name}" for name in ("report.css", "report.html.j2", "report.js")}
+    wanted |= {f"analysis/report/{name}" for name in ("report.css", "report.html.j2")}
     wanted |= {f"pipeline/_project/presets/{name}.yaml" for name in preset_names()}
     wanted |= {"pipeline/_project/dvc.yaml"}
+    shipped = (ROOT / "pipeline/api/pretrained").rglob("*.*")
+    wanted |= {path.relative_to(ROOT).as_posix() for path in shipped}
     assert {name for name in names if ".dist-info/" not in name} == wanted
 
 
-def test_the_command_is_the_wheels(installed):
+def test_its_commands_work_without_a_project(installed):
     where = installed.run("python", "-c", "import pipeline; print(pipeline.__file__)")
     assert "venv/lib" in where
     assert installed.run("maskgit", "--version").startswith("maskgit-pipeline ")
-
-
-def test_doctor_finds_nothing_that_would_stop_it(installed):
     assert installed.run("maskgit", "doctor").endswith("ready\n")
-
-
-def test_presets_are_listed_and_planned_and_written_to_no_folder_without_a_project(installed):
     listed = json.loads(installed.run("maskgit", "preset", "--json"))
     assert [preset["name"] for preset in listed] == preset_names()
     assert "preset smoke" in installed.run("maskgit", "plan", "smoke")

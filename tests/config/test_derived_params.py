@@ -17,14 +17,9 @@ def test_grid_and_tokens_of_an_image(make_params):
 
 
 def test_settings_of_decoding(make_params):
+    temperature = {"iterations": 9, "choice_temperature": 2.5, "guidance_scale": 0.5}
     params = make_params(
-        decoding={
-            "iterations": 9,
-            "choice_temperature": 2.5,
-            "guidance_scale": 0.5,
-            "bf16": True,
-            "rounding": "ceil",
-        },
+        decoding=temperature | {"bf16": True, "rounding": "ceil"},
         training={"mask_schedule": "square", "label_drop": 0.1},
         autoregressive={"bf16": False},
     )
@@ -35,32 +30,21 @@ def test_settings_of_decoding(make_params):
     assert baseline == DecodingSettings(9, "square", 2.5, 0.5, False, "ceil")
 
 
-def test_classifiers_see_crops_of_their_own_and_are_else_as_the_others(make_params):
+def test_classifiers_have_crops_of_their_own(make_params):
     params = make_params(
-        data={"crop_scale": [0.9, 1.0], "crop_ratio": [0.5, 2.0], "flip": True},
-        classifier={"crop_scale": [0.08, 0.5]},
+        data={"crop_scale": [0.9, 1.0], "flip": True}, classifier={"crop_scale": [0.08, 0.5]}
     )
-    seen = params.classifier_images._asdict()
-    assert seen == {
-        "image_size": params.data.image_size,
-        "channels": params.data.channels,
-        "crop_scale": [0.08, 0.5],
-        "crop_ratio": [0.5, 2.0],
-        "flip": True,
-    }
+    assert params.classifier_images.crop_scale == [0.08, 0.5]
+    same = params.classifier_images.model_copy(update={"crop_scale": params.data.crop_scale})
+    assert same == params.data
 
 
 def test_configurations_of_networks(make_params):
+    codes = {"embedding_dim": 40, "codebook_size": 300}
     params = make_params(
         data={"image_size": 32, "channels": 3},
         classifier={"width": 24},
-        tokenizer={
-            "filters": 64,
-            "multipliers": [1, 2, 4],
-            "res_blocks": 2,
-            "embedding_dim": 40,
-            "codebook_size": 300,
-        },
+        tokenizer={"filters": 64, "multipliers": [1, 2, 4], "res_blocks": 2} | codes,
         transformer={"layers": 5, "hidden": 120, "heads": 4, "mlp": 250, "dropout": 0.2},
     )
     assert classifier_config(params, 7) == ClassifierConfig("small", 3, 7, 24)

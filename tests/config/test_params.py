@@ -3,8 +3,10 @@
 import math
 
 import pytest
+from torchvision import models
 
 from pipeline.config.params import Params, load_params
+from pipeline.config.schema import RESNETS
 from pipeline.runtime.errors import UserError
 from tests.params import PRESET, make_params, write_params
 
@@ -14,7 +16,7 @@ def refused(path) -> UserError:
     with pytest.raises(UserError) as error:
         load_params(path)
     assert error.value.subject.startswith(f"{path}: ") and error.value.way_out
-    assert str(error.value).isprintable() and len(str(error.value)) < 300 + len(str(path))
+    assert str(error.value).isprintable() and len(str(error.value)) <= 600
     return error.value
 
 
@@ -22,52 +24,38 @@ WRONG = [
     ("training.steps", "many"),
     ("training.steps", 1.5),
     ("training.steps", 0),
-    ("training.steps", None),
     ("training.bf16", 1),
     ("training.lr", -1.0),
-    ("training.lr", "1e-4"),
     ("training.lr", math.inf),
-    ("training.lr", math.nan),
-    ("training.ema_decay", 1.0),
     ("training.spike_factor", 1.0),
     ("training.loss_on", "some"),
     ("training.mask_schedule", "cosin"),
     ("training.other_label_smoothings", [0.2, 0.2]),
     ("training.other_label_smoothings", [0.1]),  # training.label_smoothing itself
     ("classifier.architecture", "torchvision:vgg16"),
-    ("classifier.batch_size", 1),
     ("classifier.crop_scale", [0.9, 0.5]),
     ("data.channels", 2),
-    ("data.crop_ratio", [1.0]),
     ("data.crop_scale", [0.5, 1.5]),
     ("data.source", "imagenet"),
     ("data.source", "folder:data/images"),
     ("data.download_dir", "data/../results/x"),
-    ("data.download_dir", "s3://a/b"),
     ("data.image_size", 30),
-    ("tokenizer.filters", 48),
     ("tokenizer.codebook_size", 65536),
     ("tokenizer.perceptual", "lpips_vgg"),  # of 28 pixels
     ("tokenizer.discriminator", "stylegan"),
     ("tokenizer.pretrained", "models/tokenizer/a.bin"),
     ("decoding.iterations", 50),  # of 49 tokens
-    ("decoding.rounding", "round"),
     ("decoding.guidance_scale", 1.0),
     ("sweep.iterations", [4, 64]),
     ("sweep.schedules", []),
-    ("sweep.schedules", ["cosine", "cosine"]),
     ("sweep.crossed", ["arccos"]),
     ("sweep.samples", 64),  # as many as features
     ("sweep.workers_per_trial", 5),
     ("sweep.workers_per_trial", None),
-    ("cas.workers_per_classifier", 3),
     ("evaluation.seeds", [1, 0, 1]),
     ("evaluation.seeds", [2**53]),
     ("evaluation.second_extractor", "classifier"),
-    ("evaluation.manifold_images", 3),
-    ("temperature.samples", 0),
     ("editing.dilate", 1),
-    ("editing.feather", 29),
     ("ray.num_workers", 3),
     ("ray.loaders_per_worker", 1),
     ("ray.storage_path", ""),
@@ -75,46 +63,42 @@ WRONG = [
     ("ray.storage_path", "s3:/bucket"),
     ("ray.storage_path", "models/tokenizer/runs"),
     ("training.accumulate", 3),
-    ("analysis.best_by", "nll"),
+    ("training", None),
+    ("transformer", {"heads": 5}),
+    ("seed", -1),
+    ("preset", ["x" * 1000] * 100),
 ]
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG)
 def test_a_wrong_value_names_its_key(key, value, tmp_path):
     section, _, name = key.partition(".")
-    error = refused(write_params(tmp_path, **{section: {name: value}}))
-    assert error.subject.split(": ")[1].startswith(key)
+    changed = {section: {name: value} if name else value}
+    assert refused(write_params(tmp_path, **changed)).subject.split(": ")[1].startswith(key)
 
 
 @pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"evaluation": {"neighbors": 400}}, "sweep.samples"),
-        ({"evaluation": {"is_splits": 300}}, "editing.images"),
-        ({"evaluation": {"kid_subset_size": 321}}, "sweep.samples"),
-        ({"evaluation": {"extractor": "inception"}}, "sweep.samples"),
-        ({"transformer": {"heads": 5}}, "transformer"),
-        ({"seed": -1}, "seed"),
-        ({"training": None}, "training"),
-        ({"preset": ["x" * 1000] * 100}, "preset"),
-    ],
+    ("key", "most"), [("neighbors", 319), ("is_splits", 320), ("kid_subset_size", 320)]
 )
-def test_values_that_contradict_each_other_name_one_of_them(changes, key, tmp_path):
-    assert refused(write_params(tmp_path, **changes)).subject.split(": ")[1] == key
+def test_samples_suffice_for_every_metric(key, most, tmp_path):
+    assert make_params(evaluation={key: most}).sweep.samples == 320
+    for wrong in ({key: most + 1}, {"extractor": "inception"}):
+        path = write_params(tmp_path, evaluation=wrong)
+        assert refused(path).subject.endswith(": sweep.samples")
 
 
 @pytest.mark.parametrize(
     ("changes", "key", "way_out"),
     [
         ({"training": {"warmup_stepss": 5}}, "training.warmup_stepss", "warmup_steps?"),
-        ({"training": {"steps": 0, "warmup_stepss": 5}}, "training.warmup_stepss", "1 more"),
+        ({"training": {"mask_schedule": "cosin"}}, "training.mask_schedule", "cosine?"),
         ({"trainin": 1}, "trainin", "training?"),
         ({"surprise": 1}, "surprise", "remove it"),
+        ({"training": {"stepss": 5, "lr": 0.0}, "seed": -1}, "training.stepss", "training.lr"),
+        ({"training": {"stepss": 5, "lr": 0.0}, "seed": -1}, "training.stepss", "seed"),
     ],
 )
-def test_an_unknown_key_is_named_first_with_the_one_that_it_resembles(
-    changes, key, way_out, tmp_path
-):
+def test_a_misspelt_name_and_every_further_error_are_named(changes, key, way_out, tmp_path):
     error = refused(write_params(tmp_path, **changes))
     assert error.subject.endswith(f": {key}") and "unknown" in error.reason
     assert way_out in error.way_out
@@ -145,14 +129,10 @@ def test_a_storage_path_is_a_folder_or_an_object_store(given, taken, tmp_path, m
         b"seed: 1\nseed: 2\n",
         b"a: !!python/object/apply:os.mkdir [x]\n",
         b"seed: \xff\xfe",
-        b"seed: 2001-99-99",
         b"seed: 1\n---\nseed: 2\n",
         b"- a\n- b\n",
         b"",
         b"1: 2\n",
-        b"? [a, b]\n: 1\n",
-        b"[" * 10_000,
-        b"#" * 2**21,
     ],
 )
 def test_a_file_that_is_no_parameter_file_is_refused(content, tmp_path):
@@ -163,22 +143,10 @@ def test_a_file_that_is_no_parameter_file_is_refused(content, tmp_path):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_missing_file_says_where_to_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="root folder"):
-        load_params()
-
-
-def test_numbers_in_exponent_notation_are_numbers(tmp_path):
-    path = tmp_path / "params.yaml"
-    path.write_text("training: {weight_decay: 1e-4}")
-    assert load_params(path).training.weight_decay == 1e-4
-
-
 def test_the_file_that_ships_holds_the_defaults():
     assert load_params(PRESET) == Params()
 
 
-def test_a_resnet_of_torchvision_is_taken():
-    name = "torchvision:wide_resnet50_2"
-    assert make_params(classifier={"architecture": name}).classifier.architecture == name
+def test_every_resnet_of_torchvision_is_known():
+    names = models.list_models(module=models, include=("resne[tx]*", "wide_resnet*"))
+    assert sorted(RESNETS.split()) == sorted(names)

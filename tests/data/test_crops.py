@@ -12,7 +12,7 @@ from pipeline.data.images.crops import center_crop, crop_box, random_resized_cro
 from tests.images import noise_image
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     width=st.integers(1, 300),
     height=st.integers(1, 300),
@@ -21,7 +21,9 @@ from tests.images import noise_image
     seed=st.integers(0, 2**32),
 )
 def test_crop_box_lies_in_the_image(width, height, scale, ratio, seed):
-    box = crop_box(width, height, scale, ratio, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    assert crop_box(10, 100, (1.0, 1.0), (1.0, 1.0), rng) == (0, 45, 10, 55)  # none fits
+    box = crop_box(width, height, scale, ratio, rng)
     left, top, right, bottom = box
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
     assert all(isinstance(x, int) for x in box)
@@ -47,27 +49,17 @@ def test_crop_box_has_the_area_aspect_and_place_asked_for():
     assert np.abs(correlation - np.eye(4)).max() < 0.06  # drawn apart
 
 
-def test_crop_box_that_cannot_fit_is_the_centre():
-    box = crop_box(10, 100, (1.0, 1.0), (1.0, 1.0), np.random.default_rng(0))
-    assert box == (0, 45, 10, 55)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_center_crop_at_the_same_size_is_the_identity(mode):
-    image = noise_image(28, 28, mode)
-    assert center_crop(image, 28).tobytes() == image.tobytes()
-
-
-@pytest.mark.parametrize("size", [(28, 40), (41, 28)])
+@pytest.mark.parametrize("size", [(28, 28), (28, 40), (41, 28)])
 def test_center_crop_cuts_the_middle(size):
-    image = noise_image(*size)
-    left, top = (size[0] - 28) // 2, (size[1] - 28) // 2
-    middle = np.asarray(image)[top : top + 28, left : left + 28]
-    np.testing.assert_array_equal(np.asarray(center_crop(image, 28)), middle)
+    for mode in ("L", "RGB"):
+        image = noise_image(*size, mode)
+        left, top = (size[0] - 28) // 2, (size[1] - 28) // 2
+        middle = np.asarray(image)[top : top + 28, left : left + 28]
+        np.testing.assert_array_equal(np.asarray(center_crop(image, 28)), middle)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("size", [(24, 24), (50, 50), (40, 20), (9, 9), (7, 31)])
+@pytest.mark.parametrize("size", [(50, 50), (40, 20), (9, 9), (1, 31)])
 def test_resizing_is_bilinear_and_antialiased(size, mode):
     """As torch's own, to a rounded grey level: smaller, larger, and of another aspect."""
 
@@ -84,14 +76,6 @@ def test_resizing_is_bilinear_and_antialiased(size, mode):
     np.testing.assert_allclose(np.asarray(crop), wanted, atol=1.01)
     if size[0] == size[1]:
         np.testing.assert_allclose(np.asarray(center_crop(image, 16)), wanted, atol=1.01)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (3, 50), (200, 7)])
-def test_crops_of_odd_sizes_are_squares(size):
-    image = noise_image(*size)
-    assert center_crop(image, 16).size == (16, 16)
-    crop = random_resized_crop(image, 16, (0.1, 1), (0.5, 2), True, seed=(0,))
-    assert crop.size == (16, 16)
 
 
 def test_random_crop_is_a_function_of_its_seed():

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from pipeline.data.images.pixels import decode_image
 from pipeline.data.images.shards import ImageShards, write_manifest, write_shards
+from pipeline.data.images.views import View
 from pipeline.prepare.datasets import open_source
-from pipeline.prepare.pictures import FORMATS
 from pipeline.prepare.split import stratified_split
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.limits import PICTURE_FORMATS
 from tests.images import noise_image
 
 
@@ -34,6 +37,7 @@ def classes(tmp_path) -> Path:
     return tmp_path / "pictures"
 
 
+@pytest.mark.slow  # reading a CSV of 8 MB takes two seconds
 def test_mnist5k_is_balanced_and_read():
     source = open_source("mnist5k", "nowhere", 28)
     assert source.class_names == [str(d) for d in range(10)]
@@ -43,20 +47,22 @@ def test_mnist5k_is_balanced_and_read():
     assert image.size == (28, 28) and image.mode == "L" and np.asarray(image).max() > 100
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "Validation", "test", "TEST"])
-@pytest.mark.parametrize("train", ["train", "Training"])
-def test_splits_have_many_names(tmp_path, name, train):
+@pytest.mark.parametrize(
+    ("train", "val"), [("train", "val"), ("Training", "valid"), ("TRAIN", "test")]
+)
+def test_splits_have_many_names(tmp_path, train, val):
     save(tmp_path / train / "a/0.png", 0)
     save(tmp_path / train / "a/inner/deeper/x.PNG", 2)
-    save(tmp_path / name / "a/0.png", 1)
+    save(tmp_path / val / "a/0.png", 1)
+    if val != "test":
+        save(tmp_path / "test/b/0.png", 3)  # is skipped
     source = folder_source(tmp_path)
     assert source.class_names == ["a"]
     assert [(item.key, item.split) for item in source.items] == [
         (f"{train}/a/0.png", "train"),
         (f"{train}/a/inner/deeper/x.PNG", "train"),
-        (f"{name}/a/0.png", "val"),
+        (f"{val}/a/0.png", "val"),
     ]
-    assert source.read(0) == (tmp_path / train / "a/0.png").read_bytes()
 
 
 @pytest.mark.parametrize("above", ["", "train"])
@@ -68,6 +74,28 @@ def test_a_folder_without_validation_has_no_split(classes, tmp_path, above):
     assert source.class_names == ["cat", "dog"]
     assert [item.label for item in source.items] == [0, 0, 0, 1, 1, 1]
     assert {item.split for item in source.items} == {None}
+
+
+def test_photographs_reach_trainings_in_their_colours(tmp_path, make_params):
+    """Of scikit-learn's temple and flower, pieces of all the sizes that are stored differently."""
+    pieces = {}
+    for name, photo in zip(("china", "flower"), load_sample_images().images, strict=True):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number, side in enumerate((40, 64, 65, 80, 200, 300)):
+            for kind in ("png", "jpg"):
+                key = f"{name}/{number}.{kind}"
+                pieces[key] = photo[50 : 50 + side, 70 : 70 + side]
+                Image.fromarray(pieces[key]).save(tmp_path / "photos" / key, quality=95)
+    source, folder = folder_source(tmp_path / "photos"), tmp_path / "shards"
+    shards = {"train": write_shards(source, range(24), "train", 10, folder)}
+    write_manifest(folder, source.class_names, "x", shards)
+    images, data = ImageShards(folder, "train"), make_params(data={"channels": 3}).data
+    shown = View(images, data).first(24)[0].double().mean(dim=(2, 3))
+    for index, (key, piece) in enumerate(sorted(pieces.items())):
+        found, content = images.read(index)
+        assert found == key and decode_image(content, 3).width == min(len(piece), 4 * 28)
+        assert images.class_names[images.labels[index]] == key.split("/")[0]
+        np.testing.assert_allclose(shown[index], piece.mean(axis=(0, 1)), atol=4)
 
 
 def test_hidden_files_are_skipped_and_others_counted(classes, capsys):
@@ -82,13 +110,12 @@ def test_hidden_files_are_skipped_and_others_counted(classes, capsys):
     (classes / "cat/round").symlink_to(classes)
     assert len(folder_source(classes).items) == 6
     said = capsys.readouterr().out
-    assert all(kind in said for kind in ("2 .txt", "1 without a suffix", "1 linked folders"))
+    assert "2 .txt" in said and "1 without a suffix" in said
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.jp2", "a.HEIC", "a.psd"])
-def test_unsupported_formats_are_refused_with_their_names(classes, name):
-    if name == "a.HEIC" and "HEIF" in FORMATS:
-        pytest.skip("the extra heif is installed")
+@pytest.mark.parametrize("name", ["a.tif", "a.jp2", "a.HEIC"])
+def test_unsupported_formats_are_refused_with_their_names(classes, monkeypatch, name):
+    monkeypatch.setattr("pipeline.prepare.folder.FORMATS", PICTURE_FORMATS)  # without the extra
     for number in range(5):
         (classes / "cat" / f"{number}{name}").write_text("x")
     with pytest.raises(UserError, match=rf"^data\.source: 5 pictures .*0{name}, ") as error:
@@ -121,23 +148,11 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path, places, word):
     assert error.value.subject == "data.source" and str(tmp_path) in error.value.reason
 
 
-@pytest.mark.parametrize("what", ["missing", "file", "long", "closed"])
-def test_a_folder_that_cannot_be_read_is_refused(classes, monkeypatch, what):
-    root = classes / {"missing": "x", "file": "cat/0.png", "long": "x" * 300, "closed": ""}[what]
-    if what == "closed":
-        scandir = os.scandir
-
-        def refusing(path):
-            if Path(path) == classes / "cat":
-                raise PermissionError(13, "Permission denied", str(path))
-            return scandir(path)
-
-        monkeypatch.setattr(os, "scandir", refusing)
-        root = classes
+@pytest.mark.parametrize("what", ["missing", "cat/0.png", "x" * 300])
+def test_a_folder_that_does_not_exist_is_refused(classes, what):
     with pytest.raises(UserError) as error:
-        folder_source(root)
-    assert error.value.subject == "data.source"
-    assert what == "long" or str(classes) in str(error.value)  # a long path is cut in the message
+        folder_source(classes / what)
+    assert error.value.subject == "data.source" and what[:20] in error.value.reason
 
 
 def test_a_few_validation_pictures_that_are_training_pictures_are_told(tmp_path, capsys):
@@ -167,11 +182,8 @@ def test_a_folder_whose_pictures_were_written_again_is_another_version(classes):
     version = folder_source(classes).version
     assert folder_source(classes).version == version
     os.utime(classes / "cat/0.png", ns=(0, 1))
-    assert folder_source(classes).version != version
-
-
-def test_a_picture_that_went_away_is_named(classes):
     source = folder_source(classes)
+    assert source.version != version
     (classes / "cat/0.png").unlink()
     with pytest.raises(UserError) as error:
         source.read(0)

@@ -11,9 +11,7 @@ import psutil
 import pytest
 import torch
 
-from pipeline.config.paths import IMAGES
-from pipeline.data.images.batches import Batches, ImageBatches, prepared
-from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.batches import prepared
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.experiments import cas
 from pipeline.runtime.errors import UserError
@@ -29,47 +27,37 @@ pytestmark = [
 ]
 
 
-def cas_batches(ranks: Ranks) -> Batches:
+def batches(ranks: Ranks) -> cas.CasBatches:
     """Of samples, with RandAugment, which draws from torch's global generator."""
     params = with_params(classifier={"batch_size": 12})
     training = cas_training(params, "transformer", "randaugment", Path("run"))
     return cas.CasBatches(cas.training_pictures(training), params, True, 1, ranks)
 
 
-def image_batches(ranks: Ranks) -> Batches:
-    return ImageBatches(ImageShards(IMAGES, "train"), with_params().data, 12, 1, ranks)
-
-
-KINDS = {"images": image_batches, "cas": cas_batches}
-
-
-@pytest.mark.parametrize("cores, loaders", [(1, 0), (2, 0), (2, 2)])
-@pytest.mark.parametrize("kind", KINDS)
-def test_batches_are_the_same_bytes_whoever_prepares_them(kind, cores, loaders, monkeypatch):
+@pytest.mark.parametrize("loaders", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_batches_are_the_same_bytes_whoever_prepares_them(loaders, monkeypatch):
     """Of one worker and of the second of two; from the middle on, as after a restart, and back."""
-    monkeypatch.setenv(THREADS, str(cores))
+    monkeypatch.setenv(THREADS, "2")
     for ranks in (ALONE, Ranks(1, 2)):
-        ready = prepared(KINDS[kind](ranks), loaders, CPU)
-        for step in (5, 6, 7, 8, 9, 10, 2):
+        ready = prepared(batches(ranks), loaders, CPU)
+        for step in (5, 6, 7, 2):
             torch.manual_seed(step)  # a training's own
             state = torch.get_rng_state()
             images, labels = ready(step)
             assert torch.equal(torch.get_rng_state(), state)
-            wanted = KINDS[kind](ranks)(step)
+            wanted = batches(ranks)(step)
             assert torch.equal(images, wanted[0]) and torch.equal(labels, wanted[1])
 
 
-def test_a_loader_that_is_killed_is_a_line():
+@pytest.mark.slow
+def test_a_loader_has_one_thread_and_is_a_line_if_it_is_killed():
+    assert prepared(StepBatches(), 1, CPU)(0)[1].tolist() == [1, 1]
     ready = prepared(StepBatches(killed_at=1), 2, CPU)
     with pytest.raises(UserError) as error:
         for step in range(2):
             ready(step)
     assert "ray.loaders_per_worker" in error.value.way_out
     del error  # which holds this frame, and so would keep the loaders
-
-
-def test_a_loader_has_one_thread():
-    assert prepared(StepBatches(), 1, CPU)(0)[1].tolist() == [1, 1]
 
 
 @pytest.mark.slow

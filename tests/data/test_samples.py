@@ -8,16 +8,11 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from pipeline.data.images import samples
 from pipeline.data.images.crops import random_resized_crop
-from pipeline.data.images.samples import (
-    are_written,
-    open_samples,
-    publish_samples,
-)
+from pipeline.data.images.samples import are_written, open_samples, publish_samples
 from pipeline.data.order import BatchOrder
 from pipeline.evaluation.image_sets import SampleImages
 from pipeline.experiments import cas
@@ -52,9 +47,7 @@ def params():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_and_labels_are_those_that_were_drawn_in_their_order(
-    tmp_path, make_params, channels
-):
+def test_pixels_and_labels_are_those_that_were_drawn_in_their_order(tmp_path, channels):
     images = noise(channels)
     write(tmp_path / "run", images)
     publish_samples(tmp_path / "run", tmp_path / "published")
@@ -66,24 +59,10 @@ def test_pixels_and_labels_are_those_that_were_drawn_in_their_order(
     read = SampleImages(tmp_path / "published", data)
     assert read.labels.tolist() == LABELS and read.shape == images.shape[1:]
     assert np.array_equal(read.read(60, 75).numpy(), images[60:75])
-
-
-def test_a_set_travels_by_its_name(tmp_path, params):
-    first = SampleImages(write(tmp_path / "set"), params.data, 101)
-    assert len(first) == len(first.labels) == 101
-    content = cloudpickle.dumps(first)
+    content = cloudpickle.dumps(SampleImages(tmp_path / "run", data, 101))  # for Ray
     there = cloudpickle.loads(content)
-    assert len(content) < 2000 and torch.equal(there.read(65, 101), first.read(65, 101))
-    assert len(there) == 101
-
-
-@pytest.mark.parametrize("batch_size", [1, 33, SHARD, 100, COUNT])
-def test_the_same_samples_are_the_same_bytes_however_they_were_drawn(tmp_path, batch_size):
-    whole = contents(write(tmp_path / "whole"))
-    assert contents(write(tmp_path / "again", batch_size=batch_size)) == whole
-    names = {f"samples-0000{number}.arrow" for number in range(3)}
-    assert set(whole) == names | {"samples-labels.npy", "manifest.json"}
-    assert not list(tmp_path.glob("*.parts"))
+    assert len(content) < 2000 and len(there) == len(there.labels) == 101
+    assert np.array_equal(there.read(65, 101).numpy(), images[65:101])
 
 
 class Backwards(BatchWorkers):
@@ -93,24 +72,31 @@ class Backwards(BatchWorkers):
         return super().make(maker, dict(reversed(batches.items())))
 
 
-def test_batches_may_come_in_any_order(tmp_path, monkeypatch):
+@pytest.mark.parametrize("batch_size", [7, SHARD, COUNT])
+def test_the_same_samples_are_the_same_bytes_however_they_were_drawn(
+    tmp_path, monkeypatch, batch_size
+):
     whole = contents(write(tmp_path / "whole"))
     monkeypatch.setattr("tests.images.BatchWorkers", Backwards)
-    assert contents(write(tmp_path / "backwards")) == whole
+    assert contents(write(tmp_path / "again", batch_size=batch_size)) == whole
+    names = {f"samples-0000{number}.arrow" for number in range(3)}
+    assert set(whole) == names | {"samples-labels.npy", "manifest.json"}
+    assert not list(tmp_path.glob("*.parts"))
 
 
-def test_a_killed_run_goes_on_after_its_batches_and_shards(tmp_path, monkeypatch):
-    """Batches of 32 in shards of 70: files of batches 0, 1, 2, the first shard, batches 3, 4 …"""
+@pytest.mark.parametrize(("calls", "left"), [(3, 5), (6, 3)])
+def test_a_killed_run_resumes_after_its_batches(tmp_path, monkeypatch, calls, left):
+    """Five batches, which are drawn once, and three shards of them."""
     whole, folder = contents(write(tmp_path / "whole")), tmp_path / "killed"
-    dying = Dies(samples.write_shard, calls=5)
+    dying = Dies(samples.write_shard, calls)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(samples, "write_shard", dying)
         write(folder)
-    assert not are_written(folder) and (folder / "samples-00000.arrow").exists()
+    assert not are_written(folder)
     counted = Dies(samples.write_shard, calls=100)
     monkeypatch.setattr(samples, "write_shard", counted)
     write(folder)
-    assert 100 - counted.left == 3  # batch 4, and two shards
+    assert 100 - counted.left == left
     assert contents(folder) == whole and are_written(folder)
 
 

@@ -1,12 +1,40 @@
-"""The token cache, as training reads it."""
+"""The token cache: what is written of the images, and what training reads."""
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.config.paths import IMAGES, TOKENIZER
+from pipeline.data.images.pixels import as_float
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
 from pipeline.data.tokens import TokenCache
+from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.errors import UserError
-from pipeline.training.tokens import cached_code_usage
+from pipeline.training.tokens import cache_tokens, cached_code_usage, write_manifest
+from pipeline.weights.published import load_model
+from tests.tiny_project import CLASSES, CPU, GRID, with_params
+
+
+def test_cached_tokens_are_those_of_the_seeded_crops(in_tiny_project, tmp_path):
+    params, crops = with_params(tokens={"crops_per_image": 2, "batch_size": 10}), {"train": 2}
+    shards = {
+        split: cache_tokens(split, count, params, tmp_path, BatchWorkers(CPU))
+        for split, count in (crops | {"val": 0}).items()
+    }
+    write_manifest(tmp_path, params, "hash", shards, CLASSES)
+    tokenizer = load_model(TOKENIZER, "tokenizer", CPU)
+    for split, views in (("train", 2), ("val", 1)):
+        cache, images = TokenCache(tmp_path, split), ImageShards(IMAGES, split)
+        assert (len(cache), cache.views, cache.num_tokens) == (len(images), views, GRID**2)
+        assert next(cache.shards()).dtype == np.uint16
+        view, indices = View(images, params.data, params.seed), np.arange(len(images))
+        for draw in range(views):
+            tokens, labels = cache.batch(indices, np.full(len(images), draw))
+            shown = view.crops(indices, draw) if split == "train" else view.centers(indices)
+            wanted = tokenizer.encode(as_float(shown)).flatten(1)
+            assert (tokens == wanted).float().mean() > 0.99  # sums may differ with the batch
+            assert labels.tolist() == images.labels.tolist()
 
 
 def test_token_cache_reads_across_shards(tokens_dir):

@@ -1,65 +1,31 @@
 """Feature extractors."""
 
 import io
-import os
-import pickle
 from email.message import Message
-from pathlib import Path
 
 import pytest
 import torch
+from torchvision import models
+from torchvision.transforms import _presets as transforms
 
-from pipeline.classifier import Classifier, ClassifierConfig
-from pipeline.config.paths import CLASSIFIER
-from pipeline.evaluation.features import ClassifierExtractor, extract, open_extractor
-from pipeline.runtime import device
+from pipeline import classifier
+from pipeline.evaluation.features import open_extractor
 from pipeline.runtime.errors import UserError
-from pipeline.weights.published import load_model
-from tests.errors import one_line
-from tests.tiny_project import CPU, SIDE, with_params
+from pipeline.weights.published import load_model, save_model
+from stages import train_classifier
+from tests.tiny_project import CPU, with_params
 
 
-def classifier(channels: int = 1, seed: int = 0) -> ClassifierExtractor:
-    torch.manual_seed(seed)
-    model = Classifier(ClassifierConfig("small", channels, 3, 4)).eval()
-    return ClassifierExtractor(model, torch.device("cpu"))
-
-
-class Bomb:
-    def __reduce__(self):
-        return os.mkdir, ("exploded",)
-
-
-@pytest.mark.parametrize("name", ["inception", "vgg"])
-@pytest.mark.parametrize("kind", ["missing", "text", "other weights", "bomb"])
-def test_weights_that_do_not_load_name_the_param(tmp_path, monkeypatch, make_params, name, kind):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("name, kind", [("inception", "other weights"), ("vgg", "missing")])
+def test_weights_that_do_not_load_name_the_param(tmp_path, make_params, name, kind):
     path = tmp_path / "weights.pth"
-    if kind == "text":
-        path.write_text("no weights")
-    elif kind == "other weights":
+    if kind == "other weights":
         torch.save({"x": torch.zeros(2)}, path)
-    elif kind == "bomb":
-        path.write_bytes(pickle.dumps(Bomb(), protocol=2))
     evaluation = make_params(evaluation={f"{name}_weights": str(path)}).evaluation
-    with pytest.raises(UserError, match=r"weights\.pth") as error:
-        open_extractor(name, classifier().classifier, evaluation, CPU)
+    with pytest.raises(UserError) as error:
+        open_extractor(name, None, evaluation, CPU)
     assert error.value.subject == f"evaluation.{name}_weights"
-    one_line(error)
-    assert not Path("exploded").exists()
-
-
-@pytest.mark.parametrize("name", ["inception", "vgg"])
-def test_a_failed_download_names_the_param(tmp_path, monkeypatch, make_params, name):
-    def fail(url: str, path: str, hash_prefix: str, progress: bool) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    evaluation = make_params().evaluation
-    with pytest.raises(UserError, match="no network") as error:
-        open_extractor(name, classifier().classifier, evaluation, CPU)
-    assert error.value.subject == f"evaluation.{name}_weights"
+    assert "weights.pth" in error.value.reason
 
 
 @pytest.mark.parametrize("name", ["inception", "vgg"])
@@ -67,9 +33,9 @@ def test_a_download_of_other_bytes_is_not_kept(tmp_path, monkeypatch, make_param
     """A download is compared with the published hash of the file."""
     monkeypatch.setattr(torch.hub, "urlopen", lambda request: Response(b"not the weights"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    evaluation = make_params().evaluation
-    with pytest.raises(UserError, match="invalid hash value"):
-        open_extractor(name, classifier().classifier, evaluation, CPU)
+    with pytest.raises(UserError, match="invalid hash value") as error:
+        open_extractor(name, None, make_params().evaluation, CPU)
+    assert error.value.subject == f"evaluation.{name}_weights"
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
@@ -80,20 +46,28 @@ class Response(io.BytesIO):
         return Message()
 
 
-@pytest.mark.parametrize("quick", [True, False])
-@pytest.mark.parametrize("name", ["classifier", "random"])
-def test_features_in_bfloat16_differ_by_its_rounding(in_tiny_project, monkeypatch, quick, name):
-    """On a CPU that is quick in bfloat16 alone."""
-    monkeypatch.setattr(device, "quick_in_bfloat16", lambda where: quick)
-    noise = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (32, 1, SIDE, SIDE), generator=noise, dtype=torch.uint8)
-    network = load_model(CLASSIFIER, "classifier")
-    exact, rounded = (
-        open_extractor(name, network, with_params(evaluation={"bf16": bf16}).evaluation, CPU)
-        for bf16 in (False, True)
-    )
-    ours, theirs = extract(exact, [images]), extract(rounded, [images])
-    assert theirs.features.dtype == theirs.logits.dtype == torch.float32
-    apart = (ours.features - theirs.features).norm() / ours.features.norm()
-    assert 1e-4 < apart < 2e-2 if quick else apart == 0
-    assert exact.name == rounded.name == name
+@pytest.mark.slow  # builds two ResNets
+def test_a_released_classifier_gives_torchvisions_logits_or_names_the_param(
+    in_tiny_project, tmp_path, monkeypatch
+):
+    assert classifier.IMAGENET_SIDE == 256
+    monkeypatch.setattr(classifier, "IMAGENET_SIDE", 64)  # which is quicker
+    preset = transforms.ImageClassification(crop_size=64, resize_size=64)
+    torch.manual_seed(0)
+    network, file = models.resnet18(num_classes=5), tmp_path / "resnet.pth"
+    network(torch.randn(8, 3, 64, 64))  # batch statistics of its own
+    torch.save(network.eval().state_dict(), file)
+    ours = classifier.torchvision_classifier("resnet18", file)
+    for side in (48, 64):
+        images = torch.rand(2, 3, side, side)
+        torch.testing.assert_close(ours(images), network(preset(images)), rtol=1e-4, atol=1e-4)
+    save_model(tmp_path / "model", "classifier", ours.config, ours.state_dict())
+    published, grey = load_model(tmp_path / "model", "classifier"), images[:, :1]
+    assert torch.equal(published(grey), ours(grey.expand(-1, 3, -1, -1)))
+
+    # The data set has three classes, and a ResNet-34 has more layers.
+    for architecture in ("torchvision:resnet18", "torchvision:resnet34"):
+        given = {"pretrained": str(file), "architecture": architecture}
+        with pytest.raises(UserError) as error:
+            train_classifier.main(with_params(classifier=given))
+        assert error.value.subject == "classifier.pretrained"

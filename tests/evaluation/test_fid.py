@@ -20,6 +20,8 @@ def test_fid_is_the_frechet_distance():
     wanted = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root)
     assert fid(samples, reference) == pytest.approx(wanted, rel=1e-6)
     assert fid(samples, reference) == pytest.approx(fid(reference, samples), rel=1e-6)
+    assert fid(samples, samples) == pytest.approx(0, abs=1e-4)
+    assert fid(samples + 3, samples) == pytest.approx(8 * 9, rel=1e-4)
 
 
 @pytest.mark.parametrize("rank", [3, 8])
@@ -33,12 +35,6 @@ def test_fid_is_that_of_torch_fidelity(rank):
     assert fid(samples, pair[1]) == pytest.approx(wanted, rel=1e-6)
 
 
-def test_fid_of_itself_is_zero_and_of_a_shift_its_square():
-    features = gaussian(100, 6, 2)
-    assert fid(features, features) == pytest.approx(0, abs=1e-4)
-    assert fid(features + 3, features) == pytest.approx(6 * 9, rel=1e-4)
-
-
 @pytest.mark.parametrize(("samples", "reference"), [(8, 50), (50, 8)])
 def test_fid_of_too_few_samples_names_the_numbers(samples, reference):
     with pytest.raises(UserError) as error:
@@ -47,44 +43,28 @@ def test_fid_of_too_few_samples_names_the_numbers(samples, reference):
     assert "at least 9" in error.value.way_out
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_fid_against_published_statistics(tmp_path, dtype):
+def test_fid_against_published_statistics(tmp_path):
     samples, reference = gaussian(150, 8, 0), gaussian(210, 8, 1)
     array = reference.double().numpy()
-    mu, sigma = array.mean(axis=0).astype(dtype), np.cov(array, rowvar=False).astype(dtype)
+    mu, sigma = array.mean(axis=0).astype(np.float32), np.cov(array, rowvar=False)
     np.savez(tmp_path / "reference.npz", mu=mu, sigma=sigma, mu_s=np.zeros(5))  # as the ADM suite's
     published = load_statistics(tmp_path / "reference.npz")
     assert fid(samples, published) == pytest.approx(fid(samples, reference), rel=1e-4)
-    assert fid(samples, statistics(reference)) == fid(samples, reference)
-
-
-def test_statistics_of_another_extractor_are_refused():
     with pytest.raises(UserError) as error:
-        fid(gaussian(50, 8, 0), statistics(gaussian(50, 5, 1)))
+        fid(gaussian(50, 5, 0), published)
     assert error.value.subject == "evaluation.reference_statistics"
 
 
-def arrays(kind: str) -> dict[str, np.ndarray]:
-    """What a file holds that is not a mean and its covariance."""
-    mu, sigma = np.zeros(3), np.eye(3)
-    return {
-        "no pair": {"mu": mu},
-        "two sizes": {"mu": mu, "sigma": np.eye(4)},
-        "pickle": {"mu": np.array([{}], dtype=object), "sigma": np.eye(1)},
-        "NaN": {"mu": mu, "sigma": sigma * np.nan},
-        "asymmetric": {"mu": mu, "sigma": sigma + np.triu(np.ones((3, 3)), 1)},
-        "negative": {"mu": mu, "sigma": -sigma},
-        "zero": {"mu": mu, "sigma": 0 * sigma},
-        "text": {"mu": np.array(["a"] * 3), "sigma": sigma},
-        "empty": {"mu": np.zeros(0), "sigma": np.zeros((0, 0))},
-        "too long": {"mu": np.zeros(5000), "sigma": np.eye(5000, dtype=np.int8)},
-    }[kind]
+ARRAYS = {
+    "no pair": {"mu": np.zeros(3)},
+    "two sizes": {"mu": np.zeros(3), "sigma": np.eye(4)},
+    "pickle": {"mu": np.array([{}], dtype=object), "sigma": np.eye(1)},
+    "NaN": {"mu": np.zeros(3), "sigma": np.eye(3) * np.nan},
+    "text": {"mu": np.array(["a"] * 3), "sigma": np.eye(3)},
+}
 
 
-KINDS = "no pair, two sizes, pickle, NaN, asymmetric, negative, zero, text, empty, too long"
-
-
-@pytest.mark.parametrize("kind", ["missing", "truncated", "one array", *KINDS.split(", ")])
+@pytest.mark.parametrize("kind", ["missing", "truncated", "one array", *ARRAYS])
 def test_bad_statistics_files_are_named(tmp_path, kind):
     path = tmp_path / "statistics.npz"
     if kind == "truncated":
@@ -94,7 +74,7 @@ def test_bad_statistics_files_are_named(tmp_path, kind):
         with open(path, "wb") as handle:
             np.save(handle, np.zeros(3))
     elif kind != "missing":
-        np.savez(path, **arrays(kind))
+        np.savez(path, **ARRAYS[kind])
     with pytest.raises(UserError) as error:
         load_statistics(path)
     assert error.value.subject == str(path) and error.value.way_out

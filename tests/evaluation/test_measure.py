@@ -13,7 +13,7 @@ from pipeline.__main__ import main
 from pipeline.config.paths import SAMPLES
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.image_sets import ArrayImages
-from pipeline.tools.export import export_npz, export_pngs
+from pipeline.tools.export import export_npz
 from tests.images import samples_in
 from tests.tiny_project import ALONE, SIDE, make_project, with_params
 
@@ -69,52 +69,31 @@ def samples(count: int = COUNT) -> np.ndarray:
     return samples_in(SAMPLES / "transformer/seed0")[0][:count]
 
 
-def test_metrics_of_every_form_are_the_evaluators(tmp_path, measure):
-    array = samples()
-    np.save(tmp_path / "set.npy", array)
-    export_pngs(ArrayImages(array), tmp_path / "set")
-    export_npz(ArrayImages(array), None, tmp_path / "set.npz")
-    wanted = wanted_of(array, tmp_path / "wanted")
-    tables = [measure(tmp_path / name) for name in ("set.npy", "set", "set.npz")]
-    assert tables[0] == tables[1] == tables[2]
-    rows = dict(re.findall(r"^(\w+) +(\S+)", tables[0], flags=re.MULTILINE))
+@pytest.mark.parametrize("labels", [None, torch.arange(COUNT) % 3])
+def test_metrics_are_the_evaluators(tmp_path, measure, labels):
+    """Labels balance the subsets of the set, and tell what is recognised."""
+    export_npz(ArrayImages(samples()), labels, tmp_path / "set.npz")
+    wanted = wanted_of(samples(), tmp_path / "wanted", labels)
+    found = measure(tmp_path / "set.npz")
+    rows = dict(re.findall(r"^(\w+) +(\S+)", found, flags=re.MULTILINE))
     assert rows.keys() == {name for name in wanted if not name.endswith("_std")}
     assert {"fid_classifier", "kid_classifier", "precision_random", "samples"} <= set(rows)
+    assert ("class_accuracy" in rows) == (labels is not None)
     for name, text in rows.items():
         assert float(text) == pytest.approx(wanted[name], rel=1e-3), name
-    spreads = dict(re.findall(r"^(\w+) .*std (\S+)$", tables[0], flags=re.MULTILINE))
+    spreads = dict(re.findall(r"^(\w+) .*std (\S+)$", found, flags=re.MULTILINE))
     assert spreads.keys() == {name for name in rows if f"{name}_std" in wanted}
 
 
-def test_the_labels_of_an_npz_balance_its_subsets_and_tell_what_is_recognised(tmp_path, measure):
-    labels = torch.arange(COUNT) % 3
-    export_npz(ArrayImages(samples()), labels.numpy(), tmp_path / "set.npz")
-    wanted = wanted_of(samples(), tmp_path / "wanted", labels)
-    assert {"class_accuracy", "fid_infinity_classifier"} <= wanted.keys()
-    rows = dict(re.findall(r"^(\w+) +(\S+)", measure(tmp_path / "set.npz"), flags=re.MULTILINE))
-    assert rows.keys() == {name for name in wanted if not name.endswith("_std")}
-    for name, text in rows.items():
-        assert float(text) == pytest.approx(wanted[name], rel=1e-3), name
-
-
-@pytest.mark.parametrize(
-    ("labels", "said"),
-    [
-        (np.arange(COUNT) % 4, "labels from 0 to 3, and the data set has the classes 0 to 2"),
-        (np.arange(COUNT) - 1, "labels from -1 to"),
-    ],
-)
-def test_labels_that_are_none_are_refused(tmp_path, error_of, labels, said):
+def test_labels_of_other_classes_are_refused_and_other_arrays_passed_over(
+    tmp_path, capsys, monkeypatch, error_of
+):
     pictures = np.repeat(samples(), 3, axis=1).transpose(0, 2, 3, 1)
-    np.savez(tmp_path / "set.npz", arr_0=pictures, arr_1=labels)
+    np.savez(tmp_path / "set.npz", arr_0=pictures, arr_1=np.arange(COUNT) % 4)
+    said = "labels from 0 to 3, and the data set has the classes 0 to 2"
     assert said in error_of(tmp_path / "set.npz")
-
-
-@pytest.mark.parametrize("other", [np.zeros(COUNT - 1, int), np.zeros((COUNT, 3), np.float32)])
-def test_what_is_no_label_is_passed_over_in_a_line(tmp_path, capsys, monkeypatch, other):
-    """As `np.savez(path, samples, reals)` writes it."""
-    pictures = np.repeat(samples(), 3, axis=1).transpose(0, 2, 3, 1)
-    np.savez(tmp_path / "set.npz", arr_0=pictures, arr_1=other)
+    # As `np.savez(path, samples, reals)` writes it.
+    np.savez(tmp_path / "set.npz", arr_0=pictures, arr_1=np.zeros((COUNT, 3), np.float32))
     command = ["pipeline", "measure", str(tmp_path / "set.npz"), "--json"]
     monkeypatch.setattr(sys, "argv", command)
     main()
@@ -144,18 +123,14 @@ def test_images_of_another_size_or_channels_name_both(tmp_path, error_of):
     assert "colour.npz" in line and "data.channels" in line
 
 
-def test_too_few_images_for_a_covariance(tmp_path, error_of):
+def test_too_few_images_and_a_missing_set_or_project_are_named(tmp_path, error_of, monkeypatch):
     np.save(tmp_path / "few.npy", samples(12))
     line = error_of(tmp_path / "few.npy")
     assert "12 images" in line and "16-dimensional" in line and "at least 17" in line
-
-
-def test_missing_set_and_missing_project_name_the_way_out(tmp_path, error_of, monkeypatch):
     assert "nowhere: it cannot be read" in error_of(tmp_path / "nowhere")
-    np.save(tmp_path / "set.npy", samples())
     (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
-    assert "run `dvc repro`" in error_of(Path("set.npy"))
+    assert "run `dvc repro`" in error_of(Path("few.npy"))
 
 
 def test_fid_is_against_the_statistics_that_params_name(tmp_path):
@@ -165,7 +140,7 @@ def test_fid_is_against_the_statistics_that_params_name(tmp_path):
     evaluator = Evaluator(given, ALONE)
     outputs = evaluator.outputs(ArrayImages(samples()), tmp_path / "outputs")
     found = evaluator.scores(outputs, torch.zeros(COUNT))["fid_classifier"]
-    features = outputs.features.double().numpy()
+    features = outputs["features"].double().numpy()
     covariance = np.cov(features.T)  # beside the identity the root of the product is its own
     root = np.sqrt(np.linalg.eigvalsh(covariance).clip(0)).sum()
     wanted = ((features.mean(0) - 3) ** 2).sum() + np.trace(covariance) + size - 2 * root

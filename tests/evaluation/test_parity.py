@@ -6,17 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch_fidelity import calculate_metrics
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from pipeline.data.seeds import mix
-from pipeline.evaluation.features import Features, extract, open_extractor
+from pipeline.evaluation.features import Extractor, Features, extract, open_extractor
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_files import open_images
-from pipeline.evaluation.image_sets import ArrayImages, batches
+from pipeline.evaluation.image_sets import ArrayImages
 from pipeline.evaluation.metrics import inception_score, kid, manifolds
-from pipeline.tools.export import export_npz, export_pngs
+from pipeline.tools.export import export_pngs
 
 CPU = torch.device("cpu")
 NEIGHBORS = 3
@@ -38,13 +37,11 @@ def pictures(count: int, seed: int, contrast: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory) -> Path:
-    """A folder with the sets `samples` and `reference`, as PNGs, `.npy` and `.npz`."""
+    """A folder with the sets `samples` and `reference`, as PNGs and `.npy`."""
     folder = tmp_path_factory.mktemp("sets")
-    arrays = {"samples": pictures(66, 0, 1.0), "reference": pictures(68, 1, 0.8)}
-    for name, array in arrays.items():
+    for name, array in (("samples", pictures(66, 0, 1.0)), ("reference", pictures(68, 1, 0.8))):
         np.save(folder / f"{name}.npy", array)
         export_pngs(ArrayImages(array), folder / name)
-        export_npz(ArrayImages(array), None, folder / f"{name}.npz")
     return folder
 
 
@@ -67,20 +64,6 @@ def weights(tmp_path_factory) -> str:
     return str(path)
 
 
-class FirstLayers:
-    """Inception's 64-d pool, whose covariance few images give."""
-
-    name = "inception64"
-
-    def __init__(self, weights: str):
-        self.network = inception.FeatureExtractorInceptionV3(
-            "first-layers", ["64"], feature_extractor_weights_path=weights
-        )
-
-    def __call__(self, images: Tensor) -> Features:
-        return Features(*self.network(images))
-
-
 def theirs(samples: Path, reference: Path, weights: str, **metrics) -> dict[str, float]:
     return calculate_metrics(
         input1=str(samples),
@@ -95,15 +78,22 @@ def theirs(samples: Path, reference: Path, weights: str, **metrics) -> dict[str,
     )
 
 
-def test_fid_of_every_form(sets, weights):
-    wanted = theirs(
-        sets / "samples", sets / "reference", weights, fid=True, feature_layer_fid="64"
-    )["frechet_inception_distance"]
-    extractor = FirstLayers(weights)
-    reference = extract(extractor, batches(open_images(sets / "reference"))).features
-    for suffix in ("", ".npy", ".npz"):
-        samples = extract(extractor, batches(open_images(sets / f"samples{suffix}"))).features
-        assert fid(samples, reference) == pytest.approx(wanted, rel=1e-3)
+def test_fid(sets, weights):
+    """Of Inception's 64-d pool, whose covariance few images give."""
+    layer = {"fid": True, "feature_layer_fid": "64"}
+    wanted = theirs(sets / "samples", sets / "reference", weights, **layer)
+    network = inception.FeatureExtractorInceptionV3(
+        "first-layers", ["64"], feature_extractor_weights_path=weights
+    )
+    extractor = Extractor("inception64", lambda images: Features(*network(images)), CPU)
+    found = [every(extractor, sets / name) for name in ("samples", "reference")]
+    ours = fid(*(each.features for each in found))
+    assert ours == pytest.approx(wanted["frechet_inception_distance"], rel=1e-3)
+
+
+def every(extractor: Extractor, path: Path) -> Features:
+    images = open_images(path)
+    return extract(extractor, images.read(0, len(images)))
 
 
 def test_is_kid_precision_and_recall(sets, weights, tmp_path, make_params):
@@ -126,9 +116,7 @@ def test_is_kid_precision_and_recall(sets, weights, tmp_path, make_params):
     )
     evaluation = make_params(evaluation={"inception_weights": weights}).evaluation
     extractor = open_extractor("inception", None, evaluation, CPU)
-    samples, reference = (
-        extract(extractor, batches(open_images(tmp_path / name))) for name in counts
-    )
+    samples, reference = (every(extractor, tmp_path / name) for name in counts)
     assert samples.features.shape == (18, 2048) and samples.logits.shape == (18, 1008)
     score = inception_score(samples.logits, 1, seed=7)
     assert score == pytest.approx(wanted["inception_score_mean"], rel=1e-3) and score > 2
@@ -157,6 +145,6 @@ def test_vgg_is_torchvisions_second_fully_connected_layer(tmp_path, make_params)
     )
     with torch.no_grad():
         wanted = network.classifier[:5](network.avgpool(network.features(colour)).flatten(1))
-    features = extract(extractor, [grey])
+    features = extract(extractor, grey)
     assert features.logits is None and features.features.shape == (1, 4096)
     torch.testing.assert_close(features.features, wanted, rtol=1e-3, atol=1e-4)

@@ -10,9 +10,14 @@ import torch
 from pipeline.config.params import Params
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import TooFew, fid, statistics
-from pipeline.evaluation.metrics import class_accuracy, drawn, manifolds
-from pipeline.evaluation.outputs import Outputs
-from pipeline.evaluation.uncertainty import disjoint, fid_infinity, spreads
+from pipeline.evaluation.metrics import (
+    class_accuracy,
+    disjoint,
+    drawn,
+    fid_infinity,
+    manifolds,
+    spreads,
+)
 
 
 def normal(count: int, dimension: int, seed: int) -> torch.Tensor:
@@ -32,16 +37,16 @@ def spread(metric: Callable[[torch.Tensor], float | None], labels: torch.Tensor,
 def test_spread_of_a_mean_is_its_standard_error():
     values = normal(400, 1, 30)[:, 0]
     one_class = torch.zeros(400, dtype=torch.long)
-    found = spread(lambda rows: values[rows].mean().item(), one_class, repeats=2000, seed=0)
-    # The error of a deviation from 2000 draws is 1 / √(2 · 2000) of it: 1.6%.
-    assert found == pytest.approx(values.std().item() / 20, rel=0.06)
+    found = spread(lambda rows: values[rows].mean().item(), one_class, repeats=500, seed=0)
+    # The error of a deviation from 500 draws is 1 / √(2 · 500) of it: 3%.
+    assert found == pytest.approx(values.std().item() / 20, rel=0.1)
 
 
 def test_spread_leaves_out_what_differs_between_classes():
     """A set that is balanced over classes does not vary by how many it has of each."""
     labels = alternating(400)
     values = labels + 0.1 * normal(400, 1, 33)[:, 0]
-    found = spread(lambda rows: values[rows].mean().item(), labels, repeats=1000, seed=0)
+    found = spread(lambda rows: values[rows].mean().item(), labels, repeats=500, seed=0)
     assert found == pytest.approx(0.1 / 20, rel=0.15)
 
 
@@ -53,30 +58,24 @@ def test_spread_keeps_rows_together_and_is_seeded():
     def metric(rows):
         return class_accuracy(logits[rows], labels[rows])
 
-    found = spread(metric, labels, repeats=2000, seed=1)
-    assert found == pytest.approx((0.8 * 0.2 / 300) ** 0.5, rel=0.06)
-    assert found == spread(metric, labels, repeats=2000, seed=1)
-    assert found != spread(metric, labels, repeats=2000, seed=2)
+    found = spread(metric, labels, repeats=500, seed=1)
+    assert found == pytest.approx((0.8 * 0.2 / 300) ** 0.5, rel=0.1)
+    assert found == spread(metric, labels, repeats=500, seed=1)
+    assert found != spread(metric, labels, repeats=500, seed=2)
 
 
-@pytest.mark.parametrize("kind", ["fid", "precision", "recall"])
-def test_spread_is_that_over_fresh_samples(kind):
-    """To a third: nearest neighbours are fewer in a half."""
-    reference = normal(1000, 3, 31)
-    fresh = normal(300 * 100, 3, 32).reshape(100, 300, 3) + 1
-
-    def metric(samples):
-        if kind == "fid":
-            return fid(samples, known)
-        return getattr(manifolds(samples, reference, 3), kind)
-
-    known = statistics(reference)
-    true = np.std([metric(samples) for samples in fresh])
+def test_spread_is_that_over_fresh_samples():
+    fresh, known = normal(300 * 100, 3, 32).reshape(100, 300, 3) + 1, statistics(normal(999, 3, 31))
+    true = np.std([fid(samples, known) for samples in fresh])
     labels = torch.zeros(300, dtype=torch.long)
     found = [
-        spread(lambda rows, x=x: metric(x[rows]), labels, repeats=20, seed=0) for x in fresh[:10]
+        spread(lambda rows, x=x: fid(x[rows], known), labels, repeats=20, seed=0)
+        for x in fresh[:10]
     ]
     assert np.mean(found) == pytest.approx(true, rel=1 / 3)
+
+
+OUTPUTS = ("features", "logits", "class_logits", "second")
 
 
 class OfFeatures(Evaluator):
@@ -89,7 +88,8 @@ class OfFeatures(Evaluator):
         self.second_reference = near
 
 
-@pytest.mark.parametrize("times", [1, 2, 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 4])
 def test_spread_of_a_set_larger_than_its_manifold_is_that_over_fresh_samples(make_params, times):
     """Of k images, of which the manifold is, whatever the set has. Precision and density are means
     over these, so that their halves tell exactly."""
@@ -98,7 +98,7 @@ def test_spread_of_a_set_larger_than_its_manifold_is_that_over_fresh_samples(mak
     params = make_params(evaluation=settings)
     evaluator = OfFeatures(params, reference)
     sets = (normal(10 * times * k, 3, 42) + 1).split(times * k)
-    measured = [evaluator.metrics(Outputs(x, x, x, x), None) for x in sets]
+    measured = [evaluator.metrics(dict.fromkeys(OUTPUTS, x), None) for x in sets]
     near = drawn(reference, k, params.seed)
     fresh = [manifolds(x + 1, near, 3) for x in normal(400 * k, 3, 43).split(k)]
     for kind in ("precision", "density"):
@@ -118,20 +118,16 @@ def test_what_a_half_is_too_small_for_has_no_spread():
 
 def test_fid_infinity_has_not_the_bias_of_fid():
     """Samples of the reference's own distribution: the true distance is 0."""
-    reference = statistics(normal(100_000, 16, 36))
+    reference = statistics(normal(50_000, 16, 36))
     sets = normal(10 * 400, 16, 37).reshape(10, 400, 16)
     plain = np.array([fid(x, reference) for x in sets])
     extrapolated = [fid_infinity(x, alternating(400), reference, seed=0) for x in sets]
     assert abs(np.mean(extrapolated)) < plain.mean() / 5
-
-
-def test_fid_infinity_of_too_few_names_how_many():
-    reference = statistics(normal(99, 16, 39))
     with pytest.raises(TooFew, match="at least 68"):
         fid_infinity(normal(64, 16, 38), alternating(64), reference, seed=0)
 
 
-@pytest.mark.parametrize(("count", "size", "sets"), [(1000, 320, 3), (1000, 200, 5), (30, 30, 1)])
+@pytest.mark.parametrize(("count", "size", "sets"), [(1000, 320, 3), (30, 30, 1)])
 def test_disjoint_sets_are_balanced_and_share_nothing(count, size, sets):
     labels = alternating(count)
     found = list(disjoint(labels, size, seed=3))

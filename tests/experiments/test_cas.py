@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES
+from pipeline.config.paths import IMAGES, SAMPLES
 from pipeline.config.replicates import NETWORKS
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.ranks import ALONE, Ranks
@@ -34,7 +34,6 @@ def cas_training(
         augmentation=augmentation,
         images_dir=IMAGES.absolute(),
         samples_dir=samples or (SAMPLES / "transformer/seed1").absolute(),
-        classifier_dir=CLASSIFIER.absolute(),
     )
 
 

@@ -17,7 +17,7 @@ from pipeline.config.paths import SAMPLES, TOKENIZER, TOKENS
 from pipeline.config.replicates import NETWORKS, Replicate, replicates
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
-from pipeline.evaluation.reconstruction import Reconstruction
+from pipeline.evaluation.reconstruction import rebuild
 from pipeline.experiments.evaluate import measuring as evaluate
 from pipeline.experiments.evaluate.measuring import drop_samples, evaluate_all
 from pipeline.masking import masked_nll
@@ -101,7 +101,7 @@ def test_every_replicate_and_set_is_measured_in_the_same_way(straight, tmp_path)
         nll = masked_nll(model, *held_out, **how) if masked else token_nll(model, *held_out)
         assert row["nll"] == pytest.approx(nll, rel=1e-6)
     images, labels = validation(VAL)
-    rebuilt = Reconstruction(tokenizer, CPU)(images).numpy()
+    rebuilt = rebuild(tokenizer, images, CPU)[0].numpy()
     check_scores(rows[-1], images.numpy(), labels)
     check_scores(rows[-2], rebuilt, labels)
     assert rows[-2]["rfid_classifier"] == pytest.approx(frechet(rebuilt, images.numpy()), rel=1e-3)

@@ -1,6 +1,7 @@
 """Parallel decoding against the authors' numbers, a plain re-implementation, and its invariants."""
 
 import math
+from contextlib import nullcontext
 from fractions import Fraction
 
 import numpy as np
@@ -43,6 +44,16 @@ def test_number_masked_matches_the_release(schedule, still_masked):
     assert counts == still_masked
 
 
+def ceil(value: float) -> int:
+    """Of a number in floating point: 12·cos(π/3) is 6.000000000000001 there."""
+    return math.ceil(round(value, 9))
+
+
+def floor(value: float) -> int:
+    """Of a number in floating point: 36·(1 − 5/6) is 5.999999999999999 there."""
+    return math.floor(round(value, 9))
+
+
 # γ of a fraction, where that is a fraction too.
 EXACT = {
     "linear": lambda r: 1 - r,
@@ -52,30 +63,24 @@ EXACT = {
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("tokens", [1, 2, 10, 36, 49, 100, 256])
 @pytest.mark.parametrize("rounding", ["floor", "ceil"])
-def test_number_masked_is_the_formula(schedule, tokens, rounding):
+def test_number_masked_is_the_formula(schedule, rounding):
     """⌊γ(t/T)·N⌋ as in the release, or the paper's ⌈γ(t/T)·N⌉ (section 3.2), in exact fractions
     where γ has them; of what is still masked one is predicted at least, and one stays."""
-    rounded = {"floor": floor, "ceil": ceil}[rounding]
-    for iterations in (1, 2, 3, 5, 6, 8, 10, 12, 15):
-        now = tokens
+    rounded, sizes = {"floor": floor, "ceil": ceil}[rounding], [1, 2, 10, 36, 49, 100, 256]
+    for iterations in (1, 3, 6, 8, 10, 12):
+        start = now = torch.tensor(sizes)
         for t in range(1, iterations + 1):
-            if schedule in EXACT:
-                exact = getattr(math, rounding)
-                formula = exact(tokens * EXACT[schedule](Fraction(t, iterations)))
-            else:
-                formula = rounded(tokens * gamma(schedule, t / iterations, max(tokens, 2)))
-            counts = map(torch.tensor, ([tokens], [now]))
-            masked = num_tokens_to_mask(schedule, t - 1, iterations, *counts, rounding).item()
-            assert masked == max(1, min(now - 1, formula)), (iterations, t)
-            now = masked
-
-
-def test_number_masked_is_per_sample():
-    start, now = torch.tensor([0, 1, 2, 16, 256]), torch.tensor([0, 1, 2, 16, 3])
-    # ⌊N·cos(π/4)⌋ = 0, 0, 1, 11, 181, then at most one fewer than now and at least one.
-    assert num_tokens_to_mask("cosine", 0, 2, start, now).tolist() == [1, 1, 1, 11, 2]
+            wanted = []
+            for tokens, left in zip(sizes, now.tolist(), strict=True):
+                if schedule in EXACT:
+                    exact = tokens * EXACT[schedule](Fraction(t, iterations))
+                    formula = getattr(math, rounding)(exact)
+                else:
+                    formula = rounded(tokens * gamma(schedule, t / iterations, max(tokens, 2)))
+                wanted.append(max(1, min(left - 1, formula)))
+            now = num_tokens_to_mask(schedule, t - 1, iterations, start, now, rounding)
+            assert now.tolist() == wanted, (iterations, t)
 
 
 def test_mask_by_confidence_is_strict_and_spares_infinite():
@@ -91,16 +96,6 @@ def test_mask_by_confidence_is_strict_and_spares_infinite():
 
 
 # --- the whole of it, again, in plain loops -------------------------------------------------------
-
-
-def ceil(value: float) -> int:
-    """Of a number in floating point: 12·cos(π/3) is 6.000000000000001 there."""
-    return math.ceil(round(value, 9))
-
-
-def floor(value: float) -> int:
-    """Of a number in floating point: 36·(1 − 5/6) is 5.999999999999999 there."""
-    return math.floor(round(value, 9))
 
 
 def reference_decode(predict, tokens, unknown, settings, noises):
@@ -195,7 +190,7 @@ def canvases(draw):
     }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     canvas=canvases(),
     iterations=st.integers(1, 15),
@@ -211,11 +206,8 @@ def test_decode_invariants(canvas, iterations, schedule, temperature, seed):
         seen.append(mask.clone())
         return logits
 
-    def run():
-        how = DecodingSettings(iterations, schedule, temperature)
-        return decode(predict, tokens, unknown, how, seeded(seed))
-
-    steps = run()
+    how = DecodingSettings(iterations, schedule, temperature)
+    steps = decode(predict, tokens, unknown, how, seeded(seed))
     assert len(steps) == iterations
     at_start, before, previous = unknown.sum(dim=1), unknown, tokens
     for i, step in enumerate(steps):
@@ -229,38 +221,6 @@ def test_decode_invariants(canvas, iterations, schedule, temperature, seed):
         assert torch.equal(step.masked.sum(dim=1), wanted)
         before, previous = step.masked, step.sampled
     assert torch.equal(steps[-1].sampled[~unknown], tokens[~unknown])
-    again = run()
-    assert all(torch.equal(a.sampled, b.sampled) for a, b in zip(steps, again, strict=True))
-
-
-def test_decode_reads_no_token_under_the_mask():
-    """Values at unknown positions are ignored, whatever they are."""
-
-    def predict(tokens, mask):
-        return torch.linspace(0, 1, 8 * 4).view(1, 8, 4)
-
-    unknown = torch.arange(8)[None] % 2 == 0
-    how = DecodingSettings(3, "cosine", 4.5)
-    tokens = torch.arange(8)[None]
-    garbage = torch.where(unknown, 10**6, tokens)
-    one = decode(predict, tokens, unknown, how, seeded(3))
-    other = decode(predict, garbage, unknown, how, seeded(3))
-    assert torch.equal(one[-1].sampled, other[-1].sampled)
-
-
-def decode_blank(logits, *how):
-    """Decode a grid of which nothing is known, with the same logits (B, N, K) at every step."""
-    tokens = torch.zeros(logits.shape[:2], dtype=torch.long)
-    unknown = torch.ones_like(tokens, dtype=torch.bool)
-    return decode(lambda *_: logits, tokens, unknown, DecodingSettings(*how), seeded(0))
-
-
-def test_confident_tokens_are_kept_first():
-    """Without noise, the most certain half is known after the first of two linear steps."""
-    choices = torch.tensor([1, 8, 2, 7, 3, 6, 4, 5])  # equally likely codes: log p = -log(choices)
-    logits = torch.where(torch.arange(8) < choices[:, None], 0.0, -torch.inf)[None]
-    first, _ = decode_blank(logits, 2, "linear", 0.0)
-    assert first.masked[0].tolist() == (choices > 4).tolist()
 
 
 # --- noise ----------------------------------------------------------------------------------------
@@ -282,43 +242,28 @@ def test_sample_categorical_frequencies():
     assert (np.abs(frequency - p) < 5 * np.sqrt(p * (1 - p) / draws) + 1e-4).all()
 
 
-# --- logits that are not finite ---
-
-
 @pytest.mark.parametrize("bad_step", range(3))
-def test_one_bad_step_is_enough(bad_step):
-    calls = []
+def test_one_bad_step_is_enough_but_logits_of_known_tokens_do_not_matter(bad_step):
+    masks = []
 
     def predict(tokens, mask):
-        calls.append(mask)
-        logits = torch.zeros(2, 9, 5)
-        if len(calls) == bad_step + 1:
-            where = mask[1].nonzero()[0, 0]
-            logits[1, where, 2] = torch.nan
+        masks.append(mask)
+        logits = torch.zeros(2, 9, 5).masked_fill(~mask[..., None], torch.nan)
+        if len(masks) == bad_step + 1:
+            logits[1, mask[1].nonzero()[0, 0], 2] = value
         return logits
 
     tokens, unknown = torch.zeros(2, 9, dtype=torch.long), torch.ones(2, 9, dtype=torch.bool)
-    with pytest.raises(UserError, match="NaN or infinite"):
-        decode(predict, tokens, unknown, DecodingSettings(3, "cosine", 4.5), seeded(0))
-
-
-def test_logits_of_tokens_that_are_known_do_not_matter():
-    """Nothing is drawn from them; a caller may leave them as they are."""
-
-    def predict(tokens, mask):
-        return torch.zeros(1, 9, 5).masked_fill(~mask[..., None], torch.nan)
-
-    tokens = torch.arange(9)[None]
-    unknown = torch.arange(9)[None] > 4
-    steps = decode(predict, tokens, unknown, DecodingSettings(3, "cosine", 4.5), seeded(0))
-    assert steps[-1].sampled[0, :5].tolist() == list(range(5))
+    for value in (0.0, torch.nan):
+        masks.clear()
+        with pytest.raises(UserError, match="NaN or infinite") if value else nullcontext():
+            decode(predict, tokens, unknown, DecodingSettings(3, "cosine", 4.5), seeded(0))
 
 
 @pytest.mark.parametrize("network", [MaskGitTransformer, AutoregressiveTransformer])
-@pytest.mark.parametrize("name", ["vocabulary_bias", "blocks.0.mlp_in.weight"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_logits_that_are_not_finite_are_no_sample(network, value, name):
+def test_logits_that_are_not_finite_are_no_sample(network, value):
     how, model = DecodingSettings(3, "cosine", 4.5), spread(network)
-    dict(model.named_parameters())[name].flatten()[0] = value
+    model.blocks[0].mlp_in.weight.flatten()[0] = value
     with pytest.raises(UserError, match="NaN or infinite"):
         sampler(model, how)(torch.tensor([0, 1]), 0)

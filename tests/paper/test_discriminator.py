@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from pipeline.discriminator import (
-    BlurPool,
     PatchDiscriminator,
     StyleGanDiscriminator,
     adaptive_weight,
@@ -21,8 +20,6 @@ from pipeline.discriminator import (
 )
 from tests.release import FOLDER
 from tests.tiny_networks import seeded
-
-# --- the release's --------------------------------------------------------------------------------
 
 
 def release_weights() -> dict[str, torch.Tensor]:
@@ -88,8 +85,6 @@ def test_losses_are_the_releases(released):
     ("filters", "side", "channels"),
     [  # the release's table, with its channel multiplier of 1 and of 2
         (64, 256, [64, 128, 256, 512, 512, 512, 512]),
-        (32, 512, [32, 64, 128, 256, 512, 512, 512, 512]),
-        (512, 64, [512, 512, 512, 512, 512]),
         (8, 4, [8]),
     ],
 )
@@ -102,16 +97,6 @@ def test_stylegans_channels_double_with_each_halving(filters, side, channels):
             seen.append((maps.shape[1], maps.shape[2]))
         assert network.forward(torch.empty(2, 3, side, side)).shape == (2, 1, 1, 1)
     assert seen == [(width, side >> i) for i, width in enumerate(channels)]
-
-
-def test_blurring_is_the_binomial_mean_of_sixteen_pixels():
-    maps = torch.rand(1, 2, 8, 8, generator=seeded(3))
-    blurred = BlurPool(2)(maps)
-    assert blurred.shape == (1, 2, 4, 4)
-    weights = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
-    for channel in range(2):
-        patch = maps[0, channel, 3:7, 1:5].numpy()  # around row 4½, column 2½
-        assert blurred[0, channel, 2, 1].item() == pytest.approx((patch * weights).sum(), rel=1e-5)
 
 
 def test_stylegan_starts_as_flax_does():
@@ -127,17 +112,11 @@ def test_stylegan_starts_as_flax_does():
             assert weight.var().item() == pytest.approx(2 / fans, rel=0.1), name
 
 
-# --- the small one --------------------------------------------------------------------------------
-
-
 def test_a_patch_has_26_pixels():
     images = torch.rand(1, 1, 64, 64, generator=seeded(4)).requires_grad_()
     PatchDiscriminator(1, 4)(images)[0, 0, 8, 8].backward()
     rows, columns = images.grad[0, 0].nonzero(as_tuple=True)
     assert [(x.max() - x.min() + 1).item() for x in (rows, columns)] == [26, 26]
-
-
-# --- the losses -----------------------------------------------------------------------------------
 
 
 class LinearDiscriminator(nn.Module):
@@ -152,26 +131,13 @@ class LinearDiscriminator(nn.Module):
         return logit[:, None, None, None].expand(-1, 1, 2, 2)
 
 
-def test_r1_of_a_linear_discriminator():
+def test_r1_of_a_linear_discriminator_and_its_gradient():
     weight = torch.randn(3, 4, 4, generator=seeded(8))
-    penalty = r1_penalty(LinearDiscriminator(weight), torch.rand(5, 3, 4, 4))
+    discriminator = LinearDiscriminator(weight)
+    penalty = r1_penalty(discriminator, torch.rand(5, 3, 4, 4))
     assert penalty.item() == pytest.approx(weight.pow(2).sum().item(), rel=1e-5)
-
-
-def test_r1_reaches_the_discriminators_weights():
-    discriminator = LinearDiscriminator(torch.randn(1, 2, 2, generator=seeded(9)))
-    r1_penalty(discriminator, torch.rand(3, 1, 2, 2)).backward()
-    torch.testing.assert_close(discriminator.weight.grad, 2 * discriminator.weight.detach())
-
-
-def test_gan_losses():
-    zero = torch.zeros(2, 1, 3, 3)
-    assert generator_loss(zero).item() == pytest.approx(math.log(2))
-    assert discriminator_loss(zero, zero).item() == pytest.approx(2 * math.log(2))
-    sure = torch.full((2, 1, 3, 3), 20.0)
-    assert discriminator_loss(sure, -sure).item() == pytest.approx(0, abs=1e-6)
-    assert generator_loss(-sure).item() == pytest.approx(20, rel=1e-6)  # does not saturate
-    assert generator_loss(sure).item() == pytest.approx(0, abs=1e-6)
+    penalty.backward()
+    torch.testing.assert_close(discriminator.weight.grad, 2 * weight)
 
 
 def test_adversarial_ramp():

@@ -58,7 +58,7 @@ def grid_of(arguments: dict) -> int:
     return arguments["images"].shape[-1] // F_PIXELS
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(edits())
 def test_edit_changes_what_it_may_and_nothing_else(arguments):
     model, tokenizer = models(grid_of(arguments))
@@ -73,8 +73,10 @@ def test_edit_changes_what_it_may_and_nothing_else(arguments):
     assert torch.equal(edited.canvas, as_uint8(tokenizer.decode(edited.tokens)))
 
     feather = arguments["feather"]
-    if feather is None:
+    if feather is None:  # which blends with generated content only
         feather = arguments["dilate"] * F_PIXELS
+        generated = expected.repeat_interleave(F_PIXELS, 1).repeat_interleave(F_PIXELS, 2)
+        assert not ((edited.composite != images).any(dim=1) & ~generated).any()
     away = torch.stack([distance(row) for row in mask])
     weight = feather_weight(mask, feather)[:, None].double()
     blended = weight * edited.canvas + (1 - weight) * images
@@ -86,7 +88,7 @@ def test_edit_changes_what_it_may_and_nothing_else(arguments):
         assert torch.equal(got[:, apart == 0], canvas[:, apart == 0])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(edits(), st.integers(0, 1000))
 def test_edit_sees_nothing_of_what_is_hidden(arguments, other_seed):
     model, tokenizer = models(grid_of(arguments))
@@ -95,29 +97,6 @@ def test_edit_sees_nothing_of_what_is_hidden(arguments, other_seed):
     one = edit(model, tokenizer, **arguments)
     two = edit(model, tokenizer, **arguments | {"images": other})
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-
-
-@settings(max_examples=30, deadline=None)
-@given(edits())
-def test_default_feather_blends_with_generated_content_only(arguments):
-    model, tokenizer = models(grid_of(arguments))
-    edited = edit(model, tokenizer, **arguments | {"feather": None})
-    generated = edited.unknown.repeat_interleave(F_PIXELS, 1).repeat_interleave(F_PIXELS, 2)
-    changed = (edited.composite != arguments["images"]).any(dim=1)
-    assert not (changed & ~generated).any()
-
-
-@pytest.mark.parametrize("grid", [1, 5])
-def test_empty_mask_returns_the_image_and_whole_mask_the_canvas(grid):
-    model, tokenizer = models(grid)
-    side = grid * F_PIXELS
-    images, labels = random_images(0, 2, 3, side, side), torch.tensor([0, 1])
-    nothing = torch.zeros(side, side, dtype=torch.bool)
-    empty = edit(model, tokenizer, images, nothing, labels, DECODING, seed=0)
-    assert torch.equal(empty.composite, images) and not empty.unknown.any()
-    whole = edit(model, tokenizer, images, ~nothing, labels, DECODING, seed=0)
-    assert torch.equal(whole.composite, whole.canvas) and whole.unknown.all()
-    assert not torch.equal(whole.composite, images)
 
 
 def test_every_iteration_starts_from_what_is_known(monkeypatch):
@@ -134,20 +113,16 @@ def test_every_iteration_starts_from_what_is_known(monkeypatch):
         assert torch.equal(edited.tokens.flatten(1)[~mask], tokens[~mask])
 
 
-def test_another_label_or_guidance_changes_the_box_only():
+def test_another_label_or_guidance_gives_other_tokens():
     """Class-conditional editing, Figure 6."""
-    model, tokenizer = models(5)
-    images, box = random_images(2, 1, 3, 10, 10), box_mask((10, 10), 0, 0, 4, 4)
+    (model, tokenizer), images = models(5), random_images(2, 1, 3, 10, 10)
 
-    def run(label, **changes):
-        labels, how = torch.tensor([label]), replace(DECODING, **changes)
-        return edit(model, tokenizer, images, box, labels, how, seed=0)
+    def tokens(label, **changes):
+        how, box = replace(DECODING, **changes), box_mask((10, 10), 0, 0, 4, 4)
+        return edit(model, tokenizer, images, box, torch.tensor([label]), how, seed=0).tokens
 
-    own = run(0)
-    for other in (run(1), run(0, guidance_scale=3.0)):
-        assert not torch.equal(other.tokens[other.unknown], own.tokens[own.unknown])
-        outside = distance(box) > F_PIXELS
-        assert torch.equal(other.composite[..., outside], own.composite[..., outside])
+    for other in (tokens(1), tokens(0, guidance_scale=3.0)):
+        assert not torch.equal(other, tokens(0))
 
 
 @pytest.mark.parametrize("name", ["image", "mask"])
@@ -160,23 +135,14 @@ def test_wrong_size_names_what_has_it(name):
     assert error.value.subject == f"the {name}"
 
 
-# --- masks ---
-
-
 def test_masks_of_table_2():
     center, right = center_mask((8, 12), 0.5), outpaint_mask((8, 12), "right", 0.5)
     rows, columns = center.nonzero().T
     assert (rows.unique().tolist(), columns.unique().tolist()) == ([2, 3, 4, 5], [3, 4, 5, 6, 7, 8])
-    assert center.sum() == 4 * 6
     assert right[:, 6:].all() and not right[:, :6].any()
-
-
-def test_outpaint_masks_are_flips_and_turns_of_one_another():
-    left = outpaint_mask((6, 8), "left", 0.25)
-    assert left[:, :2].all() and not left[:, 2:].any()
+    left, top = outpaint_mask((6, 8), "left", 0.25), outpaint_mask((8, 6), "top", 0.25)
     assert torch.equal(outpaint_mask((6, 8), "right", 0.25), left.flip(1))
-    top = outpaint_mask((8, 6), "top", 0.25)
-    assert torch.equal(top, left.T)
+    assert torch.equal(top, left.T) and left[:, :2].all() and not left[:, 2:].any()
     assert torch.equal(outpaint_mask((8, 6), "bottom", 0.25), top.flip(0))
 
 
@@ -187,7 +153,7 @@ def test_box_outside_of_the_image_names_itself(box):
     assert "\n" not in str(raised.value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 5).flatmap(lambda g: st.tuples(st.just(g), masks(g, 2))), st.integers(0, 2))
 def test_pixel_mask_to_tokens_matches_loops(grid_and_mask, dilate):
     grid, mask = grid_and_mask
@@ -200,20 +166,7 @@ def test_pixel_mask_to_tokens_matches_loops(grid_and_mask, dilate):
     assert torch.equal(pixel_mask_to_tokens(mask, grid, dilate), expected)
 
 
-@pytest.mark.parametrize(
-    ("top", "left", "height", "width"), [(64, 32, 128, 144), (0, 240, 256, 16)]
-)
-def test_tokens_of_an_aligned_box_match_the_release(top, left, height, width):
-    """The release's bounds of the latent mask, for 256 pixels."""
-    mask = torch.zeros(16, 16, dtype=torch.bool)
-    rows = slice(max(0, top // 16 - 1), min(16, height // 16 + top // 16 + 1))
-    columns = slice(max(0, left // 16 - 1), min(16, left // 16 + width // 16 + 1))
-    mask[rows, columns] = True
-    box = box_mask((256, 256), top, left, height, width)
-    assert torch.equal(pixel_mask_to_tokens(box[None], 16)[0], mask)
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(masks(8), st.integers(0, 9))
 @example(box_mask((16, 16), 5, 0, 4, 3)[None], 9)
 def test_feather_matches_scipy(mask, feather):
@@ -229,7 +182,7 @@ def test_feather_matches_scipy(mask, feather):
     assert ((weight > 0) == (away <= feather)).all() and weight.max() <= 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(masks(3, 2), st.integers(0, 1000))
 def test_unknown_pixels_take_a_nearest_known_value(mask, seed):
     images = random_images(seed, 2, 3, 6, 6)

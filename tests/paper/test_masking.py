@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +42,7 @@ def test_training_mask_counts(schedule, tokens, batch, seed, floor):
         assert count >= max(1, math.floor(floor * tokens))
 
 
+@settings(max_examples=30, deadline=None)
 @given(workers=st.integers(1, 7), batch=st.integers(7, 40), floor=st.sampled_from([0.0, 0.5]))
 def test_workers_make_the_masks_of_their_rows(workers, batch, floor):
     def draw(**rows):
@@ -54,14 +54,6 @@ def test_workers_make_the_masks_of_their_rows(workers, batch, floor):
     shares = [draw(rows=Ranks(rank, workers).rows) for rank in range(workers)]
     assert torch.equal(torch.cat([mask for mask, _ in shares]), whole)
     assert all(torch.equal(later, after) for _, later in shares)  # later draws agree, too
-
-
-def test_mask_ratio_in_training_follows_the_schedule():
-    mask = sample_training_mask(4000, 64, "cosine", torch.Generator().manual_seed(0))
-    ratio = mask.double().mean(dim=1)
-    # The mean of cos(πr/2) is 2/π; the ceiling adds at most half a token on average.
-    assert ratio.mean().item() == pytest.approx(2 / math.pi + 0.5 / 64, abs=0.02)
-    assert (ratio > 0.9).double().mean().item() == pytest.approx(0.29, abs=0.03)
 
 
 def test_masked_positions_are_uniform():
@@ -106,23 +98,6 @@ def test_loss_is_the_mean_of_each_sample_then_of_the_batch(smoothing):
             values.append(-sum(w * (x - log_sum) for w, x in zip(q, row, strict=True)))
         per_sample.append(sum(values) / len(values))
     assert loss.item() == pytest.approx(sum(per_sample) / batch_size, rel=1e-5)
-
-
-def test_label_smoothing_is_torchs():
-    draw = torch.Generator().manual_seed(3)
-    logits = torch.randn(12, 9, generator=draw)
-    target = torch.randint(9, (12,), generator=draw)
-    loss = masked_token_loss(logits, target, torch.arange(12) // 4, 3, 0.1)
-    torch.testing.assert_close(loss, F.cross_entropy(logits, target, label_smoothing=0.1))
-
-
-def test_nll_of_a_model_that_knows_nothing_is_that_of_the_codes_alone():
-    model = spread(MaskGitTransformer)
-    for parameter in model.parameters():
-        torch.nn.init.zeros_(parameter)
-    tokens, _, labels = inputs(size=10)
-    nll = masked_nll(model, tokens, labels, schedule="cosine", seed=0, batch_size=4)
-    assert nll == pytest.approx(math.log(20), abs=1e-5)  # K codes; the classes and [MASK] are out
 
 
 @pytest.mark.parametrize("schedule", ["linear", "logarithmic"])

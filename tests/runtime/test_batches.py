@@ -21,7 +21,6 @@ from pipeline.runtime.batches import (
     BatchWorkers,
     Maker,
     load_tensors,
-    make_tensors,
     parts_folder,
     save_tensors,
     tensors_of,
@@ -122,17 +121,6 @@ def test_named_tensors_of_other_weights_are_made_anew(tmp_path):
         run()
     weights.write_text("second")
     assert run() == [0, 2, 4, 6] and made == [0, 1, 2, 0, 1, 2, 3]
-
-
-def test_a_damaged_file_of_tensors_is_named(tmp_path):
-    path = tmp_path / "a.safetensors"
-    make_tensors(path, ALONE, Maker(object, here=lambda: {"a": torch.ones(2)}), [()], "set")
-    (part,) = parts_folder(path).iterdir()
-    assert load_tensors(part)["a"].tolist() == [1, 1]
-    part.write_bytes(part.read_bytes()[:-3])
-    with pytest.raises(UserError) as error:
-        load_tensors(part)
-    assert error.value.subject == str(part) and "damaged" in error.value.reason
 
 
 @pytest.mark.slow

@@ -159,8 +159,13 @@ running.run_stage("sweep")
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("whom", ["all", "the stage"])
+@pytest.mark.parametrize(
+    "whom",
+    [
+        pytest.param("all", marks=pytest.mark.soak),
+        pytest.param("the stage", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stage_that_a_scheduler_ends_prints_one_line(whom):
     """A scheduler tells all processes of a job, Ray's servers too; others tell the stage alone.
 

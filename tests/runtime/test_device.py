@@ -1,7 +1,6 @@
 """The device that a process takes, and bfloat16 where the processor multiplies it."""
 
 import dataclasses
-import importlib
 import json
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from tests.interruption import weight_bytes
 from tests.params import make_params
 from tests.project import ROOT
 from tests.tiny_networks import spread
-from tests.tiny_project import with_params
 from tests.transformer_task import transformer_task
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -57,28 +55,12 @@ def older(monkeypatch):
     monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: False)
 
 
-def test_a_command_takes_the_gpu_and_its_arithmetic_repeats(with_gpu):
-    assert pick_device() == CUDA
-    assert torch.are_deterministic_algorithms_enabled()
-    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
-
-
 def test_a_stage_takes_a_gpu_only_where_its_params_say_so(with_gpu):
     assert worker_device(use_gpu=False) == CPU and this_machine()["device"].startswith("cpu")
     assert worker_device(use_gpu=True) == CUDA and this_machine()["device"] == "NVIDIA H100"
     rooms = ("stages", "pipeline/experiments", "pipeline/training", "pipeline/evaluation")
     for path in (path for room in rooms for path in (ROOT / room).rglob("*.py")):
         assert "pick_device" not in path.read_text(), path
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_without_the_gpu_that_it_asks_for_is_refused(
-    stage, without_gpu, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no GPU") as error:
-        importlib.import_module(f"stages.{stage}").main(with_params(ray={"use_gpu": True}))
-    assert error.value.subject == "ray.use_gpu" and not list(tmp_path.iterdir())
 
 
 def test_a_head_without_a_gpu_leaves_the_work_to_the_workers(without_gpu):

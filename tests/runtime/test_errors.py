@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.runtime import limits
-from pipeline.runtime.errors import ArgumentError, PassingError, UserError, cannot_write, one_line
+from pipeline.runtime.errors import ArgumentError, PassingError, UserError, one_line
 from pipeline.runtime.failures import bug, in_a_line, require_readable
 from tests.project import ROOT
 
@@ -74,7 +74,7 @@ def test_output_that_cannot_be_written_is_no_traceback(closed):
         (system_error(errno.ENOSPC), "No space left on device; make room"),
         (system_error(errno.EACCES, "a/b"), "a/b: Permission denied; change its permissions"),
         (system_error(errno.EROFS, "a/b"), "a/b: Read-only file system; make its file system"),
-        (system_error(errno.ENOTDIR, "a/b"), "a/b: Not a directory; something else lies in"),
+        (system_error(errno.ENOTDIR, "a/b"), "a/b: Not a directory; another file or folder"),
         (system_error(errno.EMFILE), "Too many open files; allow more of them"),
         (MemoryError(), "there is not enough memory; use a smaller batch_size"),
         (torch.OutOfMemoryError(CUDA), f"there is not enough memory: {CUDA}; use a smaller"),
@@ -126,12 +126,3 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(error, damaged):
     with pytest.raises(PassingError) as raised:
         require_readable(Path("a.pt"), error)
     assert raised.value.subject == "a.pt" and raised.value.reason.startswith("cannot be read now")
-
-
-@pytest.mark.parametrize(
-    ("number", "way_out"),
-    [(errno.ENOSPC, "make room"), (errno.EIO, "check its folder and disk")],
-)
-def test_what_cannot_be_written_has_a_way_out(number, way_out):
-    error = cannot_write(Path("a/b"), system_error(number))
-    assert error.subject == "cannot write a/b" and way_out in error.way_out

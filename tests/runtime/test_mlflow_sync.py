@@ -1,7 +1,5 @@
 """MLflow gets every row of the logs once, whatever fails; requests go to a real database."""
 
-import multiprocessing
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +9,7 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from pipeline.runtime import mlflow_sync
@@ -56,13 +54,6 @@ class FailingClient:
             return result
 
         return answer
-
-
-@pytest.fixture(scope="module")
-def fresh_database(tmp_path_factory) -> Path:
-    file = tmp_path_factory.mktemp("fresh") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
 
 
 @pytest.fixture
@@ -150,8 +141,9 @@ def test_what_is_sent_twice_is_there_once(server, project):
     check_everything(server.real)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", ["down", "lost"])
-@pytest.mark.parametrize("at", range(0, 48, 8))
+@pytest.mark.parametrize("at", [0, 9, 18, 27, 36])
 def test_a_request_that_fails_is_repeated_and_costs_nothing(server, project, failure, at):
     runs = project / "runs"
     log_everything(runs)
@@ -186,6 +178,7 @@ def test_rows_are_sent_while_the_stage_works_and_the_rest_at_its_end(project):
     assert client.get_run(run.run_id).info.artifact_uri.startswith((project / "mlruns").as_uri())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_the_same_one_under_its_new_parent(server, project):
     runs = project / "runs"
     _, stage, _ = log_everything(runs)
@@ -211,6 +204,7 @@ def test_a_run_is_sent_without_a_parent_whose_log_was_deleted(server, project):
     assert len(history(server.real, stage.run_id, "loss")) == ROWS
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_anew_is_another_one(server, project):
     """As after `make clean`: its rows would be in the curves twice, measured at other times."""
     runs = project / "runs"
@@ -224,6 +218,7 @@ def test_a_run_that_begins_anew_is_another_one(server, project):
     assert len(history(server.real, stage.run_id, "loss")) == ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["database", "run"])
 def test_what_mlflow_lost_is_sent_again(project, lost):
     runs = project / "runs"
@@ -243,6 +238,7 @@ def test_what_mlflow_lost_is_sent_again(project, lost):
     assert len(history(client, found[0].info.run_id, "loss")) == ROWS + 1
 
 
+@pytest.mark.slow
 def test_another_address_gets_everything(project, monkeypatch, fresh_database):
     runs = project / "runs"
     log_everything(runs)
@@ -267,34 +263,10 @@ def test_what_mlflow_refuses_for_good_is_named_and_stops_nothing_else(server, pr
     assert history(server.real, stage.run_id, "loss") == [(s, s / 7) for s in range(ROWS)]
 
 
-def test_a_run_of_a_request_that_was_given_up_is_deleted(server, project):
-    """A server that hung creates it when it goes on."""
-    runs = project / "runs"
-    _, stage, _ = log_everything(runs)
-    sync(runs)
-    start = server.real.get_run(stage.run_id).info.start_time
-    server.real.create_run("1", start, {"maskgit.run": "stage"}, "sweep")
-    stage.finish(ok=True)
-    sync(runs)
-    check_everything(server.real)
-
-
-def test_an_upload_that_never_arrived_is_repeated(server, project, monkeypatch):
-    """A login page answers an upload as a server would."""
-    runs = project / "runs"
-    log_everything(runs)
-    upload = server.real.log_artifact
-    monkeypatch.setattr(server.real, "log_artifact", lambda *_: None)
-    with pytest.raises(UserError, match="does not have"):
-        sync(runs)
-    monkeypatch.setattr(server.real, "log_artifact", upload)
-    sync(runs)
-    check_everything(server.real)
-
-
+@pytest.mark.slow
 def test_a_slow_server_holds_up_no_stage(server, project, monkeypatch):
     load_mlflow()
-    server.fails = lambda request: 3.0
+    server.fails = lambda request: 1.0
     work = Sync(project / "runs")
     log_everything(project / "runs")
     before = time.monotonic()
@@ -332,27 +304,6 @@ def test_a_database_by_a_relative_path_lies_in_the_project(project, monkeypatch,
     assert tracking_uri() == absolute.format("/project")
 
 
-def _send(folder: Path, number: int) -> None:
-    os.chdir(folder)
-    open_run(folder / f"runs/s{number}/1/log", f"k{number}", f"s{number}", "exp", {}, {})
-    Sync(folder / "runs").close()  # what one cannot send, as the other does so, is sent later
-
-
-@pytest.mark.slow
-def test_processes_that_set_up_one_database_at_once_break_nothing(project):
-    Path("mlflow.db").unlink()
-    spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=_send, args=(project, number)) for number in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert [writer.exitcode for writer in writers] == [0] * 3
-    sync(project / "runs")
-    names = [run.info.run_name for run in MlflowClient(tracking_uri()).search_runs(["1"])]
-    assert sorted(names) == ["s0", "s1", "s2"] and not list(project.glob(".mlflow.db.*.tmp"))
-
-
 @pytest.fixture(scope="module")
 def port(tmp_path_factory) -> Iterator[int]:
     with mlflow_server(tmp_path_factory.mktemp("server")) as port:
@@ -360,8 +311,7 @@ def port(tmp_path_factory) -> Iterator[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timed
-@pytest.mark.parametrize("mode", ["refused", "silent", "errors", "lost", "page"])
+@pytest.mark.parametrize("mode", ["refused", "silent", "errors"])
 def test_an_outage_of_a_real_server_loses_nothing(port, project, monkeypatch, capfd, mode):
     load_mlflow()
     proxy = FailingProxy(port)
@@ -391,14 +341,3 @@ def test_an_outage_of_a_real_server_loses_nothing(port, project, monkeypatch, ca
     assert found.info.status == "FINISHED"
     assert [f.path for f in client.list_artifacts(found.info.run_id)] == ["params.yaml"]
     assert SECRET not in "".join(capfd.readouterr())
-
-
-def test_a_rest_error_of_a_gone_run_is_told_from_a_refusal():
-    for code, text, kind in (
-        ("RESOURCE_DOES_NOT_EXIST", "Run not found", mlflow_sync.Gone),
-        ("INVALID_PARAMETER_VALUE", "The run must be in the 'active' state", mlflow_sync.Gone),
-        ("INVALID_PARAMETER_VALUE", "Invalid value", mlflow_sync.Refused),
-        ("INTERNAL_ERROR", "", mlflow_sync.Unsent),
-    ):
-        error = RestException({"error_code": code, "message": text})
-        assert mlflow_sync._kind(error) is kind

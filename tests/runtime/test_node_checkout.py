@@ -17,6 +17,8 @@ from pipeline.runtime.node_checkout import JOB, Checkout, Remote, checkout, defa
 from pipeline.runtime.storage import open_storage, use_storage
 from tests.project import SECRET
 
+pytestmark = pytest.mark.slow
+
 DAG = """
 stages:
   one: {cmd: mkdir made && echo 1 > made/a && echo 2 > made/b, outs: [made]}

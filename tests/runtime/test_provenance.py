@@ -86,7 +86,7 @@ def test_one_repro_is_current_and_edited_code_is_no_reason(project):
 def test_a_changed_param_makes_its_stage_and_those_that_depend_on_it_out_of_date(project):
     set_params(train={"steps": 300, "lr": 0.0001})
     assert described(out_of_date()) == (
-        "train ran with other params (train.steps: 900, now 300); evaluate used results of these"
+        "train ran with other params (train.steps: 900, now 300); evaluate used results of train"
     )
     require_current("prepare", "speed")
     with pytest.raises(UserError) as error:
@@ -100,6 +100,7 @@ def test_params_that_came_or_went_are_named(project):
     assert "train.steps: 900, now None; train.warmup: None, now 5" in reason
 
 
+@pytest.mark.slow
 def test_a_stage_that_ran_alone_leaves_those_that_read_it_out_of_date(project):
     set_params(side=16)
     dvc("repro", "prepare")
@@ -114,7 +115,7 @@ def test_a_stage_that_ran_alone_leaves_those_that_read_it_out_of_date(project):
 
 def test_a_stage_that_failed_or_never_ran_left_no_results(project):
     Path("results/sources/train.json").unlink()  # DVC deletes it before the stage runs
-    assert described(out_of_date()) == "train left no results; evaluate used results of these"
+    assert described(out_of_date()) == "train left no results; evaluate used results of train"
     lock = read_yaml(Path("dvc.lock"))
     del lock["stages"]["prepare"]
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
@@ -136,6 +137,7 @@ def test_a_dvc_lock_with_a_merge_conflict_is_one_line(project):
         out_of_date()
 
 
+@pytest.mark.slow
 def test_hashes_are_those_of_dvc(project):
     for name in ("é", "a.b", "a/z", "a0", "__pycache__/x.pyc", "x.py~", "é/.DS_Store"):
         path = Path("tree", f"{name}.d", "x") if "/" not in name else Path("tree", name)

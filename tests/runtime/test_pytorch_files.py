@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.evaluation.features import PretrainedExtractor
+from pipeline.evaluation.features import open_extractor
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.pytorch_files import downloaded, only_tensors, read_state_dict
 
@@ -54,15 +54,16 @@ class Bomb:
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_no_code_of_a_download_is_run(tmp_path, monkeypatch, new):
+def test_no_code_of_a_download_is_run(tmp_path, monkeypatch, make_params, new):
     """Of a file in PyTorch's format or in that before 1.6, whatever a library asks for."""
     monkeypatch.chdir(tmp_path)
     torch.save({"x": Bomb()}, "bomb.pth", _use_new_zipfile_serialization=new)
     with pytest.raises(ValueError, match="more than tensors"), only_tensors():
         torch.load("bomb.pth", weights_only=False)
     for name in ("inception", "vgg"):
+        given = make_params(evaluation={f"{name}_weights": "bomb.pth"}).evaluation
         with pytest.raises(UserError, match="more than tensors") as error:
-            PretrainedExtractor(name, "bomb.pth", torch.device("cpu"))
+            open_extractor(name, None, given, torch.device("cpu"))
         assert f"evaluation.{name}_weights" in str(error.value)
         assert "weights_only" not in str(error.value)  # PyTorch proposes to run it
     assert not Path("exploded").exists()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.runtime import run_log
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.run_log import RunLog, log_load, origin, read_rows
+from pipeline.runtime.run_log import RunLog, log_load, read_rows
 
 
 def open_run(*described: Any) -> RunLog:
@@ -84,13 +84,6 @@ def test_a_line_that_a_killed_process_left_unfinished_is_cut_off(run):
     assert rows(run) == [("loss", 0, 0.5), ("loss", 1, 0.25)]
 
 
-def test_a_damaged_line_is_one_error_with_a_way_out(run):
-    (run.folder / "metrics.jsonl").write_bytes(b"\xff\n")
-    with pytest.raises(UserError) as error:
-        run.log_metrics({"loss": 0.5}, 0)
-    assert error.value.subject.endswith("metrics.jsonl") and "delete" in error.value.way_out
-
-
 @pytest.mark.parametrize("room", [0, 5])
 def test_a_full_disk_is_one_error_and_costs_no_row(run, room):
     run.log_metrics({"loss": 0.5}, 0)
@@ -120,15 +113,6 @@ def test_a_run_that_is_resumed_keeps_its_start_and_the_first_value_of_a_param(ru
     assert found["params"] == {"a.b": "1", "c": "3"}
     assert found["tags"]["tag"] == "u" and found["tags"]["best"] == "3"
     assert (found["experiment"], found["parent"]) == ("other", "above")
-
-
-def test_source_and_user_are_those_that_mlflow_shows(monkeypatch):
-    monkeypatch.delenv("DVC_STAGE", raising=False)
-    tags = origin()
-    assert tags["mlflow.source.git.commit"] == tags["git.commit"] and tags["mlflow.user"]
-    assert tags["mlflow.source.name"] == "dvc.yaml"
-    monkeypatch.setenv("DVC_STAGE", "train")
-    assert origin()["mlflow.source.name"] == "dvc.yaml:train"
 
 
 def test_an_artifact_is_a_copy_of_the_file_as_it_was(run, tmp_path):
@@ -182,13 +166,6 @@ def test_a_child_begins_where_it_is_worked_on(run):
         found["params"] == {"seed": "3"} and found["tags"]["mlflow.note.content"] == "What it is."
     )
     assert found["tags"]["tag"] == "t"
-
-
-def test_a_copy_on_another_machine_begins_anew(run, tmp_path):
-    run.log_metrics({"loss": 0.5}, 0)
-    run.folder = tmp_path / "elsewhere"  # as a worker there finds its own path
-    run.log_metrics({"loss": 0.5}, 0)
-    assert rows(run) == [("loss", 0, 0.5)]
 
 
 def test_the_machines_load_is_logged_by_the_second(run, monkeypatch, capfd):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime import runs
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.runs import run_dir
 from tests.project import ROOT
@@ -62,44 +61,3 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     left = sorted(str(path.relative_to(mine)) for path in mine.rglob("*") if path.is_file())
     assert left == [".lock", ".owner", "checkpoint.pt", "deep/checkpoint.pt", "key.json"]
     assert (held / ".checkpoint.pt.0123abcd.tmp").exists()  # in another run directory
-
-
-MANY = """
-import resource, sys
-_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, most))
-from pipeline.runtime.process import set_up
-from pipeline.runtime.runs import run_dir
-set_up()
-print(len({run_dir("sweep", {"seed": seed}, sys.argv[1]) for seed in range(200)}))
-"""
-
-
-def test_a_stage_may_hold_more_of_them_than_the_usual_limit_of_open_files(tmp_path):
-    command = (sys.executable, "-c", MANY, str(tmp_path))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout == "200\n", done.stderr
-
-
-def test_a_git_that_does_not_answer_stops_nothing(tmp_path, monkeypatch):
-    (tmp_path / "git").write_text("#!/bin/sh\nexec sleep 30\n")
-    (tmp_path / "git").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(runs, "GIT", 0.2)
-    tags = runs.provenance()
-    assert tags["git.commit"] == tags["git.dirty"] == "unknown"
-
-
-def test_file_names_that_are_not_utf8_do_not_hide_changes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
-    subprocess.run((*git, "init", "--quiet"), check=True)
-    subprocess.run((*git, "config", "core.quotepath", "false"), check=True)
-    file = Path(b"caf\xe9.txt".decode("utf-8", "surrogateescape"))
-    file.write_text("a")
-    subprocess.run((*git, "add", "."), check=True)
-    subprocess.run((*git, "commit", "--quiet", "-m", "a"), check=True)
-    assert runs.provenance()["git.dirty"] == "false"
-    file.write_text("b")
-    assert runs.provenance()["git.dirty"] == "true"

@@ -45,6 +45,7 @@ def test_a_folder_as_storage_path_copies_nothing(tmp_path):
     download(tmp_path)
 
 
+@pytest.mark.slow
 def test_work_goes_on_without_the_store_and_a_stage_does_not_begin(runs, monkeypatch, capsys):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     open_storage(ADDRESS, runs)

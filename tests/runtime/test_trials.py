@@ -12,7 +12,7 @@ import torch
 
 from pipeline.runtime import device, trials
 from pipeline.runtime.errors import PassingError, UserError
-from pipeline.runtime.failures import bug, in_a_line, innermost
+from pipeline.runtime.failures import bug, innermost
 from pipeline.runtime.trials import (
     Needs,
     machines,
@@ -147,40 +147,6 @@ def test_a_trial_that_did_not_end_is_an_error(run, monkeypatch):
     monkeypatch.setattr(trials, "_tuner", lambda *given: SimpleNamespace(fit=lambda: None))
     with pytest.raises(UserError, match="trial plain failed: it did not end"):
         run("plain")
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), EOFError("no input")])
-def test_a_disk_without_room_for_tunes_notes_is_one_line(run, monkeypatch, error):
-    def fit() -> None:
-        raise error
-
-    monkeypatch.setattr(trials, "_tuner", lambda *given: SimpleNamespace(fit=fit))
-    with pytest.raises(UserError, match="Ray Tune failed") as said:
-        run("plain")
-    assert str(error) in said.value.reason
-
-
-class OfRay(Exception):
-    """As Ray's, which say where the error is in their own ways."""
-
-    def __init__(self, **inside: object):
-        super().__init__("a page\n\nof traceback\n")
-        self.__dict__.update(inside)
-
-
-def test_the_error_inside_of_rays_is_what_is_told():
-    full = UserError("cannot write a: No space left on device")
-    assert in_a_line(OfRay(worker_failures={1: OfRay(_base_exc=full)})) == str(full)
-    assert in_a_line(OfRay(cause=ValueError("one\ntwo"))) == "ValueError: one"
-    assert in_a_line(OfRay(controller_failure=OfRay(cause=None))) == "OfRay: a page"
-
-
-@pytest.mark.parametrize("ask", [lambda: torch.empty(10**15), lambda: [0] * 10**17])
-def test_too_little_memory_is_no_bug(ask):
-    with pytest.raises((MemoryError, RuntimeError)) as caught:
-        ask()
-    line = bug(caught.value, "stage")
-    assert line.startswith("there is not enough memory") and "\n" not in line
 
 
 def test_the_machines_of_the_workers_or_this_one(run, monkeypatch):

@@ -12,7 +12,7 @@ from tests.job_elsewhere import add_remote, environment_of, s3_store, store_envi
 from tests.project import SECRET, Project, files_with_secret
 from tests.ray_head import TOKEN, kill_node, node_apart, ray_head
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 
 def test_a_training_on_several_nodes_survives_a_killed_one(tmp_path):

@@ -1,8 +1,7 @@
 """`maskgit demo`: what its page shows is what the Python API draws."""
 
+import io
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,17 +14,10 @@ from pipeline.runtime.errors import UserError
 from pipeline.tools import demo
 from pipeline.tools.ports import free_port
 from tests.command_line import maskgit
-from tests.project import ROOT
 from tests.tiny_project import SIDE, validation
 
 pytest.importorskip("gradio")
 page = pytest.importorskip("pipeline.tools.demo_page")
-
-
-@pytest.fixture
-def picture(project, monkeypatch) -> Image.Image:
-    monkeypatch.chdir(project)
-    return MaskGIT.to_pil(validation(1)[0])[0]
 
 
 def on_canvas(picture: Image.Image, top: int = 0) -> Image.Image:
@@ -48,42 +40,31 @@ def test_the_canvas_fills_until_it_is_the_samples_of_the_same_seed(model):
     shown = list(page.canvases(model, "class1", 7, 3, **settings))
     assert len(shown) == 1 + 4
     blank = grid_picture(torch.full((7, 1, SIDE, SIDE), 128, dtype=torch.uint8), 5)
-    assert shown[0] == (blank, 0)
-    assert shown[-1][0] == grid_picture(model.sample("class1", 7, seed=3, **settings), 5)
-    times = [seconds for _, seconds in shown]
-    assert times == sorted(times) and times[-1] > 0
+    assert shown[0] == blank
+    assert shown[-1] == grid_picture(model.sample("class1", 7, seed=3, **settings), 5)
 
 
-def test_an_enlarged_example_is_filled_where_it_was_drawn_over(model, picture):
-    large = page.enlarged(picture)
-    assert large.size == (640, 640)
+def test_what_was_drawn_over_is_filled(model, project, monkeypatch):
+    """Of an enlarged example the pixels as they were; of a wide picture without the canvas."""
+    monkeypatch.chdir(project)
+    images = validation(1)[0]
+    large = page.enlarged(MaskGIT.to_pil(images)[0])
     layers = [strokes(640, (160, 160, 320, 480)), strokes(640, (400, 400, 480, 480))]
     row = page.fillings(model, on_canvas(large), layers, "class2", 5, iterations=2)
     hole = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     hole[2:6, 2:4] = hole[5, 5] = True
-    images = torch.from_numpy(np.array(picture))[None, None]  # as it was before it was enlarged
-    filled = model.inpaint(images.repeat(4, 1, 1, 1), "class2", mask=hole, seed=5, iterations=2)
-    assert row == grid_picture(filled, 4)
-
-
-def test_transparent_pixels_around_a_picture_are_not_part_of_it(model, picture):
+    images = images.repeat(4, 1, 1, 1)
+    filled = model.inpaint(images, "class2", mask=hole, seed=5, iterations=2)
+    assert large.size == (640, 640) and row == grid_picture(filled, 4)
     wide = Image.effect_noise((96, 48), 80)
-    stroke = strokes(96, (40, 40, 60, 50))
-    row = page.fillings(model, on_canvas(wide, top=24), [stroke], "class0", 0)
+    row = page.fillings(model, on_canvas(wide, 24), [strokes(96, (40, 40, 60, 50))], "class0", 0)
     hole = np.zeros((48, 96), bool)
     hole[16:26, 40:60] = True
     assert row == grid_picture(model.inpaint([wide] * 4, "class0", mask=hole, seed=0), 4)
-
-
-def test_without_a_picture_or_a_stroke_it_says_what_to_do(model, picture):
-    canvas = on_canvas(picture)
-    for given, layers in ((None, []), (Image.new("RGBA", (8, 8)), [strokes(8, (0, 0, 8, 8))])):
-        with pytest.raises(UserError) as error:
-            page.fillings(model, given, layers, "class0", 0)
-        assert "no picture" in error.value.subject
-    with pytest.raises(UserError) as error:
-        page.fillings(model, canvas, [strokes(8)], "class0", 0)
-    assert "nothing is drawn" in error.value.subject
+    empty, drawn = Image.new("RGBA", (8, 8)), strokes(8, (0, 0, 8, 8))
+    for given, layer in ((None, drawn), (empty, drawn), (on_canvas(wide), strokes(96))):
+        with pytest.raises(UserError):
+            page.fillings(model, given, [layer], "class0", 0)
 
 
 def test_without_gradio_the_line_names_what_to_install(project, monkeypatch, capsys):
@@ -93,28 +74,20 @@ def test_without_gradio_the_line_names_what_to_install(project, monkeypatch, cap
     assert done.code == 1 and done.out == "" and "maskgit-pipeline[demo]" in done.err
 
 
-OPENED = """
-import io
-from PIL import Image
-from pipeline.tools.demo import guard_uploads
-guard_uploads()
-for name in ("PNG", "JPEG", "WEBP", "EPS", "ICO", "TGA"):
-    file = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(file, name)
-    try:
-        Image.open(file)
-        print(name)
-    except Image.UnidentifiedImageError:
-        pass
-"""
-
-
-@pytest.mark.slow
-def test_uploads_of_other_formats_are_not_opened():
-    done = subprocess.run(
-        (sys.executable, "-c", OPENED), capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.split() == ["PNG", "JPEG", "WEBP"]
+def test_uploads_of_other_formats_are_not_opened(monkeypatch):
+    Image.init()
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    demo.guard_uploads()
+    opened = []
+    for name in ("PNG", "JPEG", "WEBP", "EPS", "ICO", "TGA"):
+        file = io.BytesIO()
+        Image.new("RGB", (16, 16)).save(file, name)
+        try:
+            opened.append(Image.open(file).format)
+        except Image.UnidentifiedImageError:
+            continue
+    assert opened == ["PNG", "JPEG", "WEBP"]
 
 
 def test_a_port_is_the_one_wanted_or_a_free_one():

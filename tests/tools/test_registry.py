@@ -9,8 +9,10 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -20,23 +22,6 @@ from pipeline.runtime.errors import UserError
 from pipeline.tools.registry import ON, judge, measured_on, register
 from tests.project import Project, free_port
 from tests.tiny_project import with_params
-
-
-class Client:
-    """Stands for MLflow's client: one registered model, whose versions have tags."""
-
-    def __init__(self, **champion: str):
-        self.aliases = {"champion": 1} if champion else {}  # MLflow gives it as a number
-        self.tags = champion
-
-    def get_registered_model(self, name):
-        return SimpleNamespace(aliases=self.aliases)
-
-    def get_model_version(self, name, version):
-        return SimpleNamespace(tags=self.tags)
-
-    def set_registered_model_alias(self, name, alias, version):
-        self.aliases[alias] = version
 
 
 @pytest.mark.parametrize(
@@ -50,9 +35,12 @@ class Client:
     ],
 )
 def test_the_champion_moves_only_to_what_is_better_measured_in_the_same_way(champion, version):
-    client = Client(**champion)
+    client = Mock()
+    client.get_registered_model.return_value.aliases = {"champion": 1} if champion else {}
+    client.get_model_version.return_value.tags = champion
     judge(client, "maskgit", "2", {"fid_classifier": "2.0", ON: "here"})
-    assert str(client.aliases["champion"]) == version
+    moved = [call.args for call in client.set_registered_model_alias.call_args_list]
+    assert moved == ([("maskgit", "champion", "2")] if version == "2" else [])
 
 
 def test_what_another_network_or_statistics_measured_is_not_compared(in_tiny_project):
@@ -60,24 +48,22 @@ def test_what_another_network_or_statistics_measured_is_not_compared(in_tiny_pro
     assert measured_on(with_params()) == before
     (CLASSIFIER / "model.safetensors").write_bytes(b"of another training")
     assert measured_on(with_params()) != before
-    params = with_params()
-    own = {"extractor": "inception", "reference_statistics": "file"}
-    params = params.model_copy(update={"evaluation": params.evaluation.model_copy(update=own)})
+    changes = {"extractor": "inception", "reference_statistics": "file"}
+    own = with_params()
+    own = own.model_copy(update={"evaluation": own.evaluation.model_copy(update=changes)})
     Path("file").write_bytes(b"one")
-    before = measured_on(params)
+    before = measured_on(own)
     Path("file").write_bytes(b"another")
-    assert measured_on(params) != before
+    assert measured_on(own) != before
 
 
 def test_a_model_that_nothing_was_measured_of_is_refused(in_tiny_project):
     params = with_params()
-    Path("params.yaml").write_text(json.dumps(params.model_dump()))
-    with pytest.raises(UserError):
-        register(params)
+    Path("params.yaml").write_text(params.model_dump_json())
+    for own in (params, params.model_copy(update={"preset": "a/b:c"})):
+        with pytest.raises(UserError):
+            register(own)
     assert not Path("mlflow.db").exists()
-    with pytest.raises(UserError) as error:
-        register(params.model_copy(update={"preset": "a/b:c"}))
-    assert error.value.subject == "preset"
 
 
 def ask(port: int, classes: list[str], **params) -> list[dict]:
@@ -92,44 +78,34 @@ def ask(port: int, classes: list[str], **params) -> list[dict]:
         return json.load(answer)["predictions"]
 
 
-@pytest.fixture
-def serve(tmp_path):
-    """Starts `mlflow models serve` for a project's model; its port."""
-    started = []
-
-    def start(project: Project, model: str) -> int:
-        port = free_port()
-        uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder / 'mlflow.db'}"}
-        # Outside of the project: what it needs of our code is in the model.
-        env = {k: v for k, v in project.env.items() if k != "PYTHONPATH"} | uri
-        command = ("mlflow", "models", "serve", "-m", model, "--env-manager", "local")
-        with open(tmp_path / "serve.log", "w") as log:
-            process = subprocess.Popen(
-                (*command, "--port", str(port)),
-                cwd=tmp_path,
-                env=env,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        started.append(process)
-        for _ in range(240):
-            try:
+@contextmanager
+def served(project: Project, model: str, folder: Path) -> Iterator[int]:
+    """The port of `mlflow models serve` for a project's model, outside of the project: what it
+    needs of our code is in the model."""
+    port, log = free_port(), folder / "serve.log"
+    env = {k: v for k, v in project.env.items() if k != "PYTHONPATH"}
+    env |= {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder / 'mlflow.db'}"}
+    command = ("mlflow", "models", "serve", "-m", model, "--env-manager", "local")
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            (*command, "--port", str(port)),
+            cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    try:
+        while True:
+            with suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
-                return port
-            except OSError:
-                assert process.poll() is None, (tmp_path / "serve.log").read_text()
-                time.sleep(0.5)
-        raise AssertionError((tmp_path / "serve.log").read_text())
-
-    yield start
-    for process in started:
+                break
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.5)
+        yield port
+    finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=30)
 
 
 @pytest.mark.slow
-def test_a_registered_model_answers_with_pictures(finished, tmp_path, serve):
+def test_a_registered_model_answers_with_pictures(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     (project.folder / "mlflow.db").unlink()  # it names the folder that was copied
     project.run("python", "-m", "pipeline", "sync")
@@ -139,15 +115,14 @@ def test_a_registered_model_answers_with_pictures(finished, tmp_path, serve):
     files = [path for path in (project.folder / "mlruns/models").rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"model.safetensors", "config.json"}
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".bin")]
-
-    port = serve(project, "models:/maskgit-smoke@champion")
-    drawn = ask(port, ["3", "7"], seed=1, iterations=2)
-    assert [row["class"] for row in drawn] == ["3", "7"]
-    for row in drawn:
-        picture = Image.open(io.BytesIO(base64.b64decode(row["png"])), formats=["PNG"])
-        assert picture.size == (16, 16)
-    assert ask(port, ["3", "7"], seed=1, iterations=2) == drawn
-    assert ask(port, ["3", "7"], seed=2, iterations=2) != drawn
-    with pytest.raises(urllib.error.HTTPError) as error:
-        ask(port, ["cat"])
-    assert error.value.code == 400
+    with served(project, "models:/maskgit-smoke@champion", tmp_path) as port:
+        drawn = ask(port, ["3", "7"], seed=1, iterations=2)
+        assert [row["class"] for row in drawn] == ["3", "7"]
+        for row in drawn:
+            picture = Image.open(io.BytesIO(base64.b64decode(row["png"])), formats=["PNG"])
+            assert picture.size == (16, 16)
+        assert ask(port, ["3", "7"], seed=1, iterations=2) == drawn
+        assert ask(port, ["3", "7"], seed=2, iterations=2) != drawn
+        with pytest.raises(urllib.error.HTTPError) as error:
+            ask(port, ["cat"])
+        assert error.value.code == 400

@@ -21,12 +21,11 @@ class Cluster:
 
     Args:
         ends: the job's status, or an error.
-        prints: what the job prints.
-        lost: after how many prints the connection is lost, time and again, and how.
+        logs: what the log holds each time that it is asked for, or an error; then it is the last.
     """
 
-    def __init__(self, ends, prints=(), lost=()):
-        self.ends, self.prints, self.lost = ends, prints, list(lost)
+    def __init__(self, ends, *logs):
+        self.ends, self.logs = ends, list(logs or [""])
 
     def submit_job(self, entrypoint: str, runtime_env: dict) -> str:
         self.command, self.folder = entrypoint, Path(runtime_env["working_dir"])
@@ -36,18 +35,17 @@ class Cluster:
             raise self.ends
         return "job7"
 
-    async def tail_job_logs(self, job):
-        count, error = self.lost[0] if self.lost else (len(self.prints), None)
-        for text in self.prints[:count]:
-            yield text
-        if error:
-            self.lost.pop(0)
-            raise error
-
     def get_job_info(self, job):
         if isinstance(self.ends, BaseException):
             raise self.ends
-        return SimpleNamespace(status=self.ends, message="python: not found")
+        status = self.ends if len(self.logs) == 1 else "RUNNING"
+        return SimpleNamespace(status=status, message="python: not found")
+
+    def get_job_logs(self, job):
+        log = self.logs.pop(0) if len(self.logs) > 1 else self.logs[0]
+        if isinstance(log, Exception):
+            raise log
+        return log
 
 
 @pytest.fixture
@@ -68,46 +66,34 @@ def run(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("ends", "said"),
+    ("ends", "log", "said"),
     [
-        ("FAILED", "ended as FAILED: python: not found"),
-        (ConnectionError("the head is gone"), "ray job logs --follow job7"),
-        (RuntimeError("No available agent to submit job"), "--dashboard-agent-listen-port"),
-        (KeyboardInterrupt(), f"`ray job stop job7 --address {ADDRESS}` ends it"),
+        ("FAILED", "", "ended as FAILED: python: not found"),
+        ("FAILED", "error: no such schedule\nERROR: failed to reproduce\n", "no such schedule"),
+        ("FAILED", "ERROR: no keys\n\nHaving any troubles?\n", "no keys"),
+        ("FAILED", "Traceback\nModuleNotFoundError: no 'dvc'\n", "ModuleNotFoundError"),
+        ("FAILED", f"Running entrypoint: {KEY}=a1b2= exec python\n", f"{KEY}=... exec"),
+        (ConnectionError("the head is gone"), "", "ray job logs --follow job7"),
+        (RuntimeError("No available agent to submit job"), "", "--dashboard-agent-listen-port"),
+        (KeyboardInterrupt(), "", f"`ray job stop job7 --address {ADDRESS}` ends it"),
     ],
-    ids=["failed", "head gone", "no agent", "ctrl-c"],
+    ids=["silent", "stage", "DVC", "Python", "key", "head gone", "no agent", "ctrl-c"],
 )
-def test_a_job_that_does_not_finish_is_one_line_with_the_way_out(run, ends, said):
+def test_a_job_that_does_not_finish_is_one_line_with_the_way_out(run, ends, log, said):
     with pytest.raises(UserError) as raised:
-        run(Cluster(ends))
+        run(Cluster(ends, log))
     assert said in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("prints", "said"),
-    [
-        (["error: no such schedule\nERROR: failed to", " reproduce\n"], "no such schedule"),
-        (["ERROR: no keys\n\n", "Having any troubles?\n"], "no keys"),
-        (["Traceback\n", "ModuleNotFoundError: no 'dvc'\n"], "ModuleNotFoundError"),
-        ([f"Running entrypoint: {KEY}=a1b2= exec python\n"], f"{KEY}=... exec"),
-    ],
-    ids=["stage", "DVC", "Python", "nothing"],
-)
-def test_a_failed_job_says_why(run, prints, said):
-    with pytest.raises(UserError) as raised:
-        run(Cluster("FAILED", prints))
-    assert said in raised.value.reason
 
 
 def test_a_lost_connection_is_not_the_end_of_the_job(run, capsys):
     """What was shown is not shown again, and the key to the order never."""
-    lost = [(1, RuntimeError("closed")), (0, ClientError("no handshake")), (3, OSError())]
-    prints = [f"Running entrypoint: {KEY}=a1b2= exec python\n", "one\ntw", "o\n", "three\n"]
-    assert run(Cluster("SUCCEEDED", prints, lost)) == "job job7 has finished; its results are here"
+    log = f"Running entrypoint: {KEY}=a1b2= exec python\none\ntwo\nthree"
+    grows = [log[:5], log[:30], RuntimeError("closed"), log[:60], ClientError("x"), "", log]
+    assert run(Cluster("SUCCEEDED", *grows)) == "job job7 has finished; its results are here"
     shown = capsys.readouterr().out.partition("\n")[2]
-    assert shown == f"Running entrypoint: {KEY}=... exec python\none\ntwo\nthree\n"
+    assert shown == f"Running entrypoint: {KEY}=... exec python\none\ntwo\nthree"
     with pytest.raises(UserError) as raised:
-        run(Cluster("SUCCEEDED", lost=[(0, OSError("closed"))] * TRIES))
+        run(Cluster("SUCCEEDED", *[OSError("closed")] * (TRIES + 1)))
     assert "goes on" in raised.value.way_out
 
 
@@ -117,10 +103,13 @@ def test_the_job_opens_what_was_sealed(run, monkeypatch, tmp_path):
     (tmp_path / ORDER).write_bytes(cluster.sealed)
     monkeypatch.setenv(KEY, cluster.command.partition(f"{KEY}=")[2].split()[0])
     order = Order.opened(tmp_path)
-    assert order.stage == "sweep" and order.remote is None
+    assert (order.stage, order.remote) == ("sweep", None)
     assert order.environment["MLFLOW_TRACKING_URI"] == f"http://me:{SECRET}@host"
+    with pytest.raises(UserError):  # the key is used once
+        Order.opened(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_cluster_is_the_one_that_was_named(monkeypatch):
     """Ray's own client would talk to another, and tell it passwords."""
     from ray.job_submission import JobSubmissionClient

@@ -20,7 +20,7 @@ from tests.job_elsewhere import (
     store_environment,
     submitted,
 )
-from tests.project import ROOT, SECRET, Project, files_with_secret, free_port
+from tests.project import SECRET, files_with_secret
 from tests.ray_head import TOKEN, kill_node, node_apart, ray_head, trains
 
 pytestmark = pytest.mark.slow
@@ -91,6 +91,7 @@ def test_a_job_elsewhere_survives_a_killed_node_and_leaves_nothing_to_compute(
     assert record["dirty"] is True  # .dvc/config
 
 
+@pytest.mark.soak
 def test_all_stages_elsewhere_leave_what_they_would_have_left_at_home(
     finished, tmp_path, monkeypatch
 ):
@@ -98,12 +99,3 @@ def test_all_stages_elsewhere_leave_what_they_would_have_left_at_home(
     for name in KEYS:
         monkeypatch.delenv(name, raising=False)
     assert run_elsewhere(finished, tmp_path, kill=True) == ([], [])
-
-
-def test_submitting_without_a_head_is_one_line(tmp_path):
-    project = Project(ROOT)
-    address = f"http://127.0.0.1:{free_port()}"
-    command = ("python", "-m", "pipeline", "submit", "--address", address)
-    (line,) = project.run(*command, ok=False).splitlines()
-    assert line.startswith(f"error: the Ray dashboard at {address}: Connection refused")
-    assert "docs/cluster.md" in line

@@ -10,7 +10,6 @@ import torch
 from pipeline.autoregressive import generate_autoregressive
 from pipeline.training.autoregressive import AutoregressiveTask
 from tests.images import write_token_cache
-from tests.interruption import straight_and_resumed, weight_bytes
 from tests.transformer_task import CLASSES, calls, random_tokens, spied, transformer_task
 
 
@@ -25,26 +24,13 @@ def test_baseline_learns_to_count_from_its_class_on(tiny, tmp_path):
     exact = {"label_smoothing": 0.0, "other_label_smoothings": []}
     task = transformer_task(tiny(lr=1e-2, ema_decay=0.5, **exact), tokens_dir, AutoregressiveTask)
     before = task.evaluate(0)["val_nll"]
-    for step in range(60):
+    for step in range(50):
         task.step(step)
     assert before == pytest.approx(math.log(16), abs=0.2)
-    assert task.evaluate(60)["val_nll"] < 0.1
+    assert task.evaluate(50)["val_nll"] < 0.1
     drawn = generate_autoregressive(task.average.module, torch.from_numpy(labels), seed=0)
     assert drawn[:, 0].tolist() == labels.tolist()
     assert (drawn.diff(dim=1) % 16 == 1).float().mean() > 0.95
-
-
-def test_interrupted_baseline_ends_with_the_same_bytes(tiny, tmp_path):
-    tokens_dir = random_tokens(tmp_path / "tokens")
-
-    def task():
-        params = tiny(dropout=0.1, warmup_steps=3)
-        return transformer_task(params, tokens_dir, AutoregressiveTask)
-
-    (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=4, every=2)
-    assert again == history
-    assert weight_bytes(resumed.model) == weight_bytes(straight.model)
-    assert weight_bytes(resumed.average.module) == weight_bytes(straight.average.module)
 
 
 def test_batches_are_maskgits_and_the_loss_is_of_every_token(tiny, tmp_path):

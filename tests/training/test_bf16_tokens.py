@@ -2,25 +2,21 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from pipeline.runtime import device
 from pipeline.training.tokens import Coder
 from tests.tiny_project import CPU, GRID, with_params
 
 
-@pytest.mark.parametrize("quick", [True, False])
-@pytest.mark.parametrize("bf16", [True, False])
-def test_tokens_are_made_in_bfloat16_where_it_is_asked_for(
-    in_tiny_project, monkeypatch, quick, bf16
-):
+@pytest.mark.parametrize(("bf16", "quick"), [(True, True), (True, False), (False, True)])
+def test_tokens_are_made_in_bfloat16_if_asked_for(in_tiny_project, monkeypatch, bf16, quick):
     monkeypatch.setattr(device, "quick_in_bfloat16", lambda where: quick)
-    coder, seen = Coder("val", 2, with_params(tokens={"bf16": bf16}), CPU), []
+    coder, autocast = Coder("val", 2, with_params(tokens={"bf16": bf16}), CPU), []
 
-    def encode(pictures: Tensor) -> Tensor:
-        seen.append(torch.is_autocast_enabled("cpu"))
-        return torch.zeros(len(pictures), GRID, GRID, dtype=torch.long)
+    def encode(images):
+        autocast.append(torch.is_autocast_enabled("cpu"))
+        return torch.zeros(len(images), GRID, GRID, dtype=torch.long)
 
     coder.tokenizer.encode = encode
     assert coder(0, 5)["tokens"].shape == (5, 2, GRID**2)
-    assert seen == 2 * [bf16 and quick]
+    assert autocast == 2 * [bf16 and quick]

@@ -6,30 +6,22 @@ import pytest
 import torch
 
 from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.data.ranks import ALONE
 from pipeline.runtime.errors import UserError
 from pipeline.training.classifier import ClassifierTask, accuracy
 from pipeline.training.loop import RunDirCheckpoints
 from tests.images import banded_batches, image_batches
-from tests.interruption import fit, straight_and_resumed, weight_bytes
+from tests.interruption import fit, weight_bytes
 
 CPU = torch.device("cpu")
 CONFIG = ClassifierConfig("small", channels=1, num_classes=3, width=4)
 
 
 def classifier_task(
-    make_params, batches=image_batches, seed=0, device=CPU, **changes
+    make_params, batches=image_batches, device=CPU, ranks=ALONE, **changes
 ) -> ClassifierTask:
     params = make_params(classifier={"steps": 6, "batch_size": 6} | changes).classifier
-    return ClassifierTask(CONFIG, params, batches, batches(10_000), seed=seed, device=device)
-
-
-def test_interrupted_classifier_ends_with_the_same_bytes(make_params, tmp_path):
-    def task():
-        return classifier_task(make_params)
-
-    (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=6, every=3)
-    assert again == history
-    assert weight_bytes(resumed.model) == weight_bytes(straight.model)
+    return ClassifierTask(CONFIG, params, batches, batches(10_000), 0, device, ranks)
 
 
 def test_weights_that_the_last_update_broke_are_no_classifier(make_params, tmp_path):
@@ -39,16 +31,15 @@ def test_weights_that_the_last_update_broke_are_no_classifier(make_params, tmp_p
         fit(task, RunDirCheckpoints(tmp_path), steps=6, every=1)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_classifier_learns(make_params, bf16):
-    task = classifier_task(make_params, banded_batches, steps=30, lr=1e-2, bf16=bf16)
+def test_classifier_learns(make_params):
+    task = classifier_task(make_params, banded_batches, steps=30, lr=1e-2)
     losses = [task.step(step)["loss"].item() for step in range(30)]
     assert sum(losses[:3]) / 3 > 0.9 and sum(losses[-3:]) / 3 < 0.6
     assert task.evaluate(30)["val_accuracy"] == 1
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_loss_is_smoothed_cross_entropy_and_falls_along_its_gradient(make_params, smoothing):
+def test_loss_is_smoothed_cross_entropy_and_falls_along_its_gradient(make_params):
+    smoothing = 0.3
     task = classifier_task(make_params, label_smoothing=smoothing, bf16=False)
     model = copy.deepcopy(task.model).train()
     images, labels = image_batches(5)

@@ -1,7 +1,7 @@
 """On a GPU: `pytest -m gpu`. Without one, all of these tests are skipped."""
 
-from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +14,6 @@ from pipeline.decoding import DecodingSettings, generate
 from pipeline.runtime.device import pick_device, require_compiler
 from pipeline.runtime.errors import UserError
 from pipeline.training.autoregressive import AutoregressiveTask
-from pipeline.training.classifier import ClassifierTask
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import MaskGitTransformer
 from tests.editing_inputs import F_PIXELS, models, random_images
@@ -23,7 +22,7 @@ from tests.several_ranks import with_ranks
 from tests.tiny_networks import spread
 from tests.training.test_classifier import classifier_task
 from tests.training.test_tokenizer import tokenizer_task
-from tests.training.test_workers import SMALL, own_rows
+from tests.training.test_workers import own_rows
 from tests.transformer_task import tiny_params
 
 pytestmark = [
@@ -32,71 +31,47 @@ pytestmark = [
 ]
 
 CPU = torch.device("cpu")
-TOKENIZERS = [
-    ({"discriminator": "patch", "adaptive_weight": False, "bf16": False}, 1e-2),
-    ({"discriminator": "stylegan", "adaptive_weight": True, "bf16": False}, 1e-2),
-    ({"discriminator": "patch", "adaptive_weight": False, "bf16": True}, 0.1),
-]
+PATCH = {"discriminator": "patch", "adaptive_weight": False}
+STYLEGAN = {"discriminator": "stylegan", "adaptive_weight": True}
+TASKS = {
+    "transformer": (TransformerTask, {}),
+    "autoregressive": (AutoregressiveTask, {}),
+    "classifier": (classifier_task, {}),
+    "tokenizer, patch": (tokenizer_task, PATCH),
+    "tokenizer, stylegan": (tokenizer_task, STYLEGAN),
+}
 
 
 @pytest.fixture
 def device():
     yield pick_device()
     torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture
-def never_waits():
-    """Fails where a step waits for the GPU, once the first one has prepared what it needs."""
-    yield lambda: torch.cuda.set_sync_debug_mode("error")
     torch.cuda.set_sync_debug_mode("default")
 
 
-def assert_as_on_a_cpu(make_task, device, never_waits, tolerance: float) -> None:
-    """Five steps: the losses of a CPU, to the tolerance, and no wait after the first two."""
-    here, there = make_task(CPU), make_task(device)
-    losses = []
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("name", TASKS)
+def test_steps_have_the_losses_of_a_cpu_and_do_not_wait(device, tiny, tokens_dir, name, bf16):
+    """Five steps; no wait for the GPU after the first two, which prepare what they need."""
+    kind, changes = TASKS[name]
+    if isinstance(kind, type):
+        make = partial(kind, tiny(label_drop=0.2, bf16=bf16), tokens_dir, seed=3)
+    else:
+        make = partial(kind, params_of, bf16=bf16, **changes)
+    here, there, losses = make(device=CPU), make(device=device), []
     for step in range(5):
         torch.manual_seed(step)
         losses.append(there.step(step))
         if step == 1:
-            never_waits()
+            torch.cuda.set_sync_debug_mode("error")
     torch.cuda.set_sync_debug_mode("default")
+    tolerance = (0.1 if bf16 else 1e-2) if "tokenizer" in name else (5e-2 if bf16 else 1e-3)
     for step, mine in enumerate(losses):
         torch.manual_seed(step)
-        for name, loss in here.step(step).items():
+        for key, loss in here.step(step).items():
             torch.testing.assert_close(
-                mine[name].cpu().float(), loss.float(), rtol=tolerance, atol=tolerance
+                mine[key].cpu().float(), loss.float(), rtol=tolerance, atol=tolerance
             )
-
-
-@pytest.mark.parametrize("task", [TransformerTask, AutoregressiveTask])
-@pytest.mark.parametrize("bf16, tolerance", [(False, 1e-3), (True, 5e-2)])
-def test_a_transformers_step(device, never_waits, tiny, tokens_dir, task, bf16, tolerance):
-    params = tiny(label_drop=0.2, bf16=bf16)
-
-    def make_task(device):
-        return task(params, tokens_dir, seed=3, device=device)
-
-    assert_as_on_a_cpu(make_task, device, never_waits, tolerance)
-
-
-@pytest.mark.parametrize("bf16, tolerance", [(False, 1e-3), (True, 5e-2)])
-def test_a_classifiers_step(device, never_waits, make_params, bf16, tolerance):
-    def make_task(device):
-        return classifier_task(make_params, bf16=bf16, device=device)
-
-    assert_as_on_a_cpu(make_task, device, never_waits, tolerance)
-
-
-@pytest.mark.parametrize("changes, tolerance", TOKENIZERS)
-def test_a_tokenizers_step(device, never_waits, make_params, changes, tolerance):
-    assert_as_on_a_cpu(
-        lambda device: tokenizer_task(make_params, device=device, **changes),
-        device,
-        never_waits,
-        tolerance,
-    )
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -124,17 +99,17 @@ def test_tokens_are_a_cpus(device):
 
 
 def test_training_goes_on_from_its_checkpoint_with_the_same_bytes(device, tiny, tokens_dir):
-    def task():
-        return TransformerTask(tiny(), tokens_dir, seed=3, device=device)
-
-    straight, killed, resumed = task(), task(), task()
+    straight, killed, resumed = (
+        TransformerTask(tiny(), tokens_dir, seed=3, device=device) for _ in range(3)
+    )
     for step in range(4):
         straight.step(step)
-    for step in range(2):
-        killed.step(step)
-    resumed.load_state_dict(killed.state_dict())
-    for step in range(2, 4):
-        resumed.step(step)
+        if step < 2:
+            killed.step(step)
+        if step == 1:
+            resumed.load_state_dict(killed.state_dict())
+        if step > 1:
+            resumed.step(step)
     pairs = zip(straight.model.parameters(), resumed.model.parameters(), strict=True)
     assert all(torch.equal(mine, other) for mine, other in pairs)
 
@@ -148,9 +123,9 @@ def gradient(model: nn.Module) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters()]).float().cpu()
 
 
-@pytest.fixture
-def compiler():
-    """What a real compile takes from the machine."""
+@pytest.mark.parametrize("task", [TransformerTask, AutoregressiveTask])
+@pytest.mark.parametrize("bf16, tolerance", [(False, 1e-3), (True, 5e-2)])
+def test_a_compiled_step_is_that_without(device, tiny, tokens_dir, task, bf16, tolerance):
     try:
         require_compiler(gpu=True)
     except UserError as error:
@@ -158,11 +133,6 @@ def compiler():
     if not has_triton():
         pytest.skip("there is no Triton for this GPU")
     torch._dynamo.reset()
-
-
-@pytest.mark.parametrize("task", [TransformerTask, AutoregressiveTask])
-@pytest.mark.parametrize("bf16, tolerance", [(False, 1e-3), (True, 5e-2)])
-def test_a_compiled_step_is_that_without(device, compiler, tiny, tokens_dir, task, bf16, tolerance):
     compiled, plain = (
         task(tiny(compile=compile, bf16=bf16), tokens_dir, seed=3, device=device)
         for compile in (True, False)
@@ -174,22 +144,17 @@ def test_a_compiled_step_is_that_without(device, compiler, tiny, tokens_dir, tas
             assert relative(gradient(compiled.model), gradient(plain.model)) < tolerance
 
 
-def transformer(tokens_dir: str, ranks: Ranks) -> TransformerTask:
-    """Under `DistributedDataParallel`."""
-    params = tiny_params(params_of, lr=1e-9)
-    return TransformerTask(params, tokens_dir, seed=3, device=pick_device(), ranks=ranks)
-
-
-def classifier(ranks: Ranks) -> ClassifierTask:
-    """With `Ranks.average_gradients` and `SyncBatchNorm`."""
-    values = {"steps": 4, "batch_size": 12, "bf16": False, "lr": 1e-9}
-    params, rows = params_of(classifier=values).classifier, partial(own_rows, ranks)
-    return ClassifierTask(SMALL, params, rows, rows(99), 0, pick_device(), ranks)
-
-
-def gradients(make_task: Callable, ranks: Ranks) -> list[torch.Tensor]:
-    """Of three steps, in which weights hardly move."""
-    task, found = make_task(ranks), []
+def gradients(network: str, tokens_dir: Path, ranks: Ranks) -> list[torch.Tensor]:
+    """Of three steps, in which weights hardly move: with `DistributedDataParallel`, or with
+    `Ranks.average_gradients` and `SyncBatchNorm`."""
+    if network == "transformer":
+        params = tiny_params(params_of, lr=1e-9)
+        task = TransformerTask(params, tokens_dir, seed=3, device=pick_device(), ranks=ranks)
+    else:
+        values = {"steps": 4, "batch_size": 12, "bf16": False, "lr": 1e-9}
+        batches = partial(own_rows, ranks)
+        task = classifier_task(params_of, batches, pick_device(), ranks, **values)
+    found = []
     for step in range(3):
         task.step(step)
         found.append(gradient(task.model))
@@ -199,8 +164,7 @@ def gradients(make_task: Callable, ranks: Ranks) -> list[torch.Tensor]:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs here")
 @pytest.mark.parametrize("network", ["transformer", "classifier"])
 def test_two_gpus_have_the_gradients_of_one(device, tokens_dir, tmp_path, network):
-    make = classifier if network == "classifier" else partial(transformer, str(tokens_dir))
-    train = partial(gradients, make)
+    train = partial(gradients, network, tokens_dir)
     first, second = with_ranks(train, tmp_path / "ranks", backend="nccl")
     for mine, other, wanted in zip(first, second, train(ALONE), strict=True):
         assert torch.equal(mine, other)

@@ -1,54 +1,66 @@
-"""Stages of the smoke preset killed in their middle: they go on, and end with the same bytes."""
+"""Stages of the smoke preset that are killed, interrupted, or fail: they lose nothing."""
 
 import re
 import shutil
+import signal
+import subprocess
+import time
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
+from pandas import read_csv
 
 from pipeline.runtime.files import file_hash, tree_hash
 from pipeline.training.loop.checkpoints import CHECKPOINT
+from tests.project import SECRET, Project, files_with_secret
 
 pytestmark = pytest.mark.slow
 
+# Until Ray Train lists a checkpoint in its snapshot, it may be uploaded in part only.
+LISTED = "checkpoint_manager_snapshot.json", b"checkpoint_dir_name"
+ONE_REPLICATE = {"training__other_label_smoothings": [], "evaluation__seeds": [0]}
 
-@pytest.mark.parametrize(
-    ("stage", "longer", "kept"),
-    [
-        ("train_tokenizer", {"tokenizer__steps": 36}, (CHECKPOINT, b"")),
-        # Until Ray Train lists a checkpoint in its snapshot, it may be uploaded in part only.
-        (
-            "train_transformer",
-            {
-                "training__steps": 600,  # workers outlive the stage by a second or two
-                "training__other_label_smoothings": [],
-                "evaluation__seeds": [0],
-                "ray__num_workers": 2,
-            },
-            ("checkpoint_manager_snapshot.json", b"checkpoint_dir_name"),
-        ),
-    ],
-    ids=["tokenizer", "transformer"],
-)
-def test_killed_training_goes_on_and_ends_with_the_same_bytes(
-    finished, tmp_path, stage, longer, kept
-):
-    project = finished.copy(tmp_path / "project")
-    network, runs = stage.removeprefix("train_"), project.folder / "runs" / stage
-    model = project.folder / "models" / network
-    history = project.folder / "results" / network / "history.csv"
-    file, text = kept
-    project.set(**longer)  # smoke's own might be over before the kill
-    project.stage(stage)
-    expected = tree_hash(model), file_hash(history)
-    shutil.rmtree(runs)
-    shutil.rmtree(model)
 
-    by_dvc = stage == "train_tokenizer"  # which has deleted the outputs, and holds its own lock
+@pytest.fixture
+def project(finished, tmp_path) -> Project:
+    return finished.copy(tmp_path / "project")
+
+
+def kill(project: Project, stage: str, what: tuple[str, bytes], by_dvc: bool = False) -> None:
+    """Kill a stage when a file of that name in its run directories holds the text."""
+    file, text = what
+    shutil.rmtree(runs := project.folder / "runs" / stage)
     project.kill_stage_when(
         stage,
         lambda: any(text in path.read_bytes() for path in runs.rglob(file)),
         by_dvc=by_dvc,
     )
+
+
+@pytest.mark.parametrize(
+    ("stage", "longer", "what"),
+    [
+        ("train_tokenizer", {"tokenizer__steps": 36}, (CHECKPOINT, b"")),
+        (
+            "train_transformer",  # whose workers outlive the stage by a second or two
+            {"training__steps": 600, "ray__num_workers": 2} | ONE_REPLICATE,
+            LISTED,
+        ),
+    ],
+    ids=["tokenizer", "transformer"],
+)
+def test_killed_training_goes_on_and_ends_with_the_same_bytes(project, stage, longer, what):
+    network = stage.removeprefix("train_")
+    model = project.folder / "models" / network
+    history = project.folder / "results" / network / "history.csv"
+    project.set(**longer)  # smoke's own might be over before the kill
+    project.stage(stage)
+    expected = tree_hash(model), file_hash(history)
+    shutil.rmtree(model)
+
+    by_dvc = stage == "train_tokenizer"  # which has deleted the outputs, and holds its own lock
+    kill(project, stage, what, by_dvc)
     log = project.repro(stage)[1] if by_dvc else project.stage(stage)
 
     assert "going on from step" in log
@@ -56,24 +68,99 @@ def test_killed_training_goes_on_and_ends_with_the_same_bytes(
     assert project.all_ended()
 
 
-def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    rows = project.folder / "results/sweep/rows.csv"
+@pytest.mark.parametrize(
+    ("stage", "first", "then", "changes"),
+    [
+        ("train_classifier", 1, 2, {"classifier__steps": 400, "classifier__checkpoint_every": 10}),
+        (
+            "train_transformer",
+            2,
+            1,
+            {"training__steps": 900, "training__checkpoint_every": 20} | ONE_REPLICATE,
+        ),
+    ],
+    ids=["more", "fewer"],
+)
+def test_a_killed_elastic_training_goes_on_with_other_workers(project, stage, first, then, changes):
+    project.set(ray__elastic=True, ray__num_workers=first, **changes)
+    kill(project, stage, LISTED)
+    project.set(ray__num_workers=then)
+    assert "going on from step" in project.stage(stage)
+    rows = read_csv(project.folder / "results" / stage.removeprefix("train_") / "history.csv")
+    found = list(rows["step"])
+    assert found[-1] == next(iter(changes.values()))
+    assert {after - before for before, after in pairwise([0, *found])} == {found[0]}
+    assert list(rows["workers"].unique()) == [first, then]  # and who trained is on record
+    assert project.all_ended()
+
+
+def test_killed_sweep_redoes_no_finished_trial(project):
+    rows, trials = project.folder / "results/sweep/rows.csv", project.folder / "runs/sweep"
     expected = rows.read_bytes()
-    trials = project.folder / "runs/sweep"
     shutil.rmtree(trials)
     rows.unlink()
-
-    def one_trial_done():
-        return "done, 1 of 3" in (project.folder / "sweep.killed.log").read_text()
-
-    project.kill_stage_when("sweep", one_trial_done)
+    log = project.folder / "sweep.killed.log"
+    project.kill_stage_when("sweep", lambda: "done, 1 of 3" in log.read_text())
     cells = {p: p.stat().st_mtime_ns for p in trials.rglob("cells/*.json")}
     assert len(cells) >= 2  # of a trial's own
-    log = project.stage("sweep")
-
     # More than one where all three ran at once and were told to end after the first had.
-    assert re.search(r"3 trials, [123] finished before", log)
+    assert re.search(r"3 trials, [123] finished before", project.stage("sweep"))
     assert {p: p.stat().st_mtime_ns for p in cells} == cells
     assert rows.read_bytes() == expected
     assert project.all_ended()
+
+
+def error_line(output: str) -> str:
+    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in output and "unexpected: traceback" not in output
+    return line
+
+
+@pytest.mark.parametrize("stage", ["train_tokenizer", "train_transformer"])
+def test_an_interruption_is_one_line_and_loses_nothing(project, tmp_path, stage):
+    project.set(tokenizer__steps=5000, training__steps=5000)
+    shutil.rmtree(runs := project.folder / "runs" / stage)
+    for ready in (lambda: any(runs.glob("*/checkpoint.pt")), lambda: "going on" in log.read_text()):
+        with open(log := tmp_path / "log", "w") as output:
+            process = subprocess.Popen(
+                ("python", "-m", "stages", stage),
+                cwd=project.folder,
+                env=project.env,
+                stdout=output,
+                stderr=output,
+                # A shell's background jobs ignore Ctrl-C, and so would what they start.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        try:
+            deadline = time.monotonic() + 120
+            while not ready():
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 1
+        finally:
+            process.kill()
+    assert "interrupted; run again to go on" in error_line(log.read_text())
+    assert re.search(r"going on from step [1-9]\d* of 5000", log.read_text())
+    assert project.all_ended()
+
+
+def test_a_tracking_server_that_is_away_stops_nothing_and_no_password_is_left(project):
+    (project.folder / "mlflow.db").unlink()
+    away = {"MLFLOW_TRACKING_URI": f"http://me:{SECRET}@127.0.0.1:9"}
+    output = project.stage("cache_tokens", **away)
+    assert "logs are still to be sent to http://me:***@127.0.0.1:9" in output
+    synced = project.run("python", "-m", "pipeline", "sync", ok=False, **away)
+    assert "start the server" in error_line(synced)
+    assert SECRET not in output + synced and files_with_secret(project.folder) == []
+
+
+def test_a_bug_in_a_trial_names_the_file_with_its_traceback(project):
+    shutil.rmtree(project.folder / "runs/sweep")
+    project.set(sweep__schedules=["cosine"], sweep__crossed=[], ray__max_failures=0)
+    start = '"""Decode samples from the trial\'s model in every way'
+    project.edit("pipeline/experiments/ablation.py", start, f"len(3); {start}")
+    line = project.stage("sweep", ok=False).splitlines()[-1]
+    assert "TypeError: object of type 'int' has no len()" in line
+    file = project.folder / "runs/traceback-sweep.txt"
+    assert str(file) in line and "ablation.py" in Path(file).read_text()

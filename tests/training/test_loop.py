@@ -1,7 +1,11 @@
-"""The loop: a killed run ends with the bytes of one that was not."""
+"""The loop and its checkpoints: a killed run ends with the bytes of one that was not killed."""
 
+import errno
 import math
+import os
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +14,16 @@ from torch import nn
 
 from pipeline.data.ranks import Ranks
 from pipeline.runtime.errors import UserError
-from pipeline.training.loop import Diverged, RunDirCheckpoints, Task, load_checkpoint
+from pipeline.training.loop import (
+    Diverged,
+    RunDirCheckpoints,
+    Task,
+    checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from pipeline.training.loop.checkpoints import snapshot
+from tests.damage import cut, empty, failing, named
 from tests.interruption import Killed, KilledAfter, fit, weight_bytes
 
 
@@ -24,11 +37,13 @@ class ToyTask(Task):
         self.model = nn.Linear(3, 2)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
         self.nan_loss_at, self.nan_weights_at = nan_loss_at, nan_weights_at
-        self.steps_taken = []
+        self.steps_taken, self.drawn = [], []
 
     def step(self, step: int) -> dict[str, torch.Tensor]:
         self.steps_taken.append(step)
-        loss = (self.model(torch.randn(4, 3)) - 1).pow(2).mean()
+        noise = torch.randn(4, 3)
+        self.drawn.append(noise[0, 0].item())
+        loss = (self.model(noise) - 1).pow(2).mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -39,6 +54,14 @@ class ToyTask(Task):
 
     def evaluate(self, step: int) -> dict[str, float]:
         return {"norm": self.model.weight.norm().item(), "drawn": torch.rand(()).item()}
+
+
+class Counting(ToyTask):
+    """Its loss is the step; another loss begins late, and is missing in some steps."""
+
+    def step(self, step):
+        late = {"late": torch.tensor(float(step))} if step in (4, 6, 7) else {}
+        return {"loss": torch.tensor(float(step))} | late
 
 
 @dataclass(frozen=True)
@@ -57,64 +80,55 @@ class OneOfTwo(Ranks):
         return values + (values if other is None else other)
 
 
-@pytest.mark.parametrize("saves", [1, 2, 3, 4])
+# --- steps, losses and history ---
+
+
+@pytest.mark.parametrize("saves", [1, 2, 4])
 def test_interrupted_training_ends_with_the_same_bytes(tmp_path, saves):
-    straight = ToyTask()
+    straight, resumed, rows = ToyTask(), ToyTask(), []
     history = fit(straight, RunDirCheckpoints(tmp_path / "straight"))
     with pytest.raises(Killed):
         fit(ToyTask(), KilledAfter(tmp_path / "killed", saves))
-    rows, resumed = [], ToyTask()
     log = SimpleNamespace(log_training=rows.append)
-    again = fit(resumed, RunDirCheckpoints(tmp_path / "killed"), log=log)
+    assert fit(resumed, RunDirCheckpoints(tmp_path / "killed"), log=log) == history
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
-    assert again == history
     assert rows == history[saves:]
-    assert resumed.steps_taken == list(range(min(3 * saves, 11), 11))
+    assert resumed.steps_taken == list(range(min(3 * saves, 11), 11))  # none if it had ended
 
 
-def test_history_averages_the_losses_of_each_interval(tmp_path):
-    class Counting(ToyTask):
-        def step(self, step):
-            return {"loss": torch.tensor(float(step))}
-
-    history = fit(Counting(), RunDirCheckpoints(tmp_path), steps=8, every=3)
-    assert [(row["step"], row["loss"]) for row in history] == [(3, 1.0), (6, 4.0), (8, 6.5)]
-
-
-def test_every_step_has_its_own_noise(tmp_path):
-    drawn = []
-
-    class Drawing(ToyTask):
-        def step(self, step):
-            drawn.append(torch.rand(()).item())
-            return {"loss": torch.zeros(())}
-
-    fit(Drawing(), RunDirCheckpoints(tmp_path / "a"))
-    first, drawn[:] = list(drawn), []
-    assert len(set(first)) == 11
-    fit(Drawing(), RunDirCheckpoints(tmp_path / "b"), ranks=OneOfTwo(1))
-    assert not set(first) & set(drawn)  # workers draw differently
+@pytest.mark.parametrize("other", [None, 9.0])
+def test_history_averages_each_loss_over_the_steps_that_have_it_and_the_workers(tmp_path, other):
+    ranks = Ranks() if other is None else OneOfTwo(other=other)
+    history = fit(Counting(), RunDirCheckpoints(tmp_path), 8, 3, ranks)
+    alone = {"loss": [1.0, 4.0, 6.5], "late": [None, 4.0, 6.5]}
+    for name, values in alone.items():
+        wanted = [x if x is None or other is None else (x + other) / 2 for x in values]
+        assert [row.get(name) for row in history] == wanted
+    assert [row["step"] for row in history] == [3, 6, 8]
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["history"] == history
 
 
-@pytest.mark.parametrize(("bad_step", "stops_at"), [(4, 6), (5, 6), (9, 10)])
-def test_a_nan_loss_is_an_error_that_names_its_step(tmp_path, bad_step, stops_at):
+def test_every_step_and_worker_has_its_own_noise(tmp_path):
+    first, second = ToyTask(), ToyTask()
+    fit(first, RunDirCheckpoints(tmp_path / "a"))
+    fit(second, RunDirCheckpoints(tmp_path / "b"), ranks=OneOfTwo(1))
+    assert len({*first.drawn, *second.drawn}) == 22
+
+
+@pytest.mark.parametrize(
+    ("bad_step", "stops_at", "every"), [(4, 6, 3), (5, 6, 3), (9, 10, 3), (12, 20, 25)]
+)
+def test_a_nan_loss_is_an_error_that_names_its_step(tmp_path, bad_step, stops_at, every):
     """At the next checkpoint or tenth step; the checkpoint before stays."""
     task = ToyTask(nan_loss_at=bad_step)
     with pytest.raises(Diverged, match=f"loss of step {bad_step + 1} is nan") as error:
-        fit(task, RunDirCheckpoints(tmp_path))
-    last = 3 * (bad_step // 3)
-    assert error.value.subject == "toy" and f"step {last} stays" in error.value.way_out
-    assert task.steps_taken == list(range(stops_at))
-    state = load_checkpoint(tmp_path / "checkpoint.pt")
-    assert state["step"] == last and len(state["history"]) == last / 3
-    assert all(v.isfinite().all() for v in state["task"]["model"].values())
-
-
-def test_losses_are_checked_every_ten_steps(tmp_path):
-    task = ToyTask(nan_loss_at=12)
-    with pytest.raises(Diverged, match="loss of step 13 is nan"):
-        fit(task, RunDirCheckpoints(tmp_path), steps=25, every=25)
-    assert task.steps_taken == list(range(20))
+        fit(task, RunDirCheckpoints(tmp_path), 25, every)
+    assert error.value.subject == "toy" and task.steps_taken == list(range(stops_at))
+    if last := every * (bad_step // every):
+        assert f"step {last} stays" in error.value.way_out
+        state = load_checkpoint(tmp_path / "checkpoint.pt")
+        assert state["step"] == last and len(state["history"]) == last / 3
+        assert all(v.isfinite().all() for v in state["task"]["model"].values())
 
 
 def test_weights_that_turn_nan_at_a_checkpoint_do_not_replace_the_good_one(tmp_path):
@@ -124,43 +138,129 @@ def test_weights_that_turn_nan_at_a_checkpoint_do_not_replace_the_good_one(tmp_p
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 3
 
 
-def test_history_holds_the_losses_of_all_workers(tmp_path):
-    class Counting(ToyTask):
-        def step(self, step):
-            return {"loss": torch.tensor(float(step))}
-
-    history = fit(Counting(), RunDirCheckpoints(tmp_path), 6, 3, OneOfTwo(other=9.0))
-    assert [(row["step"], row["loss"]) for row in history] == [(3, 5.0), (6, 6.5)]
-    assert load_checkpoint(tmp_path / "checkpoint.pt")["history"] == history
-
-
 @pytest.mark.parametrize(("mine", "other"), [(-1, math.nan), (-1, math.inf), (0, 0.0)])
 def test_workers_end_together_when_the_loss_of_any_is_not_finite(tmp_path, mine, other):
     with pytest.raises(Diverged, match="loss of step 1 is"):
         fit(ToyTask(nan_loss_at=mine), RunDirCheckpoints(tmp_path), ranks=OneOfTwo(other=other))
 
 
-def test_workers_that_would_resume_from_different_steps_end(tmp_path):
+# --- checkpoints ---
+
+
+@pytest.fixture
+def killed(tmp_path) -> Path:
+    """A training killed after its second checkpoint, of step 6."""
     with pytest.raises(Killed):
-        fit(ToyTask(), KilledAfter(tmp_path, 2))
+        fit(ToyTask(), KilledAfter(tmp_path / "killed", 2))
+    return tmp_path / "killed"
+
+
+def test_workers_that_would_resume_from_different_steps_end(killed):
     task = ToyTask()
     with pytest.raises(UserError, match="do not find the same checkpoint"):
-        fit(task, RunDirCheckpoints(tmp_path), ranks=OneOfTwo(step=3))
+        fit(task, RunDirCheckpoints(killed), ranks=OneOfTwo(step=3))
     assert not task.steps_taken
 
 
-def test_finished_run_is_not_trained_again(tmp_path):
-    history = fit(ToyTask(), RunDirCheckpoints(tmp_path))
+@pytest.mark.parametrize("damage", [cut, empty], **named)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_or_the_start(
+    killed, tmp_path, capsys, damage
+):
+    straight, resumed, anew = ToyTask(), ToyTask(), ToyTask()
+    history = fit(straight, RunDirCheckpoints(tmp_path / "straight"))
+    damage(killed / "checkpoint.pt")
+    assert fit(resumed, RunDirCheckpoints(killed)) == history
+    assert "is removed" in capsys.readouterr().out
+    assert resumed.steps_taken == list(range(3, 11))
+    assert weight_bytes(resumed.model) == weight_bytes(straight.model)
+    for path in killed.iterdir():
+        damage(path)
+    assert fit(anew, RunDirCheckpoints(killed)) == history and anew.steps_taken[0] == 0
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(killed):
+    os.replace(killed / "checkpoint.pt", killed / "checkpoint.before.pt")
     task = ToyTask()
-    assert fit(task, RunDirCheckpoints(tmp_path)) == history
-    assert task.steps_taken == []
+    fit(task, RunDirCheckpoints(killed))
+    assert task.steps_taken[0] == 6
 
 
-def test_a_loss_that_begins_later_is_averaged_over_the_steps_that_have_it(tmp_path):
-    class Later(ToyTask):
-        def step(self, step):
-            loss = {"loss": torch.tensor(1.0)}
-            return loss | ({"late": torch.tensor(float(step))} if step in (4, 6, 7) else {})
+@pytest.mark.parametrize("error", [OSError(errno.ESTALE, "Stale file handle"), MemoryError()])
+def test_a_checkpoint_that_cannot_be_read_now_stays(killed, monkeypatch, error):
+    before = {path: path.read_bytes() for path in killed.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", failing(torch.load, error))
+        with pytest.raises(UserError, match="cannot be read now"):
+            RunDirCheckpoints(killed).load()
+    assert {path: path.read_bytes() for path in killed.iterdir()} == before
+    assert RunDirCheckpoints(killed).load()["step"] == 6
 
-    history = fit(Later(), RunDirCheckpoints(tmp_path), steps=8, every=3)
-    assert [row.get("late") for row in history] == [None, 4.0, 6.5]
+
+def test_a_checkpoint_of_another_run_is_refused(killed):
+    path = killed / "checkpoint.pt"
+    save_checkpoint(load_checkpoint(path) | {"run": "sweep/other"}, path)
+    with pytest.raises(UserError, match="is sweep/other's and not"):
+        fit(ToyTask(), RunDirCheckpoints(killed))
+
+
+def test_training_continues_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """Each but the last is written only after the next step; one at a time is in memory."""
+    written, write, task = [], checkpoints._write, ToyTask()
+
+    def write_later(state, path):
+        deadline = time.monotonic() + 30
+        while len(task.steps_taken) <= state["step"] < 11:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        written.append(state["step"])
+        write(state, path)
+
+    def snapshot_of(state):
+        if isinstance(state, dict) and "run" in state:  # the whole state
+            assert len(written) == (state["step"] - 1) // 3  # all that were saved before
+        return snapshot(state)
+
+    monkeypatch.setattr(checkpoints, "_write", write_later)
+    monkeypatch.setattr(checkpoints, "snapshot", snapshot_of)
+    fit(task, RunDirCheckpoints(tmp_path))
+    assert written == [3, 6, 9, 11]
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert weight_bytes(state["task"]["model"]) == weight_bytes(task.model)
+    assert load_checkpoint(tmp_path / "checkpoint.before.pt")["step"] == 9
+
+
+@pytest.mark.parametrize("at", [3, 11])
+def test_a_full_disk_ends_the_training_in_one_line(tmp_path, monkeypatch, at):
+    save = torch.save
+
+    def full(state, file):
+        if state["step"] == at:
+            Path(file).write_bytes(b"half of it")
+            raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos\nmore")
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    task = ToyTask()
+    with pytest.raises(UserError, match=r"cannot write .*checkpoint\.pt: no space") as error:
+        fit(task, RunDirCheckpoints(tmp_path))
+    assert "\n" not in str(error.value)
+    assert len(task.steps_taken) == min(at + 3, 11)
+    assert at == 3 or load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 9
+    assert not list(tmp_path.glob(".*"))
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    torch.save({"step": Payload(tmp_path / "made")}, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match="damaged"):
+        load_checkpoint(tmp_path / "checkpoint.pt")
+    assert not (tmp_path / "made").exists()

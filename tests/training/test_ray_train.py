@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.params import Params
 from pipeline.config.paths import TOKENS
 from pipeline.runtime.errors import UserError
-from pipeline.training.loop import Workers
+from pipeline.training.loop import Workers, train
 from pipeline.training.loop.run import _fit as fit
-from pipeline.training.loop.train import train
 from pipeline.training.transformer import TransformerTask, TransformerTraining
 from tests.images import write_token_cache
 from tests.interruption import ALONE, RunDirCheckpoints, assert_same
@@ -31,8 +29,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster(tmp_path_factory) -> Iterator[None]:
-    """Ray on this machine, whose workers find the tests, and the working directory: a project with
-    a token cache of random grids, 64 training and 8 validation images of 4 classes."""
+    """Ray on this machine, whose workers find the tests; the working directory is a project with a
+    token cache of random grids, 64 training and 8 validation images of 4 classes."""
     import ray
 
     from pipeline.runtime.ray_cluster import join_ray
@@ -50,14 +48,10 @@ def cluster(tmp_path_factory) -> Iterator[None]:
     ray.shutdown()
 
 
-def params_with(**training) -> Params:
+def training(folder: Path, log: Any = None, **changes) -> TransformerTraining:
     small = {"layers": 2, "hidden": 32, "heads": 2, "mlp": 64, "dropout": 0.0}
-    values = {"steps": 6, "batch_size": 16, "bf16": False, "checkpoint_every": 2}
-    return make_params(transformer=small, training=values | training, ray={"max_failures": 1})
-
-
-def training(folder: Path, params: Params | None = None, log: Any = None) -> TransformerTraining:
-    params = params or params_with()
+    values = {"steps": 6, "batch_size": 16, "bf16": False, "checkpoint_every": 2} | changes
+    params = make_params(transformer=small, training=values, ray={"max_failures": 1})
     return TransformerTraining(
         name="transformer",
         params=params,
@@ -115,9 +109,8 @@ def test_a_training_goes_on_when_a_worker_is_lost(straight, tmp_path):
 
 
 def test_workers_end_together_when_the_training_diverges(tmp_path):
-    diverging = params_with(lr=1e30, warmup_steps=0, grad_clip=None)
     with pytest.raises(UserError, match="step") as error:
-        fit(training(tmp_path / "run", diverging))
+        fit(training(tmp_path / "run", lr=1e30, warmup_steps=0, grad_clip=None))
     assert error.value.subject == "transformer" and "learning rate" in error.value.way_out
 
 

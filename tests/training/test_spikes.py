@@ -16,46 +16,23 @@ from tests.training.test_tokenizer import tokenizer_task
 from tests.transformer_task import transformer_task
 
 
-@pytest.fixture
-def guard() -> SpikeGuard:
-    """After its first steps, with a factor of 3 and means of 2 and 1."""
+def test_a_value_over_the_factor_of_its_mean_or_not_finite_is_a_spike(capsys):
     guard = SpikeGuard(3.0, "training.spike_factor")
-    for step in range(WARM):
-        assert not guard.skips(step, {"loss": 2.0, "gradient_norm": 1.0})
-    return guard
-
-
-def test_a_value_over_the_factor_of_its_mean_is_a_spike(guard, capsys):
-    assert not guard.skips(100, {"loss": 6.0, "gradient_norm": 1.0})
-    mean = guard.means["loss"]
-    assert mean == pytest.approx(2 + 0.01 * 4)
-    assert guard.skips(101, {"loss": 6.5, "gradient_norm": 1.0})
-    assert guard.skips(102, {"loss": 2.0, "gradient_norm": 3.1})
-    assert guard.means["loss"] == mean and guard.skipped == 2
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("step 102 skipped: loss 6.5 is over 3 times its mean")
-    assert "gradient_norm 3.1" in said[1] and "(2 in all)" in said[1]
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("key", ["loss", "gradient_norm"])
-def test_what_is_not_finite_is_a_spike_and_does_not_reach_the_mean(guard, key, value):
-    assert guard.skips(100, {"loss": 2.0, "gradient_norm": 1.0, key: value})
-    assert guard.means == pytest.approx({"loss": 2.0, "gradient_norm": 1.0})
-
-
-def test_the_first_steps_are_never_skipped():
-    guard = SpikeGuard(2.0, "training.spike_factor")
-    losses = [100.0 if step % 10 == 9 else 1.0 for step in range(WARM)]
-    assert not any(guard.skips(step, {"loss": loss}) for step, loss in enumerate(losses))
-    assert guard.means["loss"] == pytest.approx(sum(losses) / WARM, rel=0.05)
-
-
-def test_a_loss_that_stays_high_ends_the_training(guard):
-    for step in range(LONGEST):
-        assert guard.skips(WARM + step, {"loss": 50.0, "gradient_norm": 1.0})
-    with pytest.raises(Diverged, match=rf"21 steps in a row, up to step {WARM + LONGEST + 1}"):
-        guard.skips(WARM + LONGEST, {"loss": 50.0, "gradient_norm": 1.0})
+    for step in range(WARM):  # the first steps are never skipped
+        assert not guard.skips(step, {"loss": 11.0 if step % 10 == 9 else 1.0, "norm": 1.0})
+    assert guard.means == pytest.approx({"loss": 2.0, "norm": 1.0}, rel=0.05)
+    guard.means = {"loss": 2.0, "norm": 1.0}
+    assert not guard.skips(100, {"loss": 6.0, "norm": 1.0})
+    means = dict(guard.means)
+    assert means == pytest.approx({"loss": 2 + 0.01 * 4, "norm": 1.0})
+    spikes = [(6.5, 1.0), (2.0, 3.1), (math.nan, 1.0), (2.0, math.inf)]
+    assert all(guard.skips(101, {"loss": loss, "norm": norm}) for loss, norm in spikes)
+    assert guard.means == means and guard.skipped == len(spikes)
+    assert capsys.readouterr().out.startswith("step 102 skipped: loss 6.5 is over 3 times its mean")
+    for step in range(LONGEST - len(spikes)):
+        assert guard.skips(200 + step, {"loss": 50.0, "norm": 1.0})
+    with pytest.raises(Diverged, match=rf"{LONGEST + 1} steps in a row, up to step 301"):
+        guard.skips(300, {"loss": 50.0, "norm": 1.0})
 
 
 @pytest.fixture(params=["transformer", "tokenizer", "classifier"])
@@ -143,20 +120,18 @@ def test_a_guarded_training_resumes_with_its_means(make_task, tmp_path):
         lambda: make_task(at=5), tmp_path, steps=8, every=4
     )
     assert again == history and history[-1]["skipped_steps"] == 1
-    assert weight_bytes(resumed.model) == weight_bytes(straight.model)
+    assert state_of(resumed) == state_of(straight)
 
 
-def test_losses_that_are_never_finite_end_the_training(tiny, tokens_dir, tmp_path, monkeypatch):
+def test_the_logged_norm_is_of_all_gradients_and_losses_that_are_never_finite_end_the_training(
+    tiny, tokens_dir, tmp_path, monkeypatch
+):
     monkeypatch.setattr("pipeline.training.loop.divergence.WARM", 3)
-    task = transformer_task(tiny(spike_factor=3.0), tokens_dir)
-    loss = task._loss
-    task._loss = lambda *part: loss(*part) * (math.nan if task.warmup.last_epoch >= 4 else 1)
-    with pytest.raises(Diverged, match="every step after step 4 is nan"):
-        fit(task, RunDirCheckpoints(tmp_path), steps=8, every=4)
-
-
-def test_the_norm_that_is_logged_is_that_of_all_gradients(tiny, tokens_dir):
     task = transformer_task(tiny(spike_factor=3.0, grad_clip=None), tokens_dir)
     logged = task.step(0)["gradient_norm"]
     squares = sum(p.grad.square().sum() for p in task.model.parameters())
     torch.testing.assert_close(logged, squares.sqrt())
+    loss = task._loss
+    task._loss = lambda *part: loss(*part) * (math.nan if task.warmup.last_epoch >= 5 else 1)
+    with pytest.raises(Diverged, match="every step after step 4 is nan"):
+        fit(task, RunDirCheckpoints(tmp_path), steps=8, every=4)

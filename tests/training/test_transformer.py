@@ -20,10 +20,9 @@ from pipeline.masking import masked_nll
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import MaskGitTransformer
-from tests.images import write_token_cache
 from tests.interruption import straight_and_resumed, weight_bytes
 from tests.tiny_networks import inputs, spread
-from tests.transformer_task import CLASSES, calls, spied, transformer_task
+from tests.transformer_task import calls, spied, transformer_task
 
 
 def test_an_epoch_shows_every_image_in_a_random_view_with_its_label(tiny, tokens_dir):
@@ -45,7 +44,7 @@ def test_an_epoch_shows_every_image_in_a_random_view_with_its_label(tiny, tokens
     assert len(set(seen)) == 40
 
 
-@pytest.mark.parametrize("step", [0, 1, 2, 7])
+@pytest.mark.parametrize("step", [0, 2])
 def test_workers_share_out_the_batch_of_one(tiny, tokens_dir, step):
     params = tiny(label_drop=0.5)
     (whole,) = calls(params, tokens_dir, [step])
@@ -55,18 +54,6 @@ def test_workers_share_out_the_batch_of_one(tiny, tokens_dir, step):
         assert torch.equal(alone, torch.cat(shared)), name
     assert whole.tokens.shape == whole.mask.shape == (8, 49) and whole.labels.shape == (8,)
     assert whole.mask.any(dim=1).all()
-
-
-def test_mean_gradient_of_two_workers_is_that_of_one(tiny, tokens_dir):
-    """What data-parallel training averages; dropout and clipping are off."""
-    params = tiny(grad_clip=None)
-    tasks = [transformer_task(params, tokens_dir)]
-    tasks += [transformer_task(params, tokens_dir, ranks=Ranks(r, 2)) for r in range(2)]
-    losses = [task.step(0)["loss"].item() for task in tasks]
-    assert losses[0] == pytest.approx((losses[1] + losses[2]) / 2, rel=1e-5)
-    one, *two = ([p.grad for p in task.model.parameters()] for task in tasks)
-    for alone, a, b in zip(one, *two, strict=True):
-        torch.testing.assert_close(alone, (a + b) / 2, atol=1e-6, rtol=1e-4)
 
 
 def test_batches_and_masks_change_with_step_seed_and_schedule(tiny, tokens_dir):
@@ -87,8 +74,7 @@ def test_min_masking_rate_reaches_the_masks(tiny, tokens_dir):
     assert torch.cat([call.mask.sum(dim=1) for call in seen]).min() == math.ceil(0.5 * 49)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-@pytest.mark.parametrize("loss_on", ["masked", "all"])
+@pytest.mark.parametrize(("loss_on", "smoothing"), [("masked", 0.3), ("all", 0.0)])
 def test_loss_is_that_of_the_chosen_positions(tiny, tokens_dir, loss_on, smoothing):
     """However the head's rows are picked and padded."""
     params = tiny(loss_on=loss_on, label_smoothing=smoothing, other_label_smoothings=[])
@@ -137,40 +123,27 @@ def test_warm_up_weight_decay_and_betas(tiny, tokens_dir):
     assert count == len(list(task.model.parameters()))
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_transformer_learns_constant_tokens(tiny, tmp_path, bf16):
-    fives = {split: [np.full((20, 2, 49), 5)] for split in ("train", "val")}
-    labels = {split: np.arange(20) % CLASSES for split in fives}
-    tokens_dir = write_token_cache(tmp_path / "fives", fives, labels, codes=16)
-    task = transformer_task(tiny(lr=1e-2, ema_decay=0.5, bf16=bf16), tokens_dir)
-    before = task.evaluate(0)["val_nll"]
-    for step in range(30):
-        task.step(step)
-    assert before > 2.5 and task.evaluate(30)["val_nll"] < 0.5
-
-
-def test_interrupted_transformer_ends_with_the_same_bytes(tiny, tokens_dir, tmp_path):
+@pytest.mark.parametrize("kind", [TransformerTask, AutoregressiveTask])
+def test_interrupted_transformer_ends_with_the_same_bytes(tiny, tokens_dir, tmp_path, kind):
     """In the middle of the warm-up, and with dropout on, which is drawn anew in every step."""
 
-    def task():
-        return transformer_task(tiny(dropout=0.1, warmup_steps=3), tokens_dir)
+    def task(dropout=0.1):
+        return transformer_task(tiny(dropout=dropout, warmup_steps=3), tokens_dir, kind)
 
     (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=4, every=2)
     assert again == history
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
     assert weight_bytes(resumed.average.module) == weight_bytes(straight.average.module)
-    without = transformer_task(tiny(dropout=0.0, warmup_steps=3), tokens_dir)
+    without = task(dropout=0.0)
     for step in range(4):
         without.step(step)
     assert weight_bytes(without.model) != weight_bytes(straight.model)
 
 
-@pytest.mark.parametrize("ahead", [False, True])
-def test_a_task_ends_with_its_training(tiny, tokens_dir, ahead):
+def test_a_task_ends_with_its_training(tiny, tokens_dir):
     """In a process that goes on to the next one: a GPU would hold both."""
     task = transformer_task(tiny(), tokens_dir)
-    if ahead:  # as on a GPU
-        task._inputs = Prefetch(task._inputs)
+    task._inputs = Prefetch(task._inputs)  # as on a GPU
     task.step(0)
     model = weakref.ref(task.model)
     gc.disable()
@@ -188,10 +161,14 @@ def test_evaluation_is_of_the_averaged_weights_and_shows_them(tiny, tokens_dir):
     shown = []
     params = tiny(lr=1e-2, ema_decay=0.9)
     task = transformer_task(params, tokens_dir, on_evaluate=lambda *args: shown.append(args))
+    wanted = task.model.vocabulary_bias.detach().clone()
     for step in range(3):
         task.step(step)
+        decay = (1 + step) / (10 + step)
+        wanted = decay * wanted + (1 - decay) * task.model.vocabulary_bias.detach()
     row = task.evaluate(3)
     ((model, at),) = shown
+    torch.testing.assert_close(model.vocabulary_bias, wanted)
     assert at == 3 and not model.training
     assert weight_bytes(model) == weight_bytes(task.average.module) != weight_bytes(task.model)
     val = TokenCache(tokens_dir, "val").everything()
@@ -214,20 +191,13 @@ def test_only_the_first_worker_shows_what_all_measured(tiny, tokens_dir, monkeyp
     assert first["lr"] == second["lr"] and shown == [1]
 
 
-@pytest.mark.parametrize("parts", [2, 4, 8])
-@pytest.mark.parametrize(
-    ("task", "changes"),
-    [
-        (TransformerTask, {}),
-        (TransformerTask, {"loss_on": "all"}),
-        (AutoregressiveTask, {}),
-    ],
-)
-def test_its_loss_and_gradient_are_those_of_the_whole(tiny, tokens_dir, task, changes, parts):
+@pytest.mark.parametrize("parts", [2, 8])
+@pytest.mark.parametrize("task", [TransformerTask, AutoregressiveTask])
+def test_accumulated_loss_and_gradient_are_those_of_the_whole_batch(tiny, tokens_dir, task, parts):
     """To 1e-6, with the dropout that draws for each part off."""
 
     def step(accumulate: int):
-        params = tiny(accumulate=accumulate, grad_clip=None, **changes)
+        params = tiny(accumulate=accumulate, grad_clip=None)
         trained = transformer_task(params, tokens_dir, task)
         loss = trained.step(0)["loss"]
         return [loss, *(p.grad for p in trained.model.parameters())]
@@ -236,7 +206,7 @@ def test_its_loss_and_gradient_are_those_of_the_whole(tiny, tokens_dir, task, ch
         torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("workers", [2, 3, 7])
+@pytest.mark.parametrize("workers", [2, 7])
 @pytest.mark.parametrize(
     ("network", "measure", "options"),
     [

@@ -9,24 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.params import Params
 from pipeline.data.ranks import ALONE, Ranks, sum_in_order
-from pipeline.perceptual import open_perceptual
 from pipeline.runtime import device
 from pipeline.runtime.errors import UserError
 from pipeline.training import transformer
 from pipeline.training.autoregressive import AutoregressiveTask
-from pipeline.training.classifier import ClassifierTask
 from pipeline.training.tokenizer import TokenizerTask
 from pipeline.training.transformer import TransformerTask
-from pipeline.weights.configs import tokenizer_config
 from tests.params import make_params
 from tests.several_ranks import with_ranks
+from tests.training.test_classifier import classifier_task
+from tests.training.test_tokenizer import tokenizer_task
 from tests.transformer_task import random_tokens, tiny_params, transformer_task
 
 CPU = torch.device("cpu")
-SMALL = ClassifierConfig("small", channels=1, num_classes=3, width=4)
 STEPS = 6
 
 
@@ -38,54 +35,29 @@ def own_rows(ranks: Ranks, step: int, side: int = 8) -> tuple[torch.Tensor, torc
     return ranks.rows(images.to(torch.uint8)), ranks.rows(torch.arange(12) % 3)
 
 
-def tokenizer(changes: dict, ranks: Ranks) -> TokenizerTask:
+def tokenizer(ranks: Ranks, **changes) -> TokenizerTask:
     """The discriminator joins at step 1, R1 comes at 2 and 4, codes are revived from 2 on."""
-    values = {"filters": 32, "multipliers": [1, 1], "res_blocks": 1, "embedding_dim": 4}
-    values |= {"codebook_size": 64, "bf16": False, "discriminator_filters": 4, "r1_every": 2}
-    values |= {"adversarial_start": 1, "revive_after": 2, "batch_size": 12}
-    values |= {"entropy_weight": 0.5, "entropy_temperature": 1.0, "adversarial_weight": 2.0}
-    params = make_params(data={"image_size": 32}, tokenizer=values | changes)
-    torch.manual_seed(0)
-    judge = Classifier(SMALL).eval().requires_grad_(False)
-    held_out, _ = own_rows(ALONE, 99)
-    return TokenizerTask(
-        tokenizer_config(params),
-        params.tokenizer,
-        open_perceptual("classifier", judge, CPU),
-        partial(own_rows, ranks),
-        held_out,
-        seed=1,
-        device=CPU,
-        ranks=ranks,
-    )
+    values = {"codebook_size": 64, "batch_size": 12, "entropy_weight": 0.5}
+    values |= {"entropy_temperature": 1.0, "adversarial_weight": 2.0} | changes
+    validation, batches = own_rows(ALONE, 99)[0], partial(own_rows, ranks)
+    return tokenizer_task(make_params, batches, CPU, validation, ranks, **values)
 
 
-def classifier(ranks: Ranks) -> ClassifierTask:
-    values = {"steps": STEPS, "batch_size": 12, "bf16": False, "lr": 1e-3, "spike_factor": 1e6}
-    params = make_params(classifier=values).classifier
-    validation = own_rows(ranks, 99)
-    return ClassifierTask(SMALL, params, partial(own_rows, ranks), validation, 0, CPU, ranks)
-
-
-def trained(make_task, steps: int, ranks: Ranks) -> dict:
-    """What a worker is left with, and what it logged."""
-    task = make_task(ranks)
-    # Adam would divide gradients that are zero, but for rounding, by their own size.
-    task.optimizer = torch.optim.SGD(task.model.parameters(), lr=0.03)
-    task.d_optimizer = torch.optim.SGD(task.discriminator.parameters(), lr=0.03)
-    losses = [task.step(step) for step in range(steps)]
-    logged = [{k: ranks.mean(v.detach().double()) for k, v in row.items()} for row in losses]
-    return {"logged": logged, "state": task.state_dict(), "measured": task.evaluate(steps)}
-
-
-def in_float64(make_task, steps: int, ranks: Ranks) -> dict:
-    """As `trained`, where sums in another order are the same but for 1e-12. (In float32 they are
-    rounded, as each processor's kernels do, and the losses of a discriminator make more of it.)"""
+def trained(changes: dict, ranks: Ranks) -> dict:
+    """The state and history of a worker in float64, where sums in another order are the same but
+    for 1e-12. (In float32 they are rounded, and the losses of a discriminator amplify it.)"""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
         torch.set_default_dtype(torch.float64)
         try:
-            return trained(make_task, steps, ranks)
+            task = tokenizer(ranks, **changes)
+            # Adam would divide gradients that are zero, but for rounding, by their own size.
+            task.optimizer = torch.optim.SGD(task.model.parameters(), lr=0.03)
+            task.d_optimizer = torch.optim.SGD(task.discriminator.parameters(), lr=0.03)
+            rows = [task.step(step) for step in range(STEPS)]
+            logged = [{k: ranks.mean(v.detach()) for k, v in row.items()} for row in rows]
+            measured = task.evaluate(STEPS)
+            return {"logged": logged, "state": task.state_dict(), "measured": measured}
         finally:
             torch.set_default_dtype(torch.float32)
 
@@ -103,40 +75,32 @@ def flat(state, prefix: str = "") -> dict[str, torch.Tensor]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-TASKS = {
-    "patch": partial(tokenizer, {"discriminator": "patch"}),
-    "stylegan, adaptive": partial(
-        tokenizer,
-        {"discriminator": "stylegan", "adaptive_weight": True, "adversarial_weight": 0.2},
-    ),
-}
-
-
-# In float32 until what is rounded has grown.
 @pytest.mark.parametrize(
-    ("train", "steps", "allowed"), [(in_float64, STEPS, 1e-9), (trained, 4, 1e-5)]
+    "changes",
+    [
+        {"discriminator": "patch"},
+        {"discriminator": "stylegan", "adaptive_weight": True, "adversarial_weight": 0.2},
+    ],
+    ids=["patch", "stylegan, adaptive"],
 )
-@pytest.mark.parametrize("name", TASKS)
-def test_two_workers_train_as_one(name, train, steps, allowed, tmp_path):
-    one = flat(train(TASKS[name], steps, ALONE))
-    first, second = map(flat, with_ranks(partial(train, TASKS[name], steps), tmp_path / "r"))
+def test_two_workers_train_as_one(changes, tmp_path):
+    one = flat(trained(changes, ALONE))
+    first, second = map(flat, with_ranks(partial(trained, changes), tmp_path / "r"))
     assert first.keys() == second.keys() == one.keys()
     for key, value in one.items():
         assert torch.equal(first[key], second[key]), key  # they never drift apart
         if value.is_floating_point():
-            # What is measured is of images, whose pixels are rounded.
-            rounded = train is trained and key.startswith("/measured")
-            most = 1e-3 if rounded else allowed
-            torch.testing.assert_close(first[key], value, rtol=most, atol=most, msg=key)
+            torch.testing.assert_close(first[key], value, rtol=1e-9, atol=1e-9, msg=key)
         else:
             assert torch.equal(first[key], value), key
 
 
 def spiking(ranks: Ranks) -> dict:
     """What a worker is left with after a step in which the second one's images are no numbers."""
+    values = {"batch_size": 12, "spike_factor": 1e6, "bf16": False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.training.loop.divergence.WARM", 2)
-        task = classifier(ranks)
+        task = classifier_task(make_params, partial(own_rows, ranks), ranks=ranks, **values)
         for step in range(3):
             task.step(step)
         if ranks.rank == 1:
@@ -176,20 +140,14 @@ def test_totals_are_the_same_bits_for_all_and_of_the_kind_that_was_given(tmp_pat
             assert total.dtype == value.dtype and torch.equal(total, 3 * value)
 
 
-def test_fewer_images_than_workers_are_refused():
+def test_rows_that_are_too_few_are_refused_and_a_sum_is_in_order():
+    """Beside 10¹⁶ each 1 is lost, unless others were added to it before."""
     with pytest.raises(UserError, match=r"ray\.num_workers") as error:
         Ranks(0, 3).rows([1, 2])
     assert error.value.subject == "a batch of 2 images"
-
-
-def test_a_sum_is_in_order():
-    """Beside 10¹⁶ each 1 is lost, unless others were added to it before."""
     ones = [1.0] * 100
     assert sum_in_order(torch.tensor([1e16, *ones], dtype=torch.float64)) == 1e16
     assert sum_in_order(torch.tensor([*ones, 1e16], dtype=torch.float64)) == 1e16 + 100
-
-
-# --- transformers ---
 
 
 def gradients(params: Params, tokens_dir: Path, ranks: Ranks) -> dict[str, torch.Tensor]:
@@ -199,15 +157,17 @@ def gradients(params: Params, tokens_dir: Path, ranks: Ranks) -> dict[str, torch
     return {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}
 
 
-def test_gradients_sent_in_bfloat16_are_rounded_and_otherwise_the_same(tmp_path):
+def test_two_workers_have_the_gradients_of_one_and_send_them_in_bfloat16_if_asked_to(tmp_path):
     tokens_dir, found = random_tokens(tmp_path / "tokens"), {}
     for bf16 in (False, True):
         params = tiny_params(make_params, grad_clip=None, bf16_gradients=bf16)
         first, second = with_ranks(partial(gradients, params, tokens_dir), tmp_path / str(bf16))
         assert all(torch.equal(first[name], second[name]) for name in first)
         found[bf16] = first
-    largest = max(value.abs().max().item() for value in found[False].values())
+    one = gradients(params, tokens_dir, ALONE)
+    largest = max(value.abs().max().item() for value in one.values())
     for name, exact in found[False].items():
+        torch.testing.assert_close(exact, one[name], rtol=1e-4, atol=1e-6)
         rounded = found[True][name]
         assert torch.equal(rounded, rounded.bfloat16().float())
         torch.testing.assert_close(rounded, exact, rtol=2**-6, atol=largest * 2**-8)
@@ -219,42 +179,32 @@ def test_gradients_sent_in_bfloat16_are_rounded_and_otherwise_the_same(tmp_path)
 GRAPHS = {TransformerTask: 2, AutoregressiveTask: 1}
 
 
-def compiled_graphs(patch: pytest.MonkeyPatch, **options) -> list[torch.fx.GraphModule]:
-    """A list that each graph is added to which `torch.compile` takes from a network. It runs as it
-    is, which needs no compiler, in bfloat16 as in the presets that compile."""
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_compiled_losses_and_checkpoints_are_the_same(tiny, tokens_dir, monkeypatch, kind):
+    """Each graph that `torch.compile` takes from a network runs as it is, which needs no compiler,
+    in bfloat16 as in the presets that compile."""
     graphs: list[torch.fx.GraphModule] = []
 
-    def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+    def keep(graph, inputs):
         graphs.append(graph)
         return graph
 
-    torch._dynamo.reset()
-    patch.setattr(torch, "compile", partial(torch.compile, backend=keep, **options))
-    patch.setattr(transformer, "require_compiler", lambda gpu: None)
-    patch.setattr(transformer, "ROWS", 64)  # of which a tiny batch has one to seven
-    patch.setattr(device, "_cpu_multiplies_bfloat16", lambda: True)
-    return graphs
-
-
-def assert_same(state: dict, wanted: dict) -> None:
-    mine, wanted = flat(state), flat(wanted)
-    assert mine.keys() == wanted.keys()
-    assert all(torch.equal(mine[name], value) for name, value in wanted.items())
-
-
-@pytest.mark.parametrize("kind", GRAPHS)
-def test_compiled_losses_and_checkpoints_are_the_same(tiny, tokens_dir, monkeypatch, kind):
-    graphs = compiled_graphs(monkeypatch, fullgraph=True)  # a break is an error
-
     def task(compile: bool) -> TransformerTask:
-        params = tiny(compile=compile, bf16=True)
-        return transformer_task(params, tokens_dir, kind)
+        return transformer_task(tiny(compile=compile, bf16=True), tokens_dir, kind)
 
+    torch._dynamo.reset()
+    compiled = partial(torch.compile, backend=keep, fullgraph=True)  # a break is an error
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(transformer, "require_compiler", lambda gpu: None)
+    monkeypatch.setattr(transformer, "ROWS", 64)  # of which a tiny batch has one to seven
+    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: True)
     quick, plain, resumed = task(True), task(False), task(False)
     for step in range(4):
         assert quick.step(step) == plain.step(step)
         assert quick.evaluate(step + 1) == plain.evaluate(step + 1)
     assert len(graphs) == GRAPHS[kind]
-    assert_same(quick.state_dict(), plain.state_dict())
+    mine, wanted = flat(quick.state_dict()), flat(plain.state_dict())
+    assert mine.keys() == wanted.keys()
+    assert all(torch.equal(mine[name], value) for name, value in wanted.items())
     resumed.load_state_dict(copy.deepcopy(quick.state_dict()))
     assert resumed.step(4) == plain.step(4)

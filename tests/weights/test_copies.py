@@ -3,7 +3,6 @@ still lead to files that neither knows."""
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from pipeline.runtime.dag import stage_key
@@ -16,43 +15,25 @@ from pipeline.weights.released.checkpoint import open_pretrained_tokenizer
 from tests.tiny_project import with_params
 
 
-@pytest.fixture
-def copy(tmp_path, monkeypatch) -> Path:
-    """The working directory; the project is `project` beside it."""
-    for name in ("project", "copy"):
-        (tmp_path / name / ".dvc").mkdir(parents=True)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-def test_what_params_name_is_the_projects(copy, monkeypatch):
-    project = copy.parent / "project"
+def test_what_params_name_is_the_projects(tmp_path, monkeypatch):
+    project, copy = tmp_path / "project", tmp_path / "copy"
     for folder, names in ((project, ("both", "one")), (copy, ("both",))):
+        (folder / ".dvc").mkdir(parents=True)
         for name in names:
             (folder / name).write_text(folder.name)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.chdir(copy)
     assert of_project("both").read_text() == of_project("one").read_text() == "project"
     assert of_project("none") == Path("none")  # is named as the params name it
     assert of_project(str(project / "one")) == project / "one"
-    monkeypatch.chdir(project)  # where nothing is a copy
-    assert of_project("one") == Path("one")
 
-
-def test_weights_are_the_projects(copy):
     params = with_params(tokenizer={"pretrained": "weights/model.safetensors"})
     config = tokenizer_config(params)
     weights = Tokenizer(config).state_dict()
-    save_model(copy.parent / "project/weights", "tokenizer", config, weights)
+    save_model(project / "weights", "tokenizer", config, weights)
     opened = open_pretrained_tokenizer(params, torch.device("cpu")).state_dict()
     assert all(torch.equal(opened[name], weight) for name, weight in weights.items())
 
-
-def test_a_run_depends_on_what_is_in_them(copy):
-    (copy / "dvc.yaml").write_text("stages: {sweep: {params: [evaluation.vgg_weights]}}")
-    (copy / "params.yaml").write_text("evaluation: {vgg_weights: w.pth}")
-    own = copy.parent / "project/w.pth"
-    own.write_text("one")
-    before = stage_key("sweep")["files"]
-    assert before == {"evaluation.vgg_weights": file_hash(own)}
-    own.write_text("two")
-    assert stage_key("sweep")["files"] != before
+    Path("dvc.yaml").write_text("stages: {sweep: {params: [evaluation.vgg_weights]}}")
+    Path("params.yaml").write_text("evaluation: {vgg_weights: one}")
+    assert stage_key("sweep")["files"] == {"evaluation.vgg_weights": file_hash(project / "one")}

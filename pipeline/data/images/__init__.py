@@ -1,1 +1,1 @@
-"""Reading images: their shards, crops and training batches."""
+"""Reads images: shards, crops and training batches."""

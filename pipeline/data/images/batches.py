@@ -1,5 +1,5 @@
-"""A training's batches of images, prepared while the batches before them are in use: by a thread of
-the training's process, or by processes of their own (loaders)."""
+"""A training's batches of images, prepared in advance by a thread of the training's process or by
+loader processes."""
 
 import os
 import signal
@@ -29,20 +29,22 @@ warnings.filterwarnings("ignore", message="This DataLoader will create", categor
 Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,) int64
 
 
-class Batches(ABC):
+class Batches(Dataset[Batch], ABC):
     """Batches by step, each a pure function of (seed, step)."""
 
     def __call__(self, step: int) -> Batch:
         return self.finish(step, self.load(step))
 
+    __getitem__ = __call__
+
     @abstractmethod
     def load(self, step: int) -> Any:
-        """Read, decode and crop the images of a batch. Any thread may call it: it draws from
+        """Read, decode and crop the images of a batch. Any thread may call it, since it has random
         generators of its own."""
 
     def finish(self, step: int, loaded: Any) -> Batch:
-        """The batch. Call only when no other thread draws random numbers: it may use torch's global
-        generator, and restores its state."""
+        """Finish the batch. Call only when no other thread draws random numbers: it may use
+        PyTorch's global generator, and restores its state."""
         return loaded
 
 
@@ -70,7 +72,7 @@ class ImageBatches(Batches):
 
 
 def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """The same batches, by step, each prepared ahead. A step out of order waits for its batch.
+    """Prepare batches in advance, in the order of steps. A step out of order waits for its batch.
 
     Args:
         loaders: processes that load and finish batches. With none, a thread loads them; but on a
@@ -80,27 +82,14 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
     """
     if loaders:
         return _ByLoaders(batches, loaders, device)
-    return batches if device.type == "cpu" and cores() == 1 else _ByThread(batches)
-
-
-class _ByThread:
-    def __init__(self, batches: Batches):
-        self._batches, self._loaded = batches, Prefetch(batches.load)
-
-    def __call__(self, step: int) -> Batch:
-        return self._batches.finish(step, self._loaded(step))
-
-
-class _Steps(Dataset):
-    def __init__(self, batches: Batches):
-        self._batches = batches
-
-    def __getitem__(self, step: int) -> Batch:
-        return self._batches(step)
+    if device.type == "cpu" and cores() == 1:
+        return batches
+    loaded = Prefetch(batches.load)
+    return lambda step: batches.finish(step, loaded(step))
 
 
 class _ByLoaders:
-    """Batches of a `DataLoader`. Its processes start with the first batch that is asked for, and
+    """Batches of a `DataLoader`. Its processes start with the first batch that is requested, and
     end with this object or with the training's process."""
 
     def __init__(self, batches: Batches, loaders: int, device: torch.device):
@@ -130,7 +119,7 @@ class _ByLoaders:
         # The server has imported what loaders need, and forks them without the training's threads.
         forkserver.set_forkserver_preload([type(self._batches).__module__])
         loader = DataLoader(
-            _Steps(self._batches),
+            self._batches,
             sampler=count(step),
             batch_size=None,  # an item is a batch already
             num_workers=self._loaders,
@@ -150,7 +139,8 @@ def _set_up_loader(number: int) -> None:
 
 
 def _end_with_training() -> None:
-    """End this process when the training's has ended: torch watches the fork server instead."""
+    """End this loader process when the training's process has ended: PyTorch watches the fork
+    server instead."""
     training = parent_process()
     assert training is not None
     connection.wait([training.sentinel])

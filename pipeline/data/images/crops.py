@@ -26,7 +26,8 @@ def random_resized_crop(
     flip: bool,
     seed: tuple,
 ) -> Image.Image:
-    """A random box of the image, resized to a square; mirrored half of the time if `flip`.
+    """Crop a random box of the image and resize it to a square; with `flip`, mirror it half of the
+    time.
 
     Args:
         scale: range of the box's area as a fraction of the image's.
@@ -49,7 +50,7 @@ def crop_box(
     ratio: Sequence[float],
     rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of a random box inside a width × height image."""
+    """Draw (left, top, right, bottom) of a random box inside a width × height image."""
     for _ in range(TRIES):
         area = width * height * rng.uniform(scale[0], scale[1])
         aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))

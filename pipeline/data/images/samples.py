@@ -1,5 +1,5 @@
-"""The samples of a main replicate, in shards as the data set. `evaluate` draws and publishes them;
-other stages read them as they read the data set."""
+"""The samples of a main replicate, stored in shards like the data set. `evaluate` draws and
+publishes them; other stages read them."""
 
 import shutil
 from collections.abc import Sequence
@@ -47,13 +47,13 @@ def draw_samples(
     folder: Path,
     name: str,
 ) -> None:
-    """Draw samples, and write them as shards, one shard after the other. The worker that draws a
-    batch encodes it. A killed run goes on after the batches and shards that it has made.
+    """Draw samples, and write them as shards. The worker that draws a batch encodes it. A killed
+    run resumes after the batches that it has drawn.
 
     Args:
-        batches: the arguments of each batch, in order, for the maker: images (B, C, H, W) uint8.
+        batches: the arguments of each batch, in order, for the maker of images (B, C, H, W) uint8.
         labels: (M,).
-        batch_size: samples in a batch, but for the last one.
+        batch_size: samples in each batch but the last.
         shard_size: samples in a shard.
         name: names the set in messages.
 
@@ -62,32 +62,25 @@ def draw_samples(
     """
     remove_temporary(folder)
     parts = parts_folder(folder)
-    encoder, shards = Maker(Encoder, maker), []
-
-    def items(start: int, count: int) -> list[Item]:
-        return [Item(f"{n:08d}", labels[n]) for n in range(start, start + count)]
+    files = {parts / f"{n:06d}.arrow": batch for n, batch in enumerate(batches)}
+    items, shards = [Item(f"{n:08d}", label) for n, label in enumerate(labels)], []
 
     def save_batch(encoded: list[bytes], path: Path) -> None:
-        write_shard(path, items(int(path.stem) * batch_size, len(encoded)), encoded)
+        start = int(path.stem) * batch_size
+        write_shard(path, items[start : start + len(encoded)], encoded)
 
+    list(making(files, workers, Maker(Encoder, maker), name, save_batch))
+    tables = (load_part(file, open_shard) for file in files)
+    drawn = (image.as_py() for table in tables for image in table["image"])
     for path, start, stop in plan_shards(len(labels), SPLIT, shard_size, folder):
-        if not path.exists():
-            first, last = start // batch_size, (stop - 1) // batch_size
-            files = {parts / f"{n:06d}.arrow": batches[n] for n in range(first, last + 1)}
-            list(making(files, workers, encoder, name, save_batch))
-            tables = [load_part(file, open_shard) for file in files]
-            drawn = [image for table in tables for image in table["image"].to_pylist()]
-            own = slice(start - first * batch_size, stop - first * batch_size)
-            write_shard(path, items(start, stop - start), drawn[own])
-            for file in list(files)[: None if stop % batch_size == 0 else -1]:
-                file.unlink()  # the next shard has samples of the last batch too
+        write_shard(path, items[start:stop], drawn)
         shards.append(shard_entry(path, stop - start))
     write_manifest(folder, class_names, SPLIT, {SPLIT: shards})
     drop_parts(folder)
 
 
 class Encoder:
-    """Makes images, and encodes them as PNGs.
+    """Draws images and encodes them as PNGs.
 
     Args:
         maker: of images (B, C, H, W) uint8.
@@ -102,12 +95,12 @@ class Encoder:
 
 
 def are_written(folder: Path) -> bool:
-    """Whether an earlier, killed run has drawn all samples: the manifest is written last."""
+    """Whether an earlier run has drawn all samples: the manifest is written last."""
     return (folder / MANIFEST).exists()
 
 
 def publish_samples(samples: Path, folder: Path, copy: bool = True) -> None:
-    """Publish a folder of samples: it appears whole or not at all.
+    """Publish a folder of samples atomically.
 
     Args:
         copy: if false, the files are linked where the file system has links, which takes no room
@@ -122,7 +115,7 @@ def publish_samples(samples: Path, folder: Path, copy: bool = True) -> None:
 
 
 def open_samples(folder: Path) -> ImageShards:
-    """Published samples.
+    """Open published samples.
 
     Raises:
         UserError: they are missing, or cannot be read.

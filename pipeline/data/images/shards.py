@@ -1,5 +1,5 @@
-"""Shards of encoded images, the data set's and those of samples: files in Arrow's IPC format, which
-are memory-mapped, so that every process reads them from the system's page cache."""
+"""Shards of encoded images, for the data set and for samples: memory-mapped Arrow IPC files, so
+that all processes share the system's page cache."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,23 +32,23 @@ class Item(NamedTuple):
 
 
 class Source(Protocol):
-    """A data set that shards are written of."""
+    """A data set from which shards are written."""
 
     class_names: list[str]
     items: list[Item]
 
     @property
     def version(self) -> str:
-        """Changes when the images of the same items may have changed."""
+        """A version, to be changed when the images of the same items may have changed."""
 
     def read(self, index: int) -> bytes:
-        """The PNG or JPEG of `items[index]` that is stored; several threads call it at once."""
+        """What is stored of `items[index]`: a PNG, JPEG or PPM. Several threads call it at once."""
 
 
 def write_shards(
     source: Source, indices: Sequence[int], split: str, shard_size: int, folder: Path
 ) -> list[dict]:
-    """Write one split as `<split>-00000.arrow` …; a shard that exists is kept.
+    """Write one split as `<split>-00000.arrow` …; existing shards are not written again.
 
     Args:
         indices: of the split's items, in order.
@@ -60,21 +60,26 @@ def write_shards(
     shards = []
     remove_temporary(folder)
     with progress(f"shards: {split} images", 0, len(indices), pause=PAUSE) as bar:
+
+        def read(start: int, stop: int) -> Iterator[bytes]:
+            for first in range(start, stop, GROUP):
+                last = min(first + GROUP, stop)
+                images = in_threads(source.read, indices[first:last])
+                bar(last)
+                yield from images
+
         for path, start, stop in plan_shards(len(indices), split, shard_size, folder):
-            chosen = indices[start:stop]
             if not path.exists():
-                groups = (chosen[i : i + GROUP] for i in range(0, len(chosen), GROUP))
-                images = (image for group in groups for image in in_threads(source.read, group))
-                write_shard(path, [source.items[i] for i in chosen], images)
-            shards.append(shard_entry(path, len(chosen)))
-            bar(stop)
+                items = [source.items[i] for i in indices[start:stop]]
+                write_shard(path, items, read(start, stop))
+            shards.append(shard_entry(path, stop - start))
     return shards
 
 
 def plan_shards(
     count: int, split: str, shard_size: int, folder: Path
 ) -> Iterator[tuple[Path, int, int]]:
-    """The file of each shard of `count` images, with the numbers of its images."""
+    """The file of each shard of `count` images, and the numbers of its images."""
     for number, start in enumerate(range(0, count, shard_size)):
         yield folder / f"{split}-{number:05d}.arrow", start, min(start + shard_size, count)
 
@@ -98,7 +103,7 @@ def write_shard(path: Path, items: Sequence[Item], images: Iterable[bytes]) -> N
 
 
 def shard_entry(path: Path, count: int) -> dict:
-    """A shard in the manifest."""
+    """The manifest's entry for a shard."""
     return {"file": path.name, "count": count, "hash": file_hash(path)}
 
 
@@ -123,17 +128,17 @@ def write_manifest(
 
 
 def read_manifest(folder: Path, way_out: str = WAY_OUT) -> dict[str, Any]:
-    """The manifest of shards; `way_out` ends the message if it cannot be read."""
+    """Read the manifest of shards. `way_out` ends the error message if it cannot be read."""
     return read_json(folder / MANIFEST, "class_names", "shards", way_out=way_out)
 
 
 def open_shard(path: Path) -> pa.Table:
-    """A shard as a memory-mapped table of key, label and image."""
+    """Open a shard as a memory-mapped table of key, label and image."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 class ImageShards:
-    """Random access to the images of one split. Each shard is mapped when it is first read.
+    """Random access to the images of one split. A shard is mapped when it is first read.
 
     Args:
         way_out: ends the message if a file cannot be read.
@@ -148,13 +153,11 @@ class ImageShards:
 
     def __init__(self, folder: Path | str, split: str, way_out: str = WAY_OUT):
         folder = Path(folder).absolute()
-        self._opened_by = (folder, split, way_out)
-        self._way_out = way_out
+        self._opened_by, self._way_out = (folder, split, way_out), way_out
         manifest = read_manifest(folder, way_out)
         self.class_names: list[str] = manifest["class_names"]
         shards = manifest["shards"][split]
         self._files = [folder / shard["file"] for shard in shards]
-        self._hashes: list[str] = [shard["hash"] for shard in shards]
         counts = [shard["count"] for shard in shards]
         self._start = np.cumsum([0, *counts]).tolist()
         groups = [min(GROUP, count - at) for count in counts for at in range(0, count, GROUP)]
@@ -172,12 +175,8 @@ class ImageShards:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def hashes(self, count: int) -> list[str]:
-        """Hashes of the files that hold the first `count` images."""
-        return self._hashes[: np.searchsorted(self._start, count)]
-
     def read(self, index: int) -> tuple[str, bytes]:
-        """(key, encoded image) of one image."""
+        """Read (key, encoded image) of one image."""
         shard = bisect_right(self._start, index) - 1
         if (table := self._tables.get(shard)) is None:
             table = self._tables[shard] = self._readable(open_shard, self._files[shard])

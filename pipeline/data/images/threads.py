@@ -1,4 +1,4 @@
-"""Work on many pictures at once: Pillow decodes, resizes and encodes without Python's lock."""
+"""Work on many pictures in parallel: Pillow decodes, resizes and encodes without Python's lock."""
 
 import math
 import time
@@ -20,8 +20,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """`[function(item) for item in items]`, an equal share on every core that this process may
-    use; without threads if there is one core, or the first item takes less than `QUICK`."""
+    """`[function(item) for item in items]`, in one thread per core; without threads if there is one
+    core or the first item takes less than `QUICK`."""
     items = list(items)
     started = time.perf_counter()
     first = [function(item) for item in items[:1]]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,24 +13,9 @@ from pipeline.data.images.pixels import decode_image, to_chw
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.threads import in_threads
 
-
-class ImageParams(Protocol):
-    """The params of a view: the section `data` of params.yaml has them."""
-
-    @property
-    def image_size(self) -> int: ...
-
-    @property
-    def channels(self) -> int: ...
-
-    @property
-    def crop_scale(self) -> Sequence[float]: ...
-
-    @property
-    def crop_ratio(self) -> Sequence[float]: ...
-
-    @property
-    def flip(self) -> bool: ...
+# The section `data` of the params, or another object with image_size, channels, crop_scale,
+# crop_ratio and flip.
+ImageParams = Any
 
 
 class View:
@@ -48,8 +33,8 @@ class View:
         return _stacked(self._center, indices)
 
     def crops(self, indices: Iterable[int], draw: int) -> Tensor:
-        """Random crops (len(indices), C, size, size) uint8, the `draw`-th of each image: a pure
-        function of (seed, the image's key, draw)."""
+        """Random crops (len(indices), C, size, size) uint8: the `draw`-th crop of each image, a
+        pure function of (seed, the image's key, draw)."""
         return _stacked(partial(self._crop, draw), indices)
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:
@@ -58,7 +43,7 @@ class View:
         return self.chosen(range(min(count, len(self.images))))
 
     def chosen(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Centre crops and labels of the images of these indices."""
+        """Centre crops and labels of the images with these indices."""
         return self.centers(indices), torch.from_numpy(self.images.labels[list(indices)])
 
     def batches(self, size: int) -> Iterator[Tensor]:

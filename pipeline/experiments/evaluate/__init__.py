@@ -1,1 +1,1 @@
-"""Table 1: everything that is measured (`measuring`) and pictured (`gallery`) of the models."""
+"""Table 1: measurements (`measuring`) and pictures (`gallery`) of the models."""

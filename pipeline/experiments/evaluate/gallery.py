@@ -16,7 +16,7 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.image_sets import SampleImages, batches
+from pipeline.evaluation.image_sets import SampleImages
 from pipeline.experiments.evaluate.measuring import BLOCK, nearest
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.files import write_npz
@@ -84,7 +84,7 @@ def _write_neighbours(
     count = min(BLOCK, params.evaluation.samples)
     samples = SampleImages(replicate.samples, params.data, count)
     evaluator = Evaluator(params, workers)
-    features = evaluator.networks.run(list(batches(samples)))["features"]
+    features = evaluator.networks(samples.read(0, len(samples)))["features"]
     distance, index = nearest(features, evaluator.reference, NEIGHBOURS, workers.device)
     pictured = {
         "samples": _pictures(samples.view, range(len(index[:COMPARED]))),

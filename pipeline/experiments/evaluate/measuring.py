@@ -13,15 +13,13 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import are_written, draw_samples, publish_samples
-from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.evaluator import Evaluator, Outputs, of_rows
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import CenterCrops, SampleImages
 from pipeline.evaluation.labels import kept_of_each
-from pipeline.evaluation.metrics import require_enough, unless_few
-from pipeline.evaluation.outputs import Outputs
-from pipeline.evaluation.reconstruction import BATCH, Reconstruction
+from pipeline.evaluation.metrics import disjoint, require_enough, unless_few
+from pipeline.evaluation.reconstruction import BATCH, rebuild
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.uncertainty import disjoint
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.runtime.files import read_json, write_json
@@ -56,10 +54,10 @@ def evaluate_all(
     real = CenterCrops(IMAGES, "val", params.data)
     held_out, names = evaluator.outputs(real, images_folder / REAL), real.view.images.class_names
     for replicate, folder in folders.items():
-        rows.append(_replicate_row(replicate, folder, evaluator, names, held_out.features))
+        rows.append(_replicate_row(replicate, folder, evaluator, names, held_out["features"]))
         name = f"{replicate.network}/{replicate.name}"
         print(f"evaluate: {name} measured on {evaluation.samples} samples", flush=True)
-    rows.append(_reconstruction_row(real, images_folder, evaluator, held_out.features))
+    rows.append(_reconstruction_row(real, images_folder, evaluator, held_out["features"]))
     rows.append({"images": "real"} | evaluator.metrics(held_out, real.labels))
     return rows
 
@@ -67,8 +65,8 @@ def evaluate_all(
 def _replicate_row(
     replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str], real: Tensor
 ) -> Row:
-    """Sample and measure a replicate, unless its folder has the row already; publish the samples of
-    a main one.
+    """Sample and measure a replicate, unless its folder already has the row. Publish the samples of
+    a main replicate.
 
     Args:
         real: features (R, F) of the validation images.
@@ -110,29 +108,28 @@ def _replicate_row(
             outputs = evaluator.outputs(images, folder / "outputs")
             row = measure(outputs)
             if network == "transformer":
-                row |= neighbour_distances(evaluator, outputs.features, real)
+                row |= neighbour_distances(evaluator, outputs["features"], real)
             write_json(file, row)
         publish_samples(samples, replicate.samples, copy=params.evaluation.keep_samples)
         row = read_json(file)
     else:
         shown = evaluator.on_the_fly(sampler)
-        row = measured_row(
-            *(file, workers, shown, batches, name), lambda found: measure(Outputs.of(found))
-        )
+        row = measured_row(file, workers, shown, batches, name, measure)
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
     return {"images": network} | own | row
 
 
 def drop_samples(folders: Mapping[Replicate, Path]) -> None:
-    """Delete the published samples from the run directories, at the end of a stage: one that is
-    killed before resumes from them, and one that runs again after this draws them again."""
+    """Delete the published samples from the run directories at the end of a stage. A stage that is
+    killed earlier resumes from them; one that runs again later draws them again."""
     for replicate, folder in folders.items():
         if replicate.main:
             shutil.rmtree(folder / ENCODED, ignore_errors=True)
 
 
 def mean_metrics(rows: list[Row], params: Params) -> dict[str, dict[str, float | None]]:
-    """Each set's metrics: means over the main replicates. One that a replicate lacks is None."""
+    """The metrics of each set: means over the main replicates, or None if a replicate lacks the
+    metric."""
     main = params.training.label_smoothing
     sets: dict[str, list[Row]] = {}
     for row in rows:
@@ -153,22 +150,21 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 class Rebuilder:
-    """The tokenizer, and the validation images that it rebuilds."""
+    """The tokenizer and the validation images that it reconstructs."""
 
     def __init__(self, params: Params, device: torch.device):
         self.real = CenterCrops(IMAGES, "val", params.data)
-        tokenizer = load_model(TOKENIZER, "tokenizer", device)
-        self.reconstruction = Reconstruction(tokenizer, device)
+        self.tokenizer, self.device = load_model(TOKENIZER, "tokenizer", device), device
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """Reconstructions (B, C, H, W) uint8 of the images from `start` to before `stop`."""
-        return self.reconstruction(self.real.read(start, stop))
+        return rebuild(self.tokenizer, self.real.read(start, stop), self.device)[0]
 
 
 def _reconstruction_row(
     real: CenterCrops, folder: Path, evaluator: Evaluator, features: Tensor
 ) -> Row:
-    """Rebuild and measure the validation images, unless the folder has their row already.
+    """Reconstruct and measure the validation images, unless the folder already has their row.
 
     Args:
         features: (R, F), of the validation images.
@@ -178,11 +174,11 @@ def _reconstruction_row(
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
     def measure(found: dict[str, Tensor]) -> Row:
-        rebuilt, rfid = Outputs.of(found), None
+        rfid = None
         with unless_few():  # of the reconstructed images against the validation images
-            rfid = fid(rebuilt.features, features)
-        values = evaluator.metrics(rebuilt, real.labels)
-        return values | {f"rfid_{evaluator.extractor.name}": rfid}
+            rfid = fid(found["features"], features)
+        values = evaluator.metrics(found, real.labels)
+        return values | {f"rfid_{evaluator.extractor}": rfid}
 
     file, name = folder / "reconstruction.json", "evaluate: reconstructions"
     row = measured_row(file, evaluator.workers, shown, batches, name, measure)
@@ -190,8 +186,8 @@ def _reconstruction_row(
 
 
 def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
-    """The scores of disjoint sets of validation images, as many as there are of each size: what FID
-    and IS are for sets as small as other stages measure, when nothing is generated.
+    """The scores of disjoint sets of real validation images, as many as there are of each size.
+    They show the FID and IS of such small sets without any generation.
 
     Args:
         folder: has the networks' outputs for the validation images, if `evaluate_all` ran.
@@ -206,13 +202,14 @@ def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
     for size in sorted(sizes | {params.evaluation.samples}):
         for number, chosen in enumerate(disjoint(images.labels, size, seed=params.seed)):
             labels = images.labels[chosen]
-            scores = evaluator.scores(outputs.of_rows(chosen), labels, say=number == 0)
+            scores = evaluator.scores(of_rows(outputs, chosen), labels, say=number == 0)
             rows.append({"samples": size, "subset": number} | scores)
     return rows
 
 
 def real_columns(params: Params) -> list[str]:
-    """The columns of these rows, of which there are none where the validation images are few."""
+    """The columns of `real_rows`, for the case that there are too few validation images for any
+    row."""
     name = params.evaluation.extractor
     return ["samples", "subset", f"fid_{name}", f"is_{name}", "class_accuracy"]
 
@@ -220,7 +217,7 @@ def real_columns(params: Params) -> list[str]:
 def neighbour_distances(evaluator: Evaluator, samples: Tensor, real: Tensor) -> dict[str, float]:
     """Mean distance to the nearest training image, in the extractor's features, of samples (M, F)
     and of held-out real images (R, F)."""
-    name = evaluator.extractor.name
+    name = evaluator.extractor
     values = {}
     for suffix, features in (("", samples), ("_real", real)):
         distance, _ = nearest(features, evaluator.reference, 1, evaluator.workers.device)

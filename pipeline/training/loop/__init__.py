@@ -1,5 +1,5 @@
-"""Trainings that survive kills: what a training is (`training`), how it is run (`run`), its loop
-(`train`), checkpoints, averaged weights, and losses that diverge (`divergence`)."""
+"""Trainings that survive kills: what a training is and its loop (`training`), how to run it
+(`run`), checkpoints, averaged weights, and losses that diverge (`divergence`)."""
 
 from pipeline.training.loop.average import Average, averaged_weights
 from pipeline.training.loop.checkpoints import (
@@ -9,8 +9,7 @@ from pipeline.training.loop.checkpoints import (
 )
 from pipeline.training.loop.divergence import Diverged, SpikeGuard
 from pipeline.training.loop.run import require_workers, run_training
-from pipeline.training.loop.train import train
-from pipeline.training.loop.training import Task, Training, Workers
+from pipeline.training.loop.training import Task, Training, Workers, train
 
 __all__ = [
     "Average",

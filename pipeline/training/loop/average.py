@@ -1,4 +1,4 @@
-"""The moving average of a network's weights, which is what is published."""
+"""The moving average of a network's weights, which stages publish."""
 
 from typing import Generic, TypeVar
 
@@ -10,7 +10,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Average(AveragedModel, Generic[Network]):
-    """torch's average of a network's weights and buffers, whose `module` is the averaged network.
+    """PyTorch's average of a network's weights and buffers; `module` is the averaged network.
 
     Args:
         decay: the largest; the first steps weigh more, as min(decay, (1 + step) / (10 + step)), so
@@ -28,8 +28,8 @@ class Average(AveragedModel, Generic[Network]):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """To be called after each step. (torch's own copies its count to the weights' device, and
-        so waits for that at every step.)"""
+        """Update the average after a step. (PyTorch's own method copies its counter to the weights'
+        device, and so waits for the device at every step.)"""
         step = int(self.n_averaged) - 1
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
         average(_tensors(self.module), _tensors(model), step)
@@ -41,6 +41,6 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 
 def averaged_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of the averaged network, from that of its `Average`."""
+    """The state dict of the averaged network, taken from the state dict of its `Average`."""
     prefix = "module."
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

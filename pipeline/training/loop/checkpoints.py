@@ -1,4 +1,4 @@
-"""Checkpoints as files, and the run directory of a training in one process."""
+"""Checkpoints: as files in a run directory, or in Ray Train's storage."""
 
 import errno
 import os
@@ -9,25 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.data.ranks import Ranks
 from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import atomic_file, remove_temporary
+from pipeline.runtime.files import atomic_file, remove_temporary, temporary_beside
 from pipeline.runtime.storage import download, upload
 
 CHECKPOINT = "checkpoint.pt"  # the newest of a training
 BEFORE = "checkpoint.before.pt"  # the one before
+State = dict[str, Any]  # {task, step, history, run}
 
 
 class RunDirCheckpoints:
-    """The newest checkpoint of a training in one process and the one before it, in its run
-    directory. A thread writes a checkpoint while training continues."""
+    """Stores the two newest checkpoints of a training in one process, in its run directory. A
+    thread writes a checkpoint while the training continues."""
 
     def __init__(self, folder: Path):
         self.path, self.before = folder / CHECKPOINT, folder / BEFORE
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future | None = None
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self) -> State | None:
         """The newest checkpoint, or None. A damaged one is removed, and the one before is used."""
         download(self.path.parent)
         remove_temporary(self.path.parent)
@@ -42,16 +44,23 @@ class RunDirCheckpoints:
                     path.unlink()
         return None
 
-    def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
+    def save(self, state: State, row: dict[str, float]) -> None:
+        """Begin to write a checkpoint, whole or not at all. Raises a `UserError` if the one before
+        could not be written.
+
+        Args:
+            row: the newest of the history.
+        """
         self.wait()  # before there is a second copy in memory
         self._writing = self._pool.submit(self._write, snapshot(state))
 
     def wait(self) -> None:
+        """Wait until the last checkpoint is written; raises a `UserError` if it could not be."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
-    def _write(self, state: dict[str, Any]) -> None:
+    def _write(self, state: State) -> None:
         with atomic_file(self.path) as temporary:
             _write(state, temporary)
             if self.path.exists():
@@ -59,8 +68,41 @@ class RunDirCheckpoints:
         upload(self.path)
 
 
+class RayTrainCheckpoints:
+    """Checkpoints in Ray Train's storage; the first worker writes, all report together."""
+
+    def __init__(self, folder: Path, ranks: Ranks):
+        self.path, self.ranks = folder / CHECKPOINT, ranks
+
+    def load(self) -> State | None:
+        import ray.train
+
+        if (checkpoint := ray.train.get_checkpoint()) is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            return load_checkpoint(Path(folder, CHECKPOINT))
+
+    def save(self, state: State, row: dict[str, float]) -> None:
+        import ray.train
+
+        checkpoint = None
+        if self.ranks.rank == 0:
+            folder = temporary_beside(self.path)
+            save_checkpoint(state, folder / CHECKPOINT)
+            checkpoint = ray.train.Checkpoint(str(folder))
+        ray.train.report(
+            row,
+            checkpoint=checkpoint,
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
+
+    def wait(self) -> None:
+        """Ray Train itself waits for the last upload."""
+
+
 def snapshot(state: Any) -> Any:
-    """A copy of a state in the processor's memory, which the next step does not change."""
+    """A copy of a state in CPU memory, which the next step does not change."""
     if isinstance(state, Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
@@ -70,7 +112,7 @@ def snapshot(state: Any) -> Any:
     return state
 
 
-def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+def save_checkpoint(state: State, path: Path) -> None:
     """Write a checkpoint.
 
     Raises:
@@ -80,14 +122,14 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
         _write(state, temporary)
 
 
-def _write(state: dict[str, Any], path: Path) -> None:
+def _write(state: State, path: Path) -> None:
     try:
         torch.save(state, path)
     except RuntimeError as error:  # what torch raises when the disk is full
         raise OSError(errno.ENOSPC, f"no space, or {str(error).splitlines()[0]}") from error
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> State:
     """Read what `save_checkpoint` wrote, without running code from it.
 
     Raises:

@@ -1,5 +1,5 @@
-"""Trainings that diverge: one ends at a loss or weight that is not finite; with `spike_factor`,
-steps at which the loss or the gradient spikes are skipped."""
+"""Handles trainings that diverge: they end at a loss or weight that is not finite; with
+`spike_factor`, steps whose loss or gradient spikes are skipped."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,14 +18,14 @@ LONGEST = 20  # steps that are skipped in a row before the training ends
 
 
 class Diverged(UserError):
-    """The training diverged. All workers compare the same numbers, and raise this together."""
+    """The training diverged. All workers compare the same numbers and raise this error together."""
 
 
 def require_finite(
     training: str, saved: int, values: dict[str, float], task: object = None
 ) -> None:
-    """Check losses or measurements, the same on every worker, and the networks of a task: the last
-    update may have broken their weights, while an accuracy stays finite.
+    """Check that losses or measurements, the same on every worker, and the weights of a task are
+    finite. The last update may have broken the weights while an accuracy is still finite.
 
     Args:
         training: its name.
@@ -64,7 +64,7 @@ class SpikeGuard:
         return None if factor is None else cls(factor, f"{section}.spike_factor")
 
     def skips(self, step: int, values: dict[str, float]) -> bool:
-        """Whether to skip the step, because a value is not finite or too far above its mean. Prints
+        """Whether to skip the step because a value is not finite or too far above its mean. Prints
         a line if so.
 
         Args:
@@ -100,14 +100,9 @@ class SpikeGuard:
         vars(self).update(state)
 
 
-def total_norm(model: nn.Module) -> Tensor:
-    """The Euclidean norm of all gradients of a network, a scalar."""
-    return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-
-
 @torch.no_grad()
 def put_back(tensors: Iterable[Tensor], before: Iterable[Tensor]) -> None:
-    """Give tensors the values that they had before a skipped step."""
+    """Restore the values that tensors had before a skipped step."""
     for tensor, value in zip(tensors, before, strict=True):
         tensor.copy_(value)
 

@@ -1,5 +1,5 @@
-"""Running a training, from its beginning or its last checkpoint: in this process, or by several
-data-parallel workers under Ray Train, with checkpoints in Ray Train's storage."""
+"""Runs a training from its beginning or its last checkpoint: in this process, or with several
+data-parallel workers under Ray Train."""
 
 import time
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipeline.data.ranks import Ranks
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, innermost
-from pipeline.runtime.files import remove_temporary, temporary_beside
+from pipeline.runtime.files import remove_temporary
 from pipeline.runtime.limits import CHECKPOINTS
 from pipeline.runtime.node_checkout import checkout, enter
 from pipeline.runtime.ray_cluster import NODES, join_ray, may_grow, require_resources, wait_longer
@@ -19,13 +19,13 @@ from pipeline.runtime.storage import storage
 from pipeline.runtime.trials import note_machines, this_machine
 from pipeline.training.loop.checkpoints import (
     CHECKPOINT,
+    RayTrainCheckpoints,
     RunDirCheckpoints,
+    State,
     load_checkpoint,
-    save_checkpoint,
 )
 from pipeline.training.loop.divergence import Diverged
-from pipeline.training.loop.train import State, train
-from pipeline.training.loop.training import Training, Workers
+from pipeline.training.loop.training import Training, Workers, train
 
 
 def require_workers(workers: Workers, key: str) -> None:
@@ -43,7 +43,7 @@ def require_workers(workers: Workers, key: str) -> None:
 
 
 def run_training(training: Training) -> Any:
-    """Train in this process, or with workers under Ray Train, which was joined.
+    """Train in this process, or with workers under Ray Train.
 
     Returns:
         What `training.finish` makes of the final state {task, step, history, run}.
@@ -63,8 +63,8 @@ def run_training(training: Training) -> Any:
 
 
 def _fit(training: Training) -> State:
-    """Train under Ray Train, which resumes a run of the same name and storage path: the name of the
-    folder carries the hash of everything that the run depends on."""
+    """Train under Ray Train. It resumes a run of the same name and storage path; the name contains
+    the hash of everything that the run depends on."""
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train import TrainingFailedError as Failed
     from ray.train.torch import TorchTrainer
@@ -106,7 +106,8 @@ def _fit(training: Training) -> State:
 
 
 def _place(run: Path) -> dict[str, Any]:
-    """The name and storage of a run: its run directory, or the store if there is one."""
+    """The name and storage path of a run: its run directory, or the object store if there is
+    one."""
     store = storage()
     if store is None:
         return {"name": run.name, "storage_path": str(run.parent)}
@@ -120,8 +121,8 @@ def _place(run: Path) -> dict[str, Any]:
 
 
 def _failed(training: Training, error: Exception) -> BaseException:
-    """The error to raise for a training that Ray Train gave up: a worker's own error rather than
-    one of Ray's, since the other workers have often only lost the one that failed."""
+    """The error to raise if Ray Train gave up a training: preferably a worker's own error, since
+    the other workers often only lost the failed one."""
     workers = getattr(error, "worker_failures", {}).values()
     found = [innermost(failure) for failure in workers] or [innermost(error)]
     own = [one for one in found if not type(one).__module__.startswith("ray.")]
@@ -131,8 +132,9 @@ def _failed(training: Training, error: Exception) -> BaseException:
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Train as one data-parallel worker; return the machines of all workers, or the error that all
-    of them end with. A worker that fails alone raises, or the others would wait for it."""
+    """Train as one data-parallel worker. Returns the machines of all workers, or the error with
+    which all of them end. A worker that fails alone raises its error, so that the others do not
+    wait for it."""
     import ray.train
     import ray.train.torch
 
@@ -146,40 +148,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
         torch.distributed.all_gather_object(machines, machines[0])
     try:
         task = training.task(ranks, ray.train.torch.get_device())
-        train(training, task, RayTrainCheckpoints(training, ranks), ranks)
+        train(training, task, RayTrainCheckpoints(training.run_dir, ranks), ranks)
     except Diverged as error:
         return {"error": error.args}
     return {"machines": machines}
-
-
-class RayTrainCheckpoints:
-    """Checkpoints in Ray Train's storage; the first worker writes, all report together."""
-
-    def __init__(self, training: Training, ranks: Ranks):
-        self.path, self.ranks = training.run_dir / CHECKPOINT, ranks
-
-    def load(self) -> State | None:
-        import ray.train
-
-        if (checkpoint := ray.train.get_checkpoint()) is None:
-            return None
-        with checkpoint.as_directory() as folder:
-            return load_checkpoint(Path(folder, CHECKPOINT))
-
-    def save(self, state: State, row: dict[str, float]) -> None:
-        import ray.train
-
-        checkpoint = None
-        if self.ranks.rank == 0:
-            folder = temporary_beside(self.path)
-            save_checkpoint(state, folder / CHECKPOINT)
-            checkpoint = ray.train.Checkpoint(str(folder))
-        ray.train.report(
-            row,
-            checkpoint=checkpoint,
-            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
-            delete_local_checkpoint_after_upload=True,
-        )
-
-    def wait(self) -> None:
-        """Ray Train itself waits for the last upload."""

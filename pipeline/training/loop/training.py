@@ -1,7 +1,10 @@
-"""What a training is: its settings, its workers, and the task of each worker."""
+"""What a training is (its settings, its workers, and the task of each worker), and its loop. The
+randomness of every step is a function of (seed, step), so that a run that was killed, and resumed
+from its last checkpoint, ends with the same bytes as one that was not."""
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,9 +15,20 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.schema import Ray
 from pipeline.data.ranks import ALONE, Ranks
+from pipeline.data.seeds import mix
+from pipeline.runtime.errors import PassingError, UserError
+from pipeline.runtime.progress import progress
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.trials import Needs
-from pipeline.training.loop.divergence import SpikeGuard, mean_over_workers, total_norm
+from pipeline.training.loop.checkpoints import RayTrainCheckpoints, RunDirCheckpoints, State
+from pipeline.training.loop.divergence import (
+    CHECK_EVERY,
+    SpikeGuard,
+    mean_over_workers,
+    require_finite,
+)
+
+Checkpoints = RunDirCheckpoints | RayTrainCheckpoints
 
 
 class Task(ABC):
@@ -27,26 +41,28 @@ class Task(ABC):
 
     @abstractmethod
     def step(self, step: int) -> dict[str, Tensor]:
-        """Take an optimisation step. Returns scalars whose means are logged; none if the step was
-        skipped because they are not finite."""
+        """Take an optimisation step. Returns scalars whose means are logged, or none if the step
+        was skipped because a scalar was not finite."""
 
     @abstractmethod
     def evaluate(self, step: int) -> dict[str, float]:
-        """Measure the networks after `step` steps, at a checkpoint."""
+        """Measure the networks after `step` steps, when a checkpoint is written."""
 
     def spikes(
         self, step: int, loss: Tensor, losses: dict[str, Tensor], norm: Tensor | None = None
     ) -> bool:
-        """Whether to skip a step because its loss or its gradient spikes. With a guard, the
-        gradient's norm is added to the losses; those of a skipped step are removed if one of them
-        is not finite on some worker.
+        """Whether to skip a step because its loss or gradient spikes. With a guard, the gradient's
+        norm is added to the losses. If a loss of a skipped step is not finite on some worker, all
+        losses of the step are removed.
 
         Args:
             norm: of the gradient; None to compute it.
         """
         if self.guard is None:
             return False
-        norm = total_norm(self.model) if norm is None else norm
+        if norm is None:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
         watched = mean_over_workers({"loss": loss, "gradient_norm": norm}, self.ranks)
         if not self.guard.skips(step, watched):
             losses["gradient_norm"] = norm
@@ -68,7 +84,7 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class Workers:
-    """The data-parallel workers of a training: how many, and what each occupies."""
+    """The number of data-parallel workers of a training, and the resources of each."""
 
     count: int
     cpus: int
@@ -80,13 +96,8 @@ class Workers:
     def of(cls, ray: Ray, count: int) -> "Workers":
         return cls(count, ray.cpus_per_worker, ray.use_gpu, ray.max_failures, ray.elastic)
 
-    @property
-    def columns(self) -> dict[str, float]:
-        """The columns of the history about the workers, where their number may change."""
-        return {"workers": self.count, "cpus_per_worker": self.cpus} if self.elastic else {}
-
     def needs(self, folder: Path) -> Needs:
-        """What each training occupies as a trial of Ray Tune.
+        """The resources that each training needs as a trial of Ray Tune.
 
         Args:
             folder: of Ray Tune's own files.
@@ -100,14 +111,14 @@ class Workers:
 
     @property
     def resources(self) -> dict[str, float]:
-        """Ray's resources of each worker."""
+        """The Ray resources of each worker."""
         cpus: dict[str, float] = {"CPU": self.cpus}
         return cpus | ({"GPU": 1} if self.use_gpu else {})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training(ABC):
-    """A training, as values that travel to its workers."""
+    """The description of a training, as values that are sent to its workers."""
 
     section: ClassVar[str]  # of the params, with `steps` and `checkpoint_every`
 
@@ -132,7 +143,7 @@ class Training(ABC):
         """Build the task of a worker on its device."""
 
     def finish(self, state: dict[str, Any], seconds: float) -> Any:
-        """Save what the training leaves besides checkpoints; returns what `run_training` returns.
+        """Save the training's results besides checkpoints. Returns what `run_training` returns.
 
         Args:
             state: {task, step, history, run}: the last checkpoint.
@@ -142,7 +153,8 @@ class Training(ABC):
 
     @property
     def run(self) -> str:
-        """The last two parts of the folder, by which a checkpoint of another run is refused."""
+        """The last two parts of the folder's path. A checkpoint of another run is refused by this
+        name."""
         return Path(*self.folder.parts[-2:]).as_posix()
 
     @property
@@ -153,3 +165,81 @@ class Training(ABC):
     def run_dir(self) -> Path:
         """The folder of the checkpoints: the run's name and storage path under Ray Train."""
         return self.folder / "train" if self.workers.under_ray_train else self.folder
+
+
+def train(training: Training, task: Task, checkpoints: Checkpoints, ranks: Ranks = ALONE) -> State:
+    """Train a worker's task from the last checkpoint to the training's last step.
+
+    Returns:
+        The final state {task, step, history, run}. The history has a row of averaged losses and
+        measurements for each checkpoint.
+
+    Raises:
+        Diverged: a loss, a measurement or a weight is not finite; the last checkpoint stays.
+        UserError: the last checkpoint is another run's.
+    """
+    state = _begin(training, task, checkpoints, ranks)
+    name, seed, workers = training.name, training.seed, training.workers
+    start = saved = state["step"]
+    steps, every = training.steps, training.every
+    sums: dict[str, Tensor] = {}
+    counts = Counter[str]()  # of steps that have the loss: a discriminator begins later
+    unchecked: dict[str, Tensor] = {}
+    first = ranks.rank == 0
+    try:
+        with progress(name, start, steps, enabled=first) as bar:
+            for step in range(start, steps):
+                torch.manual_seed(mix(seed, "step", step, ranks.rank))  # dropout
+                losses = {key: loss.detach() for key, loss in task.step(step).items()}
+                for key, loss in losses.items():
+                    unchecked[f"{key} of step {step + 1}"] = loss
+                    sums[key] = sums.get(key, 0) + loss
+                    counts[key] += 1
+                logs = (step + 1) % every == 0 or step + 1 == steps
+                if logs or (step + 1 - start) % CHECK_EVERY == 0:
+                    # The mean over the workers is not finite if the loss of one of them is not.
+                    require_finite(name, saved, mean_over_workers(unchecked, ranks))
+                    unchecked = {}
+                if not logs:
+                    continue
+                means = {key: float(value) / counts[key] for key, value in sums.items()}
+                row = {"step": step + 1} | mean_over_workers(means, ranks)
+                torch.manual_seed(mix(seed, "evaluate", step))
+                if workers.elastic:  # their number may change
+                    row |= {"workers": workers.count, "cpus_per_worker": workers.cpus}
+                row |= task.evaluate(step + 1)
+                row |= {"skipped_steps": task.guard.skipped} if task.guard else {}
+                found = {f"{key} after step {step + 1}": value for key, value in row.items()}
+                if not means:  # every step was skipped
+                    found = {f"the loss of every step after step {saved}": math.nan}
+                require_finite(name, saved, found, task)
+                history = [*state["history"], row]
+                state = state | {"task": task.state_dict(), "step": step + 1, "history": history}
+                if first and training.log:  # before saving: a row that comes again is logged once
+                    training.log.log_training(row)
+                checkpoints.save(state, row)
+                bar(step + 1, "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step"))
+                sums, counts, saved = {}, Counter(), step + 1
+    finally:
+        checkpoints.wait()
+    return state
+
+
+def _begin(training: Training, task: Task, checkpoints: Checkpoints, ranks: Ranks) -> State:
+    """Load the last checkpoint, if there is one, into a task; return the state to train from."""
+    name, folder = training.name, training.run_dir
+    state = checkpoints.load()
+    step = 0 if state is None else state["step"]
+    if mean_over_workers({"step": step}, ranks)["step"] != step:  # networks would differ
+        reason = f"its workers do not find the same checkpoint in {folder}"
+        raise PassingError(name, reason, "run again when all of them see the same files")
+    history: list[dict[str, float]] = []
+    if state is not None:
+        if state["run"] != training.run:  # somebody copied it
+            reason = f"the checkpoint in {folder} is {state['run']}'s and not {training.run}'s"
+            raise UserError(name, reason, f"delete {folder} to train from the start")
+        task.load_state_dict(state["task"])
+        history = state["history"]
+        if ranks.rank == 0 and step < training.steps:
+            print(f"{name}: going on from step {step} of {training.steps}", flush=True)
+    return {"task": task.state_dict(), "step": step, "history": history, "run": training.run}

@@ -1,1 +1,2 @@
-"""Weights that others have published: their formats, their names, and our networks with them."""
+"""Reads weights that others have published: file formats, tensor names, and loading into our
+networks."""

@@ -1,65 +1,98 @@
 """Pretrained weights: the authors' checkpoints, the port of their tokenizer, published models."""
 
 import dataclasses
-from collections.abc import Collection
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import msgpack
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
+from pipeline.runtime.failures import require_readable
+from pipeline.runtime.files import require_file
 from pipeline.runtime.project import of_project
+from pipeline.runtime.pytorch_files import read_state_dict
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.configs import tokenizer_config, transformer_config
-from pipeline.weights.released.formats import AGAIN, read_weights
-from pipeline.weights.released.names import LAYOUTS, TOKEN_EMBEDDINGS, FileTensor, Layout
+from pipeline.weights.published import WEIGHTS, not_finite
+from pipeline.weights.released.names import (
+    TOKEN_EMBEDDINGS,
+    Weights,
+    from_flax_tokenizer,
+    from_flax_transformer,
+    from_port,
+)
 
-PUBLISHED = "model.safetensors"
-KINDS = {
-    TokenizerConfig: ("tokenizer", Tokenizer),
-    TransformerConfig: ("transformer", MaskGitTransformer),
+NDARRAY = 1  # flax's msgpack extension type of an array
+AGAIN = "download or copy it again"
+# By the config: the kind of model, its class, and the params that names and shapes follow from.
+MODELS: dict[type, tuple[str, type, str]] = {
+    TokenizerConfig: ("tokenizer", Tokenizer, "tokenizer.* and data.channels"),
+    TransformerConfig: (
+        "transformer",
+        MaskGitTransformer,
+        "transformer.*, tokenizer.codebook_size and data.image_size",
+    ),
 }
-# The params that names and shapes of the weights follow from.
-ARCHITECTURE = {
-    "tokenizer": "tokenizer.* and data.channels",
-    "transformer": "transformer.*, tokenizer.codebook_size and data.image_size",
-}
 
 
-def open_pretrained_tokenizer(params: Params, device: torch.device) -> Tokenizer:
-    """The released tokenizer `tokenizer.pretrained`, frozen; raises as `load_pretrained`."""
-    assert params.tokenizer.pretrained is not None
-    config = tokenizer_config(params)
-    tokenizer = Tokenizer(config)
-    tokenizer.load_state_dict(load_pretrained(of_project(params.tokenizer.pretrained), config))
-    return tokenizer.to(device).eval().requires_grad_(False)
+class Layout(NamedTuple):
+    """One set of names of weights."""
+
+    kind: str
+    prefixes: tuple[str, ...]  # of names that no other layout has
+    convert: Callable[[Weights, Any], Weights]  # to our names and shapes
+
+
+def _own(weights: Weights, config: Any) -> Weights:
+    return weights
+
+
+LAYOUTS = (
+    Layout("tokenizer", ("encoder/", "decoder/", "quantizer/"), from_flax_tokenizer),
+    Layout("transformer", ("Embed_0/", "TransformerLayer_", "MlmLayer_0/"), from_flax_transformer),
+    Layout("tokenizer", ("encoder.down.", "decoder.up.", "quantize."), from_port),
+    Layout("tokenizer", ("encoder.levels.", "decoder.levels.", "quantizer."), _own),
+    Layout("transformer", ("token_embedding.", "position_embedding", "blocks."), _own),
+)
+
+
+def open_pretrained_tokenizer(
+    params: Params, device: torch.device, path: Path | str | None = None
+) -> Tokenizer:
+    """A released tokenizer, frozen: of `tokenizer.pretrained`, or another path; raises as
+    `load_pretrained`."""
+    path = path or of_project(str(params.tokenizer.pretrained))
+    return load_pretrained(path, tokenizer_config(params)).to(device)
 
 
 def open_pretrained_transformer(
-    params: Params, device: torch.device, num_classes: int | None = None
+    params: Params,
+    device: torch.device,
+    num_classes: int | None = None,
+    path: Path | str | None = None,
 ) -> MaskGitTransformer:
-    """The released transformer `transformer.pretrained`, frozen; raises as `load_pretrained`.
+    """A released transformer, frozen: of `transformer.pretrained`, or another path; raises as
+    `load_pretrained`.
 
     Args:
         num_classes: how many classes it must have; None accepts any number.
     """
-    assert params.transformer.pretrained is not None
-    path = of_project(params.transformer.pretrained)
+    path = path or of_project(str(params.transformer.pretrained))
     if num_classes is None:
         num_classes = pretrained_num_classes(path, params.tokenizer.codebook_size)
-    config = transformer_config(params, num_classes)
-    model = MaskGitTransformer(config)
-    model.load_state_dict(load_pretrained(path, config))
-    return model.to(device).eval().requires_grad_(False)
+    return load_pretrained(path, transformer_config(params, num_classes)).to(device)
 
 
-def load_pretrained(
-    path: Path | str, config: TokenizerConfig | TransformerConfig
-) -> dict[str, Tensor]:
-    """Float32 state dict of `Tokenizer(config)` or `MaskGitTransformer(config)`, on the CPU.
+def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfig) -> Any:
+    """Load `Tokenizer(config)` or `MaskGitTransformer(config)` in evaluation mode and float32, on
+    the CPU, its weights frozen.
 
     The format is found from the content: a checkpoint of the authors' release (flax msgpack), the
     PyTorch port of their tokenizer (`maskgit-vqgan-imagenet-f16-256.bin`), or a published model's
@@ -70,21 +103,24 @@ def load_pretrained(
 
     Raises:
         UserError: the file is missing, damaged or in none of these formats; or its weights are
-            another model's, have keys or shapes that do not fit, or are not finite.
+            another model's, have names or shapes that do not fit, or are not finite.
     """
-    path = _file(path)
-    kind, model_class = KINDS[type(config)]
-    with torch.device("meta"):
-        model = model_class(config)
+    path, (kind, model_class, architecture) = _file(path), MODELS[type(config)]
     weights = read_weights(path)
-    tensors = _layout(path, weights, kind).tensors(model)
-    _check_keys(path, kind, {t.key for group in tensors.values() for t in group}, {*weights})
-    if path.name == PUBLISHED:
-        _check_description(path.with_name("config.json"), kind, config)
-    return {
-        name: torch.cat([_rows(path, kind, t, weights) for t in tensors[name]]).reshape(ours.shape)
-        for name, ours in model.state_dict().items()
-    }
+    layout = _layout(path, weights, kind)
+    model = model_class(config)
+    try:
+        if path.name == WEIGHTS:
+            _check_description(path.with_name("config.json"), kind, config)
+        model.load_state_dict(layout.convert(weights, config))
+        if name := not_finite(model.state_dict()):
+            raise ValueError(f"{name} holds values that are NaN or infinite")
+    except (RuntimeError, ValueError, IndexError) as error:
+        lines = str(error).splitlines()  # PyTorch's first line names the class alone
+        reason = f"does not fit ({' '.join(lines[min(1, len(lines) - 1)].split())[:200]})"
+        way_out = f"give the whole file, or make {architecture} in params.yaml agree with it"
+        raise UserError(str(path), reason, way_out) from error
+    return model.eval().requires_grad_(False)
 
 
 def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
@@ -98,7 +134,8 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
     path = _file(path)
     weights = read_weights(path)
     _layout(path, weights, "transformer")
-    rows = next((len(weights[key]) for key in TOKEN_EMBEDDINGS if key in weights), 0)
+    keys = (TOKEN_EMBEDDINGS, "token_embedding.weight")
+    rows = next((len(weights[key]) for key in keys if key in weights), 0)
     if (classes := rows - codebook_size - 1) < 1:
         raise UserError(
             str(path),
@@ -109,59 +146,89 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
 
 
 def _file(path: Path | str) -> Path:
-    return Path(path, PUBLISHED) if Path(path).is_dir() else Path(path)
+    return Path(path, WEIGHTS) if Path(path).is_dir() else Path(path)
 
 
-def _layout(path: Path, weights: Collection[str], kind: str) -> Layout:
-    """The layout with most of the file's names; a `UserError` unless it is one of that kind."""
-    counts = [sum(key.startswith(layout.marks) for key in weights) for layout in LAYOUTS]
-    best = LAYOUTS[counts.index(max(counts))]
-    if not max(counts):
-        raise UserError(
-            str(path),
-            f"its keys ({next(iter(weights), 'none')[:100]}, …) are neither a tokenizer's nor a "
-            f"transformer's",
-            "give the authors' file, the PyTorch port's or a published model",
-        )
-    if best.kind != kind:
-        reason = f"holds a {best.kind} and not a {kind}"
-        raise UserError(str(path), reason, f"give the {kind}'s file")
-    return best
-
-
-def _check_keys(path: Path, kind: str, needed: set[str], found: set[str]) -> None:
-    missing, unexpected = sorted(needed - found), sorted(found - needed)
-    if first := missing or unexpected:
-        what = "lacks" if missing else "has an unexpected"
-        more = f" (and {len(first) - 1} more)" if len(first) > 1 else ""
-        raise UserError(str(path), f"{what} {first[0][:200]}{more}", _way_out(kind))
-
-
-def _way_out(kind: str) -> str:
-    return f"give the whole file, or make {ARCHITECTURE[kind]} in params.yaml agree with it"
+def _layout(path: Path, weights: Weights, kind: str) -> Layout:
+    """The layout of the file's names; a `UserError` unless it is one of that kind."""
+    for layout in LAYOUTS:
+        if any(key.startswith(layout.prefixes) for key in weights):
+            if layout.kind == kind:
+                return layout
+            reason = f"holds a {layout.kind} and not a {kind}"
+            raise UserError(str(path), reason, f"give the {kind}'s file")
+    raise UserError(
+        str(path),
+        f"has neither a tokenizer's nor a transformer's weights ({next(iter(weights), '')[:100]})",
+        "give the authors' file, the PyTorch port's or a published model",
+    )
 
 
 def _check_description(path: Path, kind: str, config: TokenizerConfig | TransformerConfig) -> None:
-    """Compare the `config.json` beside a published model with what names and shapes of the weights
-    do not tell."""
-    description = read_json(path) if path.exists() else {}
+    """Compare the `config.json` beside a published model with the values that names and shapes of
+    its weights do not show; a ValueError if one differs."""
+    description = json.loads(path.read_bytes()) if path.exists() else {}
     ours = {"kind": kind} | dataclasses.asdict(config)
     for key in ("kind", "heads", "codebook_size"):
         if key in description and description[key] != ours.get(key):
-            reason = f"{key} is {description[key]} and not {ours.get(key)}"
-            raise UserError(str(path), reason, f"give another model, or change {key}")
+            raise ValueError(f"{key} is {description[key]} and not {ours.get(key)}")
 
 
-def _rows(path: Path, kind: str, wanted: FileTensor, weights: dict[str, Tensor]) -> Tensor:
-    """A tensor of the file as float32 rows of our weight; it is taken out of `weights`."""
-    found, key = weights.pop(wanted.key), wanted.key
-    shape = tuple(wanted.shape[wanted.axes.index(axis)] for axis in range(len(wanted.axes)))
-    if tuple(found.shape) != shape:
-        reason = f"{key} has shape {tuple(found.shape)} and not {shape}"
-        raise UserError(str(path), reason, _way_out(kind))
-    if not found.is_floating_point():
-        raise UserError(str(path), f"{key} is {found.dtype}, not a float", AGAIN)
-    rows = found.to(torch.float32).permute(wanted.axes)
-    if not rows.isfinite().all():
-        raise UserError(str(path), f"{key} holds values that are NaN or infinite", AGAIN)
-    return rows
+def read_weights(path: Path) -> Weights:
+    """Every weight by the file's own name, in its own shape and dtype. No code in the file is run.
+
+    Names of nested flax weights are joined by `/`, without the outer `params`; all that is not
+    under `params` (an optimizer's state) is left out.
+
+    Raises:
+        UserError: the file is missing, in none of the three formats, truncated or damaged.
+    """
+    try:
+        require_file(path)
+    except FileNotFoundError as error:
+        raise UserError(str(path), "missing", "give the path of a checkpoint") from error
+    with open(path, "rb") as handle:
+        start = handle.read(9)
+    try:
+        if start[:4] == b"PK\x03\x04":
+            return read_state_dict(path)
+        if start[5:] == b"\0\0\0{":  # the high bytes of the header's length, then its JSON
+            return load_file(path)
+        if start[:1] and start[0] in (*range(0x81, 0x90), 0xDE, 0xDF):  # a map of msgpack
+            return _read_flax(path)
+    except Exception as error:  # each library has errors of its own for damaged files
+        require_readable(path, error)
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(str(path), f"truncated or damaged ({reason})", AGAIN) from error
+    raise UserError(
+        str(path),
+        "neither a flax checkpoint (msgpack), a PyTorch state dict (zip) nor safetensors",
+        "download it again, or give another file",
+    )
+
+
+def _read_flax(path: Path) -> Weights:
+    # Arrays stay packed, as ExtType, so that those of an optimizer are never decoded.
+    tree = msgpack.unpackb(path.read_bytes())
+    while isinstance(tree.get("params"), dict):
+        tree = tree["params"]
+    weights: Weights = {}
+
+    def add(name: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, child in node.items():
+                add(f"{name}/{key}" if name else key, child)
+        else:
+            weights[name] = _array(name, node)
+
+    add("", tree)
+    return weights
+
+
+def _array(name: str, leaf: Any) -> Tensor:
+    """Tensor of flax's packed (shape, name of the dtype, row-major bytes)."""
+    if not isinstance(leaf, msgpack.ExtType) or leaf.code != NDARRAY:
+        raise ValueError(f"{name[:100]} is not an array")
+    shape, dtype, data = msgpack.unpackb(leaf.data, raw=True)
+    kind = getattr(torch, dtype.decode())
+    return torch.frombuffer(bytearray(data), dtype=kind).reshape(shape)

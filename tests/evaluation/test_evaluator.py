@@ -1,0 +1,224 @@
+"""Images that are measured, on the fly and from files, and what they are compared with."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.config.paths import CLASSIFIER, FEATURES, IMAGES
+from pipeline.config.replicates import main_replicates
+from pipeline.evaluation import evaluator as module
+from pipeline.evaluation.evaluator import Evaluator, OnTheFly
+from pipeline.evaluation.feature_files import (
+    reference_features,
+    reference_statistics,
+    stored_tensors,
+)
+from pipeline.evaluation.features import BATCH, Extractor, Features, extract, open_extractor
+from pipeline.evaluation.fid import fid
+from pipeline.evaluation.image_sets import ArrayImages, CenterCrops
+from pipeline.evaluation.samplers import sampler_of
+from pipeline.runtime import device
+from pipeline.runtime.batches import Maker, make_tensors, parts_folder
+from pipeline.sampling import balanced_labels, sample_batches
+from pipeline.weights.published import load_model
+from tests.images import noise_array
+from tests.tiny_project import (
+    ALONE,
+    CLASSES,
+    CPU,
+    SIDE,
+    classified,
+    training_images,
+    with_params,
+)
+
+pytestmark = pytest.mark.usefixtures("in_tiny_project")
+
+COUNT, SIZE = 90, 40  # images, and those of a batch
+LABELS = balanced_labels(COUNT, CLASSES)
+
+
+def means(device: torch.device) -> Callable[..., dict[str, Tensor]]:
+    """A measure of the images, which also returns their labels."""
+    return lambda images, tokens, labels, seed: {
+        "means": images.float().mean(dim=(1, 2, 3)),
+        "labels": labels,
+    }
+
+
+def given() -> tuple[Maker, list[tuple]]:
+    params = with_params()
+    replicate = main_replicates(params, "transformer")[1]
+    settings = params.decoding_settings()
+    return sampler_of(replicate), sample_batches(settings, LABELS, batch_size=SIZE, seed=5)
+
+
+def looked(path: Path) -> dict[str, Tensor]:
+    evaluator, (sampler, batches) = Evaluator(with_params(), ALONE, second=True), given()
+    return make_tensors(path, ALONE, evaluator.on_the_fly(sampler, Maker(means)), batches, "them")
+
+
+@pytest.fixture
+def drawn(in_tiny_project) -> Tensor:
+    sampler, batches = given()
+    draw = sampler.open(CPU)
+    return torch.cat([draw(*batch) for batch in batches])
+
+
+def test_outputs_on_the_fly_are_those_of_stored_images(tmp_path, drawn):
+    found = looked(tmp_path / "a.safetensors")
+    torch.testing.assert_close(found["means"], drawn.float().mean(dim=(1, 2, 3)))
+    assert torch.equal(found["labels"], LABELS)
+    evaluator, images = Evaluator(with_params(), ALONE, second=True), ArrayImages(drawn.numpy())
+    stored = evaluator.outputs(images, tmp_path / "stored")
+    assert stored.keys() == {"features", "logits", "class_logits", "second"}
+    for name, theirs in stored.items():
+        assert len(theirs) == COUNT
+        torch.testing.assert_close(found[name], theirs, rtol=1e-5, atol=1e-5)
+    measured, wanted = (evaluator.metrics(each, LABELS) for each in (found, stored))
+    assert measured == pytest.approx(wanted, rel=1e-4, abs=1e-6) and measured["samples"] == COUNT
+
+
+def test_the_second_extractor_has_an_fid_of_its_own(tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(module, "SECOND_FID", ("random",))
+    evaluator = Evaluator(with_params(), ALONE, second=True)
+    outputs = evaluator.outputs(ArrayImages(drawn.numpy()), tmp_path / "stored")
+    wanted = fid(outputs["second"], reference_features("random"))
+    found = evaluator.metrics(outputs, None)
+    assert found["fid_random"] == pytest.approx(wanted, rel=1e-9) != found["fid_classifier"]
+    assert found["fid_random_std"] > 0
+
+
+def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
+    path, plain, calls = tmp_path / "killed.safetensors", OnTheFly.__call__, []
+
+    def killed(self, *arguments):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(arguments)
+        return plain(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(OnTheFly, "__call__", killed)
+        looked(path)
+    parts = {part.name: part for part in parts_folder(path).iterdir()}
+    assert parts.keys() == {"000000.safetensors", "000001.safetensors"}
+    before = parts["000000.safetensors"].stat().st_mtime_ns
+    found = looked(path)
+    assert parts["000000.safetensors"].stat().st_mtime_ns == before
+    whole = looked(tmp_path / "whole.safetensors")
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+    numbers = sum(whole[name].shape[1] for name in ("features", "logits", "class_logits", "second"))
+    size = sum(part.stat().st_size for part in parts_folder(path).glob("*.safetensors"))
+    means_and_labels = 4 + 8
+    assert size < COUNT * (4 * numbers + means_and_labels) + 3 * 500
+
+
+def test_networks_see_batches_of_nearly_one_size_and_each_image_once(drawn):
+    """Not a last one of a few images, whose bits could depend on the number of threads."""
+    images, sizes = torch.cat([drawn] * 3)[: 3 * BATCH + 6], []
+
+    def network(batch: Tensor) -> Features:
+        sizes.append(len(batch))
+        return Features(batch.float().mean(dim=(2, 3)))
+
+    found = extract(Extractor("noted", network, CPU), images)
+    assert sum(sizes) == 198 and max(sizes) - min(sizes) <= 2 * len(sizes)
+    assert max(sizes) <= BATCH and min(sizes) > 11
+    torch.testing.assert_close(found.features, images.float().mean(dim=(2, 3)))
+
+
+def test_images_have_the_strides_of_stored_ones():
+    """With the channels last, convolutions round differently."""
+    image = torch.zeros(2, 3, 4, 4, dtype=torch.uint8).to(memory_format=torch.channels_last)
+
+    def strides(images: Tensor) -> dict[str, Tensor]:
+        return {"strides": torch.tensor(images.stride())}
+
+    shown = OnTheFly(Maker(None, here=lambda: image), [Maker(None, here=strides)], CPU)
+    assert shown()["strides"].tolist() == [48, 16, 4, 1]
+
+
+@pytest.mark.parametrize("labels, counts", [("training", [6, 0, 2]), ("uniform", [3, 3, 2])])
+def test_the_param_chooses_the_labels(monkeypatch, labels, counts):
+    measured = Evaluator(with_params(evaluation={"labels": labels}), ALONE)
+    uneven = SimpleNamespace(labels=np.array([2, 0, 0, 0, 0, 0, 0, 2]), class_names=["a", "b", "c"])
+    monkeypatch.setattr(module, "ImageShards", lambda folder, split: uneven)
+    assert measured.labels(8).bincount(minlength=3).tolist() == counts
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("name", ["classifier", "random"])
+def test_features_in_bfloat16_differ_by_its_rounding(monkeypatch, quick, name):
+    """On a CPU that is quick in bfloat16 alone."""
+    monkeypatch.setattr(device, "quick_in_bfloat16", lambda where: quick)
+    noise = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (32, 1, SIDE, SIDE), generator=noise, dtype=torch.uint8)
+    network = load_model(CLASSIFIER, "classifier")
+    exact, rounded = (
+        open_extractor(name, network, with_params(evaluation={"bf16": bf16}).evaluation, CPU)
+        for bf16 in (False, True)
+    )
+    ours, theirs = extract(exact, images), extract(rounded, images)
+    assert theirs.features.dtype == theirs.logits.dtype == torch.float32
+    apart = (ours.features - theirs.features).norm() / ours.features.norm()
+    assert 1e-4 < apart < 2e-2 if quick else apart == 0
+    assert exact.name == rounded.name == name
+
+
+# In files
+
+MANY = 1200  # images, of which a part has 512
+ARRAY = noise_array(MANY, 1)
+
+
+class Pixels:
+    """Returns the pixels, and two of them; killed when it is shown more than `left` images."""
+
+    def __init__(self, left: int = 10**6):
+        self.left = left
+
+    def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
+        pixels = torch.from_numpy(ARRAY[start:stop]).flatten(1).float()
+        self.left -= len(pixels)
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return {"features": pixels, "logits": pixels[:, :2].clone()}
+
+
+def stored(folder: Path, look: Pixels) -> dict[str, Tensor]:
+    return stored_tensors(folder, MANY, ALONE, Maker(Pixels, here=look), "pixels")
+
+
+def test_killed_extraction_goes_on_with_its_part_and_is_done_once(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        stored(tmp_path / "set", Pixels(left=1100))  # in the third part of 512
+    rest = Pixels(left=MANY - 1024)
+    found = stored(tmp_path / "set", rest)
+    assert rest.left == 0 and "going on from batch 2 of 3" in capsys.readouterr().out
+    np.testing.assert_array_equal(found["features"], ARRAY.reshape(MANY, -1))
+    np.testing.assert_array_equal(found["logits"], ARRAY.reshape(MANY, -1)[:, :2])
+    again = stored(tmp_path / "set", Pixels(left=0))
+    assert all(torch.equal(found[name], again[name]) for name in found)
+    assert {path.name for path in tmp_path.rglob("*")} == {"set", "features.npy", "logits.npy"}
+
+
+def test_crops_that_travel_to_a_worker_are_read_from_any_image_on():
+    images = CenterCrops(IMAGES, "train", with_params().data)
+    sent = pickle.loads(pickle.dumps(images))
+    assert len(sent) == 60 and torch.equal(sent.read(3, 13), training_images()[3:13])
+
+
+def test_the_reference_is_of_the_training_images():
+    features, _ = classified(training_images().numpy())
+    np.testing.assert_allclose(reference_features("classifier"), features, rtol=1e-5, atol=1e-5)
+    mu, sigma = reference_statistics(with_params())
+    np.testing.assert_allclose(mu, features.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(sigma, np.cov(features.T), rtol=1e-4, atol=1e-6)
+    assert {path.name for path in FEATURES.iterdir()} == {"classifier", "random"}

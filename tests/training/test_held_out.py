@@ -1,0 +1,75 @@
+"""Finished networks are measured on all validation data in batches, which workers may share: the
+bits are those of one pass."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.autoregressive import token_nll
+from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER, TOKENS
+from pipeline.config.replicates import main_replicates
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
+from pipeline.data.tokens import TokenCache
+from pipeline.evaluation import reconstruction
+from pipeline.masking import masked_nll
+from pipeline.training import classifier, likelihood
+from pipeline.weights.published import load_model
+from tests.images import write_token_cache
+from tests.tiny_project import ALONE, CLASSES, CODES, CPU, GRID, with_params
+
+BATCH = 7  # images of a batch here, so that there are several
+SPLIT = 23  # validation tokens
+
+
+@pytest.fixture(autouse=True)
+def project(tiny_project, tmp_path, monkeypatch) -> Path:
+    """A copy of the tiny project with validation tokens of noise, measured in small batches."""
+    folder = shutil.copytree(tiny_project, tmp_path / "project")
+    monkeypatch.chdir(folder)
+    for module in (reconstruction, classifier, likelihood):
+        monkeypatch.setattr(module, "BATCH", BATCH)
+    shutil.rmtree(TOKENS, ignore_errors=True)
+    noise, labels = np.random.default_rng(0), np.arange(SPLIT) % CLASSES
+    splits = {k: [noise.integers(0, CODES, (SPLIT, 1, GRID**2))] for k in ("train", "val")}
+    write_token_cache(TOKENS, splits, dict.fromkeys(splits, labels), CODES)
+    return folder
+
+
+def of_one_pass(network: str):
+    images, params = View(ImageShards(IMAGES, "val"), with_params().data), with_params()
+    if network == "tokenizer":
+        whole = reconstruction.Reconstruction(load_model(TOKENIZER, "tokenizer"), CPU)
+        for batch in images.batches(BATCH):
+            whole(batch)
+        return whole.metrics()
+    if network == "classifier":
+        model, labels = load_model(CLASSIFIER, "classifier"), torch.from_numpy(images.images.labels)
+        return classifier.accuracy(model, images.batches(BATCH), labels, CPU)
+    replicate, tokens = main_replicates(params, network)[1], TokenCache(TOKENS, "val")
+    given = (load_model(replicate.folder, network), *tokens.everything())
+    if network == "autoregressive":
+        return token_nll(*given, batch_size=BATCH)
+    schedule = params.training.mask_schedule
+    return masked_nll(*given, schedule=schedule, batch_size=BATCH, seed=replicate.seed)
+
+
+def in_batches(network: str, parts: Path):
+    params = with_params()
+    if network == "tokenizer":
+        return reconstruction.held_out_quality(TOKENIZER, params, parts, ALONE)
+    if network == "classifier":
+        return classifier.held_out_accuracy(CLASSIFIER, params, parts, ALONE)
+    replicate = main_replicates(params, network)[1]
+    given = (network, replicate.folder, params, replicate.seed)
+    return likelihood.held_out_nll(*given, parts, ALONE)
+
+
+@pytest.mark.parametrize("network", ["tokenizer", "classifier", "transformer", "autoregressive"])
+def test_a_measurement_in_batches_has_the_bits_of_one_pass(network, tmp_path):
+    parts = tmp_path / "run"
+    assert in_batches(network, parts) == of_one_pass(network)
+    assert list(parts.iterdir()) == []
