@@ -48,8 +48,8 @@ def main(params: Params) -> str:
 
 
 def _require_enough(images: int, params: Params) -> None:
-    """A torchvision classifier's features are counted by the sweep, and ready-made statistics of
-    the training images need none of them."""
+    """Check the number of training images. The features of a torchvision classifier are only known
+    to the sweep, and published statistics need no training images."""
     evaluation = params.evaluation
     dimensions = 0 if evaluation.reference_statistics else params.feature_dimensions or 0
     require_training_images(images, dimensions, evaluation.kid_subset_size, evaluation.neighbors)

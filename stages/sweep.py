@@ -15,6 +15,11 @@ from pipeline.runtime.files import write_csv
 from pipeline.runtime.stage import Stage
 from stages.running import IDENTITY, run_jobs
 
+NOTE = (
+    "A training with this schedule and seed (`train/`, by step), decoded with every T: `T/`, "
+    "whose step is T. `T_best/` is over T."
+)
+
 
 def main(params: Params) -> str:
     key, file = named_by(params, "sweep.workers_per_trial"), RESULTS / "sweep/rows.csv"
@@ -22,7 +27,7 @@ def main(params: Params) -> str:
         grid = []
         for trial in trials(params, stage):
             own = {"schedule": trial.schedule, "seed": trial.seed}
-            run = stage.run.child(f"{stage.hash}/{trial.name}", trial.name, own)
+            run = stage.run.child(f"{stage.hash}/{trial.name}", trial.name, own, NOTE)
             grid.append(replace(trial, run=run))
             if trial.finished:
                 _log(grid[-1])
@@ -47,9 +52,8 @@ def main(params: Params) -> str:
 
 
 def require_reference(params: Params) -> None:
-    """Raise a `UserError` if the samples of a trial will be too few to compare with the training
-    images, which params cannot tell of the features of a torchvision network, or if published
-    statistics are of other features."""
+    """Raise a `UserError` if a trial's samples are too few for the features of a torchvision
+    network (params alone do not tell), or if published statistics are of other features."""
     evaluation = params.evaluation
     count, dimensions = reference_features(evaluation.extractor).shape
     require_enough("sweep.samples", params.sweep.samples, (count, dimensions), evaluation)

@@ -18,24 +18,18 @@ from stages.running import train_one
 
 
 def main(params: Params) -> str:
-    workers, released = workers_of(params.ray), None
+    workers, pretrained = workers_of(params.ray), params.classifier.pretrained
     classes = len(ImageShards(IMAGES, "val").class_names)
-    if params.classifier.pretrained:
-        released = _released(params, classes)
+    released = _released(params, classes) if pretrained else None
     with Stage("train_classifier", params) as stage:
-        if released:
-            model = released
-        else:
-            state = train_one(ClassifierTraining, "classifier", params, stage)
-            model = new_classifier(classifier_config(params, classes), torch.device("cpu"))
-            model.load_state_dict(state["task"]["model"])
+        model = released or _train(params, classes, stage)
         save_model(CLASSIFIER, "classifier", model.config, model.state_dict())
         batches = stage.folder() / "validation"
         top1, top5 = held_out_accuracy(CLASSIFIER, params, batches, workers)
-        metrics = {"real_top1": top1, "real_top5": top5}
         if released:
             curve = [{"step": 0, "loss": None, "val_accuracy": top1}]
             write_csv(RESULTS / "classifier/history.csv", curve)
+        metrics = {"real_top1": top1, "real_top5": top5}
         write_json(RESULTS / "classifier/metrics.json", metrics)
         stage.run.log_group("classifier", metrics)
     return f"train_classifier: {top1:.1%} of validation images right; model in {CLASSIFIER}"
@@ -49,4 +43,11 @@ def _released(params: Params, classes: int) -> Classifier:
     if (known := model.config.num_classes) != classes:
         reason = f"it knows {known} classes, and the data set has {classes}"
         raise UserError("classifier.pretrained", reason, "set it to null, or give another file")
+    return model
+
+
+def _train(params: Params, classes: int, stage: Stage) -> Classifier:
+    state = train_one(ClassifierTraining, "classifier", params, stage)
+    model = new_classifier(classifier_config(params, classes), torch.device("cpu"))
+    model.load_state_dict(state["task"]["model"])
     return model

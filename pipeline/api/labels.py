@@ -1,4 +1,4 @@
-"""Classes by their names or numbers, as the labels that a model takes; and whole numbers."""
+"""Converts class names or numbers to the labels that a model takes."""
 
 import difflib
 import operator
@@ -17,7 +17,8 @@ LISTED = 12  # names that a message lists
 
 
 def whole(name: str, given: Any) -> int:
-    """A whole number of Python, NumPy or PyTorch as Python's; an `ArgumentError` if it is none."""
+    """Convert a whole number of Python, NumPy or PyTorch to an int. Raises an `ArgumentError` for
+    anything else."""
     try:
         if isinstance(given, bool):
             raise TypeError

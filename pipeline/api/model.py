@@ -151,9 +151,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     def save_pretrained(  # type: ignore[override] # returns the folder
         self, save_directory: Path | str, **options: Any
     ) -> Path:
-        """Write the model to a new folder of safetensors and JSON, whole or not at all, with a
-        model card that has the run's own numbers if its results are of this model. Weights keep
-        their dtype; `model.transformer.half()` halves the file.
+        """Write the model to a new folder, atomically: safetensors, JSON, and a model card, which
+        has the run's metrics if its results are of this model.
 
         Args:
             options: of `ModelHubMixin.save_pretrained`.
@@ -179,7 +178,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     def push_to_hub(  # type: ignore[override] # private, and its card names the repository
         self, repository: str, *, private: bool = True, **options: Any
     ) -> str:
-        """Save the model to a repository of the Hugging Face Hub ("owner/name"), made if need be.
+        """Save the model to a repository of the Hugging Face Hub, which is created if necessary.
 
         Args:
             options: of `ModelHubMixin.push_to_hub`, such as `token` or `branch`.
@@ -260,8 +259,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
         """Regenerate a part of pictures as a class, and blend it in (section 4.3, Figure 6). With
-        the pictures' own class this fills a hole, whose content is not read (Table 2, Figure 7).
-        `edit` and `inpaint` return the images, `edit_batches` yields them in batches.
+        the pictures' own class this is inpainting: the old content of the hole is not used (Table
+        2, Figure 7).
 
         Args:
             classes: one for all pictures, or one for each.
@@ -372,7 +371,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
 
     @staticmethod
     def to_grid(images: Tensor, columns: int = 10) -> Image.Image:
-        """Images (B, C, H, W) uint8 in rows, as one picture; small ones are enlarged."""
+        """Arrange images (B, C, H, W) uint8 in rows, as one picture; small images are enlarged."""
         return grid_picture(images, max(1, min(columns, len(images))))
 
     def _networks(self) -> tuple[MaskGitTransformer, Tokenizer]:

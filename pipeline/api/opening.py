@@ -1,4 +1,4 @@
-"""Where a model is opened from: a project, a saved folder, released files, or this package."""
+"""Opens models of a project, a saved folder or released files."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,8 +61,8 @@ class Opened(NamedTuple):
 
 
 def open_here(seed: int | None, device: torch.device) -> Opened:
-    """The model of the current folder or, if none was trained there, the one that ships with this
-    package. Raises as `open_folder`."""
+    """Open the model of the current folder or, if nothing was trained there, the one that ships
+    with this package. Raises the errors of `open_folder`."""
     trained = any(path.exists() for path in (Path(CONFIG), TOKENIZER, TRANSFORMER))
     if not trained and PARAMS_FILE.exists():
         params = load_params()

@@ -151,6 +151,6 @@ def _fitted(mask: np.ndarray, side: int) -> Tensor:
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Batches (B, C, H, W) uint8 as pictures of Pillow, grey or RGB."""
+    """Convert batches (B, C, H, W) uint8 to Pillow pictures, grey or RGB."""
     arrays = images.cpu().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(a[..., 0] if a.shape[2] == 1 else a) for a in arrays]

@@ -1,4 +1,5 @@
-"""The command line `maskgit`; what its commands do is in `pipeline/tools` and `pipeline/api`."""
+"""The command line `maskgit`. The work of its commands is in `pipeline/tools` and
+`pipeline/api`."""
 
 from pipeline.runtime.process import set_up
 

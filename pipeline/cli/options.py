@@ -1,4 +1,5 @@
-"""The Typer application, to which each module adds its commands, and what several of them have."""
+"""The Typer application, to which each module adds its commands, and options of several
+commands."""
 
 import contextlib
 import difflib
@@ -128,20 +129,20 @@ Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help
 
 
 def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
-    """Open a model; a `UserError` if there is none, or none of that replicate."""
+    """Open a model. Raises a `UserError` if there is no model, or none of that replicate."""
     if place and "/" not in place and not os.path.exists(place):
         way_out = "give a folder, or the name of a repository on the Hub, owner/name"
         raise UserError("--model", f"there is no folder '{place}'", way_out)
     from pipeline.api.model import MaskGIT
 
     with warnings_as_notes():
-        return MaskGIT.from_pretrained(place, seed=replicate)
+        return MaskGIT.from_pretrained(place or ".", seed=replicate)
 
 
 @contextlib.contextmanager
 def warnings_as_notes() -> Iterator[None]:
-    """Print the project's own warnings in a line each, such as that a model is barely trained; hide
-    those of libraries."""
+    """Print the project's own warnings in a line each, such as that a model is of an earlier run;
+    hide warnings of libraries."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught:

@@ -71,8 +71,8 @@ def open_networks(
 
 
 class OnTheFly:
-    """Makes images, and returns what is measured of them instead of the images: 50,000 samples of
-    256×256 pixels take 10 GB.
+    """Makes images and returns their measurements instead of the images: 50,000 samples of 256×256
+    pixels take 10 GB.
 
     Args:
         maker: opens a function that makes images (B, C, H, W) uint8.
@@ -124,7 +124,7 @@ class Evaluator:
         return statistics(reference_features(self.params.evaluation.second_extractor, self.root))
 
     def labels(self, count: int) -> Tensor:
-        """Labels (count,) of samples to measure, in the proportions of `evaluation.labels`."""
+        """Labels (count,) of the samples to measure, in the proportions of `evaluation.labels`."""
         images = ImageShards(self.root / IMAGES, "train")
         images_K = torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
         uniform = self.params.evaluation.labels == "uniform"
@@ -136,12 +136,7 @@ class Evaluator:
         Args:
             folder: in a run directory; where the outputs are stored, and found by a later call.
         """
-
-        def here(start: int, stop: int) -> Outputs:
-            return self.networks(images.read(start, stop))
-
-        maker = Maker(_open_part, images, self.params, self.root, self._second, here=here)
-        name = f"features: {folder.name}"
+        maker, name = self.on_the_fly(Maker(_reader, images)), f"features: {folder.name}"
         return stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
@@ -158,9 +153,9 @@ class Evaluator:
     # A row of a result file
 
     def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
-        """Every metric, named after its extractor; FID of the second extractor too, if its features
-        are those of `SECOND_FID`; the standard deviation of each over random halves of the set,
-        `<metric>_std`; and `fid_infinity_<extractor>`, the FID of infinitely many samples.
+        """All metrics, named after their extractors, with standard deviations over random halves of
+        the set (`<metric>_std`) and the FID extrapolated to infinitely many samples
+        (`fid_infinity_<extractor>`).
 
         Args:
             outputs: with those of the second extractor.
@@ -260,8 +255,5 @@ def _recognised(outputs: Outputs, labels: Tensor) -> Metrics:
     return {"class_accuracy": class_accuracy(outputs["class_logits"], labels)}
 
 
-def _open_part(
-    images: ImageSet, params: Params, root: Path, second: bool, device: torch.device
-) -> Callable[[int, int], Outputs]:
-    networks = open_networks(params, root, second, device)
-    return lambda start, stop: networks(images.read(start, stop))
+def _reader(images: ImageSet, device: torch.device) -> Callable[[int, int], Tensor]:
+    return images.read

@@ -52,11 +52,7 @@ class Extractor:
 def open_extractor(
     name: str, classifier: Classifier, evaluation: Evaluation, device: torch.device
 ) -> Extractor:
-    """The extractor of that name: "classifier", the reference classifier; "random", its
-    architecture with seeded random weights, for precision and recall where no pretrained network
-    suits the data (Naeem 2020); "inception", the network of the original FID, with 2048-d pool
-    features and unbiased logits; or "vgg", VGG-16 up to the ReLU of its second fully connected
-    layer, 4096-d (Kynkäänniemi 2019; the paper's Table 1).
+    """Open the extractor of that name: classifier, random, inception or vgg.
 
     Args:
         evaluation: gives `bf16` and the weights files of Inception and VGG; without a file their
@@ -122,7 +118,7 @@ def _vgg(weights: str | None) -> nn.Module:
 
 @torch.no_grad()
 def extract(extractor: Extractor, images: Tensor) -> Features:
-    """Features, on the CPU, of uint8 images (B, C, H, W)."""
+    """Compute the features, on the CPU, of uint8 image batches (B, C, H, W)."""
     # In batches of nearly one size: the bits of a small last one could depend on the number of
     # threads (tests/paper/test_kernels.py).
     batches = images.chunk(-(-len(images) // BATCH))

@@ -69,7 +69,7 @@ def _images(path: Path, array: np.ndarray, wanted: str) -> np.ndarray:
 
 class PngImages:
     """The PNG files of a folder, sorted by name; grey files give one channel, all others three.
-    Other files are ignored: macOS leaves some beside pictures."""
+    Hidden files (macOS creates some) are ignored."""
 
     def __init__(self, folder: Path):
         names = [n for n in sorted(os.listdir(folder)) if n.lower().endswith(".png")]

@@ -45,7 +45,8 @@ def rebuild(model: Tokenizer, images: Tensor, device: torch.device) -> tuple[Ten
 
 
 def quality(sums: Tensor) -> dict[str, float]:
-    """psnr in dB, code_usage (a fraction) and code_perplexity, from the sums of `rebuild`."""
+    """PSNR in dB, code usage (a fraction) and perplexity, computed from a `Reconstruction`'s
+    sums."""
     squared, images = sums[:2].tolist()
     usage, perplexity = code_usage(sums[2:])
     return {"psnr": psnr(squared / images), "code_usage": usage, "code_perplexity": perplexity}

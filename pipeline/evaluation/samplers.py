@@ -12,7 +12,7 @@ from pipeline.weights.published import load_model
 
 
 def open_sampler(network: str, folder: Path, device: torch.device) -> Sampler:
-    """The sampler of a network that is published in that folder."""
+    """Open the sampler of a network that is published in a folder."""
     model = load_model(folder, network, device)
     return Sampler(model, load_model(TOKENIZER, "tokenizer", device))
 

@@ -99,8 +99,8 @@ class FolderSource:
             self._refuse_duplicates(root)
 
     def _refuse_duplicates(self, root: Path) -> None:
-        """Refuse a validation split of training pictures, on which every metric would be
-        worthless; an even selection of the validation pictures is checked."""
+        """Refuse a validation split that consists of training pictures, since every metric would be
+        meaningless. An evenly spaced selection of the validation pictures is checked."""
         count = sum(item.split == "train" for item in self.items)
         train, val = self._paths[:count], self._paths[count:]
         val = val[:: max(1, len(val) // CHECKED)]
@@ -160,7 +160,7 @@ def _hidden(name: str) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files in a folder and below it, in order. Links to folders are not followed."""
+    """All files in a folder and its subfolders. Links to folders are counted but not followed."""
     for path in sorted(folder.iterdir()):
         if not _hidden(path.name) and not path.is_dir():
             yield path

@@ -1,5 +1,5 @@
-"""Pictures that people bring, as clean ones: upright, opaque, 8 bits a channel, grey or RGB. What
-is stored of them is a plain JPEG, PNG or PPM, which later stages decode without any check."""
+"""Cleans users' pictures: the result is upright, opaque, 8 bits a channel, grey or RGB, and stored
+as a plain JPEG or PNG that later stages decode without checks."""
 
 import contextlib
 import io
@@ -59,8 +59,7 @@ def read_picture(path: Path | str) -> bytes:
 
 
 def stored_file(path: Path, side: int) -> bytes:
-    """What is stored of a picture's file: the file itself if it is a clean JPEG or PNG already, and
-    larger than `TINY`.
+    """The bytes to store for a picture file: the file itself if it is already a clean JPEG or PNG.
 
     Args:
         side: the largest shorter side in pixels; larger pictures are resized to it, as JPEGs.
@@ -77,8 +76,8 @@ def stored_file(path: Path, side: int) -> bytes:
 
 
 def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes:
-    """What is stored of a clean picture: a PPM if it is `TINY`, else a PNG, or a JPEG if it is
-    `lossy` or larger than `side`, to which its shorter side is resized."""
+    """The bytes to store for a clean picture: a PNG, or a JPEG if it is `lossy` or larger than
+    `side`, to which its shorter side is resized."""
     if (shorter := min(image.size)) > side:
         width, height = (max(side, round(side / shorter * length)) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)

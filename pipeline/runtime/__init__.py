@@ -1,1 +1,1 @@
-"""The parts that know nothing of the paper: files, run directories, MLflow, Ray, progress."""
+"""Everything that is independent of the paper: files, run directories, MLflow, Ray, progress."""

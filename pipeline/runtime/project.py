@@ -9,7 +9,7 @@ RUNS = "runs"  # run directories, where `ray.storage_path` names no folder
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path lies in a folder, by its name or by what links lead to."""
+    """Whether a path lies in a folder, by its name or after symbolic links are resolved."""
     forms = (os.path.abspath, os.path.realpath)
     return any(Path(a(path)).is_relative_to(b(folder)) for a in forms for b in forms)
 

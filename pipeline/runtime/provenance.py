@@ -1,5 +1,5 @@
-"""Records which run made a stage's results (`results/sources/<stage>.json`), and finds results that
-are out of date (by dvc.lock)."""
+"""The run that made each stage's results (`results/sources/<stage>.json`), and which results are
+out of date (by dvc.lock)."""
 
 import hashlib
 import json

@@ -17,8 +17,7 @@ _IN_QUERY = re.compile(
 
 
 def redacted(text: str) -> str:
-    """An address, or a message that contains addresses, with *** in place of passwords and
-    tokens."""
+    """The text with *** in place of the passwords and tokens of addresses in it."""
     text = _NO_SCHEME.sub(r"\1:***@", _PASSWORD.sub(r"\1:***@", text))
     text = _IN_QUERY.sub(r"\1***", _TOKEN.sub(r"\1***@", text))
     for secret in sorted(_secrets(), key=len, reverse=True):

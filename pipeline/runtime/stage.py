@@ -113,8 +113,7 @@ class Stage:
             raise failed
 
     def _changed(self) -> UserError | None:
-        """The error if params, code or inputs changed since the stage began: DVC would record its
-        results as those of the new ones."""
+        """The error if params, code or inputs changed since the stage began."""
         params = self._key["params"]
         files = {str(of_project(params[k])): known for k, known in self._key["files"].items()}
         try:

@@ -85,7 +85,7 @@ def enlarged(picture: Image.Image) -> Image.Image:
 
 
 def build(model: MaskGIT) -> gr.Blocks:
-    """The page of a model; nothing is served yet."""
+    """Build the page of a model, without serving it."""
     size, colours = model.image_size, "grey" if model.channels == 1 else "RGB"
     with gr.Blocks(title="MaskGIT", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(
@@ -102,7 +102,7 @@ def build(model: MaskGIT) -> gr.Blocks:
 
 
 def _sampling(model: MaskGIT, panels: int) -> None:
-    """Canvases side by side that fill, each with a schedule of its own."""
+    """Canvases side by side, each filled with a schedule of its own."""
     most = min(SAMPLES, model.defaults.batch_size)
     with gr.Row():
         with gr.Column(scale=1):

@@ -29,7 +29,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> list[Finding]:
-    """Every check, in the order in which a new user meets them."""
+    """Run every check, in the order in which a new user meets the problems."""
     run = (ray, tracking) if find_spec("ray") else ()  # a small install draws, and runs nothing
     found = [_one(check) for check in (packages, device, *run, project)]
     if DVC_FILE.exists():
@@ -62,7 +62,8 @@ def findings_text(findings: list[Finding]) -> str:
 
 
 def packages() -> Finding:
-    """The package's requirements, those of runs if there is a project, and what is installed."""
+    """Compare the installed packages with the package's requirements, and with those of runs if
+    there is a project."""
     from packaging.requirements import Requirement
 
     wrong, extras = [], ("", "pipeline") if DVC_FILE.exists() else ("",)
@@ -160,8 +161,8 @@ def data(params: Params) -> Finding:
 
 
 def workers(params: Params) -> Finding:
-    """Whether this machine has the workers' cores and GPUs, if no cluster is joined. (Whether a
-    cluster has them is checked when a stage joins it.)"""
+    """Whether this machine has the workers' cores and GPUs, if no cluster is joined. (A stage that
+    joins a cluster checks the cluster.)"""
     import torch
 
     count, each = params.ray.num_workers, params.ray.cpus_per_worker

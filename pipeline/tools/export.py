@@ -19,6 +19,7 @@ from pipeline.data.image_grid import grid_picture, save_picture
 from pipeline.data.images.pixels import from_chw
 from pipeline.data.images.threads import in_threads
 from pipeline.evaluation.image_sets import ArrayImages, ImageSet, SampleImages, batches
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, atomic_folder, require_new
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.provenance import require_current
@@ -30,8 +31,8 @@ FRAME, LAST = 250, 2000  # milliseconds that a canvas is shown, and the result
 def write_samples(
     model: MaskGIT, path: Path, classes: list[str] | None, count: int, seed: int, decoding: Any
 ) -> None:
-    """Write `count` samples, by the suffix: .png, a grid; .gif, the canvas after each iteration;
-    .npz, for the ADM suite; none, a folder of PNGs.
+    """Write `count` samples in the format of the suffix: .png, a grid; .gif, the canvas after each
+    iteration; .npz, for the ADM suite; no suffix, a folder of PNGs.
 
     Args:
         classes: names or numbers that the samples cycle through; None for all.
@@ -65,7 +66,7 @@ def _write_gif(canvases: list[Tensor], path: Path) -> None:
 
 
 def write_results(images: Tensor, path: Path) -> None:
-    """Write one image as it is, or several as a grid, as a PNG."""
+    """Write images as a PNG: a single one as it is, several as a grid."""
     single = MaskGIT.to_pil(images)[0] if len(images) == 1 else None
     save_picture(single or grid_picture(images, min(len(images), COLUMNS)), path)
 
@@ -104,8 +105,10 @@ def export_samples(
 
     Raises:
         UserError: there are no samples of that seed, they are out of date, or the path cannot be
-            written.
+            written, or has another suffix.
     """
+    if path.suffix not in ("", ".npz"):
+        raise UserError(str(path), "unsupported suffix", "use .npz, or none for a folder of PNGs")
     folder = main_replicate(params, network, seed).samples
     require_current("evaluate")
     images = SampleImages(folder, params.data, None if everything else params.evaluation.samples)

@@ -20,9 +20,9 @@ from pipeline.runtime.provenance import require_current
 
 
 def measured(params: Params, path: Path) -> dict[str, float | None]:
-    """Metrics of an image set against the training images; `<name>_std` where there is one. An
-    `.npz` with labels is measured as Table 1. Without labels the classes of the subsets behind FID∞
-    and the stds are not balanced.
+    """Metrics of an image set against the training images; `<name>_std` if there is one. An `.npz`
+    with labels is measured as in Table 1. Without labels, the subsets behind FID∞ and the standard
+    deviations are not balanced by class.
 
     Raises:
         UserError: the set cannot be read, has images of another size, labels of other classes, or
@@ -50,7 +50,7 @@ def measured(params: Params, path: Path) -> dict[str, float | None]:
 
 
 def _labels(images: ImageSet, path: Path) -> Tensor | None:
-    """(n,) int64, of the data set's classes; None where the file has none."""
+    """Labels (n,) int64 of the data set's classes; None if the file has no labels."""
     labels: Tensor | None = getattr(images, "labels", None)
     classes = len(read_manifest(IMAGES)["class_names"])
     if labels is not None and not bool(((labels >= 0) & (labels < classes)).all()):

@@ -51,7 +51,8 @@ KNOWN: dict[str, tuple[int, int | None, int]] = {
 
 
 def data_size(params: Params, images: int | None = None, classes: int | None = None) -> DataSize:
-    """The size of `data.source`: as given, else of the prepared images, else as published.
+    """The size of `data.source`: the given one, else that of the prepared images, else the
+    published one.
 
     Args:
         images: number of images in all; `data.val_fraction` of them are held out.
@@ -97,7 +98,8 @@ class Costs:
 
 
 def costs(params: Params, classes: int) -> Costs:
-    """Counted by PyTorch's `FlopCounterMode` on the meta device: no weight is allocated."""
+    """Count FLOPs with PyTorch's `FlopCounterMode` on the meta device, which allocates no
+    weights."""
     import torch
 
     from pipeline.classifier import Classifier
@@ -145,8 +147,8 @@ def count_flops(run: Callable[..., object], *inputs: object) -> int:
 
 @contextmanager
 def _without_compiler() -> Iterator[None]:
-    """Operations on the meta device import torch.compile, only to be left alone by it, which takes
-    a third of the time of `maskgit plan`. Unless it is imported already, give them a stand-in."""
+    """Replace torch.compile by a stand-in, unless it is imported already. Operations on the meta
+    device would import it without using it, which takes a third of the time of `maskgit plan`."""
     name = "torch._dynamo"
     if name in sys.modules:
         yield
@@ -161,7 +163,7 @@ def _without_compiler() -> Iterator[None]:
 
 
 class Plan:
-    """What a run with some params computes and writes.
+    """The work and outputs of a run with given params.
 
     Args:
         size: of the data set.
@@ -210,8 +212,8 @@ class Plan:
         }
 
     def _tokenizer(self) -> float:
-        """For its loss an image also passes the network of the perceptual loss, and from
-        `adversarial_start` on the discriminator, which trains beside it."""
+        """FLOPs of the tokenizer's training. An image also passes the network of the perceptual
+        loss and, from `adversarial_start` on, the discriminator, which is trained too."""
         p, c = self.params.tokenizer, self.costs
         if p.pretrained:
             return 0
@@ -231,8 +233,8 @@ class Plan:
         return len(replicates(p, network)) * steps * p.training.batch_size * each
 
     def _step(self, schedule: str | None) -> float:
-        """FLOPs of a training step of one image, whose head is computed at the tokens that the loss
-        is of: the masked ones, by a mask schedule, or all."""
+        """FLOPs of a training step for one image. The head is computed only at the tokens that the
+        loss counts: the masked ones, by a mask schedule, or all."""
         import torch
 
         from pipeline.schedules import mask_ratio
@@ -245,9 +247,8 @@ class Plan:
         return 3 * (self.costs.body + masked * self.costs.head)
 
     def disk(self) -> dict[str, tuple[float, float]]:
-        """Bytes that each stage writes: outputs, which DVC keeps a second time in its cache, and
-        what stays under `ray.storage_path`: checkpoints of the weights, Adam's two moments and the
-        averaged weights."""
+        """Bytes that each stage writes: outputs, which DVC stores a second time in its cache, and
+        files below `ray.storage_path`."""
         p, e, parameters = self.params, self.params.evaluation, self.costs.parameters
         names = ("tokenizer", "transformer", "classifier")
         coder, transformer, classifier = (4 * parameters[name] for name in names)
@@ -344,7 +345,7 @@ def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[floa
 
 
 def _scaled(value: float) -> str:
-    """Three digits and a decimal prefix."""
+    """A number with three digits and a decimal prefix."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):
         if value < 999.5:
             return f"{value:.3g} {prefix}"

@@ -112,8 +112,8 @@ def _command(key: str, remote: Remote | None) -> str:
 
 
 def _followed(client: Any, address: str, job: str, then: str) -> str:
-    """Show what a job prints until it ends. The job goes on if the connection is lost, such as a
-    tunnel's.
+    """Show a job's output until it ends. If the connection is lost, the job continues, and this
+    function connects again.
 
     Args:
         then: how the results come here.
@@ -156,8 +156,8 @@ def _without_key(text: str) -> str:
 
 
 def _reason(log: str, message: str | None) -> str:
-    """The last error that the job printed: a stage's or ours, else DVC's, else its last line, or
-    what Ray says if it printed nothing."""
+    """The job's last error: that of a stage or of ours, else DVC's, else its last line of
+    output."""
     lines = [line for line in log.splitlines() if line.strip()]
     for start in ("error: ", "ERROR: "):
         for line in reversed(lines):

@@ -175,7 +175,8 @@ class TransformerTask(Task):
 
 
 def _data_parallel(model: nn.Module, device: torch.device, bf16: bool) -> nn.Module:
-    """The model, which averages its gradients over the workers; in bfloat16 if asked for."""
+    """Wrap the model so that its gradients are averaged over the workers, in bfloat16 if asked
+    for."""
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
     gpus = [device] if device.type == "cuda" else None
@@ -186,7 +187,7 @@ def _data_parallel(model: nn.Module, device: torch.device, bf16: bool) -> nn.Mod
 
 
 def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:
-    """Decoupled weight decay on matrices only; biases, norms and the like are left alone."""
+    """AdamW with weight decay of matrices only, not of biases and norms."""
     training, weights = params.training, list(model.parameters())
     groups = [
         {"params": [p for p in weights if p.ndim >= 2], "weight_decay": training.weight_decay},

@@ -55,7 +55,7 @@ def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Te
 def load_model(
     folder: Path | str, kind: str, device: torch.device | str = "cpu", way_out: str = WAY_OUT
 ) -> Any:
-    """Load a published model in evaluation mode and float32, its weights frozen.
+    """Load a published model in evaluation mode with frozen weights.
 
     Args:
         kind: a key of `MODELS`, which gives the class of the model.

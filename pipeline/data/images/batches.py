@@ -30,7 +30,7 @@ Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,)
 
 
 class Batches(Dataset[Batch], ABC):
-    """Batches by step, each a pure function of (seed, step)."""
+    """Batches by step; each is a pure function of (seed, step)."""
 
     def __call__(self, step: int) -> Batch:
         return self.finish(step, self.load(step))

@@ -1,5 +1,5 @@
-"""Table 1: samples of every replicate of MaskGIT and the baseline, reconstructions (what the
-tokenizer alone loses) and held-out real images, all measured in the same way."""
+"""Table 1: samples of every replicate of MaskGIT and the baseline, reconstructions (the loss by the
+tokenizer alone) and held-out real images, all measured in the same way."""
 
 import shutil
 from collections.abc import Mapping
@@ -157,7 +157,8 @@ class Rebuilder:
         self.tokenizer, self.device = load_model(TOKENIZER, "tokenizer", device), device
 
     def __call__(self, start: int, stop: int) -> Tensor:
-        """Reconstructions (B, C, H, W) uint8 of the images from `start` to before `stop`."""
+        """Reconstructions (B, C, H, W) uint8 of the images from `start` up to, but not including,
+        `stop`."""
         return rebuild(self.tokenizer, self.real.read(start, stop), self.device)[0]
 
 

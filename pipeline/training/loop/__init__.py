@@ -1,5 +1,5 @@
-"""Trainings that survive kills: what a training is and its loop (`training`), how to run it
-(`run`), checkpoints, averaged weights, and losses that diverge (`divergence`)."""
+"""Trainings that survive kills: the training and its loop (`training`), running it (`run`),
+checkpoints, averaged weights, and losses that diverge (`divergence`)."""
 
 from pipeline.training.loop.average import Average, averaged_weights
 from pipeline.training.loop.checkpoints import (

@@ -30,7 +30,8 @@ class RunDirCheckpoints:
         self._writing: Future | None = None
 
     def load(self) -> State | None:
-        """The newest checkpoint, or None. A damaged one is removed, and the one before is used."""
+        """The newest checkpoint, or None. A damaged checkpoint is removed, and the one before it is
+        used."""
         download(self.path.parent)
         remove_temporary(self.path.parent)
         for path in (self.path, self.before):
