@@ -52,11 +52,12 @@ def open_networks(
         root: the project's folder.
         second: whether to use the second extractor.
     """
-    main, other = params.evaluation.extractor, params.evaluation.second_extractor
+    main = params.evaluation.extractor
+    other = params.evaluation.second_extractor if second else main
     classifier = load_model(root / CLASSIFIER, "classifier", device)
     extractors = {
         name: open_extractor(name, classifier, params.evaluation, device)
-        for name in dict.fromkeys((main, "classifier", *([other] if second else [])))
+        for name in dict.fromkeys((main, "classifier", other))
     }
 
     def outputs(images: Tensor, *arguments: object) -> Outputs:

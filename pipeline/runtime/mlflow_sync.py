@@ -42,7 +42,7 @@ ENDED = {True: (3.0, 60.0), False: (1.0, 5.0)}
 STUCK = 120.0  # seconds that `maskgit sync` waits for one answer
 WAYS_OUT = {  # by what the reason says
     r"'active' state": "restore it in MLflow, or choose another mlflow.experiment in params.yaml",
-    r"malformed|no such (table|column)|_alembic_": "move the file away",
+    r"malformed|no such (table|column)|already exists|_alembic_": "move the file away",
     r"\b40[13]\b": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN",
 }
 

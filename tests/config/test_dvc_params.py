@@ -43,6 +43,7 @@ NOT_USED = {
         *("evaluation.kid_subset_size", "evaluation.neighbors"),
         "evaluation.reference_statistics",
     },
+    "train_classifier": {"data.crop_scale"},  # classifier.crop_scale
     "features": WHO,
     "train_transformer": DRAWING,
     "train_autoregressive": DRAWING - {"decoding.bf16"}
@@ -54,7 +55,7 @@ NOT_USED = {
     "cache_tokens": WHO,
     "sweep": WHO | {"training.mask_schedule", "training.steps"},  # a trial's own
     "evaluate": MODELS | WHO,
-    "cas": MODELS | {"classifier.steps"},  # cas.steps
+    "cas": MODELS | {"classifier.steps", "data.crop_scale"},  # cas.steps, classifier.crop_scale
     "temperature": MODELS | WHO | {"decoding.choice_temperature"},  # temperature.values
     "edit": MODELS | WHO,
     "reject": MODELS | WHO,

@@ -117,7 +117,7 @@ def test_an_interruption_is_one_line_and_loses_nothing(project, tmp_path, stage)
     for ready in (lambda: any(runs.glob("*/checkpoint.pt")), lambda: "going on" in log.read_text()):
         with open(log := tmp_path / "log", "w") as output:
             process = subprocess.Popen(
-                ("python", "-m", f"stages.{stage}"),
+                ("python", "-m", "stages", stage),
                 cwd=project.folder,
                 env=project.env,
                 stdout=output,
