@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.exhibits.formatting import latex, markdown
 from pipeline.runtime.files import write_csv, write_text
 
-BOLD = "Bold: the best mean of those that can be compared, be it by chance."
+BOLD = "Bold: the best mean of those that can be compared, even if by chance."
 
 
 @dataclass(frozen=True, kw_only=True)

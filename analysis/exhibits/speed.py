@@ -116,7 +116,7 @@ def table(results: Results, params: Params) -> Table:
             f"{millions(results.speed['parameters'].max())} parameters with random weights, no "
             "tokenizer. MaskGIT's passes are over all tokens of an image, the baseline's over "
             "those so far, and with a cache over one. The paper gives neither its batch size nor "
-            "whether its baseline had a cache, so that its factor has no one counterpart here."
+            "whether its baseline had a cache, so its factor has no single counterpart here."
         ],
         timed=True,
     )

@@ -64,13 +64,6 @@ def test_one_number_or_equal_numbers_have_no_p_and_no_interval(test, first, seco
     assert effect.n == len(first)
 
 
-@pytest.mark.parametrize("n", [2, 3, 5])
-def test_nineteen_of_twenty_intervals_hold_the_true_value(n):
-    rng = np.random.default_rng(n)
-    held = sum(abs(values.mean()) <= half_width(values) for values in rng.normal(size=(4000, n)))
-    assert held / 4000 == pytest.approx(0.95, abs=0.012)  # 3.5 standard errors
-
-
 def test_ranges_apart_have_the_exact_p_of_all_ways_to_deal_them():
     # Of the C(6, 3) = 20 ways to deal six numbers into threes, 2 keep them apart.
     assert separation((1, 2), (3, 4), 3).p == pytest.approx(2 / 20)
