@@ -1,5 +1,5 @@
-"""One thin script for each stage of the DAG: it reads params, calls the library and writes outputs;
-`python -m stages.<name>`."""
+"""One script for each stage of the DAG: `main` reads params, calls the library and writes outputs;
+`python -m stages <name>` runs it."""
 
 from pipeline.runtime.process import set_up
 

@@ -8,7 +8,6 @@ from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import publish_folder, tree_hash, write_json
 from pipeline.runtime.stage import Stage
 from pipeline.training.tokens import cache_tokens, cached_code_usage, write_manifest
-from stages.running import run_stage
 
 
 def main(params: Params) -> str:
@@ -32,7 +31,3 @@ def main(params: Params) -> str:
         # Last: DVC deletes what is published where the stage fails after all.
         publish_folder(folder, TOKENS)
     return f"cache_tokens: {metrics['train_grids']} training grids in {TOKENS}"
-
-
-if __name__ == "__main__":
-    run_stage(main)

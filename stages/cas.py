@@ -3,42 +3,28 @@
 from pathlib import Path
 
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES, RESULTS, SAMPLES
+from pipeline.config.paths import IMAGES, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.config.trainings import named_by, workers_per_classifier
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasTraining, run_cas
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.stage import Stage
 from pipeline.training.loop import Workers
-from stages.running import (
-    REPLICATES,
-    replicate_folders,
-    require_room,
-    run_jobs,
-    run_stage,
-    write_rows,
-)
-
-KEYS = ("images", "augmentation", "seed", "training_images")
+from stages.running import REPLICATES, replicate_folders, run_jobs, write_rows
 
 
 def main(params: Params) -> str:
-    stage = Stage("cas", params)
-    jobs = _trainings(params, stage)
-    workers = jobs[0].workers
-    require_room(jobs, workers, named_by(params, "cas.workers_per_classifier"))
-    with stage:
-        run_jobs(run_cas, jobs, workers, stage, "classifiers", lambda j, r: write_json(j.result, r))
+    key = named_by(params, "cas.workers_per_classifier")
+    with Stage("cas", params) as stage:
+        jobs = trainings(params, stage)
+        run_jobs(run_cas, jobs, key, stage, "classifiers", lambda j, row: write_json(j.result, row))
         rows = [read_json(job.result) for job in jobs]
-        write_rows(
-            stage, "cas/rows.csv", rows, KEYS, lambda row: f"{row['images']}/{row['augmentation']}"
-        )
-    return f"cas: {len(rows)} rows in {RESULTS / 'cas'}"
+        return write_rows(stage, "cas/rows.csv", rows, "{images}/{augmentation}".format_map)
 
 
-def _trainings(params: Params, stage: Stage) -> list[CasTraining]:
-    """A training for each set of images, augmentation and replicate; of the real images with its
-    seed."""
+def trainings(params: Params, stage: Stage) -> list[CasTraining]:
+    """A training for each set of images, augmentation and replicate; those on real images have the
+    replicates' seeds."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     sets: list[tuple[str, int, Path, Path]] = [
         (REAL, seed, stage.folder(*REPLICATES, SAMPLES.as_posix(), seed=seed), IMAGES)
@@ -62,7 +48,3 @@ def _trainings(params: Params, stage: Stage) -> list[CasTraining]:
         for images, seed, folder, samples in sets
         for augmentation in AUGMENTATIONS
     ]
-
-
-if __name__ == "__main__":
-    run_stage(main)

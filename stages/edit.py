@@ -7,23 +7,14 @@ from pipeline.experiments.edit import edit_pictures, edit_rows
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_npz
 from pipeline.runtime.stage import Stage
-from stages.running import REPLICATES, replicate_folders, run_stage, write_rows
-
-KEYS = ("task", "method", "seed", "images")
+from stages.running import REPLICATES, replicate_folders, write_rows
 
 
 def main(params: Params) -> str:
-    workers, results = workers_of(params.ray), RESULTS / "editing"
+    workers = workers_of(params.ray)
     with Stage("edit", params) as stage:
         folders = replicate_folders(stage, main_replicates(params, "transformer"))
         baseline = stage.folder(*REPLICATES, TRANSFORMER.as_posix())
         rows = edit_rows(params, folders, baseline, workers)
-        write_npz(results / "pictures.npz", edit_pictures(params, workers.device))
-        write_rows(
-            stage, "editing/rows.csv", rows, KEYS, lambda row: f"{row['task']}/{row['method']}"
-        )
-    return f"edit: {len(rows)} rows and the pictures in {results}"
-
-
-if __name__ == "__main__":
-    run_stage(main)
+        write_npz(RESULTS / "editing/pictures.npz", edit_pictures(params, workers.device))
+        return write_rows(stage, "editing/rows.csv", rows, "{task}/{method}".format_map)

@@ -5,7 +5,6 @@ from pipeline.config.paths import RESULTS
 from pipeline.config.replicates import NETWORKS, replicates
 from pipeline.experiments.evaluate.gallery import write_gallery
 from pipeline.experiments.evaluate.measuring import (
-    IDENTITY,
     drop_samples,
     evaluate_all,
     mean_metrics,
@@ -15,7 +14,7 @@ from pipeline.experiments.evaluate.measuring import (
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
-from stages.running import REPLICATES, replicate_folders, run_stage
+from stages.running import REPLICATES, replicate_folders
 
 # The sizes of other stages' sets: real images are measured in sets as large, and nothing else.
 SIZES = ("sweep.samples", "temperature.samples", "editing.images", "rejection.acceptance")
@@ -39,20 +38,8 @@ def main(params: Params) -> str:
             drop_samples(folders)
         for name, values in metrics.items():
             stage.run.log_group(name, values)
-        networks = [row for row in rows if "seed" in row]
-        spreads = {name for row in networks for name in row if name.endswith("_std")}
-        stage.run.log_means(
-            networks,
-            lambda row: f"{row['images']}_by_label_smoothing",
-            spreads.union(IDENTITY),
-            lambda row: 100 * row["label_smoothing"],  # a step is a percent of the targets
-        )
         stage.run.log_artifact(results / "rows.csv")
         stage.run.log_artifact(results / "samples.png")
     fid, ours = f"fid_{params.evaluation.extractor}", metrics["transformer"]
     recognised = f"{ours['class_accuracy']:.1%} of samples recognised"
     return f"evaluate: {recognised}, {fid} {ours[fid]:.2f}; in {results}"
-
-
-if __name__ == "__main__":
-    run_stage(main)

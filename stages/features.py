@@ -6,7 +6,6 @@ from pipeline.evaluation.feature_files import write_reference
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import publish_folder
 from pipeline.runtime.stage import Stage
-from stages.running import run_stage
 
 
 def main(params: Params) -> str:
@@ -18,7 +17,3 @@ def main(params: Params) -> str:
             write_reference(name, folder / name, params, workers)
         publish_folder(folder, FEATURES)
     return f"features: {' and '.join(names)} of the training images, in {FEATURES}"
-
-
-if __name__ == "__main__":
-    run_stage(main)

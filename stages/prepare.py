@@ -14,7 +14,6 @@ from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import require_training_images, stratified_split
 from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json
 from pipeline.runtime.stage import Stage
-from stages.running import run_stage
 
 
 def main(params: Params) -> str:
@@ -62,7 +61,3 @@ def contact_sheet(images: Path, params: Params) -> Image:
     labels = view.images.labels
     chosen = [i for c in range(min(10, labels.max() + 1)) for i in (labels == c).nonzero()[0][:10]]
     return grid_picture(view.centers(chosen), columns=10)
-
-
-if __name__ == "__main__":
-    run_stage(main)

@@ -7,26 +7,17 @@ from pipeline.experiments.reconstruct import MEDIAN, reconstruct_hidden
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_npz
 from pipeline.runtime.stage import Stage
-from stages.running import replicate_folders, run_stage, write_rows
-
-KEYS = ("mask_ratio", "draw", "seed", "images")
+from stages.running import replicate_folders, write_rows
 
 
 def main(params: Params) -> str:
-    workers, results = workers_of(params.ray), RESULTS / "reconstruction"
+    workers, replicates = workers_of(params.ray), main_replicates(params, "transformer")
     with Stage("reconstruct", params) as stage:
-        replicates = main_replicates(params, "transformer")
         folders = replicate_folders(stage, replicates, "reconstruction.mask_ratios")
         rows, pictures = reconstruct_hidden(params, folders, workers)
-        write_npz(results / "pictures.npz", pictures)
-        # A step is a percent of the tokens that is hidden.
-        write_rows(
-            *(stage, "reconstruction/rows.csv", rows, KEYS),
+        write_npz(RESULTS / "reconstruction/pictures.npz", pictures)
+        return write_rows(
+            *(stage, "reconstruction/rows.csv", rows),
             group=lambda row: "median" if row["draw"] == MEDIAN else "draws",
-            step=lambda row: 100 * row["mask_ratio"],
+            step=lambda row: 100 * row["mask_ratio"],  # a percent of the tokens that is hidden
         )
-    return f"reconstruct: {len(rows)} rows and the pictures in {results}"
-
-
-if __name__ == "__main__":
-    run_stage(main)

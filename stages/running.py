@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -24,45 +25,50 @@ from pipeline.runtime.provenance import SOURCES
 from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.trials import run_trials
-from pipeline.training.loop import Workers
+from pipeline.training.loop import Training, Workers, require_workers, run_training
 
 INTERRUPTED = "error: interrupted; run again to go on from the last checkpoint"
 # The params that list the replicates: what is made of one does not depend on the others.
 REPLICATES = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
+# The columns of result files that say what a row is about; the others are metrics.
+IDENTITY = {
+    *("images", "network", "seed", "samples", "augmentation", "training_images", "mask_ratio"),
+    *("choice_temperature", "task", "method", "draw", "selection", "acceptance", "candidates"),
+}
 
 
 @reader_may_leave()
-def run_stage(main: Callable[[Params], str]) -> None:
-    """Run a stage's main function; it returns its closing summary.
+def run_stage(name: str) -> None:
+    """Run `main(params)` of a stage's script, and print the summary that it returns.
 
-    An error becomes one line on stderr and exit code 1: of a `UserError` the way out, of any other
-    the file that has its traceback.
+    An error becomes one line on stderr and exit code 1: a `UserError` names the way out, any other
+    error the file that has its traceback.
     """
     end_when_told()
-    started, name = time.monotonic(), Path(sys.argv[0]).stem
+    started = time.monotonic()
     try:
         require_here()
-        listed = stage_params(name)
-        params = load_params()
         _check_inputs(name)
+        listed, params = stage_params(name), load_params()
         check_files(params.model_dump(), name)
+        main = import_module(f"stages.{name}").main
         Thread(target=load_mlflow).start()  # while a stage that uses Ray waits for it
         summary = main(params)
         require_params(listed, name)  # they may have changed before the stage hashed them
     except UserError as error:
-        sys.exit(f"error: {error}{_last_results()}")
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        sys.exit(f"error: {bug(error, name)}{_last_results()}")
+        sys.exit(f"error: {bug(error, name)}")
     finally:
         end_quickly()
     print(f"{summary}  [{time.monotonic() - started:.0f} s]", flush=True)
 
 
 def _check_inputs(stage: str) -> None:
-    """Refuse inputs that were made with other params. DVC compares them; a stage that is started by
-    hand does not."""
+    """Refuse inputs that were made with other params, and a stage that dvc.yaml lacks. DVC compares
+    inputs; a stage that is started by hand does not."""
     for maker in stages_up_to(stage)[:-1]:
         record = SOURCES / f"{maker}.json"
         if "DVC_STAGE" not in os.environ and record.exists():
@@ -72,17 +78,6 @@ def _check_inputs(stage: str) -> None:
                     continue
                 reason = f"{maker} ran with {str(was)[:80]}, but it is now {str(now)[:80]}"
                 raise UserError(key, reason, f"run `dvc repro {stage}`")
-
-
-def _last_results() -> str:
-    """Where the stage's last results are: DVC deletes them before it runs the stage."""
-    stage, lock = os.environ.get("DVC_STAGE", ""), Path("dvc.lock")
-    if not stage or not lock.exists() or f"\n  {stage}:" not in lock.read_text(errors="replace"):
-        return ""
-    return (
-        f" (the last results of {stage} are in DVC's cache: with their params `dvc repro` brings "
-        f"them back, and runs nothing)"
-    )
 
 
 def replicate_folders(
@@ -95,35 +90,20 @@ def replicate_folders(
         ignore: params that the work does not depend on.
         samples: the stage reads the replicate's published samples, not its model.
     """
-    inputs = (*(folder.as_posix() for folder in NETWORKS.values()), SAMPLES.as_posix())
-    return {  # a main one has more samples, and more is measured of it
-        r: stage.folder(
-            *(*REPLICATES, *inputs, *ignore),
-            network=r.network,
-            seed=r.seed,
-            main=r.main,
-            input=tree_hash(r.samples if samples else r.folder),
-        )
-        for r in replicates
-    }
-
-
-def require_room(jobs: Sequence[Any], workers: Workers, key: str) -> None:
-    """Join Ray if a job is not finished, and refuse more workers than the cluster can hold.
-
-    Args:
-        key: the param that sets the number of workers of each job.
-    """
-    if not all(job.finished for job in jobs):
-        join_ray()
-        key = key if workers.count > 1 else "ray.cpus_per_worker"
-        require_resources(workers.count, workers.cpus, workers.use_gpu, key)
+    ignored = (*REPLICATES, *ignore, *(str(path) for path in (*NETWORKS.values(), SAMPLES)))
+    found = {}
+    for r in replicates:
+        # A main one has more samples, and more is measured of it.
+        own = {"network": r.network, "seed": r.seed, "main": r.main}
+        made = tree_hash(r.samples if samples else r.folder)
+        found[r] = stage.folder(*ignored, **own, input=made)
+    return found
 
 
 def run_jobs(
     function: Callable[[Any], Any],
     jobs: Sequence[Any],
-    workers: Workers,
+    key: str,
     stage: Stage,
     what: str,
     on_done: Callable[[Any, Any], None],
@@ -131,10 +111,11 @@ def run_jobs(
     """Run the jobs that are not finished, as trials of Ray Tune.
 
     Args:
-        workers: of each job.
+        key: the param that sets the number of workers of each job.
         what: names the jobs in messages.
         on_done: called with each job that ends and the value of `function`.
     """
+    workers = jobs[0].workers
     pending = [job for job in jobs if not job.finished]
     count = Countdown(stage.name, what, len(jobs), len(pending))
 
@@ -143,23 +124,43 @@ def run_jobs(
         count.done(job.name)
 
     if pending:
+        join_ray()
+        key = key if workers.count > 1 else "ray.cpus_per_worker"
+        require_resources(workers.count, workers.cpus, workers.use_gpu, key)
         run_trials(function, pending, workers.needs(stage.folder()), stage.name, done)
+
+
+def train_one(
+    kind: Callable[..., Training], name: str, params: Params, stage: Stage
+) -> dict[str, Any]:
+    """Train the only network of a stage, and write the history; returns the last checkpoint."""
+    training = kind(
+        name=name,
+        params=params,
+        seed=params.seed,
+        folder=stage.folder(),
+        workers=Workers.of(params.ray, params.ray.num_workers),
+        log=stage.run,
+    )
+    require_workers(training.workers, "ray.num_workers")
+    state = run_training(training)
+    for row in state["history"]:  # another machine may have made some
+        stage.run.log_training(row)
+    write_csv(RESULTS / name / "history.csv", state["history"])
+    return state
 
 
 def write_rows(
     stage: Stage,
     file: str,
     rows: list[dict[str, Any]],
-    keys: Sequence[str],
     group: Callable[[Any], str],
     step: Callable[[Any], float] = lambda row: 0,
-) -> None:
+) -> str:
     """Write a result file, log it, and log the means of its metrics over the rows of one group and
-    step.
-
-    Args:
-        keys: columns that are not metrics.
-    """
-    write_csv(RESULTS / file, rows)
-    stage.run.log_artifact(RESULTS / file)
-    stage.run.log_means(rows, group, keys, step)
+    step; returns the stage's summary."""
+    path = RESULTS / file
+    write_csv(path, rows)
+    stage.run.log_artifact(path)
+    stage.run.log_means(rows, group, IDENTITY, step)
+    return f"{stage.name}: {len(rows)} rows in {path}"

@@ -6,7 +6,6 @@ from pipeline.config.paths import CURVES
 from pipeline.runtime.files import atomic_folder, write_text
 from pipeline.runtime.stage import Stage
 from pipeline.schedules import SCHEDULES, curve_csv
-from stages.running import run_stage
 
 
 def main(params: Params) -> str:
@@ -14,7 +13,3 @@ def main(params: Params) -> str:
         for name in SCHEDULES:
             write_text(folder / f"{name}.csv", curve_csv(name, params.num_tokens))
     return f"schedules: {len(SCHEDULES)} curves in {CURVES}"
-
-
-if __name__ == "__main__":
-    run_stage(main)

@@ -5,7 +5,6 @@ from pipeline.config.params import Params
 from pipeline.config.paths import AUTOREGRESSIVE
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.networks import train_network
-from stages.running import run_stage
 
 
 def main(params: Params) -> str:
@@ -16,7 +15,3 @@ def main(params: Params) -> str:
     return (
         f"train_autoregressive: validation NLL {metrics['val_nll']:.3f}; models in {AUTOREGRESSIVE}"
     )
-
-
-if __name__ == "__main__":
-    run_stage(main)

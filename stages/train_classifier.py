@@ -1,7 +1,5 @@
 """The reference classifier, trained on real images or taken from released weights."""
 
-from typing import Any
-
 import torch
 
 from pipeline.classifier import Classifier, torchvision_classifier
@@ -14,27 +12,24 @@ from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.project import of_project
 from pipeline.runtime.stage import Stage
 from pipeline.training.classifier import ClassifierTraining, held_out_accuracy, new_classifier
-from pipeline.training.loop import Workers, require_workers, run_training
 from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import save_model
-from stages.running import run_stage
+from stages.running import train_one
 
 
 def main(params: Params) -> str:
-    workers, own = workers_of(params.ray), Workers.of(params.ray, params.ray.num_workers)
-    classes, released = len(ImageShards(IMAGES, "val").class_names), None
-    if params.classifier.pretrained:
-        released = _released(params, classes)
-    else:
-        require_workers(own, "ray.num_workers")
+    workers, pretrained = workers_of(params.ray), params.classifier.pretrained
+    classes = len(ImageShards(IMAGES, "val").class_names)
+    released = _released(params, classes) if pretrained else None
     with Stage("train_classifier", params) as stage:
-        model, history = (released, []) if released else _train(params, own, classes, stage)
+        model = released or _train(params, classes, stage)
         save_model(CLASSIFIER, "classifier", model.config, model.state_dict())
-        parts = stage.folder() / "validation"
-        top1, top5 = held_out_accuracy(CLASSIFIER, params, parts, workers)
+        batches = stage.folder() / "validation"
+        top1, top5 = held_out_accuracy(CLASSIFIER, params, batches, workers)
+        if released:
+            curve = [{"step": 0, "loss": None, "val_accuracy": top1}]
+            write_csv(RESULTS / "classifier/history.csv", curve)
         metrics = {"real_top1": top1, "real_top5": top5}
-        curve = history or [{"step": 0, "loss": None, "val_accuracy": top1}]
-        write_csv(RESULTS / "classifier/history.csv", curve)
         write_json(RESULTS / "classifier/metrics.json", metrics)
         stage.run.log_group("classifier", metrics)
     return f"train_classifier: {top1:.1%} of validation images right; model in {CLASSIFIER}"
@@ -51,25 +46,8 @@ def _released(params: Params, classes: int) -> Classifier:
     return model
 
 
-def _train(
-    params: Params, workers: Workers, classes: int, stage: Stage
-) -> tuple[Classifier, list[dict[str, Any]]]:
-    """The trained classifier, and the history of its training."""
-    training = ClassifierTraining(
-        name="classifier",
-        params=params,
-        seed=params.seed,
-        folder=stage.folder(),
-        workers=workers,
-        log=stage.run,
-    )
-    state = run_training(training)
-    for row in state["history"]:  # another machine may have made some
-        stage.run.log_training(row)
+def _train(params: Params, classes: int, stage: Stage) -> Classifier:
+    state = train_one(ClassifierTraining, "classifier", params, stage)
     model = new_classifier(classifier_config(params, classes), torch.device("cpu"))
     model.load_state_dict(state["task"]["model"])
-    return model, state["history"]
-
-
-if __name__ == "__main__":
-    run_stage(main)
+    return model

@@ -12,59 +12,34 @@ from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
 from pipeline.tokenizer import Tokenizer
-from pipeline.training.loop import Workers, averaged_weights, require_workers, run_training
+from pipeline.training.loop import averaged_weights
 from pipeline.training.tokenizer import TokenizerTraining
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import save_model
 from pipeline.weights.released.checkpoint import open_pretrained_tokenizer
-from stages.running import run_stage
+from stages.running import train_one
 
 PICTURED = 16
 
 
 def main(params: Params) -> str:
     results, workers = RESULTS / "tokenizer", workers_of(params.ray)
-    released, training = None, Workers.of(params.ray, params.ray.num_workers)
-    if params.tokenizer.pretrained is not None:
-        released = open_pretrained_tokenizer(params, torch.device("cpu"))
-    else:
-        require_workers(training, "ray.num_workers")
+    released = params.tokenizer.pretrained is not None
     with Stage("train_tokenizer", params) as stage:
-        model, history = (released, []) if released else _train(params, training, stage)
+        if released:
+            model = open_pretrained_tokenizer(params, torch.device("cpu"))
+        else:
+            state = train_one(TokenizerTraining, "tokenizer", params, stage)
+            model = Tokenizer(tokenizer_config(params)).eval().requires_grad_(False)
+            model.load_state_dict(averaged_weights(state["task"]["average"]))
         save_model(TOKENIZER, "tokenizer", model.config, model.state_dict())
         metrics = held_out_quality(TOKENIZER, params, stage.folder() / "validation", workers)
         shown, _ = View(ImageShards(IMAGES, "val"), params.data, params.seed).first(PICTURED)
         pairs = torch.cat([shown, rebuild(model.to(workers.device), shown, workers.device)[0]])
         picture = grid_picture(pairs, columns=PICTURED)
-        write_csv(results / "history.csv", history or [{"step": 0} | metrics])
+        if released:
+            write_csv(results / "history.csv", [{"step": 0} | metrics])
         write_json(results / "metrics.json", metrics)
         stage.run.log_group("tokenizer", metrics)
         stage.run.log_artifact(save_picture(picture, results / "reconstructions.png"))
-    return (
-        f"train_tokenizer: PSNR {metrics['psnr']:.1f} dB, {metrics['code_usage']:.0%} of codes "
-        f"used; model in {TOKENIZER}"
-    )
-
-
-def _train(
-    params: Params, workers: Workers, stage: Stage
-) -> tuple[Tokenizer, list[dict[str, float]]]:
-    """The trained tokenizer, with its averaged weights, and the history of its training."""
-    training = TokenizerTraining(
-        name="tokenizer",
-        params=params,
-        seed=params.seed,
-        folder=stage.folder(),
-        workers=workers,
-        log=stage.run,
-    )
-    state = run_training(training)
-    for row in state["history"]:  # another machine may have made some
-        stage.run.log_training(row)
-    model = Tokenizer(tokenizer_config(params)).eval().requires_grad_(False)
-    model.load_state_dict(averaged_weights(state["task"]["average"]))
-    return model, state["history"]
-
-
-if __name__ == "__main__":
-    run_stage(main)
+    return f"train_tokenizer: PSNR {metrics['psnr']:.1f} dB; model in {TOKENIZER}"

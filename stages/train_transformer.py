@@ -5,7 +5,6 @@ from pipeline.config.params import Params
 from pipeline.config.paths import TRANSFORMER
 from pipeline.training.networks import convert_transformer, train_network
 from pipeline.training.transformer import TransformerTask
-from stages.running import run_stage
 
 
 def main(params: Params) -> str:
@@ -14,7 +13,3 @@ def main(params: Params) -> str:
     else:
         metrics = train_network(params, "transformer", TransformerTask)
     return f"train_transformer: validation NLL {metrics['val_nll']:.3f}; models in {TRANSFORMER}"
-
-
-if __name__ == "__main__":
-    run_stage(main)

@@ -25,7 +25,7 @@ from tests.ray_head import TOKEN, kill_node, node_apart, ray_head
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")  # which would go before those of a remote
 # What no second run repeats: times.
 TIMED = (
-    *("results/sources", "results/speed", "results/sweep_timings"),
+    *("results/sources", "results/speed"),
     *("analysis/timings", "analysis/sources", "analysis/figures", "analysis/report.html"),
 )
 

@@ -62,11 +62,11 @@ class Trial:
 
     def start(self, **env: str) -> subprocess.Popen:
         """Begin the stage, in a process group of its own."""
-        module = "analysis" if self.stage == "analysis" else f"stages.{self.stage}"
+        module = ("analysis",) if self.stage == "analysis" else ("stages", self.stage)
         env = self.project.env | ({"MLFLOW_TRACKING_URI": self.uri} if self.proxy else {}) | env
         with open(self.log, "w") as log:
             process = subprocess.Popen(
-                ("python", "-m", module),
+                ("python", "-m", *module),
                 cwd=self.project.folder,
                 env=env,
                 stdout=log,

@@ -124,7 +124,7 @@ class Project:
         return result.stdout
 
     def stage(self, name: str, **kwargs) -> str:
-        return self.run("python", "-m", f"stages.{name}", **kwargs)
+        return self.run("python", "-m", "stages", name, **kwargs)
 
     def set(self, **values) -> None:
         """Change params by dotted key (dots written as `__`), as a user edits params.yaml."""
@@ -161,7 +161,7 @@ class Project:
         log = self.folder / f"{name}.killed.log"
         with open(log, "w") as handle:
             process = subprocess.Popen(
-                ("dvc", "repro", name) if by_dvc else ("python", "-m", f"stages.{name}"),
+                ("dvc", "repro", name) if by_dvc else ("python", "-m", "stages", name),
                 cwd=self.folder,
                 env=self.env,
                 stdout=handle,

@@ -3,7 +3,9 @@ what made its results."""
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,9 +63,9 @@ def test_params_that_change_before_the_stage_looks_are_told_too(
         with Stage("edit", params):
             return "made of the old ones"
 
-    monkeypatch.setattr("sys.argv", ["stages/edit.py"])
+    monkeypatch.setitem(sys.modules, "stages.edit", SimpleNamespace(main=main))
     with pytest.raises(SystemExit, match=r"^error: editing.feather: became 7 in params.yaml while"):
-        run_stage(main)
+        run_stage("edit")
     assert "made of" not in capsys.readouterr().out
 
 

@@ -102,7 +102,7 @@ def test_a_node_that_dies_costs_no_row(finished, tmp_path):
         log = tmp_path / "log"
         with open(log, "w") as output:
             stage = subprocess.Popen(
-                ("python", "-m", "stages.sweep"),
+                ("python", "-m", "stages", "sweep"),
                 cwd=project.folder,
                 env=env | {"RAY_ADDRESS": address},
                 stdout=output,
@@ -138,7 +138,7 @@ def test_of_two_sweeps_the_second_is_told_of_the_first(finished, tmp_path):
     rows = project.folder / "results/sweep/rows.csv"
     expected = rows.read_bytes()
     shutil.rmtree(project.folder / "runs/sweep")
-    both = [start(project, "python", "-m", "stages.sweep") for _ in range(2)]
+    both = [start(project, "python", "-m", "stages", "sweep") for _ in range(2)]
     said = [process.communicate(timeout=300)[0] for process in both]
     codes = [process.returncode for process in both]
     assert sorted(codes) == [0, 1]

@@ -54,8 +54,7 @@ def test_a_refused_run_costs_no_results(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     kept = {path: tree_hash(project.folder / path) for path in ("data/images", "results/prepare")}
     project.set(data__source="folder:/nowhere")
-    log = project.run("dvc", "repro", ok=False)
-    assert "with their params `dvc repro` brings them back" in log
+    project.run("dvc", "repro", ok=False)
     project.run("python", "-m", "pipeline", "preset", "smoke")
     assert project.repro()[0] == []
     assert {path: tree_hash(project.folder / path) for path in kept} == kept
@@ -118,7 +117,7 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
     samples stay as they are."""
     project = finished.copy(tmp_path / "project")
     project.set(evaluation__labels="uniform")
-    with open(project.folder / "pipeline/experiments/ablation/measuring.py", "a") as code:
+    with open(project.folder / "pipeline/experiments/ablation.py", "a") as code:
         code.write("# edited\n")
     project.edit(
         "pipeline/evaluation/evaluator.py",
@@ -174,16 +173,6 @@ def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(finished, t
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(pd.read_csv(project.folder / "results/sweep/rows.csv")) == 4 * 3
     assert "quartic" in (project.folder / "analysis/tables/table3.md").read_text()
-
-
-@pytest.mark.soak
-def test_trials_are_trained_again_by_what_trains_them(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    with open(project.folder / "pipeline/experiments/ablation/training.py", "a") as code:
-        code.write("# edited\n")
-    ran, log = project.repro("sweep")
-    assert ran == ["sweep"] and len(trained(log)) == 3
-    assert "3 trials, 0 finished before" in log
 
 
 @pytest.mark.soak

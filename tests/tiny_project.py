@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, FEATURES, IMAGES, TOKENIZER
+from pipeline.config.paths import CLASSIFIER, FEATURES, IMAGES, TOKENIZER, TOKENS
 from pipeline.config.replicates import NETWORKS, NetworkName, Replicate, main_replicates, replicates
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, write_manifest, write_shards
@@ -27,7 +27,7 @@ from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.published import load_model, save_model
-from tests.images import noise_image, write_samples
+from tests.images import noise_image, write_samples, write_token_cache
 from tests.params import make_params
 
 CPU = torch.device("cpu")
@@ -109,6 +109,13 @@ def write_features(params: Params) -> None:
         write_reference(name, FEATURES / name, params, ALONE)
 
 
+def write_tokens() -> None:
+    """A token cache of noise."""
+    draw, labels, splits = np.random.default_rng(0), np.arange(VAL) % CLASSES, ("train", "val")
+    noise = {split: [draw.integers(0, CODES, (VAL, 1, GRID**2))] for split in splits}
+    write_token_cache(TOKENS, noise, dict.fromkeys(splits, labels), CODES)
+
+
 def write_noise(count: int) -> None:
     noise = np.random.default_rng(0)
     for folder in (r.samples for n in NETWORKS for r in main_replicates(with_params(), n)):
@@ -176,24 +183,6 @@ class Dies:
             raise self.error
         self.left -= 1
         return self.function(*args, **kwargs)
-
-
-def check_resumes(rows_of, folder: Path, module, name: str, calls: int) -> list[dict]:
-    """Killed in a call of module.name, then taken up again: no call is made twice, and the rows are
-    those of a run in one go, which are returned."""
-
-    def run(where: Path, most: int = 10**6) -> tuple[list[dict], int]:
-        counted = Dies(getattr(module, name), most)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, name, counted)
-            return rows_of(where), most - counted.left
-
-    straight, needed = run(folder / "straight")
-    assert 0 < calls < needed
-    with pytest.raises(KeyboardInterrupt):
-        run(folder / "killed", calls)
-    assert run(folder / "killed") == (straight, needed - calls)
-    return straight
 
 
 def write_shards_of(pictures: Path, folder: Path) -> None:

@@ -136,12 +136,7 @@ class Evaluator:
         Args:
             folder: in a run directory; where the outputs are stored, and found by a later call.
         """
-
-        def here(start: int, stop: int) -> Outputs:
-            return self.networks(images.read(start, stop))
-
-        maker = Maker(_open_part, images, self.params, self.root, self._second, here=here)
-        name = f"features: {folder.name}"
+        maker, name = self.on_the_fly(Maker(_reader, images)), f"features: {folder.name}"
         return stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
@@ -260,8 +255,5 @@ def _recognised(outputs: Outputs, labels: Tensor) -> Metrics:
     return {"class_accuracy": class_accuracy(outputs["class_logits"], labels)}
 
 
-def _open_part(
-    images: ImageSet, params: Params, root: Path, second: bool, device: torch.device
-) -> Callable[[int, int], Outputs]:
-    networks = open_networks(params, root, second, device)
-    return lambda start, stop: networks(images.read(start, stop))
+def _reader(images: ImageSet, device: torch.device) -> Callable[[int, int], Tensor]:
+    return images.read

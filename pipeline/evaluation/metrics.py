@@ -213,12 +213,8 @@ def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed
     """
     count, dimensions = samples.shape
     if count // 4 <= dimensions:
-        raise TooFew(
-            "FID∞",
-            f"{count} {SAMPLES} are too few to extrapolate from with {dimensions}-dimensional "
-            "features",
-            f"use at least {4 * (dimensions + 1)}",
-        )
+        reason = f"{count} {SAMPLES} of {dimensions} features are too few to extrapolate from"
+        raise TooFew("FID∞", reason, f"use at least {4 * (dimensions + 1)}")
     draws = generator(seed, "fid_infinity")
     sizes = np.linspace(count // 4, count, SIZES).round().astype(int)
     sets = [_subset(labels, size, draws) for size in sizes for _ in range(DRAWS)]

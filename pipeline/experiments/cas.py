@@ -4,6 +4,7 @@ tested on real validation images, with RandAugment (Table 1) and without (Table 
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -98,35 +99,24 @@ def _measure(training: CasTraining, weights: dict[str, Tensor]) -> Row:
     return row | {"training_images": count, "top1": top1, "top5": top5}
 
 
-class Pictures:
-    """Labelled pictures that a classifier is trained on.
+class Pictures(NamedTuple):
+    """The first M of some images, on which a classifier is trained."""
 
-    Args:
-        block_start: where the blocks begin that they are read in, as for `BatchOrder`.
-        count: the first so many of the images; None for all.
-    """
-
-    def __init__(
-        self, images: ImageShards, block_start: np.ndarray | None, count: int | None = None
-    ):
-        self.images, self.block_start = images, block_start
-        self.labels = images.labels[:count]  # (M,) int64
+    images: ImageShards
+    labels: np.ndarray  # (M,) int64
+    block_start: np.ndarray | None  # where the blocks begin that they are read in (`BatchOrder`)
 
 
 def training_pictures(training: CasTraining) -> Pictures:
     """The real training images, or the set of samples."""
     if training.images == REAL:
         images = ImageShards(training.images_dir, "train")
-        return Pictures(images, images.group_start)
-    samples, count = open_samples(training.samples_dir), training.params.cas.samples
-    return Pictures(samples, _blocks(samples, min(count, len(samples))), count)
-
-
-def _blocks(samples: ImageShards, count: int) -> np.ndarray | None:
-    """Row groups of the first samples; none where all of them stay in memory: their order is then
-    that of the samples alone, whatever shards they lie in."""
-    starts = np.append(samples.group_start[samples.group_start < count], count)
-    return starts if len(starts) - 1 > WINDOW else None
+        return Pictures(images, images.labels, images.group_start)
+    samples = open_samples(training.samples_dir)
+    labels = samples.labels[: training.params.cas.samples]
+    starts = np.append(samples.group_start[samples.group_start < len(labels)], len(labels))
+    # Where all samples stay in memory, their order does not depend on the shards they lie in.
+    return Pictures(samples, labels, starts if len(starts) - 1 > WINDOW else None)
 
 
 class CasBatches(Batches):
@@ -140,7 +130,7 @@ class CasBatches(Batches):
         self,
         pictures: Pictures,
         params: Params,
-        rand_augment: bool,
+        augment: bool,
         seed: int,
         ranks: Ranks = ALONE,
     ):
@@ -148,7 +138,7 @@ class CasBatches(Batches):
 
         self.pictures, self.data, self.seed = pictures, params.classifier_images, seed
         self.ranks = ranks
-        self.augment = RandAugment() if rand_augment else None
+        self.augment = RandAugment() if augment else None
         batch_size = params.classifier.batch_size
         count = len(pictures.labels)
         self.order = BatchOrder(count, batch_size, seed, pictures.block_start, WINDOW)

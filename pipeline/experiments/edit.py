@@ -16,13 +16,7 @@ from pipeline.config.replicates import Replicate, main_replicates
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.seeds import mix
-from pipeline.editing import (
-    center_mask,
-    edit,
-    fill_unknown,
-    outpaint_beyond,
-    outpaint_mask,
-)
+from pipeline.editing import center_mask, edit, fill_unknown, outpaint_beyond, outpaint_mask
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.metrics import disjoint
 from pipeline.evaluation.reconstruction import hole_distances
@@ -61,12 +55,9 @@ class Editor:
         self.chosen = next(disjoint(labels, count, seed=params.seed))
         self.labels = labels[self.chosen]
         self.size = (params.data.image_size,) * 2
-        self._last: tuple[Tensor, Tensor] | None = None
         self.settings = params.decoding_settings(iterations=params.editing.iterations)
-        self.borders: dict[str, Any] = {
-            "dilate": params.editing.dilate,
-            "feather": params.editing.feather,
-        }
+        editing = params.editing
+        self.borders: dict[str, Any] = {"dilate": editing.dilate, "feather": editing.feather}
 
     def __call__(self, rows: Tensor, task: str | None = None, seed: int | None = None) -> Tensor:
         """Composites (B, C, H, W) uint8 of the images with these indices (B,), for their own
@@ -89,12 +80,8 @@ class Editor:
         ]
 
     def images(self, rows: Tensor | np.ndarray) -> Tensor:
-        """The originals (B, C, H, W) uint8 with these indices (B,). The last ones stay in memory:
-        their edits are compared with them."""
-        chosen = self.chosen[rows]
-        if self._last is None or not torch.equal(self._last[0], chosen):
-            self._last = chosen, self.view.centers(chosen)
-        return self._last[1]
+        """The originals (B, C, H, W) uint8 with these indices (B,)."""
+        return self.view.centers(self.chosen[rows])
 
     def edit(self, images: Tensor, mask: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Composites (B, C, H, W) uint8."""
@@ -145,25 +132,22 @@ def edit_rows(
         far = {name: found[name].mean().item() for name in DISTANCES if name in found}
         return evaluator.scores(found, editor.labels) | far
 
-    def row(method: str, seed: int | None, maker: Maker, folder: Path, task: str | None) -> Row:
-        name = f"edit: {task or 'originals'} {method}{'' if seed is None else f' seed {seed}'}"
-        file, batches = folder / f"{task or 'originals'}.json", editor.batches(task, seed)
+    def row(method: str, seed: int | None, maker: Maker, folder: Path, task: str) -> Row:
+        edited = None if method == "original" else task
+        name = f"edit: {edited or 'originals'} {method}{'' if seed is None else f' seed {seed}'}"
+        file, batches = folder / f"{edited or 'originals'}.json", editor.batches(edited, seed)
         found = measured_row(file, workers, maker, batches, name, measure)
-        print(f"{name}: {found['class_accuracy']:.1%} recognised", flush=True)
         own = {"task": task, "method": method, "seed": seed, "images": len(editor.labels)}
         return own | {column: found[column] for column in (*scores, *DISTANCES) if column in found}
 
-    original = row("original", None, shown[0], baseline, None)
-    # One replicate after the other, so that no worker has many networks open.
-    methods: list[tuple[str, int | None, Maker, Path]] = [("nearest", None, shown[0], baseline)]
-    for maker, (replicate, folder) in zip(shown, folders.items(), strict=True):
-        methods.append(("maskgit", replicate.seed, maker, folder))
-    rows = [row(*method, task) for method in methods for task in TASKS]
-    return [
-        each
-        for task in TASKS
-        for each in (original | {"task": task}, *(r for r in rows if r["task"] == task))
+    methods: list[tuple[str, int | None, Maker, Path]] = [
+        (method, None, shown[0], baseline) for method in ("original", "nearest")
     ]
+    own = zip(shown, folders.items(), strict=True)
+    methods += [("maskgit", replicate.seed, maker, folder) for maker, (replicate, folder) in own]
+    # One replicate after the other, so that no worker has many networks open.
+    rows = [row(*method, task) for method in methods for task in TASKS]
+    return sorted(rows, key=lambda row: list(TASKS).index(row["task"]))
 
 
 def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]:

@@ -128,48 +128,34 @@ def reconstruct_hidden(
         inputs (r, n, H, W, C) with hidden tokens grey, samples (first draw) and medians of the same
         shape, hidden (r,), the shares of tokens that are: of few tokens, not quite the ratios.
     """
-    rows, pictures = [], []
+    rows, pictures = list[Row](), list[dict[str, np.ndarray]]()
     for replicate, folder in folders.items():
-        own, pictured = _rebuild(params, replicate, folder, workers)
-        rows += [{"seed": replicate.seed} | row for row in own]
-        pictures.append(pictured)
+        maker, name = Maker(Reconstructor, params, replicate), f"reconstruct: seed {replicate.seed}"
+        own: Reconstructor = maker.open(workers.device)
+        masks = {ratio: own.hidden(ratio) for ratio in params.reconstruction.mask_ratios}
+        files = {ratio: folder / f"{ratio}.safetensors" for ratio in masks}
+        batches = {file: own.batches(masks[ratio]) for ratio, file in files.items()}
+        write_files(batches, workers, maker, name, save_tensors)
+        found = {ratio: load_tensors(file) for ratio, file in files.items()}
+        hidden = {ratio: mask.float().mean().item() for ratio, mask in masks.items()}
+        for ratio, tensors in found.items():
+            of_draws = list(zip(tensors["mse"].T, tensors["perceptual"].T, strict=True))
+            for draw, distances in zip((*range(len(of_draws) - 1), MEDIAN), of_draws, strict=True):
+                row = {"seed": replicate.seed, "mask_ratio": ratio, "draw": draw}
+                row |= {"images": len(own.images), "hidden": hidden[ratio]}
+                rows.append(row | _over_images(*distances))
+            print(f"{name}, {ratio:.0%} hidden: PSNR {rows[-1]['psnr']:.1f} dB", flush=True)
+        shown = own.images[:PICTURED]
+        inputs = [grey_tokens(shown, mask[:PICTURED]) for mask in masks.values()]
+        images = {
+            "originals": shown,
+            "inputs": torch.stack(inputs),
+            "samples": torch.stack([tensors["samples"] for tensors in found.values()]),
+            "medians": torch.stack([tensors["medians"] for tensors in found.values()]),
+        }
+        arrays = {key: value.movedim(-3, -1).numpy() for key, value in images.items()}
+        pictures.append(arrays | {"hidden": np.array(list(hidden.values()))})
     return rows, pictures[0]
-
-
-def _rebuild(
-    params: Params, replicate: Replicate, folder: Path, workers: BatchWorkers
-) -> tuple[list[Row], dict[str, np.ndarray]]:
-    """The rows and the pictures of one replicate."""
-    maker = Maker(Reconstructor, params, replicate)
-    own: Reconstructor = maker.open(workers.device)
-    ratios = {folder / f"{ratio}.safetensors": ratio for ratio in params.reconstruction.mask_ratios}
-    masks = {path: own.hidden(ratio) for path, ratio in ratios.items()}
-    batches = {path: own.batches(hidden) for path, hidden in masks.items()}
-    name = f"reconstruct: seed {replicate.seed}"
-    write_files(batches, workers, maker, name, save_tensors)
-    rows, columns, shares = list[Row](), [], []
-    for path, ratio in ratios.items():
-        found, hidden = load_tensors(path), masks[path]
-        shares.append(hidden.float().mean().item())
-        of_draws = list(zip(found["mse"].T, found["perceptual"].T, strict=True))
-        for draw, distances in zip((*range(len(of_draws) - 1), MEDIAN), of_draws, strict=True):
-            row = {"mask_ratio": ratio, "draw": draw, "images": len(hidden), "hidden": shares[-1]}
-            rows.append(row | _over_images(*distances))
-        inputs = grey_tokens(own.images[:PICTURED], hidden[:PICTURED])
-        columns.append([x.numpy() for x in (inputs, found["samples"], found["medians"])])
-        print(
-            f"{name}, {ratio:.0%} of the tokens hidden, PSNR {rows[-2]['psnr']:.1f} dB, of the "
-            f"median {rows[-1]['psnr']:.1f} dB",
-            flush=True,
-        )
-    greyed, drawn, medians = (_channels_last(np.stack(c)) for c in zip(*columns, strict=True))
-    return rows, {
-        "originals": _channels_last(own.images[:PICTURED].numpy()),
-        "inputs": greyed,
-        "samples": drawn,
-        "medians": medians,
-        "hidden": np.array(shares),
-    }
 
 
 def _over_images(mse: Tensor, perceptual: Tensor) -> dict[str, float]:
@@ -193,7 +179,3 @@ def grey_tokens(images: Tensor, hidden: Tensor) -> Tensor:
     side = round(hidden.shape[1] ** 0.5)
     grid = hidden.unflatten(1, (1, side, side)).float()
     return images.masked_fill(F.interpolate(grid, images.shape[-2:]).bool(), GREY)
-
-
-def _channels_last(images: np.ndarray) -> np.ndarray:
-    return np.moveaxis(images, -3, -1)

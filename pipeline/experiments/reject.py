@@ -12,7 +12,6 @@ from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import generator
 from pipeline.evaluation.evaluator import Evaluator, Outputs, of_rows
-from pipeline.evaluation.fid import BLOCK
 from pipeline.evaluation.image_sets import SampleImages
 from pipeline.evaluation.labels import kept_of_each
 from pipeline.experiments.rows import Row
@@ -77,11 +76,6 @@ def _selections(
 def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """log p/(1 − p), (M,) float64, where p = p(label | image) follows from logits (M, classes). It
     ranks samples as p does, but p rounds to 1 for the surest, which would tie."""
-    blocks = zip(logits.split(BLOCK), labels.split(BLOCK), strict=True)
-    return torch.cat([_block_log_odds(*block) for block in blocks])
-
-
-def _block_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     own = F.one_hot(labels, logits.shape[1]).bool()
     logits = logits.double()
     return logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)

@@ -31,6 +31,8 @@ def measured_row(
     """
     tensors = file.with_suffix(".safetensors")
     if not file.exists():
-        write_json(file, measure(make_tensors(tensors, workers, maker, batches, name)))
+        row = measure(make_tensors(tensors, workers, maker, batches, name))
+        write_json(file, row)
+        print(f"{name}: {row['class_accuracy']:.1%} recognised", flush=True)
     drop_parts(tensors)
     return read_json(file)

@@ -1,12 +1,10 @@
 """Figure 4: time per image against the number of tokens (paper, section 4.2), from label to tokens.
 The tokenizer's time is the same for all methods and left out."""
 
-import re
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,41 +16,19 @@ from pipeline.data.seeds import mix
 from pipeline.decoding import generate
 from pipeline.experiments.rows import Row
 from pipeline.runtime.device import seconds_of, worker_device
-from pipeline.runtime.files import read_json, write_json
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
 from pipeline.weights.configs import transformer_config
 
 
-@dataclass(frozen=True)
-class SpeedJob:
-    """All timings. It may travel to a worker."""
-
-    params: Params
-    num_classes: int
-    folder: Path  # its run directory, absolute
-    name = "timing"
-
-    @property
-    def folders(self) -> list[Path]:
-        return [self.folder]
-
-
-def run_speed(job: SpeedJob) -> list[Row]:
-    """Time every grid on this process's device, except those that a killed run has timed on one
-    of that name with as many threads; returns all rows.
+def run_speed(params: Params, num_classes: int) -> list[Row]:
+    """Time every grid on this process's device; returns all rows.
 
     Raises:
         UserError: `ray.use_gpu`, and there is no GPU here.
     """
-    device, rows = worker_device(job.params.ray.use_gpu), []
-    name = re.sub(r"\W+", "-", device_name(device))
-    for grid in job.params.speed.grids:
-        # Times are compared within a grid, so that all of them are of one process.
-        file = job.folder / f"{name}-{torch.get_num_threads()}-{grid}.json"
-        if not file.exists():
-            write_json(file, speed_rows(job.params, grid, job.num_classes, device))
-        rows += read_json(file)
-    return rows
+    device = worker_device(params.ray.use_gpu)
+    grids = params.speed.grids
+    return [row for grid in grids for row in speed_rows(params, grid, num_classes, device)]
 
 
 @dataclass(frozen=True)
@@ -113,11 +89,11 @@ def speed_rows(params: Params, grid: int, num_classes: int, device: torch.device
         ]
         for (name, method), times in zip(timed.items(), zip(*rounds[1:], strict=True), strict=True):
             row = {"method": name, "tokens": config.num_tokens, "batch_size": batch_size}
-            row |= {"iterations": method.iterations}
-            row |= {"seconds_per_image": statistics.median(times)}
-            row |= {"low": min(times), "high": max(times), "repeats": len(times)}
+            row |= {"device": device_name(device), "high": max(times)}
+            row |= {"iterations": method.iterations, "low": min(times)}
             row |= {"parameters": sum(p.numel() for p in method.network.parameters())}
-            row |= {"threads": torch.get_num_threads(), "device": device_name(device)}
+            row |= {"repeats": len(times), "seconds_per_image": statistics.median(times)}
+            row |= {"threads": torch.get_num_threads()}
             rows.append(row)
             print(
                 f"speed: {config.num_tokens} tokens, batch {batch_size}, {name}: "

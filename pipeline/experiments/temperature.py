@@ -39,11 +39,9 @@ def temperature_rows(
                 workers,
                 shown,
                 batches,
-                f"temperature: {value:g}",
+                f"temperature: {value:g} seed {seed}",
                 lambda found: evaluator.scores(found, labels),
             )
             own = {"choice_temperature": value, "seed": seed, "samples": len(labels)}
             rows[value, seed] = own | scores
-            share = f"{scores['class_accuracy']:.1%} recognised"
-            print(f"temperature: {value:g} seed {seed}: {share}", flush=True)
     return [rows[value, r.seed] for value in params.temperature.values for r in folders]

@@ -14,7 +14,8 @@ from pipeline.data.images.pixels import encode_png
 from pipeline.data.images.shards import Item, Source
 from pipeline.prepare.folder import FolderSource
 from pipeline.prepare.pictures import clean_picture, stored_file, stored_image
-from pipeline.runtime.errors import UserError, one_line
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.project import in_project, of_project
 
 # Stored pictures have shorter sides of at most so many times the side that networks see, since
@@ -95,7 +96,7 @@ class TorchvisionSource:
         try:
             self._open(cls, name, download_dir)
         except Exception as error:  # files, arguments or a package may be missing
-            reason = f"torchvision cannot load {name} ({_reason(error)})"
+            reason = f"torchvision cannot load {name} ({in_a_line(error)})"
             way_out = f"put its files into data.download_dir ({download_dir}), as torchvision's "
             raise UserError("data.source", reason, f"{way_out}docs say") from error
 
@@ -131,13 +132,9 @@ class TorchvisionSource:
                 picture = clean_picture(dataset[i][0])
         except Exception as error:  # whatever torchvision's reader raises
             subject = f"data.source: {self._name} {self.items[index].key}"
-            reason = f"cannot be read ({_reason(error)})"
+            reason = f"cannot be read ({in_a_line(error)})"
             raise UserError(subject, reason, "replace its files") from error
         return stored_image(picture, self._side)
-
-
-def _reason(error: Exception) -> str:
-    return one_line(str(error))[:200] or type(error).__name__
 
 
 def _labels(dataset: Any) -> list[int]:

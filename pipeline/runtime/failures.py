@@ -24,7 +24,7 @@ def bug(error: Exception, name: str) -> str:
     inner = innermost(error)
     if lacks_memory(inner):
         return in_a_line(inner)
-    if isinstance(inner, ModuleNotFoundError):  # of a small install
+    if isinstance(inner, ModuleNotFoundError) and not str(inner.name).startswith("pipeline"):
         way_out = "`pip install 'maskgit-pipeline[pipeline]'`, or in a clone `make env`"
         return str(UserError(name, f"it needs {inner.name}, which is not installed", way_out))
     if isinstance(inner, OSError) and inner.errno in WAYS_OUT:

@@ -19,6 +19,7 @@ from pipeline.data.image_grid import grid_picture, save_picture
 from pipeline.data.images.pixels import from_chw
 from pipeline.data.images.threads import in_threads
 from pipeline.evaluation.image_sets import ArrayImages, ImageSet, SampleImages, batches
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, atomic_folder, require_new
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.provenance import require_current
@@ -104,8 +105,10 @@ def export_samples(
 
     Raises:
         UserError: there are no samples of that seed, they are out of date, or the path cannot be
-            written.
+            written, or has another suffix.
     """
+    if path.suffix not in ("", ".npz"):
+        raise UserError(str(path), "unsupported suffix", "use .npz, or none for a folder of PNGs")
     folder = main_replicate(params, network, seed).samples
     require_current("evaluate")
     images = SampleImages(folder, params.data, None if everything else params.evaluation.samples)

@@ -1,7 +1,6 @@
 """Spread over halves and FID∞, against what is known of them."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,7 +81,7 @@ class OfFeatures(Evaluator):
     """Both extractors have the same reference features."""
 
     def __init__(self, params: Params, reference: torch.Tensor):
-        self.params, self.extractor = params, SimpleNamespace(name="classifier")
+        self.params, self.extractor = params, "classifier"
         self.reference, self.statistics = reference, statistics(reference)
         near = drawn(reference, params.evaluation.manifold_images, params.seed)
         self.second_reference = near

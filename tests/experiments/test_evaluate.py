@@ -5,41 +5,43 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 
 from pipeline.autoregressive import token_nll
 from pipeline.config.params import Params
 from pipeline.config.paths import SAMPLES, TOKENIZER, TOKENS
 from pipeline.config.replicates import NETWORKS, Replicate, replicates
+from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.reconstruction import rebuild
 from pipeline.experiments.evaluate import measuring as evaluate
 from pipeline.experiments.evaluate.measuring import drop_samples, evaluate_all
 from pipeline.masking import masked_nll
-from pipeline.sampling import Sampler
+from pipeline.sampling import Sampler, balanced_labels
 from pipeline.weights.published import load_model
-from tests.images import samples_in, write_token_cache
+from tests.images import samples_in
 from tests.tiny_project import (
     ALONE,
     CLASSES,
-    CODES,
     CPU,
     GRID,
     SIDE,
     VAL,
-    Dies,
     check_scores,
+    classified,
     frechet,
+    training_images,
     validation,
     with_params,
+    write_tokens,
 )
 
 COUNT = 80  # in 8 batches
+pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
 def params(**evaluation):
@@ -47,13 +49,13 @@ def params(**evaluation):
     return with_params(evaluation=sizes | evaluation, cas={"samples": COUNT})
 
 
-@pytest.fixture(autouse=True)
-def tokens(in_tiny_project):
-    """A cache of noise."""
-    if not TOKENS.exists():
-        draw, labels, splits = np.random.default_rng(0), np.arange(VAL) % CLASSES, ("train", "val")
-        noise = {split: [draw.integers(0, CODES, (VAL, 1, GRID**2))] for split in splits}
-        write_token_cache(TOKENS, noise, dict.fromkeys(splits, labels), CODES)
+@pytest.fixture(scope="module")
+def straight(tiny_project, tmp_path_factory) -> tuple[list[dict], dict[str, bytes]]:
+    """The rows of an evaluation, and the samples that it published."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tiny_project)
+        write_tokens()
+        return evaluated(tmp_path_factory.mktemp("straight"), params()), published()
 
 
 def folders_in(folder: Path, given: Params) -> dict[Replicate, Path]:
@@ -65,69 +67,65 @@ def evaluated(folder: Path, given: Params) -> list[dict]:
     return evaluate_all(given, folders_in(folder, given), folder, ALONE)
 
 
-def test_every_replicate_and_set_is_measured_in_the_same_way(tmp_path):
-    rows = evaluated(tmp_path, params())
-    keys = [(row["images"], row.get("label_smoothing"), row.get("seed")) for row in rows]
+def published() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in SAMPLES.rglob("*") if path.is_file()}
+
+
+def test_every_replicate_and_set_is_measured_in_the_same_way(straight, tmp_path):
+    given, (rows, _) = params(), straight
     smoothings = [(value, seed) for value in (0.1, 0.2) for seed in (0, 1)]
-    networks = ("transformer", "autoregressive")
-    wanted = [(network, *own) for network in networks for own in smoothings]
+    wanted = [(network, *own) for network in NETWORKS for own in smoothings]
+    keys = [(row["images"], row.get("label_smoothing"), row.get("seed")) for row in rows]
     assert keys == [*wanted, ("reconstruction", None, None), ("real", None, None)]
     common = set.intersection(*map(set, rows))
     assert common == set(rows[-1]) and len(common) > 20
-    for row in rows[:-2]:
+    tokenizer, held_out = load_model(TOKENIZER, "tokenizer"), TokenCache(TOKENS, "val").everything()
+    for row, replicate in zip(rows, folders_in(tmp_path, given), strict=False):
+        model, masked = load_model(replicate.folder, row["images"]), row["images"] == "transformer"
         own = {"label_smoothing", "seed", "nll", "parameters", "steps"}
-        if row["label_smoothing"] == 0.1 and row["images"] == "transformer":
-            own |= {"nearest_distance_classifier", "nearest_distance_classifier_real"}
-        assert set(row) - common == own
-        assert row["steps"] == (3 if row["images"] == "transformer" else GRID**2)
-        folder = SAMPLES / row["images"] / f"seed{row['seed']}"
-        if row["label_smoothing"] == 0.1:
-            images, labels = samples_in(folder)
+        if replicate.main:
+            images, labels = samples_in(SAMPLES / row["images"] / f"seed{row['seed']}")
             assert images.shape == (COUNT, 1, SIDE, SIDE)
             check_scores(row, images, torch.from_numpy(labels))
-    images, labels = validation(VAL)
-    check_scores(rows[-1], images.numpy(), labels)
-    assert len({row["fid_classifier"] for row in rows}) == len(rows)  # no model is another's
-    held_out = TokenCache(TOKENS, "val").everything()
-    for row, replicate in zip(rows, folders_in(tmp_path, params()), strict=False):
-        model = load_model(replicate.folder, replicate.network)
-        options = {"schedule": "cosine", "seed": replicate.seed}
-        nll = (
-            masked_nll(model, *held_out, **options)
-            if replicate.network == "transformer"
-            else token_nll(model, *held_out)
-        )
+            last = balanced_labels(COUNT, CLASSES)[70:], mix(row["seed"], "batch", 7)
+            drawn = Sampler(model, tokenizer)(given.decoding_settings(), *last)
+            assert (images[70:] == drawn.numpy()).all()
+            if masked:
+                for suffix, near in (("", images), ("_real", validation(VAL)[0].numpy())):
+                    own.add(name := f"nearest_distance_classifier{suffix}")
+                    both = classified(near)[0], classified(training_images().numpy())[0]
+                    assert row[name] == pytest.approx(cdist(*both).min(axis=1).mean(), rel=1e-4)
+        assert set(row) - common == own
+        assert row["steps"] == (3 if masked else GRID**2)
+        how = {"schedule": "cosine", "seed": row["seed"]}
+        nll = masked_nll(model, *held_out, **how) if masked else token_nll(model, *held_out)
         assert row["nll"] == pytest.approx(nll, rel=1e-6)
-    assert len({row["nll"] for row in rows[:-2]}) == 8
+    images, labels = validation(VAL)
+    rebuilt = rebuild(tokenizer, images, CPU)[0].numpy()
+    check_scores(rows[-1], images.numpy(), labels)
+    check_scores(rows[-2], rebuilt, labels)
+    assert rows[-2]["rfid_classifier"] == pytest.approx(frechet(rebuilt, images.numpy()), rel=1e-3)
+    assert len({row["fid_classifier"] for row in rows}) == len(rows)  # no model is another's
     few = {"fid_classifier_std", "fid_infinity_classifier"}  # of the 24 validation images
     for row in rows:
         assert {k for k, v in row.items() if v is None} == (set() if "seed" in row else few)
         assert all(math.isfinite(v) for k, v in row.items() if k != "images" and v is not None)
 
 
-def test_means_are_over_the_main_replicates_and_rfid_is_against_the_same_images(tmp_path):
-    given = params()
-    rows = evaluated(tmp_path, given)
-    means = evaluate.mean_metrics(rows, given)
-    assert list(means) == ["transformer", "autoregressive", "reconstruction", "real"]
-    main = [r["fid_classifier"] for r in rows[:2]]
-    assert [r["label_smoothing"] for r in rows[:2]] == [0.1, 0.1]
-    assert means["transformer"]["fid_classifier"] == pytest.approx(sum(main) / 2)
-    assert means["transformer"]["samples"] == COUNT and means["autoregressive"]["steps"] == GRID**2
-    assert not any(
-        k.endswith("_std") or k in evaluate.IDENTITY for of in means.values() for k in of
-    )
-    images, labels = validation(VAL)
-    rebuilt = rebuild(load_model(TOKENIZER, "tokenizer"), images, CPU)[0].numpy()
-    check_scores(rows[-2], rebuilt, labels)
-    assert rows[-2]["rfid_classifier"] == pytest.approx(frechet(rebuilt, images.numpy()), rel=1e-3)
+def test_means_are_over_the_main_replicates():
+    rows = [
+        {"images": "transformer", "label_smoothing": smoothing, "seed": seed, "is": 2}
+        | {"fid": fid, "kid": fid if seed else None, "fid_std": 1.0}
+        for smoothing, seed, fid in ((0.1, 0, 1.0), (0.1, 1, 4.0), (0.2, 0, 9.0), (0.2, 1, 9.0))
+    ]
+    rows.append({"images": "real", "fid": 0.5})
+    means = evaluate.mean_metrics(rows, params())
+    assert means == {"transformer": {"is": 2, "fid": 2.5, "kid": None}, "real": {"fid": 0.5}}
 
 
-@contextlib.contextmanager
-def drawing(most: int) -> Iterator[list[int]]:
-    """Counts the batches that each network draws; killed in the batch of a network after so
-    many."""
-    draw, counts = Sampler.__call__, Counter[int]()
+def drawn(folder: Path, given: Params, most: int = 9) -> list[int]:
+    """The batches that each network draws in an evaluation, which is killed after `most`."""
+    draw, counts, samplers = Sampler.__call__, Counter[int](), []
 
     def counted(self, *arguments):
         if counts[id(self)] == most:
@@ -136,66 +134,47 @@ def drawing(most: int) -> Iterator[list[int]]:
         samplers.append(self)  # so that no other has its id
         return draw(self, *arguments)
 
-    samplers, found = [], []
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr(Sampler, "__call__", counted)
-        yield found
-    found += counts.values()
+        evaluated(folder, given)
+    return list(counts.values())
 
 
-def test_a_killed_evaluation_makes_no_batch_twice_and_a_new_seed_is_measured_alone(tmp_path):
+def test_a_killed_evaluation_makes_no_batch_twice_and_a_new_seed_is_measured_alone(
+    straight, tmp_path
+):
     """Of eight batches a replicate the first three of the first are there after the kill."""
-    straight, killed = evaluated(tmp_path / "straight", params()), tmp_path / "killed"
-    with pytest.raises(KeyboardInterrupt), drawing(3):
-        evaluated(killed, params(seeds=[0]))
-    with drawing(9) as drawn:
-        assert evaluated(killed, params(seeds=[0])) == [r for r in straight if r.get("seed") != 1]
-    assert drawn == [5] + [8] * 3
-    with drawing(9) as drawn:
-        assert evaluated(killed, params()) == straight
-    assert drawn == [8] * 4
-    with drawing(0):
-        assert evaluated(killed, params()) == straight
+    assert drawn(tmp_path, params(seeds=[0]), most=3) == [3]
+    assert drawn(tmp_path, params(seeds=[0])) == [5] + [8] * 3
+    assert drawn(tmp_path, params()) == [8] * 4
+    assert drawn(tmp_path, params()) == [] and evaluated(tmp_path, params()) == straight[0]
 
 
-def published() -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in SAMPLES.rglob("*") if path.is_file()}
-
-
-@pytest.mark.parametrize("links", [True, False], ids=["links", "another file system"])
-def test_samples_that_are_not_kept_are_published_with_the_same_bytes(tmp_path, monkeypatch, links):
+def test_samples_that_are_not_kept_are_published_with_the_same_bytes(straight, tmp_path):
     """Of a run that ends, and of one that is killed before or while they are dropped; nothing is
     drawn again before."""
-    straight, wanted = evaluated(tmp_path / "kept", params()), published()
-    kept = list((tmp_path / "kept").rglob("samples*"))
-    assert len([folder for folder in kept if folder.name == "samples"]) == 4
-    assert not [file for file in kept if file.name.startswith("samples.npy")]
-    given, run = params(keep_samples=False), tmp_path / "dropped"
-    folders = folders_in(run, given)
-    if not links:
-        monkeypatch.setattr(os, "link", Dies(os.link, calls=0, error=OSError))
+    given = params(keep_samples=False, seeds=[0])
+    folders = folders_in(tmp_path, given)
 
     def again() -> list[int]:
         """Batches that each network draws, where DVC has deleted what is published."""
         shutil.rmtree(SAMPLES)
-        with drawing(9) as drawn:
-            assert evaluated(run, given) == straight
-        assert published() == wanted
-        return drawn
+        found = drawn(tmp_path, given)
+        assert published() == {path: of for path, of in straight[1].items() if "seed0" in path}
+        return found
 
-    assert again() == [8] * 8
+    assert again() == [8] * 4
     replicate, folder = next(iter(folders.items()))
     for file in replicate.samples.iterdir():
-        assert os.path.samefile(folder / "samples" / file.name, file) == links
+        assert os.path.samefile(folder / "samples" / file.name, file)
     assert again() == []  # killed after they were published
     drop_samples(dict(list(folders.items())[:1]))
     assert again() == [8]  # killed after the first was dropped
     drop_samples(folders)
-    assert published() == wanted and not list(run.rglob("samples*"))
-    assert again() == [8] * 4
+    assert not list(tmp_path.rglob("samples*"))
 
 
-def test_real_images_are_scored_in_disjoint_sets(tmp_path):
+def test_real_images_are_scored_in_disjoint_sets(tmp_path, capsys):
     """Of 99 candidates, 33 a class, rejection keeps 9 or 12; of the sizes 40 and 99 there are not
     as many validation images."""
     given = with_params(
@@ -213,5 +192,6 @@ def test_real_images_are_scored_in_disjoint_sets(tmp_path):
     images, labels = validation(VAL)
     check_scores(rows[-1], images.numpy(), labels)
     assert all(row["fid_classifier"] is None for row in rows[:-1])  # of 16 dimensions
+    assert capsys.readouterr().out.count("not measured: FID") == 2  # once for a size
     halves = [row["class_accuracy"] for row in rows if row["samples"] == VAL // 2]
     assert sum(halves) / 2 == pytest.approx(rows[-1]["class_accuracy"])

@@ -6,12 +6,7 @@ import torch
 from pipeline.experiments import speed
 from pipeline.sampling import balanced_labels
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
-from tests.tiny_project import (
-    CLASSES,
-    CODES,
-    CPU,
-    with_params,
-)
+from tests.tiny_project import CLASSES, CODES, CPU, with_params
 
 
 def config(grid: int) -> TransformerConfig:
@@ -20,7 +15,9 @@ def config(grid: int) -> TransformerConfig:
 
 
 def test_every_method_and_batch_size_is_timed():
-    rows = speed.speed_rows(with_params(), 2, CLASSES, CPU)
+    every = speed.run_speed(with_params(ray={"use_gpu": False}), CLASSES)
+    assert [row["tokens"] for row in every] == [1] * 6 + [4] * 6
+    rows = every[6:]
     keys = [(row["method"], row["batch_size"]) for row in rows]
     assert keys == [(m, b) for b in (1, 3) for m in ("maskgit", "ar_cached", "ar_uncached")]
     for row in rows:
@@ -76,17 +73,16 @@ def test_what_is_timed_draws_the_same_tokens_with_and_without_a_cache(monkeypatc
     assert len(tokens["ar_cached"].unique()) > 1
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(False, False), (True, False), (True, True)])
-def test_all_compute_in_one_dtype(in_bfloat16, ours, theirs, monkeypatch):
-    params = with_params(decoding={"bf16": ours}, autoregressive={"bf16": theirs})
-    kinds = []
+@pytest.mark.parametrize(("theirs", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_all_compute_in_one_dtype(in_bfloat16, theirs, dtype, monkeypatch):
+    params, kinds = with_params(decoding={"bf16": True}, autoregressive={"bf16": theirs}), set()
+    code_logits = TokenTransformer.code_logits
 
     def logits(self, x):
-        kinds.append(self.head.weight.dtype)
+        kinds.add(self.head.weight.dtype)
         return code_logits(self, x)
 
-    code_logits = TokenTransformer.code_logits
     monkeypatch.setattr(TokenTransformer, "code_logits", logits)
     for method in speed.methods(params, config(2), CPU).values():
         method.draw(torch.tensor([0]))
-    assert set(kinds) == {torch.bfloat16 if ours and theirs else torch.float32}
+    assert kinds == {dtype}

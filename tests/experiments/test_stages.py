@@ -1,101 +1,160 @@
-"""The stages of editing, rejection, reconstruction, choice temperature and speed, run as `dvc
-repro` would, without MLflow; the scores by temperature, and the gallery."""
+"""The scripts of stages as `dvc repro` runs them, but without MLflow: how they end, what a killed
+one makes again, and what a new seed runs; and the gallery."""
 
 import importlib
 import json
 import math
-import platform
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from pipeline.config.paths import IMAGES, TOKENIZER
+from pipeline.config.params import Params
+from pipeline.config.paths import IMAGES, SAMPLES
 from pipeline.config.replicates import main_replicates
-from pipeline.data.images import shards
+from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
-from pipeline.data.seeds import mix
-from pipeline.decoding import DecodingSettings, generate
-from pipeline.experiments import edit as edits
-from pipeline.experiments import rows as rows_module
-from pipeline.experiments import speed, temperature
+from pipeline.experiments import edit, reconstruct, reject, speed
 from pipeline.experiments.evaluate.gallery import write_gallery
+from pipeline.runtime import mlflow_sync
 from pipeline.runtime import stage as stage_module
-from pipeline.runtime import trials
-from pipeline.runtime.run_log import RunLog
-from pipeline.runtime.trials import note_machines
-from pipeline.sampling import balanced_labels
-from pipeline.tokenizer import tokens_to_images
-from pipeline.weights.published import load_model
+from pipeline.runtime.dag import stage_params
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import write_json
+from pipeline.runtime.run_log import RunLog, read_rows
+from pipeline.runtime.stage import Stage
+from pipeline.sampling import Sampler
+from stages import running
+from tests.project import ROOT
 from tests.tiny_project import (
     ALONE,
     CHANGES,
     CLASSES,
+    CPU,
     SIDE,
     Dies,
-    check_resumes,
-    check_scores,
-    folders_of,
     with_params,
     write_features,
     write_shards_of,
 )
 
-pytestmark = pytest.mark.usefixtures("in_tiny_project")
+
+@pytest.fixture
+def run(make_params, tmp_path, monkeypatch) -> Callable[..., None]:
+    """Runs a function as the script of a stage, in a project whose only stage is `edit`."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(json.dumps(make_params().model_dump()))
+    stages = {"edit": {"params": ["seed"], "deps": [], "outs": ["results/rows.csv"]}}
+    Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
+    monkeypatch.setattr(running, "load_mlflow", lambda: None)
+
+    def run(main: Callable[[Params], str], name: str = "edit") -> None:
+        monkeypatch.setitem(sys.modules, f"stages.{name}", SimpleNamespace(main=main))
+        running.run_stage(name)
+
+    return run
 
 
-def test_every_temperature_and_replicate_is_scored(tmp_path):
-    params = with_params()
-    rows = temperature.temperature_rows(params, folders_of(tmp_path, params), ALONE)
-    keys = [(row["choice_temperature"], row["seed"]) for row in rows]
-    assert keys == [(0.0, 0), (0.0, 1), (9.0, 0), (9.0, 1)]
-    models = [load_model(r.folder, "transformer") for r in main_replicates(params, "transformer")]
-    tokenizer = load_model(TOKENIZER, "tokenizer")
-    labels = balanced_labels(23, CLASSES)
-    for row in rows:
-        images = [
-            tokens_to_images(
-                tokenizer,
-                generate(
-                    models[row["seed"]],
-                    chunk,
-                    DecodingSettings(3, "cosine", row["choice_temperature"]),
-                    seed=mix(mix(row["seed"], "temperature"), "batch", number),
-                )[-1].sampled,
-            )
-            for number, chunk in enumerate(labels.split(10))
-        ]
-        check_scores(row, torch.cat(images).numpy(), labels)
-        assert row["samples"] == 23
-    assert len({row["fid_classifier"] for row in rows}) == 4
+def test_an_error_is_a_line(run):
+    def fail(params: Params) -> str:
+        raise UserError("the loss", "became nan", "lower the learning rate")
+
+    with pytest.raises(SystemExit, match=r"^error: the loss: became nan; lower the learning rate$"):
+        run(fail)
+    with pytest.raises(SystemExit, match=r"^error: dvc.yaml: has no stage 'cook'[^\n]*edit$"):
+        running.run_stage("cook")
 
 
-def test_killed_temperatures_go_on(tmp_path):
-    def rows_of(folder: Path) -> list[dict]:
-        params = with_params()
-        return temperature.temperature_rows(params, folders_of(folder, params), ALONE)
-
-    straight = check_resumes(rows_of, tmp_path, rows_module, "make_tensors", calls=2)
-    params = with_params(temperature={"values": [0.0, 5.0, 9.0]})
-    more = temperature.temperature_rows(params, folders_of(tmp_path / "killed", params), ALONE)
-    assert [row for row in more if row["choice_temperature"] != 5.0] == straight
-
-
-def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(
-    tiny_project, tmp_path, monkeypatch
+def test_a_bug_is_a_line_that_names_the_file_of_its_traceback_and_shows_no_password(
+    run, monkeypatch, tmp_path
 ):
-    shutil.copytree(tiny_project, tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@host")
+
+    def fail(params: Params) -> str:
+        raise ValueError("http://me:s3cret@host \x1b[2J \udcff")
+
+    with pytest.raises(SystemExit) as caught:
+        run(fail)
+    file, line = tmp_path / "runs/traceback-edit.txt", str(caught.value)
+    assert line.startswith("error: ValueError: ") and str(file) in line and "\x1b" not in line
+    text = file.read_text()
+    assert "Traceback" in text and "s3cret" not in text + line and "\n" not in line
+
+
+def test_a_stage_started_by_hand_refuses_inputs_of_other_params(run, monkeypatch, capsys):
+    def done(params: Params) -> str:
+        return "done"
+
+    shutil.copy(ROOT / "dvc.yaml", ".")
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    for seed in (0, 5):
+        made = stage_params("prepare") | {"seed": seed, "ray.num_workers": 9}
+        write_json("results/sources/prepare.json", {"params": made})
+        if seed == 0:
+            run(done, "train_classifier")
+    with pytest.raises(SystemExit, match=r"^error: seed: prepare ran with 5, .* `dvc repro train_"):
+        run(done, "train_classifier")
+    monkeypatch.setenv("DVC_STAGE", "train_classifier")
+    run(done, "train_classifier")
+    assert capsys.readouterr().out.count("done") == 2
+
+
+@pytest.fixture
+def stage(run, make_params, monkeypatch) -> Stage:
+    """A stage whose tracking server is not there."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(mlflow_sync, "ROUND", 0.02)
+    return Stage("edit", make_params())
+
+
+def test_an_end_that_cannot_be_logged_hides_no_error_and_costs_no_result(
+    stage, monkeypatch, capsys
+):
+    def full(self, ok):
+        raise UserError("cannot write runs/log", "No space left on device")
+
+    monkeypatch.setattr(RunLog, "finish", full)
+    with pytest.raises(UserError, match="loss became nan"), stage:
+        raise UserError("loss became nan")
+    assert "edit: cannot write runs/log: No space left" in capsys.readouterr().out
+    with stage:
+        pass
+    source = json.loads(Path("results/sources/edit.json").read_bytes())
+    assert source["run_id"] == "" and source["key"] == stage.hash
+
+
+def test_a_stage_says_what_is_still_to_be_sent_and_removes_what_a_killed_one_left(stage, capsys):
+    Path("results/.rows.csv.0123abcd.tmp").parent.mkdir()
+    for name in (".rows.csv.0123abcd.tmp", ".other.csv.0123abcd.tmp", "rows.csv"):
+        Path("results", name).write_text("half")
+    with stage:
+        left = {path.name for path in Path("results").iterdir()}
+        stage.run.log_metrics({"fid": 1.0})
+    assert left == {".other.csv.0123abcd.tmp", "rows.csv"}
+    assert "edit: logs are still to be sent to http://127.0.0.1:9" in capsys.readouterr().out
+
+
+@pytest.fixture
+def project(tiny_project, tmp_path, monkeypatch) -> Path:
+    """A tiny project of the test's own, as the working directory."""
+    monkeypatch.chdir(shutil.copytree(tiny_project, tmp_path / "project"))
+    return tmp_path / "project"
+
+
+def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(project):
     shutil.rmtree(IMAGES)
     for path in sorted(Path("pictures/train/class1").iterdir())[4:]:
         path.unlink()
     write_shards_of(Path("pictures"), IMAGES)
     write_features(with_params())
     write_gallery(with_params(), Path("gallery"), ALONE)
-    images = shards.ImageShards(IMAGES, "train")
+    images = ImageShards(IMAGES, "train")
     view = View(images, with_params().data, seed=0)
     with np.load("gallery/class_grid.npz") as grid:
         assert grid["transformer"].shape == (CLASSES, 10, SIDE, SIDE, 1)
@@ -103,144 +162,114 @@ def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(
         for label, row in enumerate(grid["real"]):
             chosen = np.flatnonzero(images.labels == label)[:4]
             assert np.array_equal(row, view.centers(chosen).permute(0, 2, 3, 1).numpy())
-
-
-RESULTS = {
-    "edit": ["editing/rows.csv", "editing/pictures.npz"],
-    "reject": ["rejection/rows.csv"],
-    "reconstruct": ["reconstruction/rows.csv", "reconstruction/pictures.npz"],
-    "temperature": ["temperature/rows.csv"],
-    "speed": ["speed_timings.csv"],
-}
-
-
-class Run(RunLog):
-    """Stands for a run's log, for the monitor of the machine and for what sends to MLflow."""
-
-    run_id, key, workers = "run", "key", f"{platform.node()} (cpu)"
-
-    def __init__(self):
-        self.metrics, self.artifacts, self.ended = {}, [], []
-
-    def log_metrics(self, metrics, step=0):
-        self.metrics |= {(name, step): value for name, value in metrics.items()}
-
-    def log_tags(self, tags):
-        assert tags == {"workers": self.workers}
-
-    def log_artifact(self, path):
-        self.artifacts.append(str(path))
-
-    def finish(self, ok):
-        self.ended.append(ok)
-
-    def begin(self):
-        return self
-
-    def close(self, most=60.0):
-        return ""
+    with np.load("gallery/neighbours.npz") as found:
+        assert found["nearest"].shape[1] == 5 and (np.diff(found["distance"]) >= 0).all()
 
 
 @pytest.fixture
-def run_stage_main(in_tiny_project, monkeypatch):
-    """Run a stage's main as `dvc repro` would, without MLflow; its summary, and the stand-in."""
-    sections = sorted(CHANGES)
-    declared = {
-        stage: {"params": ["seed", *sections], "deps": ["data/images"]} for stage in RESULTS
-    }
-    Path("dvc.yaml").write_text(json.dumps({"stages": declared}))
+def run_stage(project, monkeypatch) -> Callable[..., str]:
+    """Runs a stage's main as `dvc repro` would, without MLflow."""
+    names = ("edit", "reject", "reconstruct", "temperature", "speed")
+    listed = {"params": ["seed", *CHANGES, "ray"], "deps": ["data/images"]}
+    Path("dvc.yaml").write_text(json.dumps({"stages": dict.fromkeys(names, listed)}))
+    sync = SimpleNamespace(close=lambda *_: "")
+    monkeypatch.setattr(stage_module, "Sync", lambda *_: sync)
+    monkeypatch.setattr(stage_module, "log_load", lambda *_: None)
 
-    def start(stage: str, **sections) -> tuple[str, Run]:
-        params, run = with_params(**sections), Run()
+    def start(stage: str, **sections: dict) -> str:
+        few = {"images": 11, "iterations": 1}
+        params = with_params(**{"editing": few, "reconstruction": few | {"draws": 2}} | sections)
         Path("params.yaml").write_text(json.dumps(params.model_dump()))
-        for opened in ("open_reproduction", "RunLog", "log_load", "Sync"):
-            monkeypatch.setattr(stage_module, opened, lambda *_, **__: run)
-        return importlib.import_module(f"stages.{stage}").main(params), run
+        return importlib.import_module(f"stages.{stage}").main(params)
 
     return start
 
 
-@pytest.mark.parametrize("stage", RESULTS)
-def test_stage_writes_its_results_and_made_anew_the_same_bytes(run_stage_main, stage):
-    files = [Path("results", name) for name in RESULTS[stage]]
-    summary, run = run_stage_main(stage)
-    assert summary.startswith(f"{stage}: ") and "\n" not in summary
-    assert str(files[0]) in run.artifacts and run.metrics
-    assert all(math.isfinite(value) for value in run.metrics.values())
-    assert run.ended == [True, True]  # the run, and that of the whole
-    assert json.loads(Path(f"results/sources/{stage}.json").read_bytes())["run_id"] == run.run_id
-    before = [file.read_bytes() for file in files]
-    for file in files:
-        file.unlink()
-    shutil.rmtree("runs")
-    run_stage_main(stage)
-    if stage == "speed":  # timings are measured again
-        rows = pd.read_csv(files[0])
-        assert len(rows) == 2 * 3 * 2 and rows["tokens"].unique().tolist() == [1, 4]
-    else:
-        assert [file.read_bytes() for file in files] == before
-
-
-SEED = 5 * 3  # edits of a replicate: three batches of five tasks
-
-
-@pytest.fixture
-def of_project(in_tiny_project, tmp_path, monkeypatch) -> None:
-    """A tiny project of the test's own, without what other tests ran."""
-    shutil.copytree(in_tiny_project, tmp_path / "project", ignore=shutil.ignore_patterns("runs"))
-    monkeypatch.chdir(tmp_path / "project")
-
-
-def test_one_more_seed_or_another_model_of_a_seed_is_all_that_runs(
-    run_stage_main, of_project, monkeypatch
+@pytest.mark.parametrize(
+    ("stage", "where", "calls"),
+    [  # It is killed in a call of a function, between the first row and the last.
+        pytest.param("edit", (edit, "edit"), 3, marks=pytest.mark.slow),
+        ("reject", (reject, "select"), 4),
+        ("temperature", (Sampler, "__call__"), 5),
+        ("reconstruct", (reconstruct, "decode"), 6),
+    ],
+)
+def test_a_killed_stage_resumes_after_its_last_batch_and_writes_the_same_bytes(
+    run_stage, monkeypatch, stage, where, calls
 ):
-    run_stage_main("edit", evaluation=CHANGES["evaluation"] | {"seeds": [0]})
-    plain = edits.edit
-    monkeypatch.setattr(edits, "edit", Dies(plain, calls=SEED + 8))  # and the pictures
-    run_stage_main("edit")
-    assert edits.edit.left == 0
-    first, second = (r.folder for r in main_replicates(with_params(), "transformer"))
-    shutil.rmtree(second)
-    shutil.copytree(first, second)
-    monkeypatch.setattr(edits, "edit", Dies(plain, calls=SEED + 8))
-    run_stage_main("edit")
-    assert edits.edit.left == 0
+    plain = getattr(*where)
+
+    def results() -> dict[str, bytes]:
+        files = [path for path in Path("results").glob("*/*") if path.parent.name != "sources"]
+        return {path.name: path.read_bytes() for path in files}
+
+    def run(most: int) -> int:
+        """The calls that were made."""
+        counted = Dies(plain, most)
+        monkeypatch.setattr(*where, lambda *args, **named: counted(*args, **named))
+        assert run_stage(stage).startswith(f"{stage}: ")
+        return most - counted.left
+
+    needed, straight = run(10**6), results()
+    assert straight.keys() - {"pictures.npz"} == {"rows.csv"}
+    (log,) = Path("runs", stage).glob("*/log")
+    rows = [row["metrics"] for _, row in read_rows(log / "metrics.jsonl")]
+    assert rows and all(math.isfinite(value) for row in rows for value in row.values())
+    assert json.loads((log / "run.json").read_text())["status"] == "FINISHED"
+    assert (log / "artifacts/rows.csv").read_bytes() == straight["rows.csv"]
+    assert Path(f"results/sources/{stage}.json").exists()
+    shutil.rmtree("results")
+    shutil.rmtree("runs")
+    with pytest.raises(KeyboardInterrupt):
+        run(calls)
+    assert run(10**6) == needed - calls > 0
+    assert results() == straight
 
 
-def test_killed_speed_keeps_its_grids_until_it_is_done(run_stage_main, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(speed, "speed_rows", Dies(speed.speed_rows, calls=1))
-        with pytest.raises(KeyboardInterrupt):
-            run_stage_main("speed")
-        (kept,) = Path("runs/speed").glob("*/cpu-*-1.json")
-        times = [row["seconds_per_image"] for row in json.loads(kept.read_text())]
-    run_stage_main("speed")
-    rows = pd.read_csv("results/speed_timings.csv")
-    first = rows[rows["tokens"] == 1]["seconds_per_image"].tolist()
-    assert first == pytest.approx(times, rel=1e-9)
-    assert not kept.exists()
+@pytest.mark.parametrize(
+    ("stage", "where", "each", "others"),
+    [
+        # Batches of a replicate, and the pictures.
+        pytest.param("edit", (edit, "edit"), 2 * 5, 8, marks=pytest.mark.slow),
+        ("reject", (reject, "select"), 2 * 2 * 3, 0),  # of two networks
+    ],
+)
+def test_one_more_seed_or_another_model_of_a_seed_is_all_that_runs(
+    run_stage, monkeypatch, stage, where, each, others
+):
+    run_stage(stage, evaluation=CHANGES["evaluation"] | {"seeds": [0]})
+    (file,) = Path("results").glob("*/rows.csv")
+    first, plain = pd.read_csv(file), getattr(*where)
+    counted = Dies(plain, calls=each + others)
+    monkeypatch.setattr(*where, counted)
+    run_stage(stage)
+    assert counted.left == 0
+    rows = pd.read_csv(file)
+    pd.testing.assert_frame_equal(rows[rows["seed"] != 1].reset_index(drop=True), first)
+    one, two = SAMPLES / "transformer/seed0", SAMPLES / "transformer/seed1"
+    if stage == "edit":
+        one, two = (r.folder for r in main_replicates(with_params(), "transformer"))
+    shutil.rmtree(two)
+    shutil.copytree(one, two)
+    counted.left = each + others if stage == "edit" else each // 2
+    run_stage(stage)
+    assert counted.left == 0
 
 
-def test_speed_is_measured_by_a_worker_where_the_stage_has_no_gpu(run_stage_main, monkeypatch):
-    stage, machine = importlib.import_module("stages.speed"), {"host": "b", "device": "H100"}
+def test_speed_is_measured_by_a_worker_where_the_stage_lacks_the_gpu(run_stage, monkeypatch):
+    stage, beside = importlib.import_module("stages.speed"), []
 
-    def run_trials(function, jobs, needs, *, stage, on_done):
-        assert (needs.resources, needs.max_failures) == ({"CPU": 3, "GPU": 1}, 2)
+    def run_beside(function, *arguments, resources):
+        beside.append(resources)
         with monkeypatch.context() as there:
-            there.setattr(speed, "worker_device", lambda use_gpu: torch.device("cpu"))
-            there.setattr(speed, "device_name", lambda device: machine["device"])
-            for job in jobs:
-                note_machines([machine])
-                on_done(job, function(job))
+            there.setattr(speed, "worker_device", lambda use_gpu: CPU)
+            return function(*arguments)
 
-    monkeypatch.setattr(trials, "_machines", [])  # of other tests
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(stage, "join_ray", lambda: None)
     monkeypatch.setattr(stage, "require_resources", lambda *needs: None)
-    monkeypatch.setattr(stage, "run_trials", run_trials)
-    monkeypatch.setattr(Run, "workers", "b (H100)")
-    own = {"use_gpu": True, "num_workers": 2, "cpus_per_worker": 3, "max_failures": 2}
-    run_stage_main("speed", ray=own)
-    assert set(pd.read_csv("results/speed_timings.csv")["device"]) == {"H100"}
-    record = json.loads(Path("results/sources/speed.json").read_bytes())
-    assert record["workers"] == [machine]
+    monkeypatch.setattr(stage, "run_beside", run_beside)
+    run_stage("speed", ray={"use_gpu": True, "num_workers": 2, "cpus_per_worker": 3})
+    assert beside == [{"CPU": 3, "GPU": 1}]
+    rows = pd.read_csv("results/speed_timings.csv")
+    assert len(rows) == 2 * 3 * 2 and rows["tokens"].unique().tolist() == [1, 4]

@@ -1,6 +1,9 @@
-"""What the sweep measures of a trial: Table 3, Figure 8 and the crossing stand on these rows."""
+"""What the sweep measures of a trial: Table 3, Figure 8 and the crossing stand on these rows; and
+samples that are too few for a metric, which are refused before a network is trained for them."""
 
+import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,19 +18,22 @@ from pipeline.config.replicates import main_replicates
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings, generate
-from pipeline.experiments.ablation import grid
-from pipeline.experiments.ablation.measuring import decoders, measure_trial
+from pipeline.evaluation.metrics import require_enough
+from pipeline.experiments.ablation import Trial, decoders, measure_trial, trials
 from pipeline.masking import masked_nll
+from pipeline.prepare.split import require_training_images
 from pipeline.runtime.batches import BatchWorkers
-from pipeline.runtime.files import write_json, write_text
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import write_text
 from pipeline.sampling import balanced_labels
 from pipeline.schedules import SCHEDULES, curve_csv
 from pipeline.tokenizer import tokens_to_images
+from pipeline.training.loop import Workers
 from pipeline.weights.published import load_model
-from tests.images import write_token_cache
-from tests.tiny_project import CLASSES, CODES, GRID, VAL, check_scores, with_params
+from stages import prepare, sweep
+from tests.tiny_project import CLASSES, GRID, check_scores, with_params, write_tokens
 
-SEED, COUNT, CELLS = 3, 23, [("square", 1), ("square", 3), ("linear", 3)]
+SEED, COUNT, DECODED = 3, 23, [("square", 1), ("square", 3), ("linear", 3)]
 
 
 @pytest.fixture
@@ -35,44 +41,39 @@ def root(tiny_project, tmp_path, monkeypatch) -> Path:
     """A copy of the tiny project with a token cache of noise, as the working directory."""
     folder = shutil.copytree(tiny_project, tmp_path / "project")
     monkeypatch.chdir(folder)
-    shutil.rmtree(TOKENS, ignore_errors=True)
-    draw, labels, splits = np.random.default_rng(0), np.arange(VAL) % CLASSES, ("train", "val")
-    noise = {split: [draw.integers(0, CODES, (VAL, 1, GRID**2))] for split in splits}
-    write_token_cache(TOKENS, noise, dict.fromkeys(splits, labels), CODES)
+    write_tokens()
     return folder
 
 
-def trial_of(root: Path, params: Params) -> grid.Trial:
+def trial_of(root: Path, params: Params) -> Trial:
     """Decoded with its own schedule in one step and in three, and with another's in three."""
     (model, *_) = main_replicates(params, "transformer")
-    write_json(root / "training.json", {"seconds": 1.0})
-    plain, trained = params.decoding_settings(), root / "training.json"
-    settings = [replace(plain, schedule=name, iterations=steps) for name, steps in CELLS]
-    cells = [grid.Cell(s, ("iterations",), root / f"{n}.json") for n, s in enumerate(settings)]
-    return grid.Trial(
+    plain = params.decoding_settings()
+    settings = [replace(plain, schedule=name, iterations=steps) for name, steps in DECODED]
+    files = {root / f"{number}.json": each for number, each in enumerate(settings)}
+    return Trial(
         seed=SEED,
-        cells=cells[:2],
-        crossed=cells[2:],
-        training=SimpleNamespace(model=root / model.folder, trained=trained, folders=[]),
-        workers=grid.trial_workers(params),
+        decodings=dict(list(files.items())[:2]),
+        crossed=dict(list(files.items())[2:]),
+        training=SimpleNamespace(model=root / model.folder, folders=[]),
+        workers=Workers.of(params.ray, 1),
         params=params,
         root=root,
         folder=root / "cells",
     )
 
 
-def test_every_cell_is_of_its_own_schedule_and_steps(root):
-    params = with_params(
-        training={"mask_schedule": "square", "other_label_smoothings": []}, sweep={"samples": COUNT}
-    )
+def test_every_decoding_is_of_its_own_schedule_and_steps(root):
+    training = {"mask_schedule": "square", "other_label_smoothings": []}
+    params = with_params(training=training, sweep={"samples": COUNT})
     trial = trial_of(root, params)
     measure_trial(trial)
-    rows = [*grid.measured(trial.cells), *trial.crossing()]
+    rows = [*trial.rows(), *trial.crossing()]
     model = load_model(trial.training.model, "transformer")
     tokenizer, labels = load_model(TOKENIZER, "tokenizer"), balanced_labels(COUNT, CLASSES)
     held_out = TokenCache(TOKENS, "val").everything()
     nll = masked_nll(model, *held_out, schedule="square", seed=SEED)
-    for row, (schedule, iterations) in zip(rows, CELLS, strict=True):
+    for row, (schedule, iterations) in zip(rows, DECODED, strict=True):
         settings = DecodingSettings(iterations, schedule, params.decoding.choice_temperature)
         images = []
         for number, chunk in enumerate(labels.split(params.decoding.batch_size)):
@@ -80,58 +81,119 @@ def test_every_cell_is_of_its_own_schedule_and_steps(root):
             tokens = generate(model, chunk, settings, seed=seed)[-1].sampled
             images.append(tokens_to_images(tokenizer, tokens))
         check_scores(row, torch.cat(images).numpy(), labels)
-        assert (row["schedule"], row["iterations"]) == ("square", iterations)
+        assert (row["schedule"], row["iterations"], row["seed"]) == ("square", iterations, SEED)
         assert row["nll"] == pytest.approx(nll, rel=1e-6) and row["samples"] == COUNT
-    assert rows[-1]["decoding_schedule"] == "linear"
+    assert rows[-1]["decoding_schedule"] == "linear" and trial.finished
     assert len({row["fid_classifier"] for row in rows}) == 3
 
 
-def stage_in(folder: Path) -> SimpleNamespace:
-    """A stage whose run directories are named by what tells them apart."""
-
-    def named(*ignore: str, **own: object) -> Path:
-        return folder / "-".join(map(str, own.values()))
-
-    return SimpleNamespace(folder=named)
-
-
-def test_any_field_of_the_decoding_settings_is_an_axis(root, monkeypatch):
-    """A list in the section `sweep` is all that it takes."""
+def test_what_names_the_files_of_trials_and_any_decoding_setting_is_an_axis(root, make_params):
+    """A list in the section `sweep` is all that another axis takes."""
 
     class Sweep(type(with_params().sweep)):
         guidance_scale: list[float]
 
-    def trials(sweep) -> list[grid.Trial]:
-        return grid.trials(params.model_copy(update={"sweep": sweep}), stage_in(root))
+    def folder(*ignore: str, **own: object) -> Path:
+        return root / "-".join(map(str, own.values()))
+
+    def found(params: Params, **sweep) -> list[Trial]:
+        Path("params.yaml").write_text(json.dumps(params.model_dump()))
+        values = Sweep(**params.sweep.model_dump(), **sweep) if sweep else params.sweep
+        wide = params.model_copy(update={"sweep": values})
+        return trials(wide, SimpleNamespace(folder=folder))
+
+    def trained(params: Params) -> set[Path]:
+        return {trial.training.folder for trial in found(params)}
 
     for schedule in SCHEDULES:
         write_text(CURVES / f"{schedule}.csv", curve_csv(schedule, GRID**2))
-    monkeypatch.setattr(grid, "training_key", lambda params: {})
-    monkeypatch.setattr(grid, "training_job", lambda *_: SimpleNamespace(folders=[]))
+    stage = {"params": ["training", "evaluation.seeds"], "deps": ["science", str(CURVES)]}
+    Path("dvc.yaml").write_text(json.dumps({"stages": {"train_transformer": stage}}))
+    write_text("science/a.py", "lr = 1")
     given = {"iterations": [3, 1], "schedules": ["cosine", "square"], "crossed": ["cosine"]}
-    params = with_params(sweep=given | {"seeds": [4]})
-    plain = trials(params.sweep)
+    given |= {"seeds": [4], "steps": 7}
+    params = with_params(sweep=given)
+    plain = found(params)
     assert [(t.schedule, t.seed) for t in plain] == [("cosine", 4), ("square", 4)]
-    assert [c.settings.iterations for c in plain[0].cells] == [1, 3]
-    assert plain[0].crossed == plain[0].cells[1:] and plain[1].crossed == []  # one decoding, once
-    wide = trials(Sweep(**params.sweep.model_dump(), guidance_scale=[2.0, 0.0]))
-    found = [(c.settings.iterations, c.settings.guidance_scale) for c in wide[0].cells]
-    assert found == [(1, 0.0), (1, 2.0), (3, 0.0), (3, 2.0)]
-    paths = [c.path for t in wide for c in t.cells]
-    assert len(set(paths)) == 8 and {c.path for t in plain for c in t.cells} < set(paths)
+    assert [s.iterations for s in plain[0].decodings.values()] == [1, 3]
+    assert {s.schedule for s in plain[1].decodings.values()} == {"square"}
+    own = list(plain[0].decodings.items())
+    assert list(plain[0].crossed.items()) == own[1:]  # at the main model's T, and measured once
+    assert plain[1].crossed == {}
+    assert [t.training.steps for t in plain] == [7, 7] and plain[1].training.seed == 4
+    wide = found(params, guidance_scale=[2.0, 0.0])
+    varied = [(s.iterations, s.guidance_scale) for s in wide[0].decodings.values()]
+    assert varied == [(1, 0.0), (1, 2.0), (3, 0.0), (3, 2.0)]
+    paths = [path for trial in wide for path in trial.decodings]
+    assert len(set(paths)) == 8 and {p for t in plain for p in t.decodings} < set(paths)
+
+    before = trained(params)
+    same = [{"evaluation": {"seeds": [7]}}, {"training": {"mask_schedule": "cubic", "steps": 9}}]
+    assert all(trained(with_params(sweep=given, **changes)) == before for changes in same)
+    assert not trained(with_params(sweep=given, training={"lr": 0.5})) & before
+    assert not trained(with_params(sweep=given | {"steps": 8})) & before
+    assert len(trained(with_params(sweep=given | {"seeds": [4, 5]})) - before) == 2
+    write_text(CURVES / "square.csv", "r,gamma\n")
+    assert len(trained(params) & before) == 1  # of the other schedule
+    write_text("science/a.py", "lr = 2")
+    assert not trained(params) & before
 
 
-@pytest.mark.parametrize(("each", "decode"), [(1, 1), (2, 1), (4, 3), (16, 15)])
-def test_a_trials_cells_are_decoded_by_its_workers_but_for_one(make_params, each, decode):
+@pytest.mark.parametrize(("each", "decode"), [(1, 1), (2, 1), (4, 3)])
+def test_a_trials_samples_are_decoded_by_its_workers_but_for_one(make_params, each, decode):
     """That one measures."""
-    params = make_params(
-        training={"batch_size": 16},
-        sweep={"workers_per_trial": each},
-        ray={"num_workers": 16},
-        tokenizer={"batch_size": 16},
-        classifier={"batch_size": 48},
-    )
-    trial = SimpleNamespace(workers=grid.trial_workers(params), params=params)
-    workers = decoders(trial)
+    params = make_params(ray={"num_workers": 4}, classifier={"batch_size": 48})
+    workers = decoders(SimpleNamespace(workers=Workers.of(params.ray, each), params=params))
     assert (type(workers) is BatchWorkers) == (decode == 1)
     assert decode == 1 or workers._ray.num_workers == decode
+
+
+@pytest.mark.parametrize(
+    ("key", "evaluation"),
+    [
+        ("", {"kid_subset_size": 60}),
+        ("evaluation.kid_subset_size", {"kid_subset_size": 61}),
+        ("evaluation.neighbors", {"neighbors": 60}),
+    ],
+)
+def test_the_sweep_counts_the_training_images_before_its_first_trial(
+    in_tiny_project, key, evaluation
+):
+    params = with_params(sweep={"samples": 100}, evaluation=evaluation)
+    with pytest.raises(UserError) if key else nullcontext() as error:
+        sweep.require_reference(params)
+    assert not key or error.value.subject == key
+
+
+def test_the_sweep_refuses_statistics_of_other_features_before_it_trains(in_tiny_project, tmp_path):
+    path = tmp_path / "adm.npz"
+    np.savez(path, mu=np.zeros(10), sigma=np.eye(10))
+    params = with_params(evaluation={"reference_statistics": str(path)})
+    with pytest.raises(UserError, match="are of 10-dimensional features"):
+        sweep.require_reference(params)
+
+
+def test_a_metric_has_samples_and_reference_images_enough(make_params):
+    settings = make_params(evaluation={"kid_subset_size": 40, "neighbors": 39}).evaluation
+    require_enough("samples", 40, (40, 39), settings)
+    for samples, reference in ((39, (40, 30)), (40, (39, 30)), (40, (40, 40))):
+        with pytest.raises(UserError):
+            require_enough("samples", samples, reference, settings)
+
+
+def test_images_too_few_for_a_metric_are_refused_before_any_is_written(monkeypatch):
+    require_training_images(65, dimensions=64, subset=50, neighbors=3)
+    require_training_images(50, dimensions=0, subset=50, neighbors=3)
+    for count, dimensions, neighbors, key in (
+        (64, 64, 3, "evaluation.extractor"),
+        (49, 10, 3, "evaluation.kid_subset_size"),
+        (60, 10, 60, "evaluation.neighbors"),
+    ):
+        with pytest.raises(UserError, match=key):
+            require_training_images(count, dimensions, 50, neighbors)
+    monkeypatch.setattr(prepare, "Stage", lambda *_: nullcontext(None))
+    monkeypatch.setattr(prepare, "open_source", lambda *_: None)
+    monkeypatch.setattr(prepare, "stratified_split", lambda *_: {"train": [0, 1], "val": [2]})
+    monkeypatch.setattr(prepare, "write_shards", lambda *_: pytest.fail("shards are written"))
+    with pytest.raises(UserError, match="2 training images are too few"):
+        prepare.main(with_params())

@@ -154,7 +154,8 @@ def work(params):
 
 running.load_params = lambda: SimpleNamespace(model_dump=dict)
 running.load_mlflow = lambda: None
-running.run_stage(work)
+sys.modules["stages.sweep"] = SimpleNamespace(main=work)
+running.run_stage("sweep")
 """
 
 

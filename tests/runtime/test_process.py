@@ -22,7 +22,7 @@ with reader_may_leave():
 """
 
 
-@pytest.mark.parametrize("module", ["stages.sweep", "analysis", "pipeline"])
+@pytest.mark.parametrize("module", ["stages", "analysis", "pipeline"])
 def test_ctrl_c_is_one_line_while_libraries_are_imported(module):
     program = f"""
 import builtins, runpy, signal

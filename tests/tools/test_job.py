@@ -103,6 +103,7 @@ def test_a_job_has_the_threads_of_home(project, tmp_path, away, told, wanted):
     assert Path("one").read_text() == f"{wanted}\n"
 
 
+@pytest.mark.slow
 def test_a_remote_that_takes_nothing_is_a_line_without_its_password(project, monkeypatch):
     url = "webdav://me:s3/cr3t@host/store"
 

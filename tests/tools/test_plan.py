@@ -1,6 +1,7 @@
 """`maskgit plan` against closed forms, real networks and real files."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from pipeline.config.presets import preset_params
 from pipeline.runtime.dag import read_stages
 from pipeline.runtime.errors import UserError
 from pipeline.tokenizer import Tokenizer
-from pipeline.tools.plan import PEAKS, SHARE, DataSize, Plan, costs, count_flops, data_size
+from pipeline.tools.plan import CORE, PEAKS, SHARE, DataSize, Plan, costs, count_flops, data_size
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import classifier_config, tokenizer_config, transformer_config
 from pipeline.weights.published import save_model
@@ -110,22 +111,25 @@ def test_the_size_of_the_data_set(tmp_path, monkeypatch):
     assert error.value.subject == "--images"
 
 
-def test_a_rate_that_no_device_has_is_refused():
+def test_the_rate_is_of_the_device_that_is_named_or_of_the_params():
+    assert Plan(make_params(ray={"use_gpu": True}), DIGITS).rate == SHARE * PEAKS["A100"]
+    assert Plan(make_params(), DIGITS, gpu="H100").rate == SHARE * PEAKS["H100"]
+    assert Plan(make_params(ray={"cpus_per_worker": 2}), DIGITS).rate == 2 * CORE
+    assert Plan(make_params(), DIGITS, tflops=150).rate == 150e12
     for rate in (0.0, -1.0, 1e300, float("nan")):
         with pytest.raises(UserError) as error:
             Plan(make_params(), DIGITS, tflops=rate)
         assert error.value.subject == "--tflops"
 
 
-def test_the_command_prints_days_and_disk_first_and_writes_nothing(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_time_and_disk_first_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    done = maskgit("plan", "imagenet256", "--gpu", "H100", capsys=capsys)
+    done = maskgit("plan", "evening", "--gpu", "H100", capsys=capsys)
     first, *_ = done.out.splitlines()
-    assert "days on 16 × H100" in first and "GB of disk" in first
-    plan = json.loads(maskgit("plan", "imagenet256", "--json", capsys=capsys).out)
-    assert plan["device"]["rate"] == SHARE * PEAKS["A100"] and plan["data"]["classes"] == 1000
+    assert re.match(r"About .* on 1 × H100 \(30% .*\), and .*B of disk", first)
+    plan = json.loads(maskgit("plan", "evening", "--json", capsys=capsys).out)
     total = plan["in_all"]
     assert total["flops"] == pytest.approx(sum(s["flops"] for s in plan["stages"].values()))
-    assert total["seconds"] == pytest.approx(total["flops"] / plan["device"]["rate"] / 16)
+    assert total["seconds"] == pytest.approx(total["flops"] / plan["device"]["rate"])
     assert maskgit("plan", "smoke", "--gpu", "GTX", capsys=capsys).code == 1
     assert not list(tmp_path.iterdir())

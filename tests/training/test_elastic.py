@@ -10,7 +10,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENS
 from pipeline.config.replicates import replicates
 from pipeline.config.trainings import classifier_count, trial_count
-from pipeline.experiments.ablation.grid import trials
+from pipeline.experiments.ablation import trials
 from pipeline.runtime.files import read_yaml, write_text
 from pipeline.runtime.stage import Stage
 from pipeline.schedules import SCHEDULES, curve_csv
@@ -37,10 +37,10 @@ def runs_of(params: Params) -> set[str]:
         found |= {
             networks._training(params, r, task, stage).folder for r in replicates(params, network)
         }
-    grid, jobs = trials(params, stages["sweep"]), cas._trainings(params, stages["cas"])
+    grid, jobs = trials(params, stages["sweep"]), cas.trainings(params, stages["cas"])
     assert (len(grid), len(jobs)) == (trial_count(params), classifier_count(params))
     for trial in grid:
-        found |= {trial.training.folder, *(cell.path for cell in trial.cells + trial.crossed)}
+        found |= {trial.training.folder, *trial.decodings, *trial.crossed}
     found |= {job.folder for job in jobs}
     return set(map(str, found))
 

@@ -42,10 +42,9 @@ def project(tiny_project, tmp_path, monkeypatch) -> Path:
 def of_one_pass(network: str):
     images, params = View(ImageShards(IMAGES, "val"), with_params().data), with_params()
     if network == "tokenizer":
-        whole = reconstruction.Reconstruction(load_model(TOKENIZER, "tokenizer"), CPU)
-        for batch in images.batches(BATCH):
-            whole(batch)
-        return whole.metrics()
+        model, batches = load_model(TOKENIZER, "tokenizer"), images.batches(BATCH)
+        totals = (reconstruction.rebuild(model, batch, CPU)[1] for batch in batches)
+        return reconstruction.quality(sum(totals))
     if network == "classifier":
         model, labels = load_model(CLASSIFIER, "classifier"), torch.from_numpy(images.images.labels)
         return classifier.accuracy(model, images.batches(BATCH), labels, CPU)

@@ -1,7 +1,7 @@
 """Arrays behind the pictures of Table 1's models: class by class (Figure 5), iteration by iteration
 (Figure 2), and the training images nearest to samples, which show whether the model memorised."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
 
@@ -45,8 +45,9 @@ def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
     shown = reduce(np.intersect1d, [v.images.labels for v in views.values()])[:CLASSES]
     grids: dict[str, np.ndarray] = {}
     for name, each in views.items():
-        rows = _even([np.flatnonzero(each.images.labels == c) for c in shown])
-        grids[name] = np.stack([_pictures(each, row) for row in rows])
+        rows = [np.flatnonzero(each.images.labels == c) for c in shown]
+        few = min(PER_CLASS, *map(len, rows))  # as many of every class
+        grids[name] = np.stack([_pictures(each, row[:few]) for row in rows])
     flat = torch.from_numpy(grids["transformer"]).flatten(0, 1).permute(0, 3, 1, 2)
     save_picture(grid_picture(flat, grids["transformer"].shape[1]), folder / "samples.png")
     class_names = np.array([images.class_names[c] for c in shown])
@@ -54,12 +55,6 @@ def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
     transformer = first["transformer"]
     _write_decoding(params, transformer, folder / "decoding.npz", workers.device)
     _write_neighbours(params, transformer, view, folder / "neighbours.npz", workers)
-
-
-def _even(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The first indices of each class, as many of every class: at most `PER_CLASS`."""
-    few = min(PER_CLASS, *map(len, rows))
-    return [row[:few] for row in rows]
 
 
 def _pictures(view: View, rows: Iterable[int]) -> np.ndarray:

@@ -13,7 +13,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import are_written, draw_samples, publish_samples
-from pipeline.evaluation.evaluator import Evaluator, of_rows
+from pipeline.evaluation.evaluator import Evaluator, Outputs, of_rows
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import CenterCrops, SampleImages
 from pipeline.evaluation.labels import kept_of_each
@@ -30,7 +30,7 @@ from pipeline.weights.published import load_model
 IDENTITY = ("images", "label_smoothing", "seed")
 ENCODED = "samples"  # of a main replicate, as shards in its run directory
 REAL = "real"  # the folder of the networks' outputs for the validation images
-# Images whose distances are held at once, and training images that they are compared with.
+# Images that are compared at once, and training images that are on the device meanwhile.
 BLOCK, REFERENCE = 1000, 10_000
 
 
@@ -72,7 +72,7 @@ def _replicate_row(
         real: features (R, F) of the validation images.
     """
     params, network, file = evaluator.params, replicate.network, folder / "row.json"
-    count, sampler = params.evaluation.samples, sampler_of(replicate)
+    count, sampler, workers = params.evaluation.samples, sampler_of(replicate), evaluator.workers
     # CAS, too, is trained on the samples of a main replicate.
     labels = evaluator.labels(max(count, params.cas.samples) if replicate.main else count)
     settings = params.decoding_settings(autoregressive=network == "autoregressive")
@@ -80,32 +80,23 @@ def _replicate_row(
     batches = sample_batches(settings, labels, batch_size=size, seed=replicate.seed)
     name = f"evaluate: samples of {network}/{replicate.name}"
 
-    def of_network() -> Row:
-        """What is measured of the network itself."""
-        opened, seed = sampler.open(evaluator.workers.device), replicate.seed
+    def measure(outputs: Outputs) -> Row:
+        """The metrics of the samples, and what is measured of the network itself."""
+        opened, seed = sampler.open(workers.device), replicate.seed
         networks = (opened.model, opened.tokenizer)
-        nll = held_out_nll(network, replicate.folder, params, seed, folder, evaluator.workers)
-        return {
-            "nll": nll,
+        return evaluator.metrics(outputs, labels[:count]) | {
+            "nll": held_out_nll(network, replicate.folder, params, seed, folder, workers),
             "parameters": sum(p.numel() for n in networks for p in n.parameters()),
             # Forward passes of the network per image.
             "steps": params.num_tokens if network == "autoregressive" else settings.iterations,
         }
 
-    def measure(found: dict[str, Tensor]) -> Row:
-        return evaluator.metrics(found, labels) | of_network()
-
-    if not replicate.main:
-        shown = evaluator.on_the_fly(sampler)
-        row = measured_row(file, evaluator.workers, shown, batches, name, measure)
-    else:
+    if replicate.main:
         samples = folder / ENCODED
         if not are_written(samples):
             draw_samples(
-                batches,
-                labels.tolist(),
-                class_names,
-                workers=evaluator.workers,
+                *(batches, labels.tolist(), class_names),
+                workers=workers,
                 maker=sampler,
                 batch_size=size,
                 shard_size=params.data.shard_size,
@@ -115,12 +106,15 @@ def _replicate_row(
         if not file.exists():
             images = SampleImages(samples, params.data, count)
             outputs = evaluator.outputs(images, folder / "outputs")
-            row = evaluator.metrics(outputs, images.labels) | of_network()
+            row = measure(outputs)
             if network == "transformer":
                 row |= neighbour_distances(evaluator, outputs["features"], real)
             write_json(file, row)
         publish_samples(samples, replicate.samples, copy=params.evaluation.keep_samples)
         row = read_json(file)
+    else:
+        shown = evaluator.on_the_fly(sampler)
+        row = measured_row(file, workers, shown, batches, name, measure)
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
     return {"images": network} | own | row
 
@@ -239,22 +233,12 @@ def nearest(
     nearest to features (M, F).
 
     Args:
-        device: that compares them: of ImageNet's that takes a core two hours.
+        device: where they are compared; a core takes two hours for ImageNet's.
     """
-    blocks = features.to(device).split(BLOCK)
-    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in blocks]
-    for start in range(0, len(reference), REFERENCE):  # which travels to the device once
-        others = reference[start : start + REFERENCE].to(device)
-        for block, of_block in zip(blocks, found, strict=True):
-            near = torch.cdist(block, others).topk(min(count, len(others)), dim=1, largest=False)
-            of_block.append((near.values, near.indices + start))
-    best = [_best(of_block, count) for of_block in found]
-    values, indices = (torch.cat(each).cpu() for each in zip(*best, strict=True))
+    found = []
+    for block in features.to(device).split(BLOCK):
+        others = reference.split(REFERENCE)
+        distances = torch.cat([torch.cdist(block, part.to(device)) for part in others], dim=1)
+        found.append(distances.topk(min(count, len(reference)), dim=1, largest=False))
+    values, indices = (torch.cat(each).cpu() for each in zip(*found, strict=True))
     return values, indices
-
-
-def _best(found: list[tuple[Tensor, Tensor]], count: int) -> tuple[Tensor, Tensor]:
-    """The nearest in all parts of the reference, of the nearest in each."""
-    values, indices = (torch.cat(each, dim=1) for each in zip(*found, strict=True))
-    best = values.topk(count, dim=1, largest=False)
-    return best.values, indices.gather(1, best.indices)
