@@ -23,8 +23,8 @@ def main(params: Params) -> str:
 
 
 def trainings(params: Params, stage: Stage) -> list[CasTraining]:
-    """A training for each set of images, augmentation and replicate; those on real images have the
-    replicates' seeds."""
+    """A training for each set of images, augmentation and replicate; trainings on real images use
+    the replicate's seed."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     sets: list[tuple[str, int, Path, Path]] = [
         (REAL, seed, stage.folder(*REPLICATES, SAMPLES.as_posix(), seed=seed), IMAGES)
