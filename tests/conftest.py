@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ import pytest
 import torch
 from filelock import FileLock
 
+from analysis.exhibits.results import Results, read_results
+from analysis.report.build import build
 from pipeline.config.params import Params
-from tests.analysis.synthetic import analyse, write_results, write_source, write_tables
+from tests.analysis.synthetic import write_results, write_source, write_tables
 from tests.damage import within
 from tests.params import make_params
 from tests.project import FAIR, Project
@@ -99,10 +102,16 @@ def params() -> Params:
     return make_params(analysis={"dpi": 40})
 
 
+@pytest.fixture(scope="session")
+def found(tmp_path_factory) -> Results:
+    """Synthetic results, read."""
+    return read_results(write_results(tmp_path_factory.mktemp("found") / "results"))
+
+
 @pytest.fixture
-def make_tables(results, params, tmp_path) -> Callable[[], Path]:
-    """Makes the tables of the results, and no figures, and returns their folder."""
-    return lambda: write_tables(results, tmp_path / "tables", params)
+def make_tables(found, params, tmp_path) -> Callable[..., Path]:
+    """Makes the tables of the results with some fields replaced, and returns their folder."""
+    return lambda **fields: write_tables(replace(found, **fields), tmp_path / "tables", params)
 
 
 @pytest.fixture
@@ -130,22 +139,16 @@ def outputs(tmp_path_factory) -> Path:
     """Everything the analysis makes of the synthetic results, for tests that only look at it."""
     folder = tmp_path_factory.mktemp("analysis")
     results = write_results(folder / "results")
-    write_source(results, "prepare")
-    write_source(results, "evaluate", run_id="run-of-evaluate")
-    analyse(results, folder / "out", make_params(analysis={"dpi": 40}))
+    write_source(results, "evaluate", seconds=5400.0, gpus=["H100", "H100"])
+    write_source(results, "sweep", seconds=5400.0, dirty=True, gpus=["H100", "H100"])
+    build(results, folder / "out", make_params(analysis={"dpi": 40}))
     return folder / "out"
 
 
-@pytest.fixture(scope="session")
-def report(tmp_path_factory) -> Path:
-    """The page that is made of the synthetic results."""
-    folder = tmp_path_factory.mktemp("report")
-    results = write_results(folder / "results")
-    write_source(results, "evaluate", seconds=5400.0, gpus=["H100", "H100"])
-    workers = [{"host": name, "device": "H100"} for name in ("machine", "node-1", "node-2")]
-    write_source(results, "cas", seconds=5400.0, dirty=True, gpus=["H100", "H100"], workers=workers)
-    analyse(results, folder / "out", make_params(analysis={"dpi": 60}))
-    return folder / "out/report.html"
+@pytest.fixture
+def report(outputs) -> Path:
+    """Its page."""
+    return outputs / "report.html"
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ NOT_LISTED = (
     "pipeline/data/image_grid.py",
     "pipeline/data/microbatches.py",
     "pipeline/data/order.py",
-    "pipeline/data/prefetch.py",
     "pipeline/data/ranks.py",
     "pipeline/data/seeds.py",
     "pipeline/runtime",

@@ -8,7 +8,7 @@ differed, which is stricter.
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pandas as pd
 from scipy import stats
@@ -19,7 +19,6 @@ from analysis.exhibits.results import MODELS, NETWORKS, Results
 from analysis.exhibits.statistics import ALPHA, LEVEL, NAN, Effect, holm, paired, pairs
 from pipeline.config.params import Params
 
-BETTER = "**{}** is better than {}"
 HYPOTHESIS = "hypothesis"  # in the source of what the paper only supposes
 # What n counts.
 SEEDS, TIMINGS, SCHEDULES = "training seeds", "timings of each in one process", "schedules"
@@ -34,42 +33,25 @@ UNKNOWN = "whether its networks have learned anything is out of date"
 SHOWN, NOT_SHOWN, UNDECIDED = "shown here", "not shown here", "undecided"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Part:
-    """One comparison of two sides, as numbers and in words.
+    """One comparison of two sides.
 
     Args:
         effect: the first side minus the second, or the agreement of the two.
         values: the mean of each side; empty if the effect is all there is.
-        won: the sentence if the first side is better; `lost`, if the second is; `tied`, if neither
-            can be told to be.
+        sides: the two sides, where the claim does not name them.
         kind: the name of the effect.
-        where: the conditions, if the parts of a claim differ in them.
-        sides: the two sides, if the parts of a claim differ in them.
     """
 
     effect: Effect
     values: tuple[float, ...] = ()
-    won: str
-    lost: str
-    tied: str
-    kind: str = "difference"
-    where: str = ""
     sides: str = ""
-
-    @property
-    def turned(self) -> "Part":
-        """The same comparison with its sides swapped, if it has two."""
-        if not self.values:
-            return self
-        effect = self.effect
-        other = replace(effect, value=-effect.value, low=-effect.high, high=-effect.low)
-        turned = replace(self, effect=other, values=self.values[::-1])
-        return replace(turned, won=self.lost, lost=self.won)
+    kind: str = "difference"
 
     @property
     def numbers(self) -> str:
-        """ "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)", after the conditions."""
+        """ "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)", after the sides."""
         text, effect = " against ".join(map(number, self.values)), self.effect
         if not math.isnan(effect.low) or not self.values:
             like = max((abs(value) for value in self.values), default=effect.value)
@@ -79,12 +61,7 @@ class Part:
             )
             interval = "" if math.isnan(effect.low) else f" ({low} to {high})"
             text += f"{', ' * bool(text)}{self.kind} {value}{interval}"
-        return f"{self.where}: {text}" if self.where else text
-
-    @property
-    def numbers_of_sides(self) -> str:
-        """The numbers, after the two sides if the parts of a claim differ in them."""
-        return f"{self.sides}: {self.numbers}" if self.sides else self.numbers
+        return f"{self.sides}: {text}" if self.sides else text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +75,6 @@ class Claim:
         measure: what is compared, as in the tables: "FID (classifier)".
         sign: sign of the effect if the claim holds.
         parts: comparisons that must all hold; empty if nothing was measured.
-        whole: the sentence if all of several parts hold.
         noise: what n counts.
         networks: the networks whose samples are compared; none of them may be barely trained.
         fewest: the smallest n that can be tested. It is three where seeds choose T for one another:
@@ -114,7 +90,6 @@ class Claim:
     measure: str
     sign: int
     parts: list[Part] = field(default_factory=list)
-    whole: str = ""
     noise: str = SEEDS
     networks: Sequence[str] = (MODELS["transformer"],)
     fewest: int = 2
@@ -125,12 +100,6 @@ class Claim:
     def line(self) -> str:
         """The claim, with its caveat."""
         return f"{self.said}, {self.caveat}" if self.caveat else self.said
-
-    @property
-    def mixed(self) -> bool:
-        """Whether some parts point to the claim and others away from it."""
-        values = [part.effect.value * self.sign for part in self.parts]
-        return any(value > 0 for value in values) and any(value < 0 for value in values)
 
     @property
     def weakest(self) -> Part | None:
@@ -163,48 +132,10 @@ class Claim:
         return part.effect.one_sided(self.sign)
 
 
-def versus(
-    first: str,
-    second: str,
-    effect: Effect,
-    values: tuple[float, ...] = (),
-    *,
-    relation: str = BETTER,
-    noise: str = SEEDS,
-    where: str = "",
-    several: bool = False,
-) -> Part:
-    """A comparison of two named sides.
-
-    Args:
-        relation: the sentence that puts one side before the other, with {} for each.
-        several: whether the claim has parts with other sides.
-    """
-    return Part(
-        effect=effect,
-        values=values,
-        won=relation.format(first, second),
-        lost=relation.format(second, first),
-        tied=f"{first} and {second} do not differ by more than {noise} explain",
-        where=where,
-        sides=f"{first} and {second}" if several else "",
-    )
-
-
-def by_pairs(
-    first: str,
-    ours: pd.Series,
-    second: str,
-    theirs: pd.Series,
-    relation: str = BETTER,
-    several: bool = False,
-) -> list[Part]:
-    """A comparison paired by seed; none if no seed has both sides. Arguments as in `versus`."""
+def by_pairs(ours: pd.Series, theirs: pd.Series, sides: str = "") -> list[Part]:
+    """A comparison paired by seed; none if no seed has both sides."""
     a, b = pairs(ours, theirs)
-    if not len(a):
-        return []
-    means = (a.mean(), b.mean())
-    return [versus(first, second, paired(a, b), means, relation=relation, several=several)]
+    return [Part(paired(a, b), (a.mean(), b.mean()), sides)] if len(a) else []
 
 
 @dataclass(frozen=True)
@@ -226,8 +157,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """Shown here, not shown here (the data contradict the claim, or a part of it), or
-        undecided."""
+        """Shown here, not shown here (the data contradict the claim or a part), or undecided."""
         if math.isnan(self.adjusted) or self.adjusted >= ALPHA:
             return UNDECIDED
         part = self.claim.weakest
@@ -235,61 +165,28 @@ class Verdict:
         return SHOWN if agrees else NOT_SHOWN
 
     @property
-    def brief(self) -> str:
-        """The word, with n if it is undecided, or a note if only a part of the claim fails."""
-        if self.word == UNDECIDED:
-            return UNDECIDED if self.claim.lacking else f"{UNDECIDED} (n = {self.claim.n})"
-        return f"{self.word}: its parts differ" if self.mixed else self.word
-
-    @property
     def mixed(self) -> bool:
         """Whether the claim fails by some of its parts, while others point to it."""
-        return self.word == NOT_SHOWN and self.claim.mixed
-
-    @property
-    def numbers(self) -> str:
-        """The numbers of the part that supports the claim least, with a 95% interval."""
-        part = self.claim.weakest
-        return part.numbers_of_sides if part else "not measured"
+        values = [part.effect.value * self.claim.sign for part in self.claim.parts]
+        return self.word == NOT_SHOWN and any(value > 0 for value in values)
 
     @property
     def measured(self) -> str:
-        """The numbers, after the name of the measure unless the claim names it."""
-        measure = self.claim.measure
-        return self.numbers if measure in self.claim.said else f"{measure}: {self.numbers}"
+        """The numbers of the part that supports the claim least, with a 95% interval, after the
+        name of the measure unless the claim names it."""
+        part, measure = self.claim.weakest, self.claim.measure
+        numbers = part.numbers if part else "not measured"
+        return numbers if measure in self.claim.said else f"{measure}: {numbers}"
 
     @property
     def sentence(self) -> str:
-        """What this run says of the claim, with the numbers; words between ** are emphasized."""
-        part, measure = self.claim.weakest, self.claim.measure
-        asks = "" if measure in self.claim.said else f"{measure}: "
-        asks += f"undecided whether {self.claim.said}"
-        if part is None:
-            return f"{asks}: it was not measured here."
-        if math.isnan(self.adjusted):
-            return f"{asks}: {self._untested()} ({self.numbers})."
-        if self.word != UNDECIDED:
-            numbers = (part if self.word == SHOWN else part.turned).numbers
-            return f"{measure}: {self._decided(part)} ({numbers}; {self._tested()})."
-        if min(self.p, part.effect.p) < ALPHA:  # they differ, but for the correction
-            text = f"{asks}: not decided after correction for the {self.comparisons} comparisons"
-        else:
-            text = f"{measure}: undecided: {part.tied}"
-        return f"{text} ({self.numbers}; {self._tested()})."
-
-    def _decided(self, part: Part) -> str:
-        claim, shown = self.claim, self.word == SHOWN
-        text = (claim.whole or part.won) if shown else part.lost
-        if claim.source:
-            says = "as in" if shown else "unlike in"
-            text += f", {says} the paper{'’s hypothesis' if HYPOTHESIS in claim.source else ''}"
-        if shown and claim.caveat:
-            text += f", {claim.caveat}"
-        if shown and claim.whole and len(claim.parts) > 1:
-            text += f"; at the least {part.won.replace('**', '')}"
-        return f"the parts of the claim differ: {text}" if self.mixed else text
+        """The claim, the verdict, the numbers and p; words between ** are emphasized."""
+        word = self.word + ": its parts differ" * self.mixed
+        return f"{self.claim.line}: **{word}** ({self.measured}; {self._tested()})."
 
     def _tested(self) -> str:
+        if math.isnan(self.adjusted):
+            return self._untested()
         parts, p = len(self.claim.parts), p_value(self.p)
         together = f" of all {parts} parts" if parts > 1 else ""
         return (
@@ -303,6 +200,8 @@ class Verdict:
         n, noise = self.claim.n, self.claim.noise
         if self.untested or self.claim.lacking:
             return self.untested or self.claim.lacking
+        if not n:
+            return "n = 0"
         if n < 2:
             return f"n = {n}: one {ONE[noise]} tells nothing of others"
         if n < self.claim.fewest and noise == TIMINGS:
@@ -370,19 +269,10 @@ def p_value(p: float) -> str:
     return next((text for text in texts if float(text) != ALPHA), texts[0])
 
 
-# Whether the networks have learned anything: what barely trained ones are compared by is noise
-
-
 @dataclass(frozen=True)
 class Recognised:
-    """The share of samples whose class the reference classifier finds.
-
-    Args:
-        share: over all trainings; low and high: its 95% interval over samples (Wilson).
-        samples: how many those are.
-        chance: the share that guessing would find, at best.
-        real: the share of held-out real images.
-    """
+    """The share of samples whose class the reference classifier finds, with its 95% interval over
+    samples (Wilson), the share that guessing would find at best, and that of real images."""
 
     share: float
     low: float
@@ -393,8 +283,7 @@ class Recognised:
 
     @property
     def near_chance(self) -> bool:
-        """Whether the interval reaches into the lowest tenth of the way from chance to real
-        images."""
+        """Whether the interval reaches the lowest tenth of the way from chance to real images."""
         return self.low < self.chance + NEAR * max(self.real - self.chance, 0.0)
 
 
@@ -451,7 +340,7 @@ def scoreboard(
         readable=pd.DataFrame(
             {
                 "claim": [verdict.claim.line for verdict in verdicts],
-                "verdict": [verdict.brief for verdict in verdicts],
+                "verdict": [v.word + ": its parts differ" * v.mixed for v in verdicts],
                 "measured here": [verdict.measured for verdict in verdicts],
                 "p, corrected": [p_value(verdict.adjusted) for verdict in verdicts],
                 "n": [str(verdict.claim.n) for verdict in verdicts],
@@ -460,22 +349,20 @@ def scoreboard(
             }
         ),
         notes=[
-            "Shown here: the data agree with the claim, and chance does not explain it; not shown "
-            "here: they contradict it, or one of its parts where these differ; undecided: too few "
-            "or too noisy to tell, all comparisons considered. In brackets: 95% intervals, of one "
-            f"comparison each. p is corrected (Holm) for the {verdicts[0].comparisons} comparisons "
-            "that could be tested (of all but the times as if times were alike, which is "
-            "stricter), so that of reports of pure noise one in twenty, at most, on average, "
-            "decides anything at all. "
-            "Tests: Welch's t between the networks, paired t by seed between what shares one, t of "
-            "one sample for edits against copied pixels, which no seed changes, exact permutations "
-            "for orderings and timings. n: training seeds, timings of each in one process (another "
-            "process may differ), or schedules. Of a claim's parts all must hold: the numbers are "
-            "of the one that supports it least, p of all together. What is marked as a hypothesis "
-            "the paper only supposes. A claim without a section is our own.",
-            "One tokenizer and one classifier were trained: what their seeds would change is in no "
-            "number. Conclusions are about this data set at this size, and about these networks "
-            "after so much training: others of the same cost may turn them.",
+            f"Shown here: corrected p below {ALPHA:g} in the claim's direction. Not shown here: "
+            f"below {ALPHA:g} in the other direction, for the claim or one of its parts. "
+            "Undecided: everything else. In brackets: 95% intervals of one comparison. p is "
+            f"two-sided and corrected (Holm) for the {verdicts[0].comparisons} comparisons that "
+            "could be tested; all but the times are corrected as if no times differed, which is "
+            "stricter. At most one in twenty reports of pure noise decides anything.",
+            "Tests: Welch's t between the networks; paired t by seed between samples that share a "
+            "seed; one-sample t between edits and copied pixels, which have no seed; exact "
+            "permutations for orderings and timings. n: training seeds, timings of each in one "
+            "process, or schedules. A claim with parts holds if all parts hold: the numbers are of "
+            "the part that supports it least, and p is of all parts. The paper only supposes what "
+            "is marked as a hypothesis. A claim without a section is our own.",
+            "One tokenizer and one classifier were trained, so no number includes their seeds. The "
+            "conclusions are about this data set, these networks and this length of training.",
         ],
         here=[*warnings(results, params, left_out), _count(verdicts)],
         timed=True,
@@ -499,25 +386,18 @@ def warnings(results: Results, params: Params, left_out: Collection[str]) -> lis
 
 
 def _count(verdicts: list[Verdict]) -> str:
-    """Count verdicts of the paper's claims, of its hypotheses and of our own claims."""
-    words: dict[str, list[str]] = {"claims": [], "hypotheses": [], "ours": []}
+    """Count the verdicts of the paper's claims, of its hypotheses and of our own claims."""
+    words: dict[str, list[str]] = {"claims of the paper": [], "hypotheses": [], "of our own": []}
     for verdict in verdicts:
         source = verdict.claim.source
-        kind = "ours" if not source else "hypotheses" if HYPOTHESIS in source else "claims"
-        words[kind].append(verdict.word)
-    claims, supposed, ours = words.values()
-    return (
-        f"Of the paper's {len(claims)} claims: **shown here {claims.count(SHOWN)}**, not shown "
-        f"{claims.count(NOT_SHOWN)}, undecided {claims.count(UNDECIDED)}; of {len(supposed)} "
-        f"that it supposes: {_of(supposed)}; of {len(ours)} more of ours: {_of(ours)}."
-    )
-
-
-def _of(words: list[str]) -> str:
-    return (
-        f"shown here {words.count(SHOWN)}, not shown {words.count(NOT_SHOWN)}, undecided "
-        f"{words.count(UNDECIDED)}"
-    )
+        kind = "of our own" if not source else "hypotheses" if HYPOTHESIS in source else ""
+        words[kind or "claims of the paper"].append(verdict.word)
+    counts = [
+        f"{len(each)} {kind}: **shown here {each.count(SHOWN)}**, not shown "
+        f"{each.count(NOT_SHOWN)}, undecided {each.count(UNDECIDED)}"
+        for kind, each in words.items()
+    ]
+    return "; ".join(counts) + "."
 
 
 def _row(verdict: Verdict) -> dict[str, str | float]:

@@ -32,20 +32,8 @@ STYLE = {
     "lines.markersize": 3.5,
 }
 
-# Fonts that systems have, with letters that class names may have and matplotlib's own font lacks:
-# Chinese, Japanese, Korean.
-OTHER_FONTS = (
-    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC"),
-    *("Noto Sans KR", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
-    *("Hiragino Sans", "PingFang SC", "PingFang HK", "Apple SD Gothic Neo", "Arial Unicode MS"),
-    *("Yu Gothic", "Microsoft YaHei", "Malgun Gothic"),
-)
-
-
-def font_families() -> list[str]:
-    """The font of all text, then installed fonts that have letters which it lacks."""
-    installed = fontManager.get_font_names()
-    return ["sans-serif", *(name for name in OTHER_FONTS if name in installed)]
+# Fonts of systems with the Chinese, Japanese and Korean letters that class names may have.
+OTHER_FONTS = ("Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Microsoft YaHei")
 
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; its yellow is too pale for lines
@@ -110,7 +98,8 @@ def figure(
     settings are set aside and the PNG does not carry the library's version. Letters that no font
     has are drawn as boxes, without a warning for each.
     """
-    fonts = {"font.family": font_families()}
+    installed = fontManager.get_font_names()
+    fonts = {"font.family": ["sans-serif", *(f for f in OTHER_FONTS if f in installed)]}
     with matplotlib.style.context(["default", STYLE, fonts]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         canvas = Figure(figsize=size, dpi=dpi, layout="constrained")

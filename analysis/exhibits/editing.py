@@ -5,20 +5,11 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
-from analysis.exhibits.claims import Claim, versus
+from analysis.exhibits.claims import Claim, Part
 from analysis.exhibits.drawing import draw_mosaic, shortened
-from analysis.exhibits.formatting import (
-    columns,
-    counted_label,
-    extent,
-    listed,
-    number,
-    percent,
-    printed,
-    seeds_of,
-)
 from analysis.exhibits.results import Results, measure_note
 from analysis.exhibits.statistics import beside, by_seed, one_sample, over_seeds
 from pipeline.config.params import Params
@@ -47,8 +38,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
         parts = []
         if len(ours) and len(floor):
             effect = one_sample(ours.to_numpy(), floor.iloc[0])
-            means = (ours.mean(), floor.iloc[0])
-            parts.append(versus("MaskGIT", "the floor that copies pixels", effect, means))
+            parts.append(Part(effect, (ours.mean(), floor.iloc[0])))
         found.append(
             Claim(
                 said=f"{name} beats copying the nearest pixel",
@@ -89,7 +79,6 @@ def table(results: Results, params: Params) -> Table:
         f"inpainting (FID (Inception) {inpaint.fid} against CoModGAN's "
         f"{paper.TABLE_2['inpaint_center']['CoModGAN'].fid}) and beats all at outpainting "
         f"({outpaint.fid}; Boundless {paper.TABLE_2['outpaint_right']['Boundless (TF)'].fid:.2f}).",
-        here=_facts(cells, results),
     )
 
 
@@ -108,16 +97,16 @@ def _measured(results: Results) -> pd.DataFrame:
 
 def _readable(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
     fid, x = results.metric("fid"), results.extractor
-    ours = partial(columns, cells, over=seeds_of(cells["seeds"], params))
+    ours = partial(fmt.columns, cells, over=fmt.seeds_of(cells["seeds"], params))
     distance = f"distance on the hole ({params.tokenizer.perceptual})"
     return pd.DataFrame(
         {
             "task": cells["task"].map(EDITS),
             "model": cells["model"],
-            **ours({fid: counted_label(fid, x, cells["images"])}),
-            paper.FID: printed(cells["paper_fid_inception"], 2),
+            **ours({fid: fmt.counted_label(fid, x, cells["images"])}),
+            paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
             **ours({results.metric("is"): results.label("is")}),
-            paper.IS: printed(cells["paper_is_inception"], 2),
+            paper.IS: fmt.printed(cells["paper_is_inception"], 2),
             **ours({"class_accuracy": "recognised", "psnr_hole": "PSNR on the hole (dB)"}),
             **ours({"perceptual_hole": distance}),
         }
@@ -127,32 +116,16 @@ def _readable(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataF
 def _notes(results: Results, params: Params) -> list[str]:
     rows, x = results.editing, results.extractor
     return [
-        f"FID ({x}) and IS ({x}) of {extent(rows['images'])} composites, the generated part "
-        "blended into validation images. Floor and originals have no seed and no ±. "
-        "The images are the same for all seeds, so that the ± leaves out which images were taken, "
-        "the larger source for sets this small. The floor gives every unknown pixel the value "
-        f"of the nearest known one. The model is told the class. {measure_note(params, x)}",
-        f"FID ({x}) of the images themselves, unedited, is what so few images have. PSNR and the "
-        "perceptual distance are from them to the composites over the unknown pixels alone, mean "
-        f"over images; the distance is that of {params.tokenizer.perceptual} features by place.",
-        "Columns marked (paper …) are the paper's Table 2, of a model of Places2 (it does not say "
-        "whether with classes): inpainting of its validation images, outpainting of the images of "
-        "InfinityGAN's and In&Out's authors. Compare orderings, not values.",
-    ]
-
-
-def _facts(cells: pd.DataFrame, results: Results) -> list[str]:
-    """The sides that are outpainted, beside the same images untouched."""
-    fid = results.metric("fid")
-    known = cells[cells[f"{fid}_mean"].notna()].set_index(["model", "task"])[f"{fid}_mean"]
-    sides = [task for task in EDITS if task != "inpaint_center" and ("MaskGIT", task) in known]
-    each = [f"{task.split('_')[1]} {number(known['MaskGIT', task])}" for task in sides]
-    if not each:
-        return []
-    untouched = known[ORIGINAL].mean() if ORIGINAL in known else float("nan")
-    return [
-        f"MaskGIT's {results.label('fid')} by the side that is outpainted: "
-        f"{listed(each)}; of the images untouched {number(untouched)}."
+        f"FID ({x}) and IS ({x}) of {fmt.extent(rows['images'])} composites: validation images "
+        "with the generated part blended in; the model is told the class. The floor gives every "
+        "unknown pixel the value of the nearest known one. Floor and originals have no seed and no "
+        "±. All seeds edit the same images, so no ± includes which images were taken. "
+        f"{measure_note(params, x)}",
+        "PSNR and perceptual distance compare the unknown pixels of a composite with the original, "
+        f"mean over images; the distance uses {params.tokenizer.perceptual} features.",
+        "Columns marked (paper …) are the paper's Table 2: a model of Places2, inpainting of its "
+        "validation images, outpainting of the images of InfinityGAN's and In&Out's authors. "
+        "Compare orderings, not values.",
     ]
 
 
@@ -164,13 +137,9 @@ def class_edit(results: Results, params: Params) -> Figure:
         name="figure6",
         title="Figure 6: class-conditional editing, the box regenerated as another class",
         alt="In each row an image, its box in grey, and the same with the box regenerated as "
-        f"{listed(labels)}.",
+        f"{fmt.listed(labels)}.",
         paper="the object in a box is replaced by one of another class while its surroundings stay "
         "what they are; for autoregressive models it is infeasible.",
-        here=[
-            f"The box of {len(images)} validation images is regenerated as each of {len(labels)} "
-            "classes, without any training for it."
-        ],
         draw=partial(draw_mosaic, images, column_labels=["input", "box", *labels]),
     )
 
@@ -184,7 +153,6 @@ def inpainting(results: Results, params: Params) -> Figure:
         alt="In each column an image with a grey hole, the image with the hole filled by MaskGIT, "
         "and the original.",
         paper="better scores than DeepFill's and HiFill's, close to CoModGAN's (Table 2).",
-        here=[f"Holes in {len(images)} validation images are filled; measured in Table 2."],
         draw=partial(draw_mosaic, images.swapaxes(0, 1), row_labels=rows),
     )
 
@@ -192,24 +160,13 @@ def inpainting(results: Results, params: Params) -> Figure:
 def outpainting(results: Results, params: Params) -> Figure:
     """Half of each image, continued with several seeds (Figure 7)."""
     images = results.edits["outpainting"]
-    drawn = images[:, 1:].astype(float)
-    seeds = drawn.shape[1]
-    # Where no seed changes anything (the known half), there is nothing to differ in.
-    deviation = drawn.std(axis=1).mean(axis=-1)
-    differs = deviation > 0
-    found = f"{seeds} {'seed' if seeds == 1 else 'seeds'} for each of {len(images)} images"
-    if seeds > 1 and differs.any():
-        found += (
-            f"; where they differ, in {percent(differs.mean())} of the pixels, their standard "
-            f"deviation is **{deviation[differs].mean():.3g} of 255 levels** on average"
-        )
+    seeds = images.shape[1] - 1
     labels = ["input", *(f"seed {i + 1}" for i in range(seeds))]
     return Figure(
         name="figure7",
         title="Figure 7: outpainting with several seeds (grey: unknown)",
         alt=f"In each row an image whose greyed part is continued with {seeds} seeds.",
         paper="the same input is continued in diverse and coherent ways.",
-        here=[found + "."],
         draw=partial(draw_mosaic, images, column_labels=labels),
     )
 
@@ -217,15 +174,10 @@ def outpainting(results: Results, params: Params) -> Figure:
 def panorama(results: Results, params: Params) -> Figure:
     """Images extended to both sides by sliding the window of the model over them."""
     images = results.edits["panorama"]
-    side = results.edits["outpainting"].shape[-2]
     return Figure(
         name="panorama",
         title="Panoramas: images extended to the left and to the right",
         alt="Wide pictures, one above the other: each is an image extended to the left and right.",
         paper="images are extended far beyond their own size, though colours and meaning drift.",
-        here=[
-            f"{len(images)} images of {side} pixels are extended to {images.shape[2]} pixels, "
-            f"**{images.shape[2] / side:.3g} times** their width."
-        ],
         draw=partial(draw_mosaic, np.expand_dims(images, 1)),
     )

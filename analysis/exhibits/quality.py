@@ -4,30 +4,14 @@ import math
 
 import pandas as pd
 
+from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
 from analysis.exhibits.base import Table
-from analysis.exhibits.claims import Claim, versus
-from analysis.exhibits.formatting import (
-    LOWER,
-    NONE,
-    column,
-    columns,
-    count,
-    counted_label,
-    extent,
-    heading,
-    listed,
-    millions,
-    number,
-    percent,
-    printed,
-    seeds_of,
-)
+from analysis.exhibits.claims import Claim, Part
 from analysis.exhibits.results import (
     DISTRIBUTION,
     EXTRACTORS,
     FEATURE_METRICS,
-    LOWER_IS_BETTER,
     MODELS,
     NETWORKS,
     Results,
@@ -38,7 +22,6 @@ from analysis.exhibits.results import (
 from analysis.exhibits.statistics import (
     beside,
     by_seed,
-    nested_choice,
     of_one_set,
     over_seeds,
     real_images,
@@ -46,7 +29,6 @@ from analysis.exhibits.statistics import (
     welch,
 )
 from pipeline.config.params import Params
-from pipeline.runtime.tables import has_param
 
 DIVERSITY = ("precision", "recall", "density", "coverage")  # of Table 5
 BOTH = [MODELS[name] for name in NETWORKS]
@@ -95,14 +77,14 @@ def _outperforms(
     parts = []
     if len(ours) and len(theirs):
         effect = welch(ours.to_numpy(), theirs.to_numpy())
-        parts.append(versus(BOTH[0], BOTH[1], effect, (ours.mean(), theirs.mean())))
+        parts.append(Part(effect, (ours.mean(), theirs.mean())))
     return Claim(
         said=f"MaskGIT outperforms VQGAN∗ by {by}",
         source=source,
         exhibit=exhibit,
         shown_in=shown_in,
         measure=measure,
-        sign=-1 if metric.startswith(LOWER) else 1,
+        sign=-1 if metric.startswith(fmt.LOWER) else 1,
         parts=parts,
         networks=BOTH,
     )
@@ -133,9 +115,8 @@ def table1(results: Results, params: Params) -> Table:
         paper=f"MaskGIT beats VQGAN∗, the autoregressive baseline with the same tokenizer and "
         f"hyperparameters, by a wide margin: FID (Inception) {ours.fid} against {theirs.fid}, "
         f"IS (Inception) {ours.is_} against {theirs.is_}, recall {ours.recall:.2f} against "
-        f"{theirs.recall:.2f}, CAS top-1 {percent(ours.cas_top1)} against "
-        f"{percent(theirs.cas_top1)}, in {ours.steps} steps instead of {theirs.steps}.",
-        here=_facts(cells.set_index("model"), results, params),
+        f"{theirs.recall:.2f}, CAS top-1 {fmt.percent(ours.cas_top1)} against "
+        f"{fmt.percent(theirs.cas_top1)}, in {ours.steps} steps instead of {theirs.steps}.",
     )
 
 
@@ -156,7 +137,7 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
         else:
             part = of_one_set(own.head(1), metrics, params.evaluation.halves)
             part.insert(0, "seeds", own["seed"].nunique())
-        part.insert(0, "over", seeds_of(part["seeds"], params) or "images")
+        part.insert(0, "over", fmt.seeds_of(part["seeds"], params) or "images")
         part.insert(0, "model", model)
         sets.append(part)
     return pd.concat(sets, ignore_index=True)
@@ -171,7 +152,7 @@ def _measured(results: Results, params: Params) -> pd.DataFrame:
     sets = sets.join(rows.rename(index=MODELS), on="model")
     samples = results.evaluation["transformer"]["samples"]
     if results.evaluation["real"]["samples"] != samples:
-        name = {"model": f"{MODELS['real']} ({count(samples)})"}
+        name = {"model": f"{MODELS['real']} ({fmt.count(samples)})"}
         sets = pd.concat([sets, real_images(results, samples, name)], ignore_index=True)
     return sets.merge(_cas_scores(results, "randaugment"), how="left", on="model")
 
@@ -197,7 +178,7 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
     def ours(*metrics: str) -> dict[str, list[str]]:
         """Means and intervals."""
         of = {name: metric_label(name, y if name in neighbours else x) for name in metrics}
-        return columns(cells, {name: f"{label} ±" for name, label in of.items()}, "", networks)
+        return fmt.columns(cells, {name: f"{label} ±" for name, label in of.items()}, "", networks)
 
     fid, infinity, is_, kid = (results.metric(kind) for kind in DISTRIBUTION)
     neighbours = _neighbours(results)
@@ -206,20 +187,20 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "model": cells["model"],
-            "±: 95% interval over": cells["over"].fillna(NONE),
-            metric_label(fid, x): column(cells, fid, networks, interval=False),
-            paper.FID: printed(cells["paper_fid_inception"], 2),
+            "±: 95% interval over": cells["over"].fillna(fmt.NONE),
+            metric_label(fid, x): fmt.column(cells, fid, networks, interval=False),
+            paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
             **ours(infinity, is_),
-            paper.IS: printed(cells["paper_is_inception"], 1),
+            paper.IS: fmt.printed(cells["paper_is_inception"], 1),
             **ours(precision),
-            "precision (paper, VGG)": printed(cells["paper_precision_vgg"], 2),
+            "precision (paper, VGG)": fmt.printed(cells["paper_precision_vgg"], 2),
             **ours(recall),
-            "recall (paper, VGG)": printed(cells["paper_recall_vgg"], 2),
+            "recall (paper, VGG)": fmt.printed(cells["paper_recall_vgg"], 2),
             **_cas_columns(cells, "with RandAugment", networks),
-            "parameters": cells["parameters"].map(millions),
-            "parameters (paper)": cells["paper_parameters"].map(millions),
-            "steps": cells["steps"].map(count),
-            "steps (paper)": cells["paper_steps"].map(count),
+            "parameters": cells["parameters"].map(fmt.millions),
+            "parameters (paper)": cells["paper_parameters"].map(fmt.millions),
+            "steps": cells["steps"].map(fmt.count),
+            "steps (paper)": cells["paper_steps"].map(fmt.count),
             **ours("class_accuracy", kid, *others, *_added(results)),
         }
     )
@@ -227,87 +208,33 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
 
 def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> list[str]:
     evaluation, x, (y, _) = params.evaluation, results.extractor, results.manifold_extractors
-    halves = evaluation.halves
     samples = cells.set_index("model")["samples"].dropna()
-    sets = ", ".join(f"{model} {count(images)}" for model, images in samples.items())
+    sets = ", ".join(f"{model} {fmt.count(images)}" for model, images in samples.items())
     own = [f"FID ({x})", f"IS ({x})", FEATURE_METRICS["kid"]]
     own += [FEATURE_METRICS[name.removesuffix(f"_{x}")] for name in _added(results)]
     others = [FEATURE_METRICS[name.removesuffix(f"_{y}")] for name in _neighbours(results)]
-    trained = f"VQGAN∗ was trained for {count(params.autoregressive.steps)} steps"
-    smoothing = f"label smoothing {params.training.label_smoothing:g}"
+    trained = f"{fmt.count(params.autoregressive.steps)} steps for VQGAN∗ and "
     if params.transformer.pretrained:
-        trained += f" with {smoothing}; MaskGIT's weights are the file's that the params name"
+        trained += "released weights for MaskGIT"
     else:
-        steps = count(params.training.steps)
-        trained += f", MaskGIT for {steps}, both with {smoothing}, otherwise alike"
-    # Sets apart the images of that row from those that networks learn.
-    crops = (
-        " cut to their centre, as the training images are that all rows are compared with, whereas "
-        "networks learn random crops of these: a network that learned its images exactly would be "
-        "farther from them"
-    )
+        trained += f"{fmt.count(params.training.steps)} for MaskGIT"
     return [
-        f"{listed(own)} are over features of {EXTRACTORS.get(x, x)}, "
-        f"{listed(others)} over those of {EXTRACTORS.get(y, y)} (k = "
-        f"{evaluation.neighbors}, on at most {count(evaluation.manifold_images)} images of each "
-        f"side), compared with those of the training images; images: {sets}. Reconstructions are "
-        f"the tokenizer's, of validation images{'' if params.data.crop_scale[0] == 1 else crops}."
-        f"{_beyond_reconstructions(cells, results)}",
-        "± over training seeds: Student's t of the networks' trainings, each with samples of its "
-        f"own; over images: {student(halves):.2f} × the spread of {halves} random halves of the "
-        "one set. One tokenizer and one classifier were trained: their seeds are in no ±. FID∞ "
-        f"({x}) is extrapolated to infinitely many samples, and has the interval; FID ({x}) has "
-        f"none, as few samples make it too high. {measure_note(params, x)}",
-        _cas_note(cells, "with RandAugment")
-        + (" The paper names RandAugment for 256×256 alone." if side == 512 else ""),
-        f"{trained}.",
+        f"{fmt.listed(own)} use features of {EXTRACTORS.get(x, x)}; {fmt.listed(others)} use "
+        f"features of {EXTRACTORS.get(y, y)} (k = {evaluation.neighbors}, at most "
+        f"{fmt.count(evaluation.manifold_images)} images of each side). All sets are compared with "
+        f"the training images. Numbers of images: {sets}. Reconstructions are the tokenizer's, of "
+        "validation images.",
+        "± over training seeds: Student's t over the networks' trainings, each with samples of its "
+        f"own. ± over images: {student(evaluation.halves):.2f} × the spread of "
+        f"{evaluation.halves} random halves of the set. One tokenizer and one classifier were "
+        f"trained, so no ± includes their seeds. FID∞ ({x}) is extrapolated to infinitely many "
+        f"samples. FID ({x}) has no ±, because it is biased upwards for few samples. "
+        f"{measure_note(params, x)}",
+        _cas_note(cells, "with RandAugment"),
+        f"Training: {trained}, with label smoothing {params.training.label_smoothing:g}.",
         f"Columns marked (paper …) are the paper's Table 1 on ImageNet {side}×{side}, with "
-        "ResNet-50 for CAS: compare orderings, not values. Accuracies are fractions; recognised: "
-        "share whose class the reference classifier finds. NLL is left out: MaskGIT's is over "
-        "masked tokens and the baseline's over all, so they cannot be compared.",
-    ]
-
-
-def _beyond_reconstructions(cells: pd.DataFrame, results: Results) -> str:
-    """The metrics by which a network is better than the reconstructions."""
-    sets = cells.set_index("model")
-    x, (y, _) = results.extractor, results.manifold_extractors
-    kinds = {kind: x for kind in DISTRIBUTION if kind != "fid_infinity"}
-    kinds |= {name.removesuffix(f"_{y}"): y for name in _neighbours(results)}
-    found = []
-    for model in BOTH:
-        passed = []
-        for kind, extractor in kinds.items():
-            means = sets[f"{kind}_{extractor}_mean"]
-            sign = -1 if kind in LOWER_IS_BETTER else 1
-            if sign * (means[model] - means[MODELS["reconstruction"]]) > 0:
-                passed.append(metric_label(f"{kind}_{extractor}", extractor))
-        if passed:
-            found.append(f"{model}'s mean {listed(passed)} passes theirs")
-    return f" They are no bound: {'; '.join(found)}." if found else ""
-
-
-def _facts(cells: pd.DataFrame, results: Results, params: Params) -> list[str]:
-    """The cost of each network, the scale of FID, and whether MaskGIT's decoding was tuned."""
-    fid, label = results.metric("fid"), results.label("fid")
-    means, steps = cells[f"{fid}_mean"], cells["steps"]
-    found = [
-        f"MaskGIT takes {count(steps['MaskGIT'])} forward passes an image, VQGAN∗ "
-        f"{count(steps['VQGAN∗'])}. For scale: the tokenizer's reconstructions have {label} "
-        f"{number(means[MODELS['reconstruction']])}, held-out real images "
-        f"{number(means[MODELS['real']])}."
-    ]
-    rows, used = results.temperature, params.decoding.choice_temperature
-    best = nested_choice(rows, "choice_temperature", fid, "fid")[fid].mean()
-    own = rows.loc[has_param(rows["choice_temperature"], used), fid].mean()
-    if pd.isna(best) or pd.isna(own):
-        return found
-    return [
-        *found,
-        f"MaskGIT decodes at choice temperature {used:g} throughout: of "
-        f"{extent(rows['samples'])} samples its {label} is "
-        f"{number(own)} there and {number(best)} at the one that another seed chooses. The "
-        "baseline was sampled at temperature 1 without truncation.",
+        "ResNet-50 for CAS: compare orderings, not values. Accuracies are fractions. Recognised: "
+        "share of the images whose class the reference classifier finds.",
     ]
 
 
@@ -326,18 +253,18 @@ def table5(results: Results, params: Params) -> Table:
     theirs = pd.DataFrame(rows, columns=["model", *(f"paper_{name}" for name in names)])
     cells = beside(sets, theirs, ["model"])
     networks = cells["model"].isin(BOTH)
-    measured = columns(
+    measured = fmt.columns(
         cells, {name: f"{metric_label(name, x)} ±" for name in metrics}, "", networks
     )
     precision, recall, *others = measured.items()
     maskgit, vqgan = paper.TABLE_5["MaskGIT"], paper.TABLE_5["VQGAN∗"]
     readable = {
         "model": cells["model"],
-        "±: 95% interval over": cells["over"].fillna(NONE),
+        "±: 95% interval over": cells["over"].fillna(fmt.NONE),
         precision[0]: precision[1],
-        "precision (paper, Inception)": printed(cells["paper_precision_inception"], 2),
+        "precision (paper, Inception)": fmt.printed(cells["paper_precision_inception"], 2),
         recall[0]: recall[1],
-        "recall (paper, Inception)": printed(cells["paper_recall_inception"], 2),
+        "recall (paper, Inception)": fmt.printed(cells["paper_recall_inception"], 2),
         **_cas_columns(cells, "without RandAugment", networks),
         **dict(others),
     }
@@ -347,30 +274,17 @@ def table5(results: Results, params: Params) -> Table:
         cells=cells,
         readable=pd.DataFrame(readable),
         notes=[
-            f"Precision, recall, density and coverage are over features of {EXTRACTORS.get(x, x)}, "
-            f"compared with those of the training images (k = {params.evaluation.neighbors}, on at "
-            f"most {count(params.evaluation.manifold_images)} images of each side)."
-            f"{_decoded(cells, x)}",
+            "Precision, recall, density and coverage use features of "
+            f"{EXTRACTORS.get(x, x)} (k = {params.evaluation.neighbors}, at most "
+            f"{fmt.count(params.evaluation.manifold_images)} images of each side), compared with "
+            "the training images.",
             _cas_note(cells, "without RandAugment"),
             "Columns marked (paper …) are the paper's Table 5 on ImageNet 256×256, with ResNet-50 "
             "for CAS: compare orderings, not values.",
         ],
         paper=f"MaskGIT has a higher recall than VQGAN∗ with Inception's features too "
         f"({maskgit.recall:.2f} against {vqgan.recall:.2f}), and a higher CAS without RandAugment "
-        f"(top-1 {percent(maskgit.cas_top1)} against {percent(vqgan.cas_top1)}).",
-    )
-
-
-def _decoded(cells: pd.DataFrame, x: str) -> str:
-    """A note on how much recall decoding alone costs in features of an untrained network."""
-    recall = cells.set_index("model")[f"recall_{x}_mean"]
-    rebuilt, real = (recall[MODELS[name]] for name in ("reconstruction", "real"))
-    if x != "random" or not rebuilt < real:
-        return ""
-    return (
-        " In these features the tokenizer's reconstructions of validation images have a recall of "
-        f"{number(rebuilt)}, the validation images themselves {number(real)}: decoding alone costs "
-        "so much, whatever the tokens, so that the networks' values say nothing about the paper's."
+        f"(top-1 {fmt.percent(maskgit.cas_top1)} against {fmt.percent(vqgan.cas_top1)}).",
     )
 
 
@@ -397,11 +311,11 @@ def _cas_columns(cells: pd.DataFrame, trained: str, among: pd.Series) -> dict[st
     """The columns of CAS beside the paper's; `trained` is "with RandAugment" or "without
     RandAugment"."""
     seeds, found = cells["cas_seeds"].dropna(), {}
-    over = f"{extent(seeds)} trainings" if seeds.max() > 1 else ""
+    over = f"{fmt.extent(seeds)} trainings" if seeds.max() > 1 else ""
     for top in ("1", "5"):
         label = f"CAS top-{top} {trained}"
-        found[heading(label, over)] = column(cells, f"cas_top{top}", among)
-        found[f"{label} (paper)"] = printed(cells[f"paper_cas_top{top}"], 4)
+        found[fmt.heading(label, over)] = fmt.column(cells, f"cas_top{top}", among)
+        found[f"{label} (paper)"] = fmt.printed(cells[f"paper_cas_top{top}"], 4)
     return found
 
 
@@ -409,11 +323,11 @@ def _cas_note(cells: pd.DataFrame, trained: str) -> str:
     """A note on how CAS was measured."""
     known = cells.dropna(subset="cas_seeds")
     pairs = zip(known["model"], known["cas_training_images"], strict=True)
-    sets = ", ".join(f"{model} {count(images)}" for model, images in pairs)
+    sets = ", ".join(f"{model} {fmt.count(images)}" for model, images in pairs)
     return (
-        f"CAS: accuracy on real validation images of a classifier trained {trained}, on images of "
-        f"one kind only ({sets}); one training for each seed, of the network that made the images "
-        "and of the classifier, or of the classifier alone where they are real."
+        f"CAS: accuracy on real validation images of a classifier that was trained {trained} on "
+        f"images of one kind only ({sets}). Each seed is a training of the network that made the "
+        "images and of the classifier; for real images, of the classifier."
     )
 
 
@@ -434,8 +348,8 @@ def smoothing(results: Results, params: Params) -> Table:
     samples = results.evaluation["transformer"]["samples"]
     real = real_images(results, samples, {"images": MODELS["real"]})
     cells = pd.concat([cells, real], ignore_index=True)
-    labels = {name: counted_label(name, x, pd.Series([samples])) for name in metrics}
-    over = seeds_of(cells["seeds"], params)
+    labels = {name: fmt.counted_label(name, x, pd.Series([samples])) for name in metrics}
+    over = fmt.seeds_of(cells["seeds"], params)
     return Table(
         name="smoothing",
         title="Label smoothing: both networks with the same one",
@@ -443,15 +357,12 @@ def smoothing(results: Results, params: Params) -> Table:
         readable=pd.DataFrame(
             {
                 "model": cells["images"],
-                "label smoothing": printed(cells["label_smoothing"], 1),
-                **columns(cells, labels, over, cells["seeds"].notna()),
+                "label smoothing": fmt.printed(cells["label_smoothing"], 1),
+                **fmt.columns(cells, labels, over, cells["seeds"].notna()),
             }
         ),
         notes=[
-            "A network trained with label smoothing learns a smoothed distribution; both draw "
-            "tokens from it, the baseline each once, MaskGIT those again that it is least "
-            "confident of. The paper trains both with 0.1; the other tables have "
-            f"{main:g} for both. "
-            f"{measure_note(params, x)}"
+            "The paper trains both networks with label smoothing 0.1; all other tables here have "
+            f"{main:g} for both. {measure_note(params, x)}"
         ],
     )

@@ -1,7 +1,6 @@
 """Reconstructions from a part of the tokens (Figures 9 and 10), by the share that is masked."""
 
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from analysis.exhibits.drawing import (
     legend_place,
     panels,
 )
-from analysis.exhibits.formatting import columns, count, number, percent, seeds_of
+from analysis.exhibits.formatting import columns, count, percent, seeds_of
 from analysis.exhibits.results import Arrays, Results
 from analysis.exhibits.statistics import half_width, paired, student
 from pipeline.config.params import Params
@@ -47,17 +46,8 @@ def claims(results: Results, params: Params) -> list[Claim]:
     if steps and all(a < b for _, a, b in steps):
         falls = [fall / (b - a) / 10 for fall, a, b in steps]
         names = [f"from {a:.0%} to {b:.0%}" for _, a, b in steps]
-        relation = "**PSNR falls {} steeply {}** of the tokens hidden than {}"
-        parts.append(
-            Part(
-                effect=paired(falls[0].to_numpy(), falls[1].to_numpy()),
-                values=(falls[0].mean(), falls[1].mean()),
-                won=relation.format("more", *names),
-                lost=relation.format("less", *names),
-                tied=f"the falls of PSNR {names[0]} of the tokens hidden and {names[1]} do not "
-                "differ by more than training seeds explain",
-            )
-        )
+        effect = paired(falls[0].to_numpy(), falls[1].to_numpy())
+        parts.append(Part(effect, (falls[0].mean(), falls[1].mean()), sides=" and ".join(names)))
     return [
         Claim(
             said=f"reconstructions worsen sharply beyond {knee:.0%} of the tokens hidden",
@@ -87,13 +77,12 @@ def table(results: Results, params: Params) -> Table:
         cells=cells,
         readable=pd.DataFrame({"masked": cells["hidden"].map(percent), **measured}),
         notes=[
-            f"{count(images)} validation images, "
-            f"{f'{count(draws)} draws each' if draws > 1 else 'one draw each'}, decoded "
-            f"in T = {params.reconstruction.iterations} by a model that is told their class; "
-            "samples: mean over the draws; median: pixel by pixel over them. The images are the "
-            "same for all seeds. The perceptual distance is of the "
-            f"{params.tokenizer.perceptual} network. Where nothing is masked it is the tokenizer's "
-            "own reconstruction."
+            f"{count(images)} validation images, the same for all seeds, decoded in T = "
+            f"{params.reconstruction.iterations} by a model that is told their class. Samples: "
+            f"mean over the draws of each image ({count(draws)}). Median: pixel by "
+            "pixel over the draws. The perceptual distance uses "
+            f"{params.tokenizer.perceptual} features. With nothing masked, the sample is the "
+            "tokenizer's own reconstruction."
         ],
     )
 
@@ -108,7 +97,6 @@ def chart(results: Results, params: Params) -> Figure:
         "perceptual distance from the original against the share of tokens that is masked.",
         paper="reconstructions keep pose and shape with most tokens masked; quality falls slowly "
         f"up to an inflection at about {percent(paper.KNEE)} masked, and steeply beyond it.",
-        here=_findings(cells),
         draw=partial(_draw, cells),
         chart=True,
     )
@@ -151,39 +139,6 @@ def _over_images(std: pd.Series, images: pd.Series) -> pd.Series:
     return images.map(student) * std.where(std > 0) / np.sqrt(images - 1)
 
 
-def _findings(cells: pd.DataFrame) -> list[str]:
-    first, last = cells.iloc[0], cells.iloc[-1]
-    text = (
-        f"PSNR of samples goes from {number(first['psnr_sample'])} dB with "
-        f"{percent(first['hidden'])} masked to {number(last['psnr_sample'])} dB with "
-        f"{percent(last['hidden'])}"
-    )
-    if len(cells) > 2 and last["psnr_sample"] < first["psnr_sample"]:
-        steps = [
-            ((a["psnr_sample"] - b["psnr_sample"]) / (b["hidden"] - a["hidden"]), a, b)
-            for a, b in pairwise(cells.to_dict("records"))
-            if a["hidden"] < b["hidden"]  # of few tokens as many may be, at two ratios
-        ]
-        slope, a, b = max(steps, key=lambda step: step[0])
-        slowest = min(steps, key=lambda step: step[0])[0]
-        text += (
-            f", most steeply between {percent(a['hidden'])} and {percent(b['hidden'])}:"
-            f" by {number(slope / 10)} dB for each 10% of the tokens, against "
-            f"{number(slowest / 10)} dB where it falls least"
-        )
-    found = [f"{text}."]
-    gain = (cells["psnr_median"] - cells["psnr_sample"])[cells["draws"] > 1].dropna()
-    if len(gain) and gain.max() > 0:
-        at = gain.idxmax()
-        found.append(
-            f"The median of the draws is closer to the original by up to {number(gain[at])} dB "
-            f"(with {percent(cells.loc[at, 'hidden'])} masked)."
-        )
-    elif len(gain):
-        found.append("The median of the draws is nowhere closer to the original than a draw.")
-    return found
-
-
 def _draw(cells: pd.DataFrame, path: Path, dpi: int, narrow: bool = False) -> None:
     masked = 100 * cells["hidden"]
     labels = {"psnr": "PSNR, dB", "perceptual": "perceptual distance"}
@@ -203,7 +158,6 @@ def _draw(cells: pd.DataFrame, path: Path, dpi: int, narrow: bool = False) -> No
 
 def pictures(results: Results, params: Params) -> Figure:
     """For each image the input, a sample and the median of samples, by mask ratio (Figure 9)."""
-    hidden = results.rebuilt["hidden"]
     return Figure(
         name="figure9",
         title="Figure 9: reconstructions by the share of masked tokens",
@@ -211,10 +165,6 @@ def pictures(results: Results, params: Params) -> Figure:
         "and the median of several, in a column for each mask ratio; the original on the left.",
         paper="below 90% masked the content is rebuilt consistently; at 95% pose and shape are, "
         "and details no more.",
-        here=[
-            f"From {percent(min(hidden))} to {percent(max(hidden))} of the tokens are masked; "
-            "measured in Figure 10."
-        ],
         draw=partial(_draw_pictures, results.rebuilt),
     )
 

@@ -4,11 +4,10 @@ import pandas as pd
 
 from analysis.exhibits import paper
 from analysis.exhibits.base import Table
-from analysis.exhibits.claims import BETTER, Claim, by_pairs
-from analysis.exhibits.formatting import NONE, columns, count, number, percent, printed, seeds_of
+from analysis.exhibits.claims import Claim, by_pairs
+from analysis.exhibits.formatting import NONE, columns, count, percent, printed, seeds_of
 from analysis.exhibits.results import (
     MODELS,
-    NETWORKS,
     Results,
     measure_note,
     metric_label,
@@ -23,7 +22,7 @@ SELECTS = "by construction, since the same classifier selects"
 
 def claims(results: Results, params: Params) -> list[Claim]:
     """MaskGIT's samples that the classifier rates highest, against as many drawn at random."""
-    rows, share = _smallest_share(results, "transformer")
+    rows, share = _smallest_share(results)
     kept, drawn = (rows[rows["selection"] == name] for name in ("rejection", "random"))
     # What happens to a metric, as a word and as a sign, and where the paper has it.
     expected = {
@@ -34,7 +33,6 @@ def claims(results: Results, params: Params) -> list[Claim]:
     found = []
     for kind, (said, sign, source) in expected.items():
         ours, theirs = (by_seed(side, results.metric(kind)) for side in (kept, drawn))
-        relation = "**{}** has a lower recall than {}" if kind == "recall" else BETTER
         found.append(
             Claim(
                 said=f"rejection sampling {said} {results.label(kind)}",
@@ -43,17 +41,17 @@ def claims(results: Results, params: Params) -> list[Claim]:
                 shown_in="Table 4",
                 measure=results.label(kind) + (f", MaskGIT at {100 * share:g}%" if share else ""),
                 sign=sign,
-                parts=by_pairs("rejection", ours, "random selection", theirs, relation),
+                parts=by_pairs(ours, theirs, "rejection and random selection"),
                 caveat=SELECTS if kind == "is" and results.extractor == "classifier" else "",
             )
         )
     return found
 
 
-def _smallest_share(results: Results, network: str) -> tuple[pd.DataFrame, float | None]:
-    """A network's rows at the smallest acceptance below 1 of which rejection and random selection
+def _smallest_share(results: Results) -> tuple[pd.DataFrame, float | None]:
+    """MaskGIT's rows at the smallest acceptance below 1 of which rejection and random selection
     have a FID, and that acceptance; none and None where there is none."""
-    rows = results.rejection[results.rejection["network"] == network]
+    rows = results.rejection[results.rejection["network"] == "transformer"]
     known = rows[(rows["acceptance"] < 1) & rows[results.metric("fid")].notna()]
     both = known.groupby("acceptance")["selection"].nunique()
     share = min(map(float, both[both == 2].index), default=None)
@@ -74,7 +72,6 @@ def table(results: Results, params: Params) -> Table:
         paper=f"keeping the {percent(paper.ACCEPTANCE)} of the samples that a classifier rates "
         f"highest brings MaskGIT from FID (Inception) {unselected.fid} and IS (Inception) "
         f"{unselected.is_} to {ours.fid} and {ours.is_}.",
-        here=_facts(results),
     )
 
 
@@ -133,38 +130,14 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params) -> list[str]:
     fid, is_ = (f"{results.metric(kind)}_mean" for kind in ("fid", "is"))
     x = results.extractor
     notes = [
-        f"Of {count(cells['candidates'].max())} samples of each network, within each class, those "
-        "are kept that the reference classifier rates highest for the class; random: as many of "
-        f"them drawn without looking, since FID ({x}) depends on the number of samples.",
-        "Real images: validation images, mean over disjoint subsets of that many. Columns marked "
-        "(paper …) are the paper's Tables 4 and 1; its VQGAN is the published model, not "
-        f"VQGAN∗. {measure_note(params, x)}",
+        f"Rejection keeps, of {count(cells['candidates'].max())} samples of each network, those "
+        "of each class that the reference classifier rates highest for it. Random draws as many "
+        f"of the same samples by chance, since FID ({x}) depends on their number. Real images: "
+        "validation images, mean over disjoint subsets of that many.",
+        "Columns marked (paper …) are the paper's Tables 4 and 1; its VQGAN is the published "
+        f"model, not VQGAN∗. {measure_note(params, x)}",
     ]
-    if x == "classifier":
-        notes.append(
-            "The classifier that selects is the one whose features and classes are measured: a "
-            f"higher IS ({x}) and share recognised are what it selects for."
-        )
     measured = cells[cells["samples"].notna()]
     if measured[[fid, is_]].isna().any(axis=None):
         notes.append(f"– under FID ({x}): too few samples for a covariance.")
     return notes
-
-
-def _facts(results: Results) -> list[str]:
-    """What selection does to each network's samples, at the acceptance that the claims are of."""
-    recall = results.metric("recall")
-    found = []
-    for network in NETWORKS:
-        rows, share = _smallest_share(results, network)
-        if share is None:
-            found.append(f"{MODELS[network]}: no acceptance below 100% that could be compared.")
-            continue
-        means = rows.groupby("selection")[["class_accuracy", recall]].mean()
-        with_, without = means.loc["rejection"], means.loc["random"]
-        found.append(
-            f"{MODELS[network]} at {percent(share)}: {percent(with_['class_accuracy'])} of samples "
-            f"recognised with rejection, {percent(without['class_accuracy'])} without; recall "
-            f"{number(with_[recall])} with, {number(without[recall])} without."
-        )
-    return found

@@ -191,8 +191,8 @@ def measure_note(params: Params, extractor: str) -> str:
     note = f"FID ({extractor}) is against {reference}; IS ({extractor}) over {splits}."
     if extractor == params.tokenizer.perceptual and not params.tokenizer.pretrained:
         note += (
-            f" The tokenizer's perceptual loss is of the same network, so that FID ({extractor}) "
-            "flatters all that it decodes, beside real images."
+            " The tokenizer's perceptual loss uses the same network, so "
+            f"FID ({extractor}) flatters all decoded images."
         )
     return note
 

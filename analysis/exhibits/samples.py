@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis.exhibits.base import Figure
 from analysis.exhibits.drawing import draw_mosaic, even_selection, shortened
-from analysis.exhibits.formatting import count, listed, number, percent
+from analysis.exhibits.formatting import count, listed, number
 from analysis.exhibits.results import EXTRACTORS, MODELS, Arrays, Results
 from pipeline.config.params import Params
 
@@ -50,9 +50,6 @@ def opening(results: Results, params: Params) -> Figure:
 
 def comparison(results: Results, params: Params) -> Figure:
     """MaskGIT's samples, the baseline's and real images side by side, by class (Figure 5)."""
-    shares = [
-        f"{percent(results.evaluation[name]['class_accuracy'])} ({MODELS[name]})" for name in SHOWN
-    ]
     return Figure(
         name="figure5",
         title=f"Figure 5: MaskGIT, VQGAN∗ and real images by class{_part(results)}",
@@ -60,7 +57,6 @@ def comparison(results: Results, params: Params) -> Figure:
         "samples of VQGAN∗, real images.",
         paper="beside BigGAN-deep's samples and the training set, MaskGIT's are more diverse than "
         "those of BigGAN-deep.",
-        here=[f"Share whose class the reference classifier recognises: {listed(shares)}."],
         draw=partial(_draw_classes, results.class_grid, SHOWN, FEW),
     )
 
@@ -98,8 +94,7 @@ def neighbours(results: Results, params: Params) -> Figure:
             "The mean distance to the nearest training image, in features of "
             f"{EXTRACTORS.get(extractor, extractor)}, is "
             f"{number(sampled)} for MaskGIT's samples and {number(real)} for held-out real images: "
-            f"a ratio of **{number(ratio)}**. Below 1 would hint at copies; decoded ones "
-            "are not at 0, but as far from their images as the tokenizer's reconstructions."
+            f"a ratio of **{number(ratio)}**. A ratio below 1 would hint at copied images."
         ],
         draw=partial(_draw_neighbours, results.neighbours),
     )
@@ -127,22 +122,8 @@ def iterations(results: Results, params: Params) -> Figure:
         "which are still masked, become fewer until none is left.",
         paper="all tokens are predicted at once, the most confident ones are kept, and within a "
         "few iterations the image is done; VQGAN needs one for each token.",
-        here=[_left(masked)],
         draw=partial(draw_decoding, images, masked),
     )
-
-
-def _left(masked: np.ndarray) -> str:
-    """How many tokens are still masked, from (T, n, h, w)."""
-    left, total = masked.mean(axis=(1, 2, 3)), len(masked)
-    if total == 1:
-        return "All tokens are kept after a single iteration."
-    said = (
-        f"{percent(left[0])} of the tokens are still masked after the first of {total} iterations"
-    )
-    half = total // 2
-    halfway = f", {percent(left[half - 1])} after {half}" if half > 1 else ""
-    return f"{said}{halfway}, none after the last."
 
 
 def draw_decoding(images: np.ndarray, masked: np.ndarray, path: Path, dpi: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
 from analysis.exhibits.claims import HYPOTHESIS, SCHEDULES, SWEPT, Claim, Part, by_pairs
@@ -21,19 +22,6 @@ from analysis.exhibits.drawing import (
     panels,
     plain_numbers,
     schedule_colours,
-)
-from analysis.exhibits.formatting import (
-    NONE,
-    column,
-    columns,
-    count,
-    counted_label,
-    extent,
-    heading,
-    listed,
-    number,
-    printed,
-    seeds_of,
 )
 from analysis.exhibits.results import (
     CURVE_TOKENS,
@@ -109,28 +97,27 @@ def _families(results: Results, kind: str, claim: "partial[Claim]") -> list[Clai
     best_one, all_of_them = paper.BEST_SCHEDULE, tuple(paper.TABLE_3)
     known = values if best_one in values else {}
     rivals = [name for name in _found(all_of_them, known) if name != best_one]
-    whole = len(rivals) in (0, len(all_of_them) - 1)
     linear = values.get("linear", pd.Series(dtype=float))
     return [
         claim(
             said=f"{best_one} is the best of the schedules{_partly(all_of_them, known)}",
             parts=[
                 part
-                for rival in rivals
+                for name in rivals
                 for part in by_pairs(
-                    best_one, values[best_one], plain(rival), values[rival], several=len(rivals) > 1
+                    values[best_one],
+                    values[name],
+                    f"{best_one} and {plain(name)}" if len(rivals) > 1 else "",
                 )
             ],
-            whole=f"**{best_one} is better than "
-            f"{'every other schedule of the paper' if whole else _names(rivals)}**",
         ),
         claim(
             said=f"concave schedules{_partly(CONCAVE, values)} are better than linear",
-            parts=by_pairs(*_mean("concave", CONCAVE, values), "linear", linear),
+            parts=by_pairs(_mean(CONCAVE, values), linear),
         ),
         claim(
             said=f"linear is better than convex schedules{_partly(CONVEX, values)}",
-            parts=by_pairs("linear", linear, *_mean("convex", CONVEX, values)),
+            parts=by_pairs(linear, _mean(CONVEX, values)),
         ),
     ]
 
@@ -149,19 +136,16 @@ def _partly(family: Sequence[str], values: Iterable[str]) -> str:
     return f" (of which {_names(found)} alone {'was' if len(found) == 1 else 'were'} swept)"
 
 
-def _mean(kind: str, family: Sequence[str], values: dict[str, pd.Series]) -> tuple[str, pd.Series]:
-    """A name for the swept schedules of a family, and their mean by seed."""
-    found = _found(family, values)
+def _mean(family: Sequence[str], values: dict[str, pd.Series]) -> pd.Series:
+    """The mean by seed over the swept schedules of a family."""
+    found = [values[name] for name in _found(family, values)]
     if not found:
-        return kind, pd.Series(dtype=float)
-    mean = pd.concat([values[name] for name in found], axis=1).dropna().mean(axis=1)
-    if len(found) < len(family):
-        return f"the mean of {_names(found)}" if len(found) > 1 else _names(found), mean
-    return f"the {kind} schedules' mean", mean
+        return pd.Series(dtype=float)
+    return pd.concat(found, axis=1).dropna().mean(axis=1)
 
 
 def _names(schedules: list[str]) -> str:
-    return listed(map(plain, schedules))
+    return fmt.listed(map(plain, schedules))
 
 
 def _sweet_spot(results: Results, schedule: str, kind: str, claim: "partial[Claim]") -> Claim:
@@ -169,13 +153,12 @@ def _sweet_spot(results: Results, schedule: str, kind: str, claim: "partial[Clai
     metric = results.metric(kind)
     rows = results.sweep[results.sweep["schedule"] == schedule]
     steps = sorted(set(rows["iterations"]))
-    parts, whole = [], ""
+    parts = []
     if len(steps) > 2:
-        whole = f"**a T between {steps[0]} and {steps[-1]} is better than either**"
         inside = by_seed(nested_choice(rows, "iterations", metric, kind, steps[1:-1]), metric)
         for end in (steps[0], steps[-1]):
             outer = by_seed(rows[rows["iterations"] == end], metric)
-            parts += by_pairs("the best T between them", inside, f"T = {end}", outer, several=True)
+            parts += by_pairs(inside, outer, f"the best T inside and T = {end}")
     return claim(
         said="quality peaks at a sweet spot of T and then worsens",
         source="4.4, Figure 8",
@@ -185,7 +168,6 @@ def _sweet_spot(results: Results, schedule: str, kind: str, claim: "partial[Clai
         sign=_sign(kind),
         fewest=CHOOSING,
         parts=parts,
-        whole=whole,
     )
 
 
@@ -200,15 +182,7 @@ def _orders(results: Results, best_by: str, claim: "partial[Claim]") -> list[Cla
             shown_in="Ordering",
             measure=results.label(kind),
             sign=1,
-            parts=[
-                Part(
-                    effect=effect,
-                    won="**the ordering is like the paper's**",
-                    lost="**the ordering is the opposite of the paper's**",
-                    tied="the ordering agrees with the paper's no better than chance can",
-                    kind="Spearman's ρ",
-                )
-            ],
+            parts=[Part(effect, kind="Spearman's ρ")],
             noise=SCHEDULES,
             lacking="" if best["seeds"].max() > 1 else "one seed alone orders them by its luck",
         )
@@ -223,10 +197,9 @@ def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
     found = []
     for side, step in {"schedule": "training", "decoding_schedule": "decoding"}.items():
         ours, theirs = (_found(family, rows[side]) for family in (bent, others))
-        first, second, crossed = "concave schedules", "linear or convex ones", ""
+        crossed = ""
         if (ours, theirs) != (bent, others) and ours and theirs:
-            first, second = _names(ours), _names(theirs)
-            crossed = f" ({first} against {second})"
+            crossed = f" ({_names(ours)} against {_names(theirs)})"
         found.append(
             claim(
                 said=f"concave schedules help in {step}{crossed}",
@@ -236,9 +209,7 @@ def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
                 measure=results.label("fid"),
                 sign=_sign("fid"),
                 parts=by_pairs(
-                    f"{step} with {first}",
                     by_seed(rows[rows[side].isin(ours)], metric),
-                    f"{step} with {second}",
                     by_seed(rows[rows[side].isin(theirs)], metric),
                 ),
             )
@@ -325,8 +296,6 @@ def table3(results: Results, params: Params) -> Table:
     cells = best.join(pd.DataFrame(rows, columns=names).add_prefix("paper_"))
     real = real_images(results, cells["samples"].max(), {"schedule": MODELS["real"]})
     cells = pd.concat([cells, real], ignore_index=True)
-    means = zip(best["schedule"], best[f"{results.metric(best_by)}_mean"], strict=True)
-    each = [f"{plain(name)} {number(mean)}" for name, mean in means]
     return Table(
         name="table3",
         title=f"Table 3: mask schedules, each at its best T by {label}, beside the paper's",
@@ -339,30 +308,28 @@ def table3(results: Results, params: Params) -> Table:
             "masks are drawn from the schedule as in its training. Columns marked (paper …) are "
             "the paper's Table 3 on ImageNet 256×256, which does not define its NLL: compare "
             "orderings, not values.",
-            *_reach_notes(best, results, params),
-            *training_note(params),
+            *_training_note(params),
         ],
         paper="concave schedules are generally better than linear (exponential is not, by FID "
         "(Inception)), and linear than convex ones; cosine is "
         f"the best, at T = {paper.TABLE_3['cosine'].iterations} (FID (Inception) "
         f"{paper.TABLE_3['cosine'].fid}), just before square, while exponential masks too much.",
-        here=[f"{label} of each at its best T: {listed(each)}."],
     )
 
 
 def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
     """Our columns, each followed by the paper's if it has one."""
-    over = seeds_of(cells["seeds"], params)
+    over = fmt.seeds_of(cells["seeds"], params)
     chosen = "T, chosen by another seed" if over else "T, chosen on the same samples"
     theirs = {
-        results.metric("fid"): (paper.FID, printed(cells["paper_fid_inception"], 2)),
-        results.metric("is"): (paper.IS, printed(cells["paper_is_inception"], 1)),
-        "nll": (paper.NLL, printed(cells["paper_nll"], 2)),
+        results.metric("fid"): (paper.FID, fmt.printed(cells["paper_fid_inception"], 2)),
+        results.metric("is"): (paper.IS, fmt.printed(cells["paper_is_inception"], 1)),
+        "nll": (paper.NLL, fmt.printed(cells["paper_nll"], 2)),
     }
     readable = {
         "schedule": cells["schedule"].map(plain),
-        chosen: cells["iterations"].fillna(NONE),
-        "T (paper)": printed(cells["paper_iterations"], 0),
+        chosen: cells["iterations"].fillna(fmt.NONE),
+        "T (paper)": fmt.printed(cells["paper_iterations"], 0),
     }
     for metric in map(results.metric, SWEEP_METRICS):
         readable |= _ours(cells, metric, results, over) | dict(
@@ -372,10 +339,10 @@ def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> pd.D
 
 
 def _ours(cells: pd.DataFrame, metric: str, results: Results, over: str) -> dict[str, list[str]]:
-    label = counted_label(metric, results.extractor, cells["samples"])
+    label = fmt.counted_label(metric, results.extractor, cells["samples"])
     # Real images are in no competition, nor NLLs: each schedule's is over masks of its own.
     among = None if metric == "nll" else cells["iterations"].notna()
-    return columns(cells, {metric: label}, over, among)
+    return fmt.columns(cells, {metric: label}, over, among)
 
 
 def grid(results: Results, params: Params) -> Table:
@@ -383,11 +350,11 @@ def grid(results: Results, params: Params) -> Table:
     summary = summarize(results)
     real = real_images(results, summary["samples"].max(), {"schedule": MODELS["real"]})
     cells = pd.concat([summary, real], ignore_index=True)
-    over = seeds_of(cells["seeds"], params)
+    over = fmt.seeds_of(cells["seeds"], params)
     readable = {
         "schedule": cells["schedule"].map(plain),
-        "T": cells["iterations"].map(count),
-        "seeds": cells["seeds"].map(count),
+        "T": cells["iterations"].map(fmt.count),
+        "seeds": cells["seeds"].map(fmt.count),
     }
     for metric in sweep_metrics(results):
         readable |= _ours(cells, metric, results, over)
@@ -420,8 +387,7 @@ def agreement(results: Results, params: Params) -> Table:
     notes = ["ρ = 1: the same ordering; p: exact, two-sided, over all orderings of the schedules."]
     others = [plain(name) for name in best["schedule"] if name not in paper.TABLE_3]
     if others:
-        notes.append(f"Left out, as not among the paper's schedules: {listed(others)}.")
-    notes += training_note(params)
+        notes.append(f"Left out, as not among the paper's schedules: {fmt.listed(others)}.")
     if cells["spearman_rho"].isna().any():
         notes.append("– : not defined for fewer than three schedules, or if all are equal.")
     return Table(
@@ -433,49 +399,32 @@ def agreement(results: Results, params: Params) -> Table:
                 "metric": [metric_label(name, results.extractor) for name in cells["metric"]],
                 "against": cells["paper_metric"],
                 "schedules": cells["schedules"].astype(str),
-                "ρ": cells["spearman_rho"].map(number),
-                "p, uncorrected": cells["p_value"].map(number),
+                "ρ": cells["spearman_rho"].map(fmt.number),
+                "p, uncorrected": cells["p_value"].map(fmt.number),
             }
         ),
         notes=notes,
     )
 
 
-def _reach_notes(best: pd.DataFrame, results: Results, params: Params) -> list[str]:
-    """Notes on larger T and longer training that the sweep did not try."""
-    largest = results.sweep.groupby("schedule")["iterations"].max()
-    ends = [
-        f"{plain(name)} (T = {largest[name]:g})"
-        for name, chosen in zip(best["schedule"], best["iterations"], strict=True)
-        if chosen == f"{largest[name]:g}"
-    ]
-    notes = []
-    if ends:
-        notes.append(
-            "Chosen for every seed is the largest T of the grid, so that the best may lie beyond: "
-            f"{listed(ends)}."
-        )
-    if not params.transformer.pretrained and params.sweep.steps < params.training.steps:
-        notes.append(
-            f"The sweep's models are trained for {count(params.sweep.steps)} steps, fewer than the "
-            f"main model's {count(params.training.steps)}."
-        )
-    return notes
-
-
-def training_note(params: Params) -> list[str]:
-    """A note for released weights, which replace training."""
-    if not params.transformer.pretrained:
+def _training_note(params: Params) -> list[str]:
+    """How the sweep's models were trained, where it is not as the main model."""
+    if params.transformer.pretrained:
+        return [
+            "Every schedule decodes from the same released weights; the paper trains a model for "
+            "each. Seeds differ in what is sampled, not in the model."
+        ]
+    if params.sweep.steps >= params.training.steps:
         return []
     return [
-        "Every schedule decodes from the same released weights; the paper trains a model for each. "
-        "Seeds differ in what is sampled, not in the model."
+        f"The sweep's models are trained for {fmt.count(params.sweep.steps)} steps, fewer than the "
+        f"main model's {fmt.count(params.training.steps)}."
     ]
 
 
 def _sampling_note(cells: pd.DataFrame) -> str:
     """A note on the number of seeds and samples."""
-    seeds, samples = extent(cells["seeds"]), extent(cells["samples"])
+    seeds, samples = fmt.extent(cells["seeds"]), fmt.extent(cells["samples"])
     if seeds == "1":
         return f"One seed of {samples} samples: no interval, and nothing can be concluded."
     return f"Means over {seeds} seeds of {samples} samples each."
@@ -483,16 +432,11 @@ def _sampling_note(cells: pd.DataFrame) -> str:
 
 def _choice_note(cells: pd.DataFrame) -> str:
     """A note on how T was chosen, and on the row of real images."""
-    real = (
-        f"Real images: validation images in subsets of {count(cells['samples'].max())}, as few "
-        "images alone are some way from the training images."
-    )
+    chosen = "Each seed reports at the T that is best for the next seed, in the order of the seeds."
     if cells["seeds"].max() < 2:
-        return f"T was chosen by the samples that it is reported on, which flatters it. {real}"
-    return (
-        "For each seed T is the best of another seed, so that no sample reports on a T that it "
-        f"chose; several T are in the order of the seeds. {real}"
-    )
+        chosen = "T was chosen on the samples that it is reported on, which flatters it."
+    samples = fmt.count(cells["samples"].max())
+    return f"{chosen} Real images: validation images in subsets of {samples}."
 
 
 # Schedules crossed
@@ -509,9 +453,9 @@ def crossing(results: Results, params: Params) -> Table:
     if len(cells):
         samples = rows["samples"].min()
         real = real_images(results, samples, {})
-        known = "" if real.empty else number(real[f"{metric}_mean"][0])
+        known = "" if real.empty else fmt.number(real[f"{metric}_mean"][0])
         note = (
-            f"{label} at T = {extent(rows['iterations'])}, {count(samples)} samples a seed"
+            f"{label} at T = {fmt.extent(rows['iterations'])}, {fmt.count(samples)} samples a seed"
             f"{f'; as many real images have {known}' if known else ''}. The sweep's models, each "
             f"decoded with every schedule; the {least} means are no verdict. "
             f"{measure_note(params, results.extractor)}"
@@ -520,7 +464,7 @@ def crossing(results: Results, params: Params) -> Table:
         name="crossing",
         title=f"One schedule in training, another in decoding: {label}",
         cells=cells,
-        readable=_square(cells, metric, seeds_of(cells["seeds"], params), least),
+        readable=_square(cells, metric, fmt.seeds_of(cells["seeds"], params), least),
         notes=[note or "No schedules were crossed (sweep.crossed is empty)."],
         paper="concave schedules are held to help twice: they train on harder cases, with more "
         "masked, and they decode from less to more; both are always changed together.",
@@ -531,20 +475,20 @@ def _square(cells: pd.DataFrame, metric: str, over: str, least: str) -> pd.DataF
     """A row for each schedule of training, a column for each of decoding, and the best of each."""
     names = schedule_order(cells["schedule"])
     decoded = schedule_order(cells["decoding_schedule"])
-    text = cells.assign(text=column(cells, metric))
+    text = cells.assign(text=fmt.column(cells, metric))
     text = text.pivot(index="schedule", columns="decoding_schedule", values="text")
     means = cells.pivot(index="schedule", columns="decoding_schedule", values=f"{metric}_mean")
     best = means.idxmin if least == "lowest" else means.idxmax
-    headings = {name: heading(f"decoded: {plain(name)}", over) for name in decoded}
+    headings = {name: fmt.heading(f"decoded: {plain(name)}", over) for name in decoded}
     table = {"trained": [plain(name) for name in names]}
-    table |= {headings[name]: list(text.loc[names, name].fillna(NONE)) for name in decoded}
+    table |= {headings[name]: list(text.loc[names, name].fillna(fmt.NONE)) for name in decoded}
     table[f"{least} in the row"] = [plain(best(axis=1)[name]) for name in names]
-    table["mean of the row"] = [number(means.loc[name].mean()) for name in names]
+    table["mean of the row"] = [fmt.number(means.loc[name].mean()) for name in names]
     if not names:
         return pd.DataFrame(table)
-    last = {"trained": f"{least} in the column", "mean of the row": NONE}
+    last = {"trained": f"{least} in the column", "mean of the row": fmt.NONE}
     last |= {headings[name]: plain(best(axis=0)[name]) for name in decoded}
-    last[f"{least} in the row"] = NONE
+    last[f"{least} in the row"] = fmt.NONE
     return pd.concat([pd.DataFrame(table), pd.DataFrame([last])], ignore_index=True)
 
 
@@ -566,15 +510,6 @@ def curves(results: Results, params: Params) -> Figure:
 def quality(results: Results, params: Params) -> Figure:
     """FID and IS against T, a line per schedule (right of the paper's Figure 8)."""
     fid, is_ = results.label("fid"), results.label("is")
-    best_by = params.analysis.best_by
-    best = nested_best(results, best_by)
-    each = []
-    for name, iterations in zip(best["schedule"], best["iterations"], strict=True):
-        theirs = paper.TABLE_3.get(name)
-        beside = f" (paper: {theirs.iterations})" if theirs else ""
-        each.append(f"{plain(name)} {iterations.replace(', ', '/')}{beside}")
-    by = "that another seed chooses for each" if best["seeds"].max() > 1 else "of one seed"
-    tried = listed(str(steps) for steps in sorted(set(results.sweep["iterations"])))
     return Figure(
         name="figure8",
         title=f"Figure 8, right: {fid} and {is_} against the iterations T",
@@ -582,7 +517,6 @@ def quality(results: Results, params: Params) -> Figure:
         "of decoding iterations, each schedule's best marked with a star.",
         paper="more iterations are not necessarily better: every schedule but the logarithmic has "
         "a sweet spot, the earlier the more concave it is (cosine at 8 to 12).",
-        here=[f"The best T by {results.label(best_by)}, {by}: {listed(each)}; tried were {tried}."],
         draw=partial(_draw_quality, results),
         chart=True,
     )

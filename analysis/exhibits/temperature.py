@@ -5,21 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
 from analysis.exhibits.drawing import BLUE, NARROW, figure, legend_place, panels
-from analysis.exhibits.formatting import (
-    columns,
-    counted_label,
-    extent,
-    number,
-    percent,
-    seeds_of,
-)
 from analysis.exhibits.results import MODELS, Results, measure_note
 from analysis.exhibits.statistics import chosen_options, nested_choice, over_seeds, real_images
 from pipeline.config.params import Params
-from pipeline.runtime.tables import has_param
 
 
 def table(results: Results, params: Params) -> Table:
@@ -27,8 +19,10 @@ def table(results: Results, params: Params) -> Table:
     means, samples = _means(results), results.temperature["samples"]
     real = real_images(results, samples.max(), {})
     cells = pd.concat([means, real], ignore_index=True)
-    labels = {name: counted_label(name, results.extractor, samples) for name in _metrics(results)}
-    over = seeds_of(cells["seeds"], params)
+    labels = {
+        name: fmt.counted_label(name, results.extractor, samples) for name in _metrics(results)
+    }
+    over = fmt.seeds_of(cells["seeds"], params)
     return Table(
         name="temperature",
         title="Choice temperature in numbers",
@@ -39,13 +33,13 @@ def table(results: Results, params: Params) -> Table:
                     MODELS["real"] if pd.isna(value) else f"{value:g}"
                     for value in cells["choice_temperature"]
                 ],
-                **columns(cells, labels, over, cells["seeds"].notna()),
+                **fmt.columns(cells, labels, over, cells["seeds"].notna()),
             }
         ),
         notes=[
-            f"The main model at T = {params.decoding.iterations}, {extent(samples)} samples each, "
-            f"means over {extent(means['seeds'])} seeds; real images: validation images in subsets "
-            f"of as many. {measure_note(params, results.extractor)}"
+            f"The main model at T = {params.decoding.iterations}, {fmt.extent(samples)} samples "
+            f"each, means over {fmt.extent(means['seeds'])} seeds. Real images: validation images "
+            f"in subsets of as many. {measure_note(params, results.extractor)}"
         ],
     )
 
@@ -59,7 +53,7 @@ def chart(results: Results, params: Params) -> Figure:
         alt=f"Two charts with a curve each: {fid} and {is_} of samples by choice temperature.",
         paper="noise on the confidence, annealed to none, encourages diversity; the paper does not "
         f"give its scale, the release has {paper.CHOICE_TEMPERATURE:g}.",
-        here=_facts(results, params),
+        here=_facts(results),
         draw=partial(_draw, results, params),
         chart=True,
     )
@@ -73,27 +67,17 @@ def _means(results: Results) -> pd.DataFrame:
     return over_seeds(results.temperature, ["choice_temperature"], _metrics(results))
 
 
-def _facts(results: Results, params: Params) -> list[str]:
+def _facts(results: Results) -> list[str]:
     """What one seed would choose, reported on another, which had no part in it."""
     fid, option, label = results.metric("fid"), "choice_temperature", results.label("fid")
-    rows = results.temperature
-    chosen = nested_choice(rows, option, fid, "fid")
+    chosen = nested_choice(results.temperature, option, fid, "fid")
     if chosen.empty:
-        return [f"{label}: the samples are too few for it."]
+        return []
     by = "another seed chooses" if len(chosen) > 1 else "the same samples choose"
-    found = [
+    return [
         f"At the choice temperature that {by} ({chosen_options(chosen, option)}) {label} is "
-        f"**{number(chosen[fid].mean())}**, on average over the seeds."
+        f"**{fmt.number(chosen[fid].mean())}**, on average over the seeds."
     ]
-    used = params.decoding.choice_temperature
-    own = rows[has_param(rows[option], used)]
-    if len(own):
-        share = percent(own["class_accuracy"].mean())
-        found.append(
-            f"At {used:g}, which all else here uses, it is {number(own[fid].mean())}, with {share} "
-            "of samples recognised."
-        )
-    return found
 
 
 def _draw(results: Results, params: Params, path: Path, dpi: int, narrow: bool = False) -> None:

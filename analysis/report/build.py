@@ -62,9 +62,9 @@ SCOREBOARD = "rows cas sweep crossing editing rejection reconstruction speed"
 PLACES: dict[str, list[Place]] = {
     "Class-conditional generation": [
         Place("samples", "samples", samples.by_class, "class_grid"),
-        Place("table1-table", "Table 1", quality.table1, "rows evaluation real cas temperature"),
+        Place("table1-table", "Table 1", quality.table1, "rows evaluation real cas"),
         Place("smoothing-table", "label smoothing", quality.smoothing, "rows evaluation real"),
-        Place("figure5", "Figure 5", samples.comparison, "class_grid evaluation"),
+        Place("figure5", "Figure 5", samples.comparison, "class_grid"),
         Place("figure2", "Figure 2", samples.iterations, "decoding"),
         Place("neighbours", "nearest training images", samples.neighbours, "neighbours evaluation"),
     ],

@@ -16,7 +16,7 @@ from PIL import Image
 
 from analysis.exhibits.base import Exhibit, Figure, Table
 from analysis.exhibits.claims import Verdict
-from analysis.exhibits.formatting import NONE, count, extent, listed, millions, number, percent
+from analysis.exhibits.formatting import NONE, count, listed, millions, number, percent
 from analysis.exhibits.results import Results
 from pipeline.config.params import Params
 from pipeline.runtime.files import write_text
@@ -40,13 +40,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Opening:
-    """What the report begins with.
-
-    Args:
-        warnings: sentences on networks that are barely trained.
-        headlines: the main claims, by whose they are.
-        samples: None if they are out of date; the same of `figure8`.
-    """
+    """What the report begins with: sentences on barely trained networks, the main claims by whose
+    they are, and two figures (None if they are out of date)."""
 
     warnings: list[str]
     headlines: dict[str, list[Verdict]]
@@ -167,9 +162,8 @@ def _facts(results: Results, params: Params, stale: Container[str]) -> list[tupl
         f"{count(training.steps)} steps of {training.batch_size} images, schedule "
         f"{training.mask_schedule}; baseline {count(params.autoregressive.steps)} steps"
     )
-    # Each after the stage whose results it is of; "" for what is of all of them.
+    # Each after the stage whose results it is of.
     found = [
-        ("", "Preset", params.preset),
         (
             "prepare",
             "Data",
@@ -200,18 +194,6 @@ def _facts(results: Results, params: Params, stale: Container[str]) -> list[tupl
             f"T = {decoding.iterations}, choice temperature {decoding.choice_temperature:g}, "
             f"guidance {decoding.guidance_scale:g}",
         ),
-        (
-            "evaluate",
-            "Metrics",
-            f"features of {results.extractor}; second network {results.second_extractor}; "
-            f"{count(params.evaluation.samples)} samples",
-        ),
-        (
-            "speed",
-            "Device",
-            f"{listed(sorted(set(results.speed['device'].astype(str))))}, "
-            f"{extent(results.speed['threads'])} threads (Figure 4)",
-        ),
     ]
     told = [(name, fact) for stage, name, fact in found if stage not in stale]
     return told + _run(list(results.sources.values()))
@@ -223,20 +205,8 @@ def _run(entries: list[Record]) -> list[tuple[str, str]]:
         return []
     hours = sum(entry["seconds"] for entry in entries) / 3600
     duration = f"{hours:.1f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"
-    # The machines that worked for the stages' own, if others did.
-    others = {
-        (worker["host"], worker["device"])
-        for entry in entries
-        for worker in entry["workers"]
-        if worker["host"] != entry["host"]
-    }
-    found = [("Machine", listed(sorted(set(map(_machine, entries)))))]
-    if others:
-        hosts = len({host for host, _ in others})
-        devices = listed(sorted({device for _, device in others}))
-        found.append(("Workers", f"on {hosts} other host{'s' * (hosts > 1)}: {devices}"))
     return [
-        *found,
+        ("Machine", listed(sorted(set(map(_machine, entries))))),
         ("Cost", f"{duration} in {len(entries)} stages, one after the other"),
         ("Commit", listed(sorted(set(map(commit, entries))))),
         ("Finished", max(entry["finished"] for entry in entries)),

@@ -35,16 +35,16 @@ def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float
         if name.startswith(SHOWN) and not name.endswith(("_std", "_splits")) and value == value
     }
     data = read_json(root / RESULTS / "prepare/metrics.json", "classes", "largest_class")
+    real = read_json(root / RESULTS / "evaluation/metrics.json").get("real", {})
+    accuracy, others = values.get("class_accuracy"), real.get("class_accuracy")
+    if accuracy is None or others is None or data["classes"] < 2:  # nothing was recognised
+        return shown, False
     uniform = params.evaluation.labels == "uniform"
     chance = 1 / data["classes"] if uniform else data["largest_class"]
-    real = read_json(root / RESULTS / "evaluation/metrics.json", "real")["real"]["class_accuracy"]
-    accuracy = values.get("class_accuracy")
-    if accuracy is None or data["classes"] < 2:  # of a single class there is nothing to recognise
-        return shown, False
-    return shown, is_barely_trained(accuracy, int(values["samples"]), chance, real)
+    return shown, is_barely_trained(accuracy, others, int(values["samples"]), chance)
 
 
-def is_barely_trained(accuracy: float, samples: int, chance: float, real: float) -> bool:
+def is_barely_trained(accuracy: float, real: float, samples: int, chance: float) -> bool:
     """Whether the 95% interval (Wilson) of the share of samples whose class is recognised reaches
     into the lowest tenth of the way from chance to real images. The report uses the same rule for
     all replicates together (`near_chance` in analysis/exhibits/claims.py)."""

@@ -16,8 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.config.params import Params
 from pipeline.config.paths import TOKENS
 from pipeline.config.replicates import NetworkName
-from pipeline.data.order import BatchOrder
-from pipeline.data.prefetch import Prefetch
+from pipeline.data.order import BatchOrder, Prefetch
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import generator, mix
 from pipeline.data.tokens import TokenCache

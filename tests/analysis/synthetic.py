@@ -2,6 +2,7 @@
 analysis of it."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pandas as pd
 
 from analysis.exhibits import paper
 from analysis.exhibits.base import Table
-from analysis.exhibits.results import read_results
-from analysis.report.build import build, contents
+from analysis.exhibits.results import Results
+from analysis.report.build import contents
 from pipeline.config.params import Params
 
 # FID at the best T (8): the paper's ranking, except that linear and cosine change places.
@@ -24,78 +25,54 @@ BEST_FID = {
     "logarithmic": 7.0,
 }
 MODELS = ("transformer", "autoregressive", "reconstruction", "real")
-
-
 SEEDS = (0, 1, 2)
 
 
-def jitter(seed: int, place: int = 0) -> float:
+def combined(**axes) -> pd.DataFrame:
+    """A row for each combination of values."""
+    return pd.DataFrame(product(*axes.values()), columns=list(axes))
+
+
+def jitter(seed, place=0):
     """What a seed adds, another for each place of what is compared; 0, 0.02, 0.04 at place 0."""
     return seed * (place + 2) % 7 / 100
 
 
 def sweep_rows(schedules=BEST_FID, seeds=SEEDS, extractor="classifier") -> pd.DataFrame:
     """FID is lowest at T = 8 and IS highest at T = 16; seeds differ by `jitter` in FID."""
-    return pd.DataFrame(
-        {
-            "schedule": name,
-            "iterations": iterations,
-            "seed": seed,
-            "samples": 100,
-            "nll": paper.TABLE_3[name].nll - 1 if name in paper.TABLE_3 else 0.5,
-            f"fid_{extractor}": schedules[name] + abs(iterations - 8) + jitter(seed, place),
-            f"is_{extractor}": 20.0 - schedules[name] - abs(iterations - 16) / 10,
-            f"kid_{extractor}": 0.002,
-            f"precision_{extractor}": 0.7,
-            f"recall_{extractor}": 0.4,
-            "class_accuracy": 0.9,
-        }
-        for place, name in enumerate(schedules)
-        for iterations in (4, 8, 16)
-        for seed in seeds
-    )
-
-
-def curve(power: float) -> pd.DataFrame:
-    """A concave schedule, the more so the larger the power, as the stage `schedules` leaves it."""
-    r = np.linspace(0, 1, 13)
-    return pd.DataFrame({"r": r, "gamma_49": 1 - r**power / 2, "gamma_256": 1 - r**power})
+    rows = combined(schedule=list(schedules), iterations=(4, 8, 16), seed=list(seeds))
+    name, steps = rows["schedule"], rows["iterations"]
+    nll = {n: paper.TABLE_3[n].nll - 1 if n in paper.TABLE_3 else 0.5 for n in schedules}
+    best, place = name.map(schedules), name.map(list(schedules).index)
+    features = {
+        "fid": best + abs(steps - 8) + jitter(rows["seed"], place),
+        "is": 20.0 - best - abs(steps - 16) / 10,
+        **{"kid": 0.002, "precision": 0.7, "recall": 0.4},
+    }
+    named = {f"{metric}_{extractor}": values for metric, values in features.items()}
+    return rows.assign(samples=100, nll=name.map(nll), class_accuracy=0.9, **named)
 
 
 def crossing_rows(extractor="classifier") -> pd.DataFrame:
     """Training with cubic or cosine lowers FID by 1, decoding with them by 2."""
-    names = ("cubic", "cosine", "linear", "square_root")
-    return pd.DataFrame(
-        {
-            "schedule": name,
-            "decoding_schedule": other,
-            "iterations": 12,
-            "seed": seed,
-            "samples": 100,
-            f"fid_{extractor}": 5.0 - (i < 2) - 2 * (j < 2) + jitter(seed, i) + jitter(seed, 2 * j),
-            f"is_{extractor}": 8.0 + (i < 2) + jitter(seed, i),
-            "class_accuracy": 0.9,
-        }
-        for i, name in enumerate(names)
-        for j, other in enumerate(names)
-        for seed in SEEDS
-    )
+    names = ["cubic", "cosine", "linear", "square_root"]
+    rows = combined(schedule=names, decoding_schedule=names, seed=SEEDS)
+    i, j = (rows[side].map(names.index) for side in ("schedule", "decoding_schedule"))
+    noise = jitter(rows["seed"], i) + jitter(rows["seed"], 2 * j)
+    columns = {f"fid_{extractor}": 5.0 - (i < 2) - 2 * (j < 2) + noise}
+    columns[f"is_{extractor}"] = 8.0 + (i < 2) + jitter(rows["seed"], i)
+    return rows.assign(iterations=12, samples=100, class_accuracy=0.9, **columns)
 
 
-def evaluation_rows(extractor="classifier", smoothings=(0.1, 0.0)) -> pd.DataFrame:
+def evaluation_rows(extractor="classifier") -> pd.DataFrame:
     """MaskGIT is better than VQGAN∗ by FID, far beyond the noise, and worse by recall; without
     label smoothing it is worse by FID as well."""
     rows = []
     for place, name in enumerate(MODELS):
-        trained = place < 2
-        for smoothing in smoothings if trained else [None]:
-            for seed in SEEDS if trained else [None]:
-                noise = jitter(seed, place) if trained else 0.0
-                fid = [3.5, 4.5, 0.5, 0.25][place] + 2 * (place == 0 and smoothing == 0)
-                rows.append(
-                    {"images": name, "label_smoothing": smoothing, "seed": seed}
-                    | _one_set(extractor, place, fid, noise)
-                )
+        for smoothing, seed in product((0.1, 0.0), SEEDS) if place < 2 else [(None, None)]:
+            fid = [3.5, 4.5, 0.5, 0.25][place] + 2 * (place == 0 and smoothing == 0)
+            row = {"images": name, "label_smoothing": smoothing, "seed": seed}
+            rows.append(row | _one_set(extractor, place, fid, jitter(seed or 0, place)))
     table = pd.DataFrame(rows)
     main = (table["images"] == "transformer") & (table["label_smoothing"] == 0.1)
     table.loc[main, f"nearest_distance_{extractor}"] = 0.75
@@ -130,55 +107,33 @@ def evaluation_metrics(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Means over the main trainings, by set, as `evaluate` leaves them beside the rows."""
     main = rows[rows["label_smoothing"].isna() | (rows["label_smoothing"] == 0.1)]
     values = main.drop(columns=["label_smoothing", "seed"]).groupby("images").mean()
-    kept = [name for name in values if not name.endswith("_std")]
-    return {name: values.loc[name, kept].dropna().to_dict() for name in MODELS}
+    means = [name for name in values if not name.endswith("_std")]
+    return {name: values.loc[name, means].dropna().to_dict() for name in MODELS}
 
 
 def real_rows(extractor="classifier") -> pd.DataFrame:
     """Real images have FID 0.5 at 100 and 0.125 at 1000; two disjoint sets, 0.1 apart."""
-    return pd.DataFrame(
-        {
-            "samples": samples,
-            "subset": subset,
-            f"fid_{extractor}": fid + 0.1 * subset - 0.05,
-            f"is_{extractor}": 9.75,
-            "class_accuracy": 0.985,
-        }
-        for samples, fid in {50: 0.75, 100: 0.5, 1000: 0.125}.items()
-        for subset in (0, 1)
-    )
+    rows = combined(samples=(50, 100, 1000), subset=(0, 1))
+    fid = rows["samples"].map({50: 0.75, 100: 0.5, 1000: 0.125}) + 0.1 * rows["subset"] - 0.05
+    return rows.assign(class_accuracy=0.985, **{f"fid_{extractor}": fid, f"is_{extractor}": 9.75})
 
 
 def cas_rows() -> pd.DataFrame:
     """With RandAugment MaskGIT's top-1 is 0.5, 0.6, 0.7; without, 0.1 less."""
     base = {"real": 0.8, "transformer": 0.6, "autoregressive": 0.3}
-    return pd.DataFrame(
-        {
-            "images": images,
-            "augmentation": augmentation,
-            "seed": seed,
-            "training_images": 4000 if images == "real" else 2000,
-            "top1": base[images] + (seed - 1) / 10 - (augmentation == "none") / 10,
-            "top5": 0.95,
-        }
-        for images in base
-        for augmentation in ("none", "randaugment")
-        for seed in (0, 1, 2)
-    )
+    rows = combined(images=list(base), augmentation=("none", "randaugment"), seed=SEEDS)
+    plain = rows["augmentation"] == "none"
+    top1 = rows["images"].map(base) + (rows["seed"] - 1) / 10 - plain / 10
+    images = rows["images"].map(lambda name: 4000 if name == "real" else 2000)
+    return rows.assign(training_images=images, top1=top1, top5=0.95)
 
 
 def temperature_rows(extractor="classifier") -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "choice_temperature": temperature,
-            "seed": seed,
-            "samples": 100,
-            f"fid_{extractor}": 1 + (temperature - 2) ** 2 / 10 + jitter(seed),
-            f"is_{extractor}": 9 - temperature / 10,
-            "class_accuracy": 0.9,
-        }
-        for temperature in (0.0, 2.0, 4.5, 12.0)
-        for seed in SEEDS
+    rows = combined(choice_temperature=(0.0, 2.0, 4.5, 12.0), seed=SEEDS)
+    value = rows["choice_temperature"]
+    columns = {f"fid_{extractor}": 1 + (value - 2) ** 2 / 10 + jitter(rows["seed"])}
+    return rows.assign(
+        samples=100, class_accuracy=0.9, **columns, **{f"is_{extractor}": 9 - value / 10}
     )
 
 
@@ -187,6 +142,7 @@ def editing_rows(extractor="classifier") -> pd.DataFrame:
     the best."""
     tasks = ("inpaint_center", "outpaint_right", "outpaint_left", "outpaint_top", "outpaint_bottom")
     fid = {"nearest": 3.0, "original": 0.5}
+    methods = [("nearest", None), ("original", None), *(("maskgit", seed) for seed in SEEDS)]
     return pd.DataFrame(
         {
             "task": task,
@@ -200,88 +156,56 @@ def editing_rows(extractor="classifier") -> pd.DataFrame:
             "perceptual_hole": np.nan if method == "original" else 0.25,
         }
         for task in tasks
-        for method, seed in [
-            ("nearest", None),
-            ("original", None),
-            *(("maskgit", s) for s in SEEDS),
-        ]
+        for method, seed in methods
     )
 
 
 def rejection_rows(extractor="classifier") -> pd.DataFrame:
     """Rejection lowers FID at one half; at 0.05 there are too few samples for a FID."""
-    rows = []
-    for network in ("transformer", "autoregressive"):
-        for selection in ("rejection", "random"):
-            for acceptance in (1.0, 0.5, 0.05):
-                for seed in SEEDS:
-                    kept = selection == "rejection" and acceptance < 1
-                    few = acceptance == 0.05
-                    noise = jitter(seed, kept)
-                    rows.append(
-                        {
-                            "network": network,
-                            "seed": seed,
-                            "selection": selection,
-                            "acceptance": acceptance,
-                            "candidates": 2000,
-                            "samples": round(2000 * acceptance),
-                            f"fid_{extractor}": np.nan if few else (2.0 if kept else 3.0) + noise,
-                            f"is_{extractor}": (9.5 if kept else 9.0) + noise,
-                            "class_accuracy": 1.0 if kept else 0.9,
-                            f"recall_{extractor}": (0.3 if kept else 0.5) + noise / 10,
-                        }
-                        | {f"{kind}_{extractor}": 0.5 for kind in ("precision", "density")}
-                        | {f"coverage_{extractor}": 0.5}
-                    )
-    return pd.DataFrame(rows)
+    networks, selections = ("transformer", "autoregressive"), ("rejection", "random")
+    rows = combined(network=networks, selection=selections, acceptance=(1.0, 0.5, 0.05), seed=SEEDS)
+    kept = ((rows["selection"] == "rejection") & (rows["acceptance"] < 1)).astype(int)
+    noise = jitter(rows["seed"], kept)
+    features = {
+        "fid": (3.0 - kept + noise).where(rows["acceptance"] > 0.05),
+        "is": 9.0 + kept / 2 + noise,
+        "recall": 0.5 - kept / 5 + noise / 10,
+        **{"precision": 0.5, "density": 0.5, "coverage": 0.5},
+    }
+    named = {f"{metric}_{extractor}": values for metric, values in features.items()}
+    samples = (2000 * rows["acceptance"]).round().astype(int)
+    return rows.assign(candidates=2000, samples=samples, class_accuracy=0.9 + kept / 10, **named)
 
 
 def reconstruction_rows() -> pd.DataFrame:
     """PSNR falls by 2 dB to one half masked, by 5 more to 0.9, by 2.5 from there to 0.95."""
     psnr = {0.0: 20.0, 0.5: 18.0, 0.9: 13.0, 0.95: 10.5}
-    return pd.DataFrame(
-        {
-            "seed": seed,
-            "mask_ratio": ratio,
-            "draw": draw,
-            "images": 8,
-            "hidden": ratio,
-            "psnr": value
-            + (2 * ratio if draw < 0 else (draw - 0.5 + jitter(seed, place)) * (ratio > 0)),
-            "psnr_std": 3.0 + max(draw, 0),
-            "perceptual": ratio / 2 if draw < 0 else ratio,
-            "perceptual_std": 0.1,
-        }
-        for seed in SEEDS
-        for place, (ratio, value) in enumerate(psnr.items())
-        for draw in (0, 1, -1)
+    rows = combined(seed=SEEDS, mask_ratio=list(psnr), draw=(0, 1, -1))
+    ratio, draw = rows["mask_ratio"], rows["draw"]
+    noise = (draw - 0.5 + jitter(rows["seed"], ratio.map(list(psnr).index))) * (ratio > 0)
+    return rows.assign(
+        images=8,
+        hidden=ratio,
+        psnr=ratio.map(psnr) + noise.where(draw >= 0, 2 * ratio),
+        psnr_std=3.0 + draw.clip(lower=0),
+        perceptual=ratio.where(draw >= 0, ratio / 2),
+        perceptual_std=0.1,
     )
 
 
 def speed_rows() -> pd.DataFrame:
     """Uncached decoding takes tokens/4 times as long as MaskGIT, cached twice as long."""
-    return pd.DataFrame(
-        {
-            "method": method,
-            "tokens": tokens,
-            "batch_size": batch,
-            "iterations": 8 if method == "maskgit" else tokens,
-            "seconds_per_image": seconds / batch,
-            "low": 0.9 * seconds / batch,
-            "high": 1.2 * seconds / batch,
-            "repeats": 8,
-            "parameters": 1_000_000,
-            "threads": 2,
-            "device": "cpu",
-        }
-        for tokens in (16, 64, 256)
-        for batch in (1, 32)
-        for method, seconds in (
-            ("maskgit", tokens / 1000),
-            ("ar_cached", 2 * tokens / 1000),
-            ("ar_uncached", tokens / 4 * tokens / 1000),
-        )
+    methods = ("maskgit", "ar_cached", "ar_uncached")
+    rows = combined(tokens=(16, 64, 256), batch_size=(1, 32), method=methods)
+    tokens, ours = rows["tokens"], rows["method"] == "maskgit"
+    times = (tokens / 4).where(rows["method"] == "ar_uncached", 2).where(~ours, 1)
+    seconds = times * tokens / 1000 / rows["batch_size"]
+    return rows.assign(
+        iterations=tokens.where(~ours, 8),
+        seconds_per_image=seconds,
+        low=0.9 * seconds,
+        high=1.2 * seconds,
+        **{"repeats": 8, "parameters": 1_000_000, "threads": 2, "device": "cpu"},
     )
 
 
@@ -289,49 +213,46 @@ def pictures() -> dict[str, dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
 
     def images(*shape: int) -> np.ndarray:
-        return rng.integers(0, 256, shape, dtype=np.uint8)
+        return rng.integers(0, 256, (*shape, 8, 8, 1), dtype=np.uint8)
 
     names = np.array(["zero", "one", "two <&>"])
     return {
         "evaluation/class_grid.npz": {
             "class_names": names,
-            "transformer": images(3, 4, 8, 8, 1),
-            "autoregressive": images(3, 4, 8, 8, 1),
-            "real": images(3, 2, 8, 8, 1),
+            "transformer": images(3, 4),
+            "autoregressive": images(3, 4),
+            "real": images(3, 2),
         },
         "evaluation/decoding.npz": {
-            "images": images(5, 2, 8, 8, 3),
+            "images": images(5, 2).repeat(3, axis=-1),
             "masked": rng.random((5, 2, 3, 3)) < 0.5,
         },
         "evaluation/neighbours.npz": {
-            "samples": images(4, 8, 8, 1),
-            "nearest": images(4, 5, 8, 8, 1),
+            "samples": images(4),
+            "nearest": images(4, 5),
             "distance": np.sort(rng.random((4, 5)), axis=1),
         },
         "editing/pictures.npz": {
-            "inpainting": images(6, 3, 8, 8, 1),
-            "class_edit": images(2, 5, 8, 8, 1),
+            "inpainting": images(6, 3),
+            "class_edit": images(2, 5),
             "class_edit_labels": names,
-            "outpainting": images(3, 4, 8, 8, 1),
-            "panorama": images(2, 8, 24, 1),
+            "outpainting": images(3, 4),
+            "panorama": images(2).repeat(3, axis=2),
         },
         "reconstruction/pictures.npz": {
-            "originals": images(4, 8, 8, 1),
-            "inputs": images(3, 4, 8, 8, 1),
-            "samples": images(3, 4, 8, 8, 1),
-            "medians": images(3, 4, 8, 8, 1),
+            "originals": images(4),
+            "inputs": images(3, 4),
+            "samples": images(3, 4),
+            "medians": images(3, 4),
             "hidden": np.array([0.0, 0.5, 0.9]),
         },
     }
 
 
-def write_results(
-    folder: Path, rows: pd.DataFrame | None = None, extractor: str = "classifier"
-) -> Path:
-    """Write every result file, and a curve of each of the paper's schedules beside the folder;
-    `rows` are the sweep's."""
+def write_results(folder: Path, extractor: str = "classifier") -> Path:
+    """Write every result file, and a curve of each of the paper's schedules beside the folder."""
     tables = {
-        "sweep/rows.csv": sweep_rows(extractor=extractor) if rows is None else rows,
+        "sweep/rows.csv": sweep_rows(extractor=extractor),
         "sweep/crossing.csv": crossing_rows(extractor),
         "evaluation/rows.csv": evaluation_rows(extractor),
         "evaluation/real.csv": real_rows(extractor),
@@ -342,16 +263,14 @@ def write_results(
         "reconstruction/rows.csv": reconstruction_rows(),
         "speed_timings.csv": speed_rows(),
     }
+    data = {"train_images": 4000, "val_images": 1000, "classes": 3, "largest_class": 1 / 3}
     metrics = {
         "evaluation/metrics.json": evaluation_metrics(tables["evaluation/rows.csv"]),
-        "prepare/metrics.json": {
-            **{"train_images": 4000, "val_images": 1000, "classes": 3},
-            "largest_class": 1 / 3,
-        },
+        "prepare/metrics.json": data,
         "tokenizer/metrics.json": {"psnr": 18.75, "code_usage": 1.0},
     }
     arrays = pictures()
-    for name in [*tables, *metrics, *arrays]:
+    for name in [*tables, *metrics, *arrays, "../data/schedules/any"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(folder / name, index=False)
@@ -359,25 +278,16 @@ def write_results(
         (folder / name).write_text(json.dumps(values))
     for name, each in arrays.items():
         np.savez(folder / name, **each)
-    curves_of(folder).mkdir(parents=True, exist_ok=True)
-    for place, name in enumerate(BEST_FID):
-        curve(4 - place / 2).to_csv(curves_of(folder) / f"{name}.csv", index=False)
+    r = np.linspace(0, 1, 13)
+    for place, name in enumerate(BEST_FID):  # the more concave, the larger the power
+        curve = pd.DataFrame({"r": r, "gamma_49": 1 - r / 2, "gamma_256": 1 - r ** (4 - place / 2)})
+        curve.to_csv(folder / f"../data/schedules/{name}.csv", index=False)
     return folder
 
 
-def curves_of(results: Path) -> Path:
-    """The folder of curves that `write_results` leaves, where it lies in a project."""
-    return results.parent / "data/schedules"
-
-
-def analyse(results: Path, output: Path, params: Params) -> list[Path]:
-    """Everything that the analysis makes of a folder of `write_results`."""
-    return build(results, output, params)
-
-
-def write_tables(results: Path, output: Path, params: Params) -> Path:
-    """The tables that the analysis makes of a folder of `write_results`, and no figures."""
-    for section in contents(read_results(results), params)[1]:
+def write_tables(results: Results, output: Path, params: Params) -> Path:
+    """The tables that the analysis makes of results, and no figures."""
+    for section in contents(results, params)[1]:
         for exhibit in section.exhibits:
             if isinstance(exhibit, Table):
                 exhibit.write(output)
@@ -387,19 +297,9 @@ def write_tables(results: Path, output: Path, params: Params) -> Path:
 def write_source(folder: Path, stage: str, **changes) -> None:
     """What a stage records of its run."""
     source = {
-        "run_id": f"{stage}-run",
-        "key": "0123456789abcdef",
-        "commit": "abcdef0123456789",
-        "dirty": False,
-        "finished": "2025-01-02T03:04:05Z",
-        "seconds": 90.0,
-        "host": "machine",
-        "cpus": 2,
-        "memory_gib": 16.0,
-        "gpus": [],
-        "params": {},
-        "workers": [],
-        "versions": {},
+        **{"run_id": f"{stage}-run", "key": "0123456789abcdef", "commit": "abcdef0123456789"},
+        **{"dirty": False, "finished": "2025-01-02T03:04:05Z", "seconds": 90.0, "host": "machine"},
+        **{"cpus": 2, "memory_gib": 16.0, "gpus": [], "params": {}, "workers": [], "versions": {}},
     }
     (folder / "sources").mkdir(exist_ok=True)
     (folder / f"sources/{stage}.json").write_text(json.dumps(source | changes))

@@ -151,7 +151,7 @@ def test_the_card_has_the_numbers_of_the_runs_own_model(project, tmp_path, monke
 def test_barely_trained_is_recognised_near_chance(samples):
     for found in range(0, samples + 1, samples // 50):
         low = binomtest(found, samples).proportion_ci(0.95, method="wilson").low
-        assert is_barely_trained(found / samples, samples, 0.1, 0.97) == (low < 0.187)
+        assert is_barely_trained(found / samples, 0.97, samples, 0.1) == (low < 0.187)
 
 
 def test_the_cards_code_runs_for_classes_of_any_name(saved, tmp_path, monkeypatch):

@@ -53,9 +53,6 @@ def test_a_token_changes_later_logits_only(dropout):
     assert (difference > 1e-4).all()  # the class reaches every position
 
 
-# --- likelihood -----------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def test_chain_rule_with_the_cache():
     """Token by token, each position computed once, against the whole sequence at once."""
@@ -71,9 +68,6 @@ def test_chain_rule_with_the_cache():
         nll = token_nll(model, tokens, labels, batch_size=batch_size)
         assert nll == pytest.approx(total / 45, rel=1e-5)
     assert nll > 1.1 * math.log(12)  # it says something: tokens at random surprise the model
-
-
-# --- sampling -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("size", "num_tokens"), [(1, 9), (7, 9), (4, 1), (3, 25)])

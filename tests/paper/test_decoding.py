@@ -2,7 +2,6 @@
 
 import math
 from contextlib import nullcontext
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -54,30 +53,18 @@ def floor(value: float) -> int:
     return math.floor(round(value, 9))
 
 
-# γ of a fraction, where that is a fraction too.
-EXACT = {
-    "linear": lambda r: 1 - r,
-    "square": lambda r: 1 - r**2,
-    "cubic": lambda r: 1 - r**3,
-}
-
-
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("rounding", ["floor", "ceil"])
 def test_number_masked_is_the_formula(schedule, rounding):
-    """⌊γ(t/T)·N⌋ as in the release, or the paper's ⌈γ(t/T)·N⌉ (section 3.2), in exact fractions
-    where γ has them; of what is still masked one is predicted at least, and one stays."""
+    """⌊γ(t/T)·N⌋ as in the release, or the paper's ⌈γ(t/T)·N⌉ (section 3.2); of what is still
+    masked one is predicted at least, and one stays."""
     rounded, sizes = {"floor": floor, "ceil": ceil}[rounding], [1, 2, 10, 36, 49, 100, 256]
     for iterations in (1, 3, 6, 8, 10, 12):
         start = now = torch.tensor(sizes)
         for t in range(1, iterations + 1):
             wanted = []
             for tokens, left in zip(sizes, now.tolist(), strict=True):
-                if schedule in EXACT:
-                    exact = tokens * EXACT[schedule](Fraction(t, iterations))
-                    formula = getattr(math, rounding)(exact)
-                else:
-                    formula = rounded(tokens * gamma(schedule, t / iterations, max(tokens, 2)))
+                formula = rounded(tokens * gamma(schedule, t / iterations, max(tokens, 2)))
                 wanted.append(max(1, min(left - 1, formula)))
             now = num_tokens_to_mask(schedule, t - 1, iterations, start, now, rounding)
             assert now.tolist() == wanted, (iterations, t)
@@ -93,9 +80,6 @@ def test_mask_by_confidence_is_strict_and_spares_infinite():
     ]
     tied = mask_by_confidence(torch.tensor([[0.1, 0.2, 0.2]]), torch.tensor([2]))
     assert tied.tolist() == [[True, False, False]]  # what equals the cut-off stays
-
-
-# --- the whole of it, again, in plain loops -------------------------------------------------------
 
 
 def reference_decode(predict, tokens, unknown, settings, noises):
@@ -173,9 +157,6 @@ def test_decode_matches_a_plain_reimplementation(monkeypatch, schedule, temperat
         np.testing.assert_array_equal(step.masked.numpy(), masked)
 
 
-# --- invariants -----------------------------------------------------------------------------------
-
-
 @st.composite
 def canvases(draw):
     batch, length = draw(st.integers(1, 4)), draw(st.integers(1, 12))
@@ -221,9 +202,6 @@ def test_decode_invariants(canvas, iterations, schedule, temperature, seed):
         assert torch.equal(step.masked.sum(dim=1), wanted)
         before, previous = step.masked, step.sampled
     assert torch.equal(steps[-1].sampled[~unknown], tokens[~unknown])
-
-
-# --- noise ----------------------------------------------------------------------------------------
 
 
 def test_gumbel_moments():

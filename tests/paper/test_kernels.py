@@ -18,8 +18,6 @@ from pipeline.runtime.device import onednn_takes_bfloat16
 from pipeline.transformer import MaskGitTransformer
 from tests.tiny_networks import inputs, spread
 
-# --- dropout ----------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.93])
 def test_dropout_zeroes_a_share_p_and_scales_the_rest(p):
@@ -76,9 +74,6 @@ def test_attention_drops_weights_and_keeps_their_mean():
     wanted = F.scaled_dot_product_attention(q, k, v)[0]
     error = (y.mean(0) - wanted).abs() / (y.std(0) / math.sqrt(repeats))
     assert error.max() < 5
-
-
-# --- weights that are cast once ---------------------------------------------------------------
 
 
 def test_bfloat16_decoding_is_that_of_autocast(in_bfloat16):

@@ -58,9 +58,6 @@ def test_shapes(multipliers, factor):
     assert decoded.min() >= 0 and decoded.max() <= 1
 
 
-# --- quantizer ------------------------------------------------------------------------------------
-
-
 def random_quantizer(codes: int = 12, dimension: int = 5) -> VectorQuantizer:
     quantizer = VectorQuantizer(codes, dimension)
     with torch.no_grad():

@@ -7,8 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.decoding import DecodingSettings, generate
-from pipeline.sampling import balanced_labels
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.released.checkpoint import load_pretrained
 from tests.release import FOLDER, expected
@@ -54,17 +52,6 @@ def test_vocabulary_is_codes_then_classes_then_mask():
 
 
 @torch.no_grad()
-def test_forward_is_the_chosen_rows_of_all_positions():
-    model = small()
-    tokens, mask, labels = inputs()
-    where = mask.flatten().nonzero()[:, 0]
-    chosen = model(tokens, mask, labels, where)
-    assert chosen.shape == (len(where), model.config.vocabulary)
-    everywhere = model.predict(tokens, mask, labels).flatten(0, 1)
-    torch.testing.assert_close(chosen[:, :20], everywhere[where])
-
-
-@torch.no_grad()
 def test_class_tokens_and_positions_reach_every_position():
     model, tokens = small(), torch.arange(9)[None]
     mask, labels = torch.zeros(1, 9, dtype=torch.bool), torch.tensor([1])
@@ -88,14 +75,3 @@ def test_initialization():
     logits = model(tokens, mask, labels, where)
     loss = F.cross_entropy(logits, tokens.flatten()[where]).item()
     assert loss == pytest.approx(math.log(model.config.vocabulary), abs=0.1)
-
-
-def test_generate_gives_codes_and_repeats():
-    model = small()
-    how = DecodingSettings(4, "cosine", 4.5)
-    labels = balanced_labels(6, 4)
-    assert labels.tolist() == [0, 1, 2, 3, 0, 1]
-    one, again, other = (generate(model, labels, how, seed=s)[-1] for s in (1, 1, 2))
-    assert one.sampled.shape == (6, 9) and one.sampled.max() < 20 and one.sampled.min() >= 0
-    assert torch.equal(one.sampled, again.sampled)
-    assert not torch.equal(one.sampled, other.sampled)

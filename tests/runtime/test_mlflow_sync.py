@@ -266,7 +266,7 @@ def test_what_mlflow_refuses_for_good_is_named_and_stops_nothing_else(server, pr
 @pytest.mark.slow
 def test_a_slow_server_holds_up_no_stage(server, project, monkeypatch):
     load_mlflow()
-    server.fails = lambda request: 1.0
+    server.fails = lambda request: 3.0
     work = Sync(project / "runs")
     log_everything(project / "runs")
     before = time.monotonic()

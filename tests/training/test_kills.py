@@ -1,4 +1,4 @@
-"""Stages of the smoke preset that are killed, interrupted, or fail: they lose nothing."""
+"""Stages of the smoke preset that are killed or interrupted: they go on, and lose nothing."""
 
 import re
 import shutil
@@ -6,14 +6,13 @@ import signal
 import subprocess
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from pandas import read_csv
 
 from pipeline.runtime.files import file_hash, tree_hash
 from pipeline.training.loop.checkpoints import CHECKPOINT
-from tests.project import SECRET, Project, files_with_secret
+from tests.project import Project
 
 pytestmark = pytest.mark.slow
 
@@ -111,12 +110,6 @@ def test_killed_sweep_redoes_no_finished_trial(project):
     assert project.all_ended()
 
 
-def error_line(output: str) -> str:
-    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in output and "unexpected: traceback" not in output
-    return line
-
-
 @pytest.mark.parametrize("stage", ["train_transformer"])
 def test_an_interruption_is_one_line_and_loses_nothing(project, tmp_path, stage):
     project.set(tokenizer__steps=5000, training__steps=5000)
@@ -141,28 +134,7 @@ def test_an_interruption_is_one_line_and_loses_nothing(project, tmp_path, stage)
             assert process.wait(timeout=30) == 1
         finally:
             process.kill()
-    assert "interrupted; run again to go on" in error_line(log.read_text())
+    (line,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+    assert "interrupted; run again to go on" in line and "Traceback" not in log.read_text()
     assert re.search(r"going on from step [1-9]\d* of 5000", log.read_text())
     assert project.all_ended()
-
-
-@pytest.mark.soak
-def test_a_tracking_server_that_is_away_stops_nothing_and_no_password_is_left(project):
-    (project.folder / "mlflow.db").unlink()
-    away = {"MLFLOW_TRACKING_URI": f"http://me:{SECRET}@127.0.0.1:9"}
-    output = project.stage("cache_tokens", **away)
-    assert "logs are still to be sent to http://me:***@127.0.0.1:9" in output
-    synced = project.run("python", "-m", "pipeline", "sync", ok=False, **away)
-    assert "start the server" in error_line(synced)
-    assert SECRET not in output + synced and files_with_secret(project.folder) == []
-
-
-def test_a_bug_in_a_trial_names_the_file_with_its_traceback(project):
-    shutil.rmtree(project.folder / "runs/sweep")
-    project.set(sweep__schedules=["cosine"], sweep__crossed=[], ray__max_failures=0)
-    start = '"""Decode the samples of every cell that is missing from the trial\'s model'
-    project.edit("pipeline/experiments/ablation/measuring.py", start, f"len(3); {start}")
-    line = project.stage("sweep", ok=False).splitlines()[-1]
-    assert "TypeError: object of type 'int' has no len()" in line
-    file = project.folder / "runs/traceback-sweep.txt"
-    assert str(file) in line and "measuring.py" in Path(file).read_text()

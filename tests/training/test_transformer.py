@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
-from pipeline.data.prefetch import Prefetch
+from pipeline.data.order import Prefetch
 from pipeline.data.ranks import ALONE, Ranks, sum_in_order
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll

@@ -199,7 +199,7 @@ def test_compiled_losses_and_checkpoints_are_the_same(tiny, tokens_dir, monkeypa
     monkeypatch.setattr(transformer, "ROWS", 64)  # of which a tiny batch has one to seven
     monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: True)
     quick, plain, resumed = task(True), task(False), task(False)
-    for step in range(4):
+    for step in range(3):
         assert quick.step(step) == plain.step(step)
         assert quick.evaluate(step + 1) == plain.evaluate(step + 1)
     assert len(graphs) == GRAPHS[kind]
@@ -207,4 +207,4 @@ def test_compiled_losses_and_checkpoints_are_the_same(tiny, tokens_dir, monkeypa
     assert mine.keys() == wanted.keys()
     assert all(torch.equal(mine[name], value) for name, value in wanted.items())
     resumed.load_state_dict(copy.deepcopy(quick.state_dict()))
-    assert resumed.step(4) == plain.step(4)
+    assert resumed.step(3) == plain.step(3)

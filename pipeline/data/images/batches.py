@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.views import ImageParams, View
-from pipeline.data.order import BatchOrder
-from pipeline.data.prefetch import Prefetch
+from pipeline.data.order import BatchOrder, Prefetch
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import THREADS, cores, set_up
