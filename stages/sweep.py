@@ -6,7 +6,6 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
-from pipeline.config.trainings import named_by
 from pipeline.evaluation.feature_files import reference_features, reference_statistics
 from pipeline.evaluation.fid import require_dimensions
 from pipeline.evaluation.metrics import require_enough
@@ -22,7 +21,7 @@ NOTE = (
 
 
 def main(params: Params) -> str:
-    key, file = named_by(params, "sweep.workers_per_trial"), RESULTS / "sweep/rows.csv"
+    key, file = "sweep.workers_per_trial", RESULTS / "sweep/rows.csv"
     with Stage("sweep", params) as stage:
         grid = []
         for trial in trials(params, stage):
@@ -77,8 +76,8 @@ def _log(trial: Trial) -> None:
 
 
 def _best(rows: list[dict[str, Any]], params: Params) -> dict[str, Any]:
-    """The cell with the lowest FID, the mean over seeds: what tells it from others, and its FID. It
-    is chosen on its own samples."""
+    """The cell with the lowest FID (mean over seeds): its settings and its FID. It is chosen on the
+    samples that are reported."""
     import pandas as pd
 
     fid, names = f"fid_{params.evaluation.extractor}", ["schedule", *axes(params)]

@@ -28,16 +28,6 @@ def workers_per_classifier(params: Params) -> int:
     return params.cas.workers_per_classifier or _fewest(params, classifier_count(params))
 
 
-def named_by(params: Params, key: str) -> str:
-    """The param that sets the number of workers: `key`, or `ray.num_workers` if `key` is null.
-
-    Args:
-        key: `sweep.workers_per_trial` or `cas.workers_per_classifier`.
-    """
-    section, _, name = key.partition(".")
-    return "ray.num_workers" if getattr(getattr(params, section), name) is None else key
-
-
 def _fewest(params: Params, trainings: int) -> int:
     """The smallest number of workers per training that keeps all of `ray.num_workers` busy until
     the end."""
