@@ -7,7 +7,7 @@ from PIL.Image import Image
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
-from pipeline.data.image_grid import grid_picture, save_picture
+from pipeline.data.images.pixels import grid_picture, save_picture
 from pipeline.data.images.shards import ImageShards, write_manifest, write_shards
 from pipeline.data.images.views import View
 from pipeline.prepare.datasets import open_source

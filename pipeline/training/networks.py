@@ -19,7 +19,7 @@ from pipeline.config.replicates import (
     main_replicates,
     replicates,
 )
-from pipeline.data.image_grid import grid_picture, save_picture
+from pipeline.data.images.pixels import grid_picture, save_picture
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import atomic_folder, write_csv, write_json

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from pipeline.data.images.crops import center_crop, crop_box, random_resized_crop
+from pipeline.data.images.pixels import center_crop, crop_box, random_resized_crop
 from tests.images import noise_image
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.images import samples
-from pipeline.data.images.crops import random_resized_crop
+from pipeline.data.images.pixels import random_resized_crop
 from pipeline.data.images.samples import are_written, open_samples, publish_samples
 from pipeline.data.order import BatchOrder
 from pipeline.evaluation.image_sets import SampleImages

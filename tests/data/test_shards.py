@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data.images.batches import ImageBatches
-from pipeline.data.images.crops import center_crop
-from pipeline.data.images.pixels import decode_image, encode_png, to_chw
+from pipeline.data.images.pixels import center_crop, decode_image, encode_png, to_chw
 from pipeline.data.images.shards import GROUP, ImageShards, Item, write_manifest, write_shards
 from pipeline.data.images.views import View
 from pipeline.prepare.split import stratified_split

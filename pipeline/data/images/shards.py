@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data.images.threads import in_threads
+from pipeline.data.images.pixels import in_threads
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, file_hash, read_json, remove_temporary, write_json

@@ -8,10 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.images.crops import center_crop, random_resized_crop
-from pipeline.data.images.pixels import decode_image, to_chw
+from pipeline.data.images.pixels import (
+    center_crop,
+    decode_image,
+    in_threads,
+    random_resized_crop,
+    to_chw,
+)
 from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.threads import in_threads
 
 # The section `data` of the params, or another object with image_size, channels, crop_scale,
 # crop_ratio and flip.

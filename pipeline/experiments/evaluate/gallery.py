@@ -11,7 +11,7 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import NETWORKS, Replicate, main_replicates
-from pipeline.data.image_grid import grid_picture, save_picture
+from pipeline.data.images.pixels import grid_picture, save_picture
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.decoding import generate
