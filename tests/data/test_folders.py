@@ -10,8 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from pipeline.data.images.pixels import decode_image
-from pipeline.data.images.shards import ImageShards, write_manifest, write_shards
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import ImageShards, View, write_manifest, write_shards
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import stratified_split
 from pipeline.runtime.errors import UserError

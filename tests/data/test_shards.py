@@ -13,8 +13,7 @@ from PIL import Image
 
 from pipeline.data.images.batches import ImageBatches
 from pipeline.data.images.pixels import center_crop, decode_image, encode_png, to_chw
-from pipeline.data.images.shards import GROUP, ImageShards, Item, write_manifest, write_shards
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import GROUP, ImageShards, Item, View, write_manifest, write_shards
 from pipeline.prepare.split import stratified_split
 from pipeline.runtime.errors import UserError
 from tests.images import noise_image
@@ -149,9 +148,6 @@ def test_views(tmp_path, data):
     assert torch.equal(everything[5], view.centers([5])[0]) and labels.tolist() == [0] * 6
     few, labels = view.first(2)
     assert torch.equal(few, everything[:2]) and len(labels) == 2
-    batches = list(view.batches(4))
-    assert [len(batch) for batch in batches] == [4, 2]
-    assert torch.equal(torch.cat(batches), everything)
 
 
 def ramps(index: int = 0) -> Image.Image:
