@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.data.images.batches import ImageBatches
 from pipeline.data.images.pixels import center_crop, decode_image, encode_png, to_chw
 from pipeline.data.images.shards import GROUP, ImageShards, Item, View, write_manifest, write_shards
-from pipeline.prepare.split import stratified_split
+from pipeline.prepare.datasets import stratified_split
 from pipeline.runtime.errors import UserError
 from tests.images import noise_image
 from tests.tiny_project import Dies
