@@ -6,7 +6,6 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
-from pipeline.config.trainings import named_by
 from pipeline.evaluation.feature_files import reference_features, reference_statistics
 from pipeline.evaluation.fid import require_dimensions
 from pipeline.evaluation.metrics import require_enough
@@ -22,7 +21,7 @@ NOTE = (
 
 
 def main(params: Params) -> str:
-    key, file = named_by(params, "sweep.workers_per_trial"), RESULTS / "sweep/rows.csv"
+    key, file = "sweep.workers_per_trial", RESULTS / "sweep/rows.csv"
     with Stage("sweep", params) as stage:
         grid = []
         for trial in trials(params, stage):
