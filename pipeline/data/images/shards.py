@@ -238,6 +238,11 @@ class View:
         """Centre crops and labels of the images with these indices."""
         return self.centers(indices), torch.from_numpy(self.images.labels[list(indices)])
 
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Centre crops of the whole split in order, (B, C, size, size) uint8, B at most `size`."""
+        for start in range(0, len(self.images), size):
+            yield self.centers(range(start, min(start + size, len(self.images))))
+
     def _cropped(self, indices: Iterable[int], crop: Callable[[Image, str], Image]) -> Tensor:
         def read(index: int) -> np.ndarray:
             key, content = self.images.read(index)
