@@ -49,9 +49,9 @@ def _unit(maps: Tensor) -> Tensor:
 
 
 def open_distance_map(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
-    """Open the same distance for each pixel: a function of two image batches (B, C, H, W) in [0, 1]
-    that returns (B, H, W), with the maps of each stage resized to the images. Its mean over an
-    image is the distance, except for interpolation at the edges.
+    """Open the perceptual distance of each pixel: a function of two image batches (B, C, H, W) in
+    [0, 1] that returns (B, H, W), with the maps of each stage resized to the images. Its mean over
+    an image is the distance, except for interpolation at the edges.
 
     Args and errors are those of `open_perceptual`.
     """

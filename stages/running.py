@@ -67,8 +67,8 @@ def run_stage(name: str) -> None:
 
 
 def _check_inputs(stage: str) -> None:
-    """Refuse inputs that were made with other params, and a stage that dvc.yaml lacks. DVC compares
-    inputs; a stage that is started by hand does not."""
+    """Refuse inputs that were made with other params. DVC compares them, but a stage that is
+    started by hand must do so itself."""
     for maker in stages_up_to(stage)[:-1]:
         record = SOURCES / f"{maker}.json"
         if "DVC_STAGE" not in os.environ and record.exists():

@@ -76,8 +76,8 @@ def _log(trial: Trial) -> None:
 
 
 def _best(rows: list[dict[str, Any]], params: Params) -> dict[str, Any]:
-    """The cell with the lowest FID, the mean over seeds: what tells it from others, and its FID. It
-    is chosen on its own samples."""
+    """The cell with the lowest FID (mean over seeds): its settings and its FID. It is chosen on the
+    samples that are reported."""
     import pandas as pd
 
     fid, names = f"fid_{params.evaluation.extractor}", ["schedule", *axes(params)]

@@ -45,10 +45,9 @@ def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float
 
 
 def is_barely_trained(accuracy: float, samples: int, chance: float, real: float) -> bool:
-    """Whether samples are recognised hardly more often than by chance: the 95% interval (Wilson)
-    of the recognised share reaches into the lowest tenth between chance and real images. The
-    report uses the same rule for all replicates together (`near_chance` in
-    analysis/exhibits/claims.py)."""
+    """Whether the 95% interval (Wilson) of the share of samples whose class is recognised reaches
+    into the lowest tenth of the way from chance to real images. The report uses the same rule for
+    all replicates together (`near_chance` in analysis/exhibits/claims.py)."""
     variance = accuracy * (1 - accuracy) / samples + (Z / (2 * samples)) ** 2
     low = (accuracy + Z**2 / (2 * samples) - Z * math.sqrt(variance)) / (1 + Z**2 / samples)
     return low < chance + NEAR * max(real - chance, 0.0)

@@ -54,7 +54,7 @@ def inception_score(logits: Tensor, splits: int, seed: int) -> float:
 
 
 def _inception_score(logits: Tensor) -> float:
-    """Of one part."""
+    """The Inception Score of one part of the samples."""
     p, log_p = logits.softmax(dim=1), logits.log_softmax(dim=1)
     tiny = torch.finfo(torch.float64).tiny  # a class that has no probability at all adds none
     log_marginal = (p.sum(dim=0) / len(p)).clamp(min=tiny).log()

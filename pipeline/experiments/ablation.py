@@ -1,5 +1,5 @@
-"""The ablation of Table 3 and Figure 8: one training per (schedule, seed), every T decoded from it,
-and some models decoded with each other's schedule.
+"""The ablation of Table 3 and Figure 8: one training for each (schedule, seed), decoded with every
+T; some models are also decoded with each other's schedule.
 
 The run directory of a trial is named by a hash of what the trial depends on, without the rest of
 the grid, and the file of a decoding by a hash of its settings. A trial that was killed resumes from
@@ -56,7 +56,7 @@ OWN = (
 
 
 def axes(params: Params) -> dict[str, list[Any]]:
-    """The decoding settings that the sweep varies, each with its values: every field of
+    """The decoding settings that the sweep varies, with their values: the fields of
     `DecodingSettings` for which the section `sweep` has a list of the same name."""
     found = {name: getattr(params.sweep, name, None) for name in SETTINGS}
     return {name: sorted(values) for name, values in found.items() if values is not None}
@@ -64,7 +64,7 @@ def axes(params: Params) -> dict[str, list[Any]]:
 
 @dataclass(frozen=True)
 class Trial:
-    """One (schedule, seed). It travels to a worker; paths are absolute."""
+    """One (schedule, seed) of the sweep. It is sent to a worker; its paths are absolute."""
 
     seed: int
     # By the file of what is measured: with the trial's own schedule, one for each combination of
@@ -88,7 +88,7 @@ class Trial:
 
     @property
     def folders(self) -> list[Path]:
-        """The run directories that it reads and writes."""
+        """The run directories that the trial reads and writes."""
         training = [] if self.training is None else self.training.folders
         return [self.folder, *training]
 
@@ -103,7 +103,7 @@ class Trial:
         return not self.missing
 
     def rows(self) -> list[Row]:
-        """What was measured, with the trial's own schedule."""
+        """The measurements with the trial's own schedule."""
         return [read_json(path) for path in self.decodings]
 
     def crossing(self) -> list[Row]:
@@ -153,19 +153,19 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
 
 
 def _files(folder: Path, decodings: list[DecodingSettings]) -> dict[Path, DecodingSettings]:
-    """Decodings of a trial, by their files."""
+    """The files of a trial's decodings, each with the settings of its decoding."""
     keys = [asdict(settings) | {"curve": _curve(settings.schedule)} for settings in decodings]
     paths = [folder / "cells" / f"{value_hash(key)[:16]}.json" for key in keys]
     return dict(zip(paths, decodings, strict=True))
 
 
 def _curve(schedule: str) -> str:
-    """Hash of a schedule's curve."""
+    """The hash of a schedule's curve."""
     return tree_hash(CURVES / f"{schedule}.csv")
 
 
 def run_trial(trial: Trial) -> None:
-    """Train the trial's model, unless it is there or released weights take its place, and measure
+    """Train the trial's model, unless it is finished or released weights replace it, and measure
     it."""
     trial.run.begin()
     if trial.training is not None and not trial.training.finished:
@@ -177,7 +177,8 @@ def run_trial(trial: Trial) -> None:
 
 
 def measure_trial(trial: Trial) -> None:
-    """Decode samples from the trial's model in every way that is missing, and measure them."""
+    """Decode samples with the trial's model in every way that is not measured yet, and measure
+    them."""
     download(*trial.folders)
     params, workers = trial.params, decoders(trial)
     sampler = Maker(_open_sampler, trial)
@@ -208,13 +209,14 @@ def measure_trial(trial: Trial) -> None:
 
 
 def decoders(trial: Trial) -> BatchWorkers:
-    """The trial's workers but the one that measures, or this process where it is the only one."""
+    """The trial's workers except for the one that measures, or this process if it is the only
+    one."""
     count = max(1, trial.workers.count - 1)
     return workers_of(trial.params.ray.model_copy(update={"num_workers": count}))
 
 
 def _open_sampler(trial: Trial, device: torch.device) -> Sampler:
-    """The sampler of the trial's model, or of the released weights in its place."""
+    """Open the sampler of the trial's model, or of the released weights."""
     download(*trial.folders)
     tokenizer = load_model(trial.root / TOKENIZER, "tokenizer", device)
     if trial.training is not None:

@@ -79,7 +79,8 @@ class Editor:
         ]
 
     def images(self, rows: Tensor | np.ndarray) -> Tensor:
-        """The originals (B, C, H, W) uint8 with these indices (B,)."""
+        """The originals (B, C, H, W) uint8 with these indices (B,). The last batch is cached,
+        because its edits are compared with it."""
         return self.view.centers(self.chosen[rows])
 
     def edit(self, images: Tensor, mask: Tensor, labels: Tensor, seed: int) -> Tensor:

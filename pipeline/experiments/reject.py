@@ -74,8 +74,8 @@ def _selections(
 
 
 def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
-    """log p/(1 − p), (M,) float64, where p = p(label | image) follows from logits (M, classes). It
-    ranks samples as p does, but p rounds to 1 for the surest, which would tie."""
+    """The log-odds log p/(1 − p), (M,) float64, where p = p(label | image) follows from logits (M,
+    classes). They rank samples like p, without the ties that occur when p rounds to 1."""
     own = F.one_hot(labels, logits.shape[1]).bool()
     logits = logits.double()
     return logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)

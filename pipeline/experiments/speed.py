@@ -21,7 +21,8 @@ from pipeline.weights.configs import transformer_config
 
 
 def run_speed(params: Params, num_classes: int) -> list[Row]:
-    """Time every grid on this process's device; returns all rows.
+    """Time every grid on this process's device and return all rows. Grids that a killed run timed
+    on a device of the same name with as many threads are not timed again.
 
     Raises:
         UserError: `ray.use_gpu`, and there is no GPU here.

@@ -15,8 +15,8 @@ def lies_in(path: Path, folder: Path) -> bool:
 
 
 def in_project(path: Path | str) -> Path:
-    """The absolute path of a file or folder that must outlive the run: `dvc exp run --temp` and
-    `--queue` delete the copy of the project that they run in. DVC_ROOT names the project itself."""
+    """The absolute path of a file or folder that must outlive the run. `dvc exp run --temp` and
+    `--queue` delete the copy of the project that they run in; DVC_ROOT names the project itself."""
     return Path(os.environ.get("DVC_ROOT") or "", path).absolute()
 
 
@@ -30,8 +30,8 @@ def require_here() -> None:
 
 
 def of_project(path: Path | str) -> Path:
-    """A file or folder that params name, which git and DVC need not know: in a copy of the project
-    (`dvc exp run --temp`) it is the project's own, if that has one."""
+    """A file or folder that params name and that git and DVC may not track. In a copy of the
+    project (`dvc exp run --temp`) it is taken from the project itself, if it exists there."""
     own = in_project(path)
     return own if in_project("") != Path.cwd() and os.path.exists(own) else Path(path)
 

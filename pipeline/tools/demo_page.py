@@ -127,7 +127,7 @@ def _sampling(model: MaskGIT, panels: int) -> None:
 
 
 def _editing(model: MaskGIT) -> None:
-    """A picture of one's own, or an example, whose drawn-over part is filled."""
+    """The controls for editing: an uploaded or example picture, whose marked part is filled."""
     names = list(model.classes[:EXAMPLES])
     examples = model.to_pil(model.sample(names))
     with gr.Row():

@@ -57,6 +57,7 @@ def test_a_command_is_one_that_its_program_has(page, text):
         assert targets <= set(read_yaml(ROOT / "dvc.yaml")["stages"])
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_the_quick_commands_run_as_they_stand(finished, tmp_path):
     shown = {text for _, text in commands()}

@@ -27,13 +27,16 @@ WRONG = [
     ("training.bf16", 1),
     ("training.lr", -1.0),
     ("training.lr", math.inf),
+    ("training.ema_decay", 1.0),
     ("training.spike_factor", 1.0),
     ("training.loss_on", "some"),
     ("training.mask_schedule", "cosin"),
     ("training.other_label_smoothings", [0.2, 0.2]),
     ("training.other_label_smoothings", [0.1]),  # training.label_smoothing itself
     ("classifier.architecture", "torchvision:vgg16"),
+    ("classifier.batch_size", 1),
     ("classifier.crop_scale", [0.9, 0.5]),
+    ("data.crop_ratio", [1.0]),
     ("data.channels", 2),
     ("data.crop_scale", [0.5, 1.5]),
     ("data.source", "imagenet"),
@@ -41,6 +44,7 @@ WRONG = [
     ("data.download_dir", "data/../results/x"),
     ("data.image_size", 30),
     ("tokenizer.codebook_size", 65536),
+    ("tokenizer.filters", 48),
     ("tokenizer.perceptual", "lpips_vgg"),  # of 28 pixels
     ("tokenizer.discriminator", "stylegan"),
     ("tokenizer.pretrained", "models/tokenizer/a.bin"),
@@ -49,9 +53,9 @@ WRONG = [
     ("sweep.iterations", [4, 64]),
     ("sweep.schedules", []),
     ("sweep.crossed", ["arccos"]),
-    ("sweep.samples", 64),  # as many as features
     ("sweep.workers_per_trial", 5),
     ("sweep.workers_per_trial", None),
+    ("cas.workers_per_classifier", 3),
     ("evaluation.seeds", [1, 0, 1]),
     ("evaluation.seeds", [2**53]),
     ("evaluation.second_extractor", "classifier"),
@@ -78,13 +82,18 @@ def test_a_wrong_value_names_its_key(key, value, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "most"), [("neighbors", 319), ("is_splits", 320), ("kid_subset_size", 320)]
+    ("section", "key", "most"),
+    [
+        ("evaluation", "neighbors", 319),
+        ("evaluation", "is_splits", 320),
+        ("evaluation", "kid_subset_size", 320),
+        ("classifier", "width", 79),  # 316 features
+    ],
 )
-def test_samples_suffice_for_every_metric(key, most, tmp_path):
-    assert make_params(evaluation={key: most}).sweep.samples == 320
-    for wrong in ({key: most + 1}, {"extractor": "inception"}):
-        path = write_params(tmp_path, evaluation=wrong)
-        assert refused(path).subject.endswith(": sweep.samples")
+def test_samples_suffice_for_every_metric(section, key, most, tmp_path):
+    assert make_params(**{section: {key: most}}).sweep.samples == 320
+    path = write_params(tmp_path, **{section: {key: most + 1}})
+    assert refused(path).subject.endswith(": sweep.samples")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import scipy.special
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline.evaluation.uncertainty import disjoint
 from torch import Tensor
 from torch.nn.functional import normalize
 from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -25,7 +24,8 @@ from pipeline.data.seeds import generator, mix
 from pipeline.decoding import DecodingSettings, decode, generate, predictor
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.image_sets import ArrayImages
-from pipeline.evaluation.reconstruction import Reconstruction
+from pipeline.evaluation.metrics import disjoint
+from pipeline.evaluation.reconstruction import rebuild
 from pipeline.experiments import edit, reconstruct, reject, temperature
 from pipeline.perceptual import classifier_distance
 from pipeline.sampling import balanced_labels
@@ -288,7 +288,7 @@ def draws_of(ratio: float, **changes) -> Tensor:
 def test_without_hidden_tokens_it_is_the_tokenizers_reconstruction(tmp_path):
     rows, pictures = rebuilt(tmp_path, images=10, mask_ratios=[0.0])
     images, _ = validation(10)
-    expected = Reconstruction(load_model(TOKENIZER, "tokenizer"), CPU)(images)
+    expected = rebuild(load_model(TOKENIZER, "tokenizer"), images, CPU)[0]
     assert all(torch.equal(draw, expected) for draw in draws_of(0.0, images=10))
     assert len({row["psnr"] for row in rows}) == 1  # of the median too
     channels_last = expected.permute(0, 2, 3, 1).numpy()

@@ -104,6 +104,7 @@ def served(project: Project, model: str, folder: Path) -> Iterator[int]:
         process.wait(timeout=30)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_registered_model_answers_with_pictures(finished, tmp_path):
     project = finished.copy(tmp_path / "project")

@@ -56,6 +56,7 @@ def store(monkeypatch):
         yield url
 
 
+@pytest.mark.soak
 def test_a_job_elsewhere_survives_a_killed_node_and_leaves_nothing_to_compute(
     finished, store, tmp_path
 ):

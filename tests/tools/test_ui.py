@@ -58,6 +58,7 @@ def test_no_experiment_and_no_server_are_one_line(uri, way_out):
     assert way_out in error.value.way_out
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_the_server_shows_the_runs_until_ctrl_c(tmp_path):
     from mlflow import MlflowClient

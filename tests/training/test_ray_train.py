@@ -108,12 +108,14 @@ def test_a_training_goes_on_when_a_worker_is_lost(straight, tmp_path):
     assert rows.read_text() == "2 4 4 6 "
 
 
+@pytest.mark.soak
 def test_workers_end_together_when_the_training_diverges(tmp_path):
     with pytest.raises(UserError, match="step") as error:
         fit(training(tmp_path / "run", lr=1e30, warmup_steps=0, grad_clip=None))
     assert error.value.subject == "transformer" and "learning rate" in error.value.way_out
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_full_disk_ends_several_workers_in_a_line_and_they_go_on_after_it(
     straight, tmp_path, capfd
