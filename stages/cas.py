@@ -5,7 +5,6 @@ from pathlib import Path
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
-from pipeline.config.trainings import workers_per_classifier
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasTraining, run_cas
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.stage import Stage
@@ -23,9 +22,10 @@ def main(params: Params) -> str:
 
 
 def trainings(params: Params, stage: Stage) -> list[CasTraining]:
-    """A training for each set of images, augmentation and replicate; trainings on real images use
-    the replicate's seed."""
+    """A training for each set of images, augmentation and replicate; those on real images have the
+    replicates' seeds."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
+    workers = params.cas.workers_per_classifier or params.ray.num_workers
     sets: list[tuple[str, int, Path, Path]] = [
         (REAL, seed, stage.folder(*REPLICATES, SAMPLES.as_posix(), seed=seed), IMAGES)
         for seed in params.evaluation.seeds
@@ -39,7 +39,7 @@ def trainings(params: Params, stage: Stage) -> list[CasTraining]:
             params=params.model_copy(update={"classifier": classifier}),
             seed=seed,
             folder=folder / augmentation,
-            workers=Workers.of(params.ray, workers_per_classifier(params)),
+            workers=Workers.of(params.ray, workers),
             images=images,
             augmentation=augmentation,
             images_dir=IMAGES.absolute(),

@@ -7,11 +7,9 @@ from PIL.Image import Image
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
-from pipeline.data.image_grid import grid_picture, save_picture
-from pipeline.data.images.shards import ImageShards, write_manifest, write_shards
-from pipeline.data.images.views import View
-from pipeline.prepare.datasets import open_source
-from pipeline.prepare.split import require_training_images, stratified_split
+from pipeline.data.images.pixels import grid_picture, save_picture
+from pipeline.data.images.shards import ImageShards, View, write_manifest, write_shards
+from pipeline.prepare.datasets import open_source, require_training_images, stratified_split
 from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json
 from pipeline.runtime.stage import Stage
 

@@ -4,9 +4,8 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER
-from pipeline.data.image_grid import grid_picture, save_picture
-from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import View
+from pipeline.data.images.pixels import grid_picture, save_picture
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.evaluation.reconstruction import held_out_quality, rebuild
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json

@@ -17,7 +17,6 @@ STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 NOT_LISTED = (
     "pipeline/__init__.py",
     "pipeline/config",
-    "pipeline/data/image_grid.py",
     "pipeline/data/microbatches.py",
     "pipeline/data/order.py",
     "pipeline/data/ranks.py",

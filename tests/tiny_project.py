@@ -16,12 +16,10 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, FEATURES, IMAGES, TOKENIZER, TOKENS
 from pipeline.config.replicates import NETWORKS, NetworkName, Replicate, main_replicates, replicates
 from pipeline.data.images.pixels import as_float
-from pipeline.data.images.shards import ImageShards, write_manifest, write_shards
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import ImageShards, View, write_manifest, write_shards
 from pipeline.data.seeds import mix
 from pipeline.evaluation.feature_files import write_reference
-from pipeline.prepare.datasets import open_source
-from pipeline.prepare.split import stratified_split
+from pipeline.prepare.datasets import open_source, stratified_split
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer, TokenizerConfig

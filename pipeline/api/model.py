@@ -20,8 +20,7 @@ from pipeline.api.defaults import Decoding
 from pipeline.api.labels import Classes, class_labels, labels_for, whole
 from pipeline.api.opening import ModelWarning, Opened, open_folder, open_here, open_released
 from pipeline.api.pictures import Box, Mask, Pictures
-from pipeline.data.image_grid import grid_picture
-from pipeline.data.images.pixels import as_float
+from pipeline.data.images.pixels import as_float, grid_picture
 from pipeline.data.seeds import mix
 from pipeline.decoding import DecodingStep, generate_steps
 from pipeline.editing import Side, edit, outpaint_beyond

@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.api.labels import whole
-from pipeline.data.images.crops import center_crop
-from pipeline.data.images.pixels import as_uint8
+from pipeline.data.images.pixels import as_uint8, center_crop
 from pipeline.editing import box_mask, center_mask
 from pipeline.prepare import pictures as clean
 from pipeline.runtime.errors import ArgumentError

@@ -2,6 +2,7 @@
 
 A replicate is one training of a network with a seed, and everything that is sampled from the model
 with that seed. Main replicates have `training.label_smoothing`; the others are an ablation of it.
+Here are also the numbers of trainings of the sweep and of CAS.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline.runtime.errors import ArgumentError
 
 NetworkName = Literal["transformer", "autoregressive"]
 NETWORKS: dict[NetworkName, Path] = {"transformer": TRANSFORMER, "autoregressive": AUTOREGRESSIVE}
+CAS_SETS = 6  # MaskGIT's and the baseline's samples and real images, augmented and not
 
 
 class Replicate(NamedTuple):
@@ -92,3 +94,13 @@ def label_smoothing(params: Params, replicate: Replicate) -> float:
 
 def _released(params: Params, network: NetworkName) -> bool:
     return network == "transformer" and params.transformer.pretrained is not None
+
+
+def trial_count(params: Params) -> int:
+    """The number of trainings of the sweep."""
+    return len(params.sweep.schedules) * len(params.sweep.seeds)
+
+
+def classifier_count(params: Params) -> int:
+    """The number of trainings of CAS."""
+    return CAS_SETS * len(params.evaluation.seeds)

@@ -380,7 +380,7 @@ class Sweep(Section):
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""
     workers_per_trial: PositiveInt | None = 1
-    """Workers of a training; null, with ray.elastic: the fewest that keep all workers busy."""
+    """Workers of a training; null, with ray.elastic: ray.num_workers."""
 
 
 class Evaluation(Section):

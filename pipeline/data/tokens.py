@@ -40,18 +40,6 @@ class TokenCache:
     def __len__(self) -> int:
         return int(self._start[-1])
 
-    def require(self, num_tokens: int, codebook_size: int) -> None:
-        """Refuse a cache that was made with other params.
-
-        Raises:
-            UserError: its images have another number of tokens, or its codebook another size.
-        """
-        if (self.num_tokens, self.codebook_size) != (num_tokens, codebook_size):
-            known = f"the token cache has {self.num_tokens} tokens of {self.codebook_size} codes"
-            raise UserError(
-                f"{known}, but params.yaml asks for {num_tokens} of {codebook_size}; {WAY_OUT}"
-            )
-
     def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
         """Tokens (B, N) int64 and labels (B,) int64 of chosen images, each in a chosen view."""
         shard = np.searchsorted(self._start, indices, side="right") - 1

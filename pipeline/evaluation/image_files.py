@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.images.pixels import to_chw
-from pipeline.data.images.threads import in_threads
+from pipeline.data.images.pixels import in_threads, to_chw
 from pipeline.evaluation.image_sets import ArrayImages, ImageSet
 from pipeline.prepare.pictures import open_picture
 from pipeline.runtime.errors import UserError

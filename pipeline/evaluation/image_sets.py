@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.images.samples import SPLIT, open_samples
-from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import ImageParams, View
+from pipeline.data.images.shards import ImageParams, ImageShards, View
 
 BATCH = 64  # images read at once
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
 from pipeline.data.images.pixels import as_float, as_uint8
-from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.ranks import sum_in_order
 from pipeline.runtime.batches import BatchWorkers, Maker, tensors_of

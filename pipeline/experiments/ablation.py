@@ -18,7 +18,6 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENIZER, TOKENS
-from pipeline.config.trainings import workers_per_trial
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings
@@ -118,7 +117,7 @@ class Trial:
 def trials(params: Params, stage: Stage) -> list[Trial]:
     """The trials of `params.sweep`, one for each (schedule, seed)."""
     sweep, ray, swept, found = params.sweep, params.ray, axes(params), []
-    workers = Workers.of(ray, workers_per_trial(params))
+    workers = Workers.of(ray, sweep.workers_per_trial or ray.num_workers)
     common = stage_key("train_transformer", [*OWN, *ray.not_in_key]) | {"steps": sweep.steps}
     common |= {} if ray.not_in_key else {"workers": workers.count}
     for schedule, seed in product(sweep.schedules, sweep.seeds):

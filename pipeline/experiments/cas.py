@@ -14,12 +14,9 @@ from torch import Tensor
 from pipeline.classifier import ClassifierConfig
 from pipeline.config.params import Params
 from pipeline.data.images.batches import Batch, Batches, prepared
-from pipeline.data.images.crops import random_resized_crop
-from pipeline.data.images.pixels import decode_image, to_chw
+from pipeline.data.images.pixels import decode_image, in_threads, random_resized_crop, to_chw
 from pipeline.data.images.samples import open_samples
-from pipeline.data.images.shards import WINDOW, ImageShards
-from pipeline.data.images.threads import in_threads
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import WINDOW, ImageShards, View
 from pipeline.data.order import BatchOrder
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix

@@ -13,8 +13,7 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, main_replicates
-from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.seeds import mix
 from pipeline.editing import center_mask, edit, fill_unknown, outpaint_beyond, outpaint_mask
 from pipeline.evaluation.evaluator import Evaluator

@@ -13,8 +13,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate
 from pipeline.data.images.pixels import as_float
-from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.seeds import generator
 from pipeline.decoding import decode, predictor

@@ -124,7 +124,7 @@ def clean_picture(image: Image.Image, *, opaque: bool = False) -> Image.Image:
         orientation = None
     if image.mode.startswith("I"):
         image = _eight_bits(image)
-    grey = image.mode in ("1", "L", "LA", "La")
+    grey = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
         image = _on_white(image, opaque)
     if image.mode not in ("L", "RGB"):
@@ -158,15 +158,11 @@ def _open(path: Path | str, content: bytes, opaque: bool = False) -> tuple[Image
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)  # of 16 bits, which `convert` would clip
-    grey = Image.fromarray((values / 257).round().astype(np.uint8))
-    if (clear := image.info.get("transparency")) is None:
-        return grey
-    opaque = np.where(values == clear, 0, 255).astype(np.uint8)
-    return Image.merge("LA", (grey, Image.fromarray(opaque)))
+    return Image.fromarray((values / 257).round().astype(np.uint8))
 
 
 def _on_white(image: Image.Image, refuse: bool) -> Image.Image:
-    colours = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    colours = image.convert("RGBA")
     if refuse and np.asarray(colours.getchannel("A")).min() < 255:
         raise BadPicture("partly transparent", "use only black and white")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from pipeline.api.model import GREY, MaskGIT
-from pipeline.data.image_grid import grid_picture
+from pipeline.data.images.pixels import grid_picture
 from pipeline.runtime.errors import UserError
 from pipeline.schedules import SCHEDULES
 

@@ -15,9 +15,7 @@ from pipeline.api.labels import labels_for
 from pipeline.api.model import GREY, MaskGIT
 from pipeline.config.params import Params
 from pipeline.config.replicates import NetworkName, main_replicate
-from pipeline.data.image_grid import grid_picture, save_picture
-from pipeline.data.images.pixels import from_chw
-from pipeline.data.images.threads import in_threads
+from pipeline.data.images.pixels import from_chw, grid_picture, in_threads, save_picture
 from pipeline.evaluation.image_sets import ArrayImages, ImageSet, SampleImages, batches
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, atomic_folder, require_new

@@ -14,8 +14,13 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
-from pipeline.config.replicates import NETWORKS, NetworkName, replicates
-from pipeline.config.trainings import classifier_count, trial_count
+from pipeline.config.replicates import (
+    NETWORKS,
+    NetworkName,
+    classifier_count,
+    replicates,
+    trial_count,
+)
 from pipeline.runtime import limits
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json

@@ -14,8 +14,7 @@ from pipeline.config.paths import IMAGES
 from pipeline.config.schema import Classifier as ClassifierParams
 from pipeline.data.images.batches import Batch, ImageBatches, prepared
 from pipeline.data.images.pixels import as_float
-from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix

@@ -33,7 +33,7 @@ class Likelihood:
     ):
         self.params, self.seed, self.device = params.training, seed, device
         self.model = model.to(device)
-        self.tokens, self.labels = held_out(params).everything()
+        self.tokens, self.labels = TokenCache(TOKENS, "val").everything()
 
     def __call__(self, number: int) -> dict[str, Tensor]:
         """The sum over the images of a batch, in nats per token, (1,) float64."""
@@ -54,14 +54,6 @@ class Likelihood:
         return {"nats": torch.tensor([nats], dtype=torch.float64)}
 
 
-def held_out(params: Params) -> TokenCache:
-    """The validation tokens. Raises a `UserError` if there are none or they were made with other
-    params."""
-    cache = TokenCache(TOKENS, "val")
-    cache.require(params.num_tokens, params.tokenizer.codebook_size)
-    return cache
-
-
 def held_out_nll(
     network: NetworkName,
     folder: Path,
@@ -78,7 +70,7 @@ def held_out_nll(
         seed: draws MaskGIT's masks.
         parts: the folder of batches that a killed run made.
     """
-    images = len(held_out(params))
+    images = len(TokenCache(TOKENS, "val"))
     # The model itself: workers on other nodes do not see what this stage has made.
     maker = Maker(Likelihood, load_model(folder, network), params, seed)
     numbers = [(number,) for number in range(-(-images // BATCH))]

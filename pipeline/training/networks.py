@@ -19,7 +19,7 @@ from pipeline.config.replicates import (
     main_replicates,
     replicates,
 )
-from pipeline.data.image_grid import grid_picture, save_picture
+from pipeline.data.images.pixels import grid_picture, save_picture
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import atomic_folder, write_csv, write_json
@@ -31,7 +31,7 @@ from pipeline.runtime.storage import upload
 from pipeline.runtime.trials import run_trials
 from pipeline.sampling import Network, balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
-from pipeline.training.likelihood import held_out, held_out_nll
+from pipeline.training.likelihood import held_out_nll
 from pipeline.training.loop import Workers, run_training
 from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model, save_model
@@ -154,7 +154,6 @@ def convert_transformer(params: Params) -> dict[str, float]:
     workers, (first, *_) = workers_of(params.ray), main_replicates(params, "transformer")
     cpu, classes = torch.device("cpu"), TokenCache(TOKENS, "train").num_classes
     model = open_pretrained_transformer(params, cpu, classes)
-    held_out(params)
     with Stage("train_transformer", params) as stage:
         with atomic_folder(NETWORKS["transformer"]) as folder:
             save_model(folder / first.name, "transformer", model.config, model.state_dict())

@@ -13,8 +13,7 @@ from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.config.schema import Tokenizer as TokenizerParams
 from pipeline.data.images.batches import Batch, ImageBatches, prepared
 from pipeline.data.images.pixels import as_float
-from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import generator, mix
 from pipeline.discriminator import (

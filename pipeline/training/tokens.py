@@ -9,8 +9,7 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.data.images.pixels import as_float
-from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.tokens import SHARD, TokenCache
 from pipeline.runtime.batches import BatchWorkers, Maker, write_files
 from pipeline.runtime.device import autocast

@@ -67,7 +67,6 @@ class TransformerTask(Task):
             require_compiler(gpu=device.type != "cpu")
         self.device, self.ranks, self.on_evaluate = device, ranks, on_evaluate
         self.train_tokens = TokenCache(tokens_dir, "train")
-        self.train_tokens.require(params.num_tokens, params.tokenizer.codebook_size)
         self.order = BatchOrder(len(self.train_tokens), self.training.batch_size, seed)
         torch.manual_seed(mix(seed, "init"))
         config = transformer_config(params, self.train_tokens.num_classes)

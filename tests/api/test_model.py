@@ -11,7 +11,7 @@ from pipeline import MaskGIT
 from pipeline.api.labels import class_labels
 from pipeline.api.pictures import pixel_mask
 from pipeline.config.paths import TOKENIZER
-from pipeline.data.images.crops import center_crop
+from pipeline.data.images.pixels import center_crop
 from pipeline.data.seeds import mix
 from pipeline.decoding import generate
 from pipeline.runtime.errors import ArgumentError, UserError

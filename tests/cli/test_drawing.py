@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pipeline import MaskGIT
-from pipeline.data.image_grid import grid_picture
+from pipeline.data.images.pixels import grid_picture
 from tests.command_line import maskgit
 from tests.tiny_project import SIDE
 

@@ -10,10 +10,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from pipeline.data.images.pixels import decode_image
-from pipeline.data.images.shards import ImageShards, write_manifest, write_shards
-from pipeline.data.images.views import View
-from pipeline.prepare.datasets import open_source
-from pipeline.prepare.split import stratified_split
+from pipeline.data.images.shards import ImageShards, View, write_manifest, write_shards
+from pipeline.prepare.datasets import open_source, stratified_split
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.limits import PICTURE_FORMATS
 from tests.images import noise_image
@@ -115,7 +113,7 @@ def test_hidden_files_are_skipped_and_others_counted(classes, capsys):
 
 @pytest.mark.parametrize("name", ["a.tif", "a.jp2", "a.HEIC"])
 def test_unsupported_formats_are_refused_with_their_names(classes, monkeypatch, name):
-    monkeypatch.setattr("pipeline.prepare.folder.FORMATS", PICTURE_FORMATS)  # without the extra
+    monkeypatch.setattr("pipeline.prepare.datasets.FORMATS", PICTURE_FORMATS)  # without the extra
     for number in range(5):
         (classes / "cat" / f"{number}{name}").write_text("x")
     with pytest.raises(UserError, match=rf"^data\.source: 5 pictures .*0{name}, ") as error:

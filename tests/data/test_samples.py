@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.images import samples
-from pipeline.data.images.crops import random_resized_crop
+from pipeline.data.images.pixels import random_resized_crop
 from pipeline.data.images.samples import are_written, open_samples, publish_samples
 from pipeline.data.order import BatchOrder
 from pipeline.evaluation.image_sets import SampleImages
@@ -113,16 +113,12 @@ def test_samples_are_published_whole_or_not_at_all(tmp_path, monkeypatch, copy):
     assert np.array_equal(samples_in(target)[0], noise())
 
 
-def cas_batches(folder: Path, params) -> cas.CasBatches:
-    training = cas_training(params, "transformer", "none", folder, samples=folder)
-    return cas.CasBatches(cas.training_pictures(training), params, False, seed=1)
-
-
 def test_cas_crops_samples_as_it_would_those_of_an_array(tmp_path, params):
     """The first `cas.samples`, in one order over all of them whatever their shards; each crop's
     seed is the sample's number."""
-    images, data = noise(), params.classifier_images
-    batches = cas_batches(write(tmp_path / "set"), params)
+    images, data, folder = noise(), params.classifier_images, write(tmp_path / "set")
+    training = cas_training(params, "transformer", "none", folder, samples=folder)
+    batches = cas.CasBatches(cas.training_pictures(training), params, False, seed=1)
     order = BatchOrder(130, 7, seed=1)
     for step in (0, 1, 18, 40):
         found, labels = batches(step)

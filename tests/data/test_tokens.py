@@ -6,8 +6,7 @@ import torch
 
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.data.images.pixels import as_float
-from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.errors import UserError

@@ -18,8 +18,7 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, SAMPLES
 from pipeline.config.replicates import main_replicates
-from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.experiments import edit, reconstruct, reject, speed
 from pipeline.experiments.evaluate.gallery import write_gallery
 from pipeline.runtime import mlflow_sync

@@ -21,7 +21,7 @@ from pipeline.decoding import DecodingSettings, generate
 from pipeline.evaluation.metrics import require_enough
 from pipeline.experiments.ablation import Trial, decoders, measure_trial, trials
 from pipeline.masking import masked_nll
-from pipeline.prepare.split import require_training_images
+from pipeline.prepare.datasets import require_training_images
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import write_text

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pipeline import MaskGIT
-from pipeline.data.image_grid import grid_picture
+from pipeline.data.images.pixels import grid_picture
 from pipeline.runtime.errors import UserError
 from pipeline.tools import demo
 from pipeline.tools.ports import free_port

@@ -8,8 +8,7 @@ import numpy as np
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENS
-from pipeline.config.replicates import replicates
-from pipeline.config.trainings import classifier_count, trial_count
+from pipeline.config.replicates import classifier_count, replicates, trial_count
 from pipeline.experiments.ablation import trials
 from pipeline.runtime.files import read_yaml, write_text
 from pipeline.runtime.stage import Stage

@@ -11,8 +11,7 @@ import torch
 from pipeline.autoregressive import token_nll
 from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER, TOKENS
 from pipeline.config.replicates import main_replicates
-from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import View
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation import reconstruction
 from pipeline.masking import masked_nll

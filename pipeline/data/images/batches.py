@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.data.images.shards import WINDOW, ImageShards
-from pipeline.data.images.views import ImageParams, View
+from pipeline.data.images.shards import WINDOW, ImageParams, ImageShards, View
 from pipeline.data.order import BatchOrder, Prefetch
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.runtime.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.data.images.pixels import encode_png, from_chw
+from pipeline.data.images.pixels import encode_png, from_chw, in_threads
 from pipeline.data.images.shards import (
     MANIFEST,
     ImageShards,
@@ -19,7 +19,6 @@ from pipeline.data.images.shards import (
     write_manifest,
     write_shard,
 )
-from pipeline.data.images.threads import in_threads
 from pipeline.runtime.batches import (
     BatchWorkers,
     Maker,

@@ -1,5 +1,7 @@
-"""Shards of encoded images, for the data set and for samples: memory-mapped Arrow IPC files, so
-that all processes share the system's page cache."""
+"""Shards of encoded images, for the data set and for samples, and the images as networks see them.
+
+Shards are memory-mapped Arrow IPC files, so that all processes share the system's page cache.
+"""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,8 +11,17 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+import torch
+from PIL.Image import Image
+from torch import Tensor
 
-from pipeline.data.images.threads import in_threads
+from pipeline.data.images.pixels import (
+    center_crop,
+    decode_image,
+    in_threads,
+    random_resized_crop,
+    to_chw,
+)
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, file_hash, read_json, remove_temporary, write_json
@@ -21,6 +32,9 @@ GROUP = 64  # images in a record batch
 WINDOW = 256  # record batches that are shuffled together: 16,384 images, which memory may cache
 MANIFEST = "manifest.json"
 WAY_OUT = "run `dvc repro prepare` to make it again (if that runs nothing, delete it first)"
+# The section `data` of the params, or another object with image_size, channels, crop_scale,
+# crop_ratio and flip.
+ImageParams = Any
 
 
 class Item(NamedTuple):
@@ -162,11 +176,8 @@ class ImageShards:
         self._start = np.cumsum([0, *counts]).tolist()
         groups = [min(GROUP, count - at) for count in counts for at in range(0, count, GROUP)]
         self.group_start = np.cumsum([0, *groups])
-        labels = folder / f"{split}-labels.npy"
-        for path in (labels, *self._files):
-            if not path.exists():
-                raise UserError(str(path), "missing", way_out)
-        self.labels = self._readable(np.load, labels).astype(np.int64)
+        labels = self._readable(np.load, folder / f"{split}-labels.npy")
+        self.labels = labels.astype(np.int64)
         self._tables: dict[int, pa.Table] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -188,4 +199,53 @@ class ImageShards:
             return read(path)
         except Exception as error:  # a damaged file makes its reader raise nearly anything
             require_readable(path, error)
-            raise UserError(str(path), "damaged", self._way_out) from error
+            raise UserError(str(path), "missing or damaged", self._way_out) from error
+
+
+class View:
+    """The images of a split as (C, size, size) uint8: centre crops, or seeded random crops.
+
+    Args:
+        seed: of the random crops.
+    """
+
+    def __init__(self, images: ImageShards, data: ImageParams, seed: int = 0):
+        self.images, self.data, self.seed = images, data, seed
+
+    def centers(self, indices: Iterable[int]) -> Tensor:
+        """Centre crops (len(indices), C, size, size) uint8."""
+        return self._cropped(indices, lambda image, key: center_crop(image, self.data.image_size))
+
+    def crops(self, indices: Iterable[int], draw: int) -> Tensor:
+        """Random crops (len(indices), C, size, size) uint8: the `draw`-th crop of each image, a
+        pure function of (seed, the image's key, draw)."""
+        data = self.data
+
+        def crop(image: Image, key: str) -> Image:
+            seed = (self.seed, key, draw)
+            return random_resized_crop(
+                image, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
+            )
+
+        return self._cropped(indices, crop)
+
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """Centre crops (M, C, size, size) uint8 and labels (M,) of the first `count` images, or of
+        all if there are fewer."""
+        return self.chosen(range(min(count, len(self.images))))
+
+    def chosen(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Centre crops and labels of the images with these indices."""
+        return self.centers(indices), torch.from_numpy(self.images.labels[list(indices)])
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Centre crops of the whole split in order, (B, C, size, size) uint8, B at most `size`."""
+        for start in range(0, len(self.images), size):
+            yield self.centers(range(start, min(start + size, len(self.images))))
+
+    def _cropped(self, indices: Iterable[int], crop: Callable[[Image, str], Image]) -> Tensor:
+        def read(index: int) -> np.ndarray:
+            key, content = self.images.read(index)
+            return to_chw(crop(decode_image(content, self.data.channels), key))
+
+        return torch.from_numpy(np.stack(in_threads(read, map(int, indices))))

@@ -11,9 +11,8 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import NETWORKS, Replicate, main_replicates
-from pipeline.data.image_grid import grid_picture, save_picture
-from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import View
+from pipeline.data.images.pixels import grid_picture, save_picture
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.image_sets import SampleImages
