@@ -99,7 +99,8 @@ def test_every_replicate_and_set_is_measured_in_the_same_way(tmp_path):
         )
         assert row["nll"] == pytest.approx(nll, rel=1e-6)
     assert len({row["nll"] for row in rows[:-2]}) == 8
-    few = {"fid_classifier_std", "fid_infinity_classifier"}  # of the 24 validation images
+    # Of the 24 validation images.
+    few = {"fid_classifier_std", "fid_random_std", "fid_infinity_classifier"}
     for row in rows:
         assert {k for k, v in row.items() if v is None} == (set() if "seed" in row else few)
         assert all(math.isfinite(v) for k, v in row.items() if k != "images" and v is not None)
