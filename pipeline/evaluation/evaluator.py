@@ -35,7 +35,6 @@ from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.weights.published import load_model
 
 Metrics = dict[str, float | None]  # by name; None where the images are too few
-SECOND_FID = ("classifier", "inception")  # second extractors whose FID is measured too
 
 # What the networks return for M images: of the main extractor, features (M, F) and logits
 # (M, classes of the extractor); class_logits (M, classes of the data set) of the reference
@@ -154,9 +153,10 @@ class Evaluator:
     # A row of a result file
 
     def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
-        """All metrics, named after their extractors, with standard deviations over random halves of
-        the set (`<metric>_std`) and the FID extrapolated to infinitely many samples
-        (`fid_infinity_<extractor>`).
+        """All metrics, named after their extractors: of the main extractor, and FID, precision, recall,
+        density and coverage of the second one (VGG has no FID: its 4,096 dimensions need too many
+        samples). Each with its standard deviation over random halves of the set (`<metric>_std`);
+        and the FID extrapolated to infinitely many samples (`fid_infinity_<extractor>`).
 
         Args:
             outputs: with those of the second extractor.
@@ -169,7 +169,7 @@ class Evaluator:
 
         def distribution(rows: Tensor, say: bool = False) -> Metrics:
             values = self._distribution(of_rows(outputs, rows), seed, say)
-            if second in SECOND_FID:
+            if second != "vgg":
                 values[f"fid_{second}"] = None
                 with unless_few(say):
                     values[f"fid_{second}"] = fid(outputs["second"][rows], self.second_statistics)

@@ -106,7 +106,8 @@ def test_every_replicate_and_set_is_measured_in_the_same_way(straight, tmp_path)
     check_scores(rows[-2], rebuilt, labels)
     assert rows[-2]["rfid_classifier"] == pytest.approx(frechet(rebuilt, images.numpy()), rel=1e-3)
     assert len({row["fid_classifier"] for row in rows}) == len(rows)  # no model is another's
-    few = {"fid_classifier_std", "fid_infinity_classifier"}  # of the 24 validation images
+    # Of the 24 validation images.
+    few = {"fid_classifier_std", "fid_random_std", "fid_infinity_classifier"}
     for row in rows:
         assert {k for k, v in row.items() if v is None} == (set() if "seed" in row else few)
         assert all(math.isfinite(v) for k, v in row.items() if k != "images" and v is not None)
