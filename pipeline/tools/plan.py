@@ -198,7 +198,7 @@ class Plan:
         evaluated = {network: samples * len(replicates(p, network)) for network in NETWORKS}
         classified = 3 * p.classifier.batch_size * c.classifier
         return {
-            "train_classifier": p.classifier.steps * classified,
+            "train_classifier": 0 if p.classifier.pretrained else p.classifier.steps * classified,
             "train_tokenizer": self._tokenizer(),
             "cache_tokens": views * c.encode,
             **{f"train_{network}": self._transformer(network) for network in NETWORKS},
@@ -262,7 +262,7 @@ class Plan:
         grids = self.size.train * p.tokens.crops_per_image + self.size.val
         return {
             "prepare": (self.size.shard_bytes, 0),
-            "train_classifier": (classifier, live * classifier),
+            "train_classifier": (classifier, 0 if p.classifier.pretrained else live * classifier),
             "features": (of_image * self.size.train, 0),
             "train_tokenizer": (coder, 0 if p.tokenizer.pretrained else live * coder),
             "cache_tokens": (2 * grids * p.num_tokens, 0),
