@@ -8,7 +8,7 @@ pass. Validation, metrics, communication and reading are left out.
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -281,24 +281,6 @@ class Plan:
 
     def seconds(self, flops: float) -> float:
         return flops / self.rate / self.params.ray.num_workers
-
-    def values(self) -> dict[str, Any]:
-        """The plan as numbers: FLOPs, seconds, bytes, and the rate in FLOP/s."""
-        flops, disk, count = self.flops(), self.disk(), self.params.ray.num_workers
-        total = sum(flops.values())
-        return {
-            "preset": self.params.preset,
-            "data": asdict(self.size),
-            "parameters": self.costs.parameters,
-            "device": {"name": self.device, "rate": self.rate, "count": count},
-            "stages": {k: {"flops": of, "seconds": self.seconds(of)} for k, of in flops.items()},
-            "disk": {k: {"outputs": kept, "live": live} for k, (kept, live) in disk.items()},
-            "in_all": {
-                "flops": total,
-                "seconds": self.seconds(total),
-                "disk_bytes": self.disk_bytes(),
-            },
-        }
 
     def text(self) -> str:
         from tabulate import tabulate
