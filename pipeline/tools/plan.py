@@ -108,6 +108,8 @@ def costs(params: Params, classes: int) -> Costs:
     from pipeline.transformer import MaskGitTransformer
     from pipeline.weights.configs import classifier_config, tokenizer_config, transformer_config
 
+    if params.classifier.architecture != "small":
+        import torchvision  # noqa: F401  (imports torch.compile, and accepts no stand-in)
     data, tokenizer, grid = params.data, params.tokenizer, params.grid
     side, filters = data.image_size, tokenizer.discriminator_filters
     config = transformer_config(params, classes)
