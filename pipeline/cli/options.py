@@ -136,7 +136,7 @@ def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
     from pipeline.api.model import MaskGIT
 
     with warnings_as_notes():
-        return MaskGIT.from_pretrained(place or ".", seed=replicate)
+        return MaskGIT.from_pretrained(place, seed=replicate)
 
 
 @contextlib.contextmanager

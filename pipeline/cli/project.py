@@ -83,23 +83,17 @@ def plan(
     tflops: Annotated[
         float | None, typer.Option(help="The rate that a device achieves, in 10¹² FLOP/s.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Estimate a run: its time, FLOPs, parameters and disk.
 
     The size of the data set is that of the prepared images, else the published one, or given.
-    In JSON, sizes are in bytes and times in seconds.
     """
     from pipeline.config.params import load_params
     from pipeline.config.presets import preset_params
     from pipeline.tools.plan import Plan, data_size
 
     params = load_params() if name is None else preset_params(name)
-    planned = Plan(params, data_size(params, images, classes), gpu, tflops)
-    if as_json:
-        print_json(planned.values())
-    else:
-        print(planned.text())
+    print(Plan(params, data_size(params, images, classes), gpu, tflops).text())
 
 
 @app.command(epilog=examples("submit", "submit sweep --address http://head:8265"))

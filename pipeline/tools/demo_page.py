@@ -15,9 +15,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.schedules import SCHEDULES
 
 SAMPLES, ITERATIONS = 25, 64  # at most
-COLUMNS = 5
-FILLINGS = 4  # results of an edit
-EXAMPLES = 12
+COLUMNS, FILLINGS, EXAMPLES = 5, 4, 12  # samples in a row, results of an edit, examples to edit
 WIDE = 640  # pixels of the longer side to which a small picture is enlarged
 ALL = "all classes, in turn"
 # Events with one id wait for each other: the model serves one at a time.

@@ -8,7 +8,7 @@ pass. Validation, metrics, communication and reading are left out.
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -113,6 +113,8 @@ def costs(params: Params, classes: int) -> Costs:
     from pipeline.transformer import MaskGitTransformer
     from pipeline.weights.configs import classifier_config, tokenizer_config, transformer_config
 
+    if params.classifier.architecture != "small":
+        import torchvision  # noqa: F401  (imports torch.compile, and accepts no stand-in)
     data, tokenizer, grid = params.data, params.tokenizer, params.grid
     side, filters = data.image_size, tokenizer.discriminator_filters
     config = transformer_config(params, classes)
@@ -203,7 +205,7 @@ class Plan:
         evaluated = {network: samples * len(replicates(p, network)) for network in NETWORKS}
         classified = 3 * p.classifier.batch_size * c.classifier
         return {
-            "train_classifier": p.classifier.steps * classified,
+            "train_classifier": 0 if p.classifier.pretrained else p.classifier.steps * classified,
             "train_tokenizer": self._tokenizer(),
             "cache_tokens": views * c.encode,
             **{f"train_{network}": self._transformer(network) for network in NETWORKS},
@@ -267,7 +269,7 @@ class Plan:
         grids = self.size.train * p.tokens.crops_per_image + self.size.val
         return {
             "prepare": (self.size.shard_bytes, 0),
-            "train_classifier": (classifier, live * classifier),
+            "train_classifier": (classifier, 0 if p.classifier.pretrained else live * classifier),
             "features": (of_image * self.size.train, 0),
             "train_tokenizer": (coder, 0 if p.tokenizer.pretrained else live * coder),
             "cache_tokens": (2 * grids * p.num_tokens, 0),
@@ -286,24 +288,6 @@ class Plan:
 
     def seconds(self, flops: float) -> float:
         return flops / self.rate / self.params.ray.num_workers
-
-    def values(self) -> dict[str, Any]:
-        """The plan as numbers: FLOPs, seconds, bytes, and the rate in FLOP/s."""
-        flops, disk, count = self.flops(), self.disk(), self.params.ray.num_workers
-        total = sum(flops.values())
-        return {
-            "preset": self.params.preset,
-            "data": asdict(self.size),
-            "parameters": self.costs.parameters,
-            "device": {"name": self.device, "rate": self.rate, "count": count},
-            "stages": {k: {"flops": of, "seconds": self.seconds(of)} for k, of in flops.items()},
-            "disk": {k: {"outputs": kept, "live": live} for k, (kept, live) in disk.items()},
-            "in_all": {
-                "flops": total,
-                "seconds": self.seconds(total),
-                "disk_bytes": self.disk_bytes(),
-            },
-        }
 
     def text(self) -> str:
         from tabulate import tabulate

@@ -69,7 +69,8 @@ def test_its_commands_work_without_a_project(installed):
     assert installed.run("maskgit", "doctor").endswith("ready\n")
     listed = json.loads(installed.run("maskgit", "preset", "--json"))
     assert [preset["name"] for preset in listed] == preset_names()
-    assert "preset smoke" in installed.run("maskgit", "plan", "smoke")
+    for name in ("smoke", "imagenet256"):  # the latter with a network of torchvision
+        assert f"preset {name}" in installed.run("maskgit", "plan", name)
     assert "there is no project in" in installed.run("maskgit", "preset", "smoke", ok=False)
     assert not list(installed.folder.iterdir())
 
