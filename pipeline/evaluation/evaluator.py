@@ -153,10 +153,10 @@ class Evaluator:
     # A row of a result file
 
     def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
-        """All metrics, named after their extractors: of the main extractor, and FID, precision, recall,
-        density and coverage of the second one (VGG has no FID: its 4,096 dimensions need too many
-        samples). Each with its standard deviation over random halves of the set (`<metric>_std`);
-        and the FID extrapolated to infinitely many samples (`fid_infinity_<extractor>`).
+        """All metrics of the main extractor, and FID, precision, recall, density and coverage of
+        the second one (no FID of VGG: its 4,096 dimensions need too many samples). Each is named
+        after its extractor and has its standard deviation over random halves of the set
+        (`<metric>_std`). `fid_infinity_<extractor>` is extrapolated to infinitely many samples.
 
         Args:
             outputs: with those of the second extractor.

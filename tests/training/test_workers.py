@@ -114,6 +114,7 @@ def spiking(ranks: Ranks) -> dict:
     return {"left out": losses, "taken": len(again), "guard": vars(task.guard), "weights": weights}
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_on_one_worker_is_left_out_by_all(tmp_path):
     first, second = map(flat, with_ranks(spiking, tmp_path / "r"))
     assert first.keys() == second.keys()
@@ -157,6 +158,7 @@ def gradients(params: Params, tokens_dir: Path, ranks: Ranks) -> dict[str, torch
     return {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 def test_two_workers_have_the_gradients_of_one_and_send_them_in_bfloat16_if_asked_to(tmp_path):
     tokens_dir, found = random_tokens(tmp_path / "tokens"), {}
     for bf16 in (False, True):
