@@ -131,27 +131,6 @@ def test_a_storage_path_is_a_folder_or_an_object_store(given, taken, tmp_path, m
     assert Params.model_validate(params.model_dump()) == params  # as workers get it
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"training: {steps: 1}\ntraining: {steps: 2}\n",
-        b"seed: 1\nseed: 2\n",
-        b"a: !!python/object/apply:os.mkdir [x]\n",
-        b"seed: \xff\xfe",
-        b"seed: 1\n---\nseed: 2\n",
-        b"- a\n- b\n",
-        b"",
-        b"1: 2\n",
-    ],
-)
-def test_a_file_that_is_no_parameter_file_is_refused(content, tmp_path):
-    path = tmp_path / "params.yaml"
-    path.write_bytes(content)
-    with pytest.raises(UserError) as error:
-        load_params(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
-
-
 def test_the_file_that_ships_holds_the_defaults():
     assert load_params(PRESET) == Params()
 

@@ -18,37 +18,6 @@ def test_each_epoch_is_a_permutation(items, batch_size, seed):
         assert sorted(stream[epoch * items : (epoch + 1) * items]) == list(range(items))
 
 
-def test_order_is_a_function_of_seed_and_step():
-    order = BatchOrder(17, 5, seed=3)
-    straight = [order(step).tolist() for step in range(12)]
-    backwards = [BatchOrder(17, 5, seed=3)(step).tolist() for step in reversed(range(12))][::-1]
-    assert straight == backwards
-    assert [order(step).tolist() for step in (11, 0, 7)] == [straight[i] for i in (11, 0, 7)]
-    assert straight != [BatchOrder(17, 5, seed=4)(step).tolist() for step in range(12)]
-    stream = np.concatenate(straight)
-    assert stream[:17].tolist() != stream[17:34].tolist()  # epochs differ
-
-
-def test_blocks_are_read_window_by_window():
-    starts = np.array([0, 4, 7, 12, 13, 20, 26, 30])
-    block_of = np.searchsorted(starts, np.arange(30), side="right") - 1
-    order, orders = BatchOrder(30, 1, 0, starts, window=2), set()
-    for epoch in range(4):
-        stream = np.array([order(epoch * 30 + i)[0] for i in range(30)])
-        assert sorted(stream) == list(range(30))
-        orders.add(tuple(dict.fromkeys(block_of[stream].tolist())))
-        place, shuffled = 0, False
-        while place < 30:  # the stream falls into runs that are two whole blocks each
-            pair = list(dict.fromkeys(block_of[stream[place:]].tolist()))[:2]
-            items = np.flatnonzero(np.isin(block_of, pair))
-            run = stream[place : place + len(items)]
-            assert sorted(run) == items.tolist()
-            shuffled = shuffled or run.tolist() != items.tolist()
-            place += len(items)
-        assert shuffled
-    assert len(orders) > 1  # and blocks among themselves
-
-
 def test_the_order_never_changes():
     """Literal values, since no stage lists the code of the order among what it depends on."""
     plain = BatchOrder(7, 3, seed=5)

@@ -1,7 +1,6 @@
 """Pictures as people have them: clean ones are stored, the others are refused in one line."""
 
 import io
-import os
 import random
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from PIL import Image
 
 from pipeline.data.images.pixels import decode_image
 from pipeline.prepare import pictures
-from pipeline.prepare.pictures import BadPicture, clean_picture, open_picture, stored_file
+from pipeline.prepare.pictures import BadPicture, clean_picture, stored_file
 from pipeline.runtime import limits
 from pipeline.runtime.errors import UserError
 from tests.images import noise_image, png_of_size
@@ -210,22 +209,6 @@ def test_what_cannot_be_used_is_refused(stored, path, content, word):
         stored(content)
     assert error.value.subject == str(path) and error.value.way_out
     assert str(error.value).isprintable()
-
-
-@pytest.mark.parametrize("what", ["pipe", "device", "folder", "sparse", "missing"])
-def test_only_regular_files_are_read(path, ends, what):
-    if what == "pipe":
-        os.mkfifo(path)
-    elif what == "folder":
-        path.mkdir()
-    elif what == "sparse":
-        path.touch()
-        os.truncate(path, 2**40)
-    elif what == "device":
-        path.symlink_to("/dev/zero")
-    with pytest.raises(UserError) as error:
-        open_picture(path)
-    assert error.value.subject == str(path)
 
 
 def test_heic_names_the_extra(stored, monkeypatch):
