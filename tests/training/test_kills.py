@@ -112,7 +112,7 @@ def test_killed_sweep_redoes_no_finished_trial(project):
 
 @pytest.mark.parametrize("stage", ["train_transformer"])
 def test_an_interruption_is_one_line_and_loses_nothing(project, tmp_path, stage):
-    project.set(tokenizer__steps=5000, training__steps=5000)
+    project.set(training__steps=5000)
     shutil.rmtree(runs := project.folder / "runs" / stage)
     for ready in (lambda: any(runs.glob("*/checkpoint.pt")), lambda: "going on" in log.read_text()):
         with open(log := tmp_path / "log", "w") as output:
