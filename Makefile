@@ -38,8 +38,7 @@ smoke: env ## The same at its smallest, in 2 to 3 minutes (edits params.yaml: `g
 check: env ## Check style and types and run the quick tests, in about 90 seconds on 2 CPU cores
 	ruff check .
 	ruff format --check .
-	mypy
-	pytest -m "not slow and not soak" --numprocesses auto
+	mypy & pytest -m "not slow and not soak" --numprocesses auto && wait $$!
 
 test: check ## The same, then the tests that run the smoke preset, Ray, DVC and MLflow: 10 minutes in all
 	OMP_NUM_THREADS=1 pytest -m "slow and not soak" --numprocesses 3 --dist worksteal # they wait for half of it
