@@ -62,10 +62,8 @@ def drawn(results: Results, made: dict[str, pd.DataFrame], rng: np.random.Genera
     return replace(results, **tables)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "seeds", [3, *(pytest.param(seeds, marks=pytest.mark.soak) for seeds in (2, 5))]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_of_reports_of_noise_one_in_twenty_at_most_decides_anything(found, params, seeds):
     made = of_seeds(seeds)
     rng = np.random.default_rng(seeds)

@@ -84,7 +84,7 @@ class OfFeatures(Evaluator):
         self.params, self.extractor = params, "classifier"
         self.reference, self.statistics = reference, statistics(reference)
         near = drawn(reference, params.evaluation.manifold_images, params.seed)
-        self.second_reference = near
+        self.second_reference, self.second_statistics = near, self.statistics
 
 
 @pytest.mark.slow

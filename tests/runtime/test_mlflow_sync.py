@@ -263,7 +263,7 @@ def test_what_mlflow_refuses_for_good_is_named_and_stops_nothing_else(server, pr
     assert history(server.real, stage.run_id, "loss") == [(s, s / 7) for s in range(ROWS)]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_slow_server_holds_up_no_stage(server, project, monkeypatch):
     load_mlflow()
     server.fails = lambda request: 3.0

@@ -94,6 +94,7 @@ def test_a_killed_elastic_training_goes_on_with_other_workers(project, stage, fi
     assert project.all_ended()
 
 
+@pytest.mark.soak
 def test_killed_sweep_redoes_no_finished_trial(project):
     rows, trials = project.folder / "results/sweep/rows.csv", project.folder / "runs/sweep"
     expected = rows.read_bytes()
@@ -110,6 +111,7 @@ def test_killed_sweep_redoes_no_finished_trial(project):
     assert project.all_ended()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("stage", ["train_transformer"])
 def test_an_interruption_is_one_line_and_loses_nothing(project, tmp_path, stage):
     project.set(training__steps=5000)
