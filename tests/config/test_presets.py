@@ -17,6 +17,7 @@ from tests.project import ROOT
 
 PAPER = ("imagenet256", "imagenet512", "places512")
 LARGE = (*PAPER, "release256")
+RELEASED = ("imagenet256", "imagenet512", "release256")  # of the classes of released weights
 OWN_TOKENIZER = ("imagenet256", "places512", "release256")  # imagenet512 takes imagenet256's
 GPU = (*LARGE, "cifar10")
 SEVEN = ["exponential", "cubic", "square", "cosine", "linear", "square_root", "logarithmic"]
@@ -66,6 +67,7 @@ TABLE = [
     ("data.crop_scale", [1.0, 1.0], ("places512",), "section 4.3: centre crops"),
     ("classifier.crop_scale", [0.08, 1.0], LARGE, "the common training of ResNet-50"),
     ("classifier.architecture", "torchvision:resnet50", LARGE, "section 4.2: CAS; appendix B"),
+    ("classifier.pretrained", "torchvision", RELEASED, "appendix B"),
     # Decoding. The release's files say 12 and 16 for T.
     ("decoding.iterations", 8, ("imagenet256", "release256"), "Table 1"),
     ("decoding.iterations", 12, ("imagenet512",), "Table 1"),
