@@ -81,16 +81,15 @@ def test_sampling_is_the_same_without_the_cache(size, num_tokens):
     assert num_tokens == 1 or not torch.equal(tokens, other)
 
 
-@pytest.mark.parametrize("cache", [True, False])
 @torch.no_grad()
-def test_samples_follow_the_models_distribution(cache):
+def test_samples_follow_the_models_distribution():
     """All nine sequences of two tokens of three codes, counted, for each class."""
     model, count = decided(num_tokens=2, codebook_size=3), 4000
     sequences = torch.tensor(list(itertools.product(range(3), repeat=2)))
     found, wanted = [], []
     for label in (0, 1):
         labels = torch.full((count,), label)
-        tokens = generate_autoregressive(model, labels, seed=label, cache=cache)
+        tokens = generate_autoregressive(model, labels, seed=label)
         found.append(np.bincount(tokens @ torch.tensor([3, 1]), minlength=9))
         log_prob = model.predict(sequences, torch.full((9,), label)).double().log_softmax(dim=-1)
         wanted.append(log_prob.gather(2, sequences[..., None]).sum(dim=(1, 2)).exp().numpy())
