@@ -187,13 +187,14 @@ def edit(
     unknown = pixel_mask_to_tokens(masks, grid, dilate).expand(len(images), -1, -1)
     device = next(model.parameters()).device
     known_tokens = tokenizer.encode(as_float(fill_unknown(images, mask)).to(device))
-    tokens = decode(
+    steps = decode(
         predictor(model, labels.to(device), settings),
         known_tokens.flatten(1),
         unknown.flatten(1).to(device),
         settings,
         generator(seed, "edit", settings.schedule, settings.iterations, device=device),
-    )[-1].sampled
+    )
+    tokens = list(steps)[-1].sampled
     canvas = tokens_to_images(tokenizer, tokens)
     weight = feather_weight(masks, dilate * f if feather is None else feather)[:, None]
     # lerp is exact at weights 0 and 1.

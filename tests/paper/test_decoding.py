@@ -136,9 +136,8 @@ def test_decode_matches_a_plain_reimplementation(seed, shares, length, how):
         return torch.from_numpy(noises[-1])
 
     with mock.patch.object(decoding, "gumbel_noise", recorded):
-        steps = decode(
-            predict_torch, torch.from_numpy(tokens), torch.from_numpy(unknown), how, seeded(0)
-        )
+        given = (torch.from_numpy(array) for array in (tokens, unknown))
+        steps = list(decode(predict_torch, *given, how, seeded(0)))
     reference = reference_decode(predict, tokens, unknown, how, iter(noises))
     assert len(steps) == how.iterations
     for step, (sampled, masked) in zip(steps, reference, strict=True):
@@ -161,7 +160,7 @@ def test_one_bad_step_is_enough_but_logits_of_known_tokens_do_not_matter(bad_ste
     for value in (0.0, torch.nan):
         masks.clear()
         with pytest.raises(UserError, match="NaN or infinite") if value else nullcontext():
-            decode(predict, tokens, unknown, DecodingSettings(3, "cosine", 4.5), seeded(0))
+            list(decode(predict, tokens, unknown, DecodingSettings(3, "cosine", 4.5), seeded(0)))
 
 
 @pytest.mark.parametrize("network", [MaskGitTransformer, AutoregressiveTransformer])

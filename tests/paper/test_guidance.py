@@ -50,8 +50,8 @@ def test_samples_are_guided_as_the_params_say(model, make_params):
         return 3 * conditional - 2 * logits_by_hand(model, tokens, mask, torch.full((8,), 24))
 
     blank = torch.zeros(8, 9, dtype=torch.long), torch.ones(8, 9, dtype=torch.bool)
-    guided = decode(by_hand, *blank, PLAIN, generator(5, "decode", "linear", 3))[-1].sampled
-    plain = generate(model, labels, PLAIN, seed=5)[-1].sampled
+    *_, (guided, _) = decode(by_hand, *blank, PLAIN, generator(5, "decode", "linear", 3))
+    *_, (plain, _) = generate(model, labels, PLAIN, seed=5)
     assert not torch.equal(plain, guided)
     decoding = {"iterations": 3, "choice_temperature": 2.0, "bf16": False}
     training = {"mask_schedule": "linear", "label_drop": 0.1}

@@ -108,10 +108,8 @@ def test_gelu_of_a_layer_is_approximated_by_tanh_and_rounded_once_by_onednn(oned
     layer, x = LinearGelu(96, 288).requires_grad_(False), 4 * torch.randn(500, 96)
     plain = F.linear(x, layer.weight, layer.bias)
     assert torch.equal(layer(x), F.gelu(plain, approximate="tanh"))
-    found, (x, weight, bias) = (
-        BFloat16Linear(layer)(x),
-        (value.bfloat16() for value in (x, layer.weight, layer.bias)),
-    )
+    x, weight, bias = (value.bfloat16() for value in (x, layer.weight, layer.bias))
+    found = BFloat16Linear(layer)(x)
     if not onednn:
         assert torch.equal(found, F.gelu(F.linear(x, weight, bias), approximate="tanh"))
         return
