@@ -26,17 +26,12 @@ def decided(seed: int = 0, **changes) -> AutoregressiveTransformer:
     return spread(AutoregressiveTransformer, replace(SMALL, **changes), seed)
 
 
-def batch(model: AutoregressiveTransformer, size: int = 3) -> tuple[Tensor, Tensor]:
-    tokens, _, labels = inputs(model.config, size)
-    return tokens, labels
-
-
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @torch.no_grad()
 def test_a_token_changes_later_logits_only(dropout):
     """With dropout the same noise is drawn; attention takes another path then."""
     model = decided(dropout=dropout).train()
-    tokens, labels = batch(model)
+    tokens, _, labels = inputs(model.config, 3)
 
     def logits(tokens: Tensor, labels: Tensor) -> Tensor:
         torch.manual_seed(0)
@@ -57,7 +52,7 @@ def test_a_token_changes_later_logits_only(dropout):
 def test_chain_rule_with_the_cache():
     """Token by token, each position computed once, against the whole sequence at once."""
     model = decided()
-    tokens, labels = batch(model, 5)
+    tokens, _, labels = inputs(model.config, 5)
     caches = [KeyValueCache(9) for _ in model.blocks]
     ids, total = model.class_ids(labels), 0.0
     for n in range(9):
