@@ -84,7 +84,7 @@ def sampling(config: TransformerConfig, batch: int, device: torch.device) -> Ite
         settings = DecodingSettings(ITERATIONS, "cosine", choice_temperature=4.5, bf16=bf16)
         yield Case(
             f"decoding, T = {ITERATIONS}, {_name(dtype)}",
-            lambda settings=settings: generate(ours, labels, settings, seed=0, device=device),
+            lambda how=settings: list(generate(ours, labels, how, seed=0, device=device)),
             batch,
         )
         yield Case(

@@ -127,19 +127,8 @@ def _log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
     return logits.log_softmax(dim=-1).gather(-1, index)[..., 0]
 
 
-def decode(
-    predict: Callable[[Tensor, Tensor], Tensor],
-    tokens: Tensor,
-    unknown: Tensor,
-    settings: DecodingSettings,
-    generator: torch.Generator,
-) -> list[DecodingStep]:
-    """Return all steps of `decode_steps` in a list."""
-    return list(decode_steps(predict, tokens, unknown, settings, generator))
-
-
 @torch.no_grad()
-def decode_steps(
+def decode(
     predict: Callable[[Tensor, Tensor], Tensor],
     tokens: Tensor,
     unknown: Tensor,
@@ -226,18 +215,6 @@ def generate(
     *,
     seed: int,
     device: torch.device | str = "cpu",
-) -> list[DecodingStep]:
-    """Return all steps of `generate_steps` in a list."""
-    return list(generate_steps(model, labels, settings, seed=seed, device=device))
-
-
-def generate_steps(
-    model: MaskGitTransformer,
-    labels: Tensor,
-    settings: DecodingSettings,
-    *,
-    seed: int,
-    device: torch.device | str = "cpu",
 ) -> Iterator[DecodingStep]:
     """Decode one batch from a fully masked canvas.
 
@@ -245,10 +222,10 @@ def generate_steps(
         labels: (B,) int64.
 
     Yields:
-        One `DecodingStep` for each iteration, as `decode_steps`.
+        One `DecodingStep` for each iteration, as `decode`.
     """
     shape = (len(labels), model.config.num_tokens)
-    return decode_steps(
+    return decode(
         predictor(model, labels.to(device), settings),
         torch.zeros(shape, dtype=torch.long, device=device),
         torch.ones(shape, dtype=torch.bool, device=device),

@@ -187,15 +187,18 @@ def edit(
     unknown = pixel_mask_to_tokens(masks, grid, dilate).expand(len(images), -1, -1)
     device = next(model.parameters()).device
     known_tokens = tokenizer.encode(as_float(fill_unknown(images, mask)).to(device))
-    tokens = decode(
+    steps = decode(
         predictor(model, labels.to(device), settings),
         known_tokens.flatten(1),
         unknown.flatten(1).to(device),
         settings,
         generator(seed, "edit", settings.schedule, settings.iterations, device=device),
-    )[-1].sampled
+    )
+    tokens = list(steps)[-1].sampled
     canvas = tokens_to_images(tokenizer, tokens)
-    composite = _blended(images, canvas, masks, dilate * f if feather is None else feather)
+    weight = feather_weight(masks, dilate * f if feather is None else feather)[:, None]
+    # lerp is exact at weights 0 and 1.
+    composite = torch.lerp(images.float(), canvas.float(), weight).round().to(torch.uint8)
     return Edited(tokens.view_as(known_tokens).cpu(), unknown, canvas, composite)
 
 
@@ -206,14 +209,6 @@ def _check_sizes(images: Tensor, mask: Tensor, side: int) -> None:
             size = f"{given[0]}×{given[1]} pixels (height × width)"
             reason = f"it has {size}, the model's images have {side}×{side}"
             raise UserError(f"the {name}", reason, "resize or crop it")
-
-
-def _blended(images: Tensor, canvas: Tensor, mask: Tensor, feather: int) -> Tensor:
-    """Blend the canvas into the images: the canvas on the mask, the images elsewhere, and a ramp of
-    `feather` pixels between."""
-    weight = feather_weight(mask, feather)
-    # lerp is exact at weights 0 and 1.
-    return torch.lerp(images.float(), canvas.float(), weight[:, None]).round().to(torch.uint8)
 
 
 def outpaint_beyond(

@@ -2,6 +2,7 @@
 classifier (without a download) or LPIPS (Zhang et al. 2018)."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,10 +27,9 @@ def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> 
         UserError: the backbone's weights cannot be downloaded or read.
     """
     if name == "classifier":
-        return lambda images, reconstruction: classifier_distance(
-            classifier, images, reconstruction
-        )
-    return _lpips(name.removeprefix("lpips_"), device)
+        return partial(classifier_distance, classifier)
+    network = _lpips_network(name.removeprefix("lpips_"), device)
+    return lambda images, reconstruction: _lpips_of(network, images, reconstruction).flatten()
 
 
 def classifier_distance(classifier: Classifier, images: Tensor, reconstruction: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def open_distance_map(name: str, classifier: Classifier, device: torch.device) -
     Args and errors are those of `open_perceptual`.
     """
     if name == "classifier":
-        return lambda images, others: classifier_distance_map(classifier, images, others)
+        return partial(classifier_distance_map, classifier)
     network = _lpips_network(name.removeprefix("lpips_"), device, by_place=True)
     return lambda images, others: _lpips_of(network, images, others)[:, 0]
 
@@ -67,11 +67,6 @@ def classifier_distance_map(classifier: Classifier, images: Tensor, others: Tens
     pairs = zip(classifier.outputs(images).maps, classifier.outputs(others).maps, strict=True)
     stages = [(_unit(a) - _unit(b)).pow(2).sum(dim=1, keepdim=True) for a, b in pairs]
     return torch.cat([F.interpolate(x, images.shape[-2:]) for x in stages], dim=1).sum(dim=1)
-
-
-def _lpips(backbone: str, device: torch.device) -> Perceptual:
-    network = _lpips_network(backbone, device)
-    return lambda images, reconstruction: _lpips_of(network, images, reconstruction).flatten()
 
 
 def _lpips_of(network: nn.Module, images: Tensor, others: Tensor) -> Tensor:

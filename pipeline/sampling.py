@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.data.seeds import mix
-from pipeline.decoding import DecodingSettings, generate_steps
+from pipeline.decoding import DecodingSettings, generate
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 
@@ -32,7 +32,7 @@ def sampler(model: Network, settings: DecodingSettings) -> Callable[[Tensor, int
             model, labels, seed=seed, bf16=settings.bf16, device=device
         )
     return lambda labels, seed: (
-        list(generate_steps(model, labels, settings, seed=seed, device=device))[-1].sampled
+        list(generate(model, labels, settings, seed=seed, device=device))[-1].sampled
     )
 
 

@@ -22,16 +22,7 @@ SCHEDULES: "dict[str, Callable[[Tensor, Tensor], Tensor]]" = {
 }
 
 POINTS = 1201  # of a curve: every (step + 1) / T of the usual T is one of them
-SIZES = (
-    1,
-    2,
-    4,
-    8,
-    16,
-    64,
-    256,
-    1024,
-)  # tokens that a curve is given for; the paper's are the last
+SIZES = (1, 2, 4, 8, 16, 64, 256, 1024)  # tokens of a curve; the paper's are the last two
 
 
 def mask_ratio(schedule: str, r: "Tensor | float", num_tokens: "Tensor | int") -> "Tensor":

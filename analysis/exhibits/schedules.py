@@ -557,10 +557,8 @@ def _draw_quality(results: Results, path: Path, dpi: int, narrow: bool = False) 
 
 
 def _draw_metric(axes: Axes, summary: pd.DataFrame, metric: str, kind: str) -> None:
-    means, colours = (
-        summary[f"{metric}_mean"],
-        schedule_colours(schedule_order(summary["schedule"])),
-    )
+    means = summary[f"{metric}_mean"]
+    colours = schedule_colours(schedule_order(summary["schedule"]))
     logarithmic = means.min() > 0 and means.max() > 10 * means.min()
     # A log axis cannot show a band that reaches zero; it is cut below everything that is drawn.
     floor = means.min() / 2 if logarithmic else 0.0

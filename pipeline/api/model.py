@@ -22,7 +22,7 @@ from pipeline.api.opening import ModelWarning, Opened, open_folder, open_here, o
 from pipeline.api.pictures import Box, Mask, Pictures
 from pipeline.data.images.pixels import as_float, grid_picture
 from pipeline.data.seeds import mix
-from pipeline.decoding import DecodingStep, generate_steps
+from pipeline.decoding import DecodingStep, generate
 from pipeline.editing import Side, edit, outpaint_beyond
 from pipeline.runtime.device import pick_device, repeatable
 from pipeline.runtime.errors import ArgumentError, UserError
@@ -236,7 +236,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             raise ArgumentError("count", reason, f"give 1 to {most}")
         settings = self.defaults.settings(self.num_tokens, decoding)
         first = mix(whole("seed", seed), "batch", 0)  # as `sample_batches` names it
-        steps = generate_steps(self.transformer, labels, settings, seed=first, device=self.device)
+        steps = generate(self.transformer, labels, settings, seed=first, device=self.device)
 
         def canvas(iteration: int, step: DecodingStep) -> Canvas:
             again = step.masked & (iteration < settings.iterations)  # after the last, nothing

@@ -95,7 +95,7 @@ class Reconstructor:
             self.settings,
             generator(*seed, device=self.device),
         )
-        return tokens_to_images(self.tokenizer, steps[-1].sampled)
+        return tokens_to_images(self.tokenizer, list(steps)[-1].sampled)
 
     @torch.no_grad()
     def _distances(self, chosen: Tensor, rebuilt: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,7 @@ def methods(params: Params, config: TransformerConfig, device: torch.device) -> 
     common: dict[str, Any] = {"seed": params.seed, "device": device}
 
     def parallel(labels: Tensor) -> Tensor:
-        return generate(maskgit, labels, settings, **common)[-1].sampled
+        return list(generate(maskgit, labels, settings, **common))[-1].sampled
 
     def one_by_one(cache: bool) -> Callable[[Tensor], Tensor]:
         return lambda labels: generate_autoregressive(

@@ -30,33 +30,34 @@ def jitter(seed, place=0):
     return seed * (place + 2) % 7 / 100
 
 
-def sweep_rows(schedules=BEST_FID, seeds=SEEDS, extractor="classifier") -> pd.DataFrame:
+def sweep_rows(schedules=BEST_FID, seeds=SEEDS) -> pd.DataFrame:
     """FID is lowest at T = 8 and IS highest at T = 16; seeds differ by `jitter` in FID."""
     rows = combined(schedule=list(schedules), iterations=(4, 8, 16), seed=list(seeds))
     name, steps = rows["schedule"], rows["iterations"]
     nll = {n: paper.TABLE_3[n].nll - 1 if n in paper.TABLE_3 else 0.5 for n in schedules}
     best, place = name.map(schedules), name.map(list(schedules).index)
-    features = {
-        "fid": best + abs(steps - 8) + jitter(rows["seed"], place),
-        "is": 20.0 - best - abs(steps - 16) / 10,
-        **{"kid": 0.002, "precision": 0.7, "recall": 0.4},
-    }
-    named = {f"{metric}_{extractor}": values for metric, values in features.items()}
-    return rows.assign(samples=100, nll=name.map(nll), class_accuracy=0.9, **named)
+    return rows.assign(
+        **{"samples": 100, "class_accuracy": 0.9, "nll": name.map(nll)},
+        fid_classifier=best + abs(steps - 8) + jitter(rows["seed"], place),
+        is_classifier=20.0 - best - abs(steps - 16) / 10,
+        **{"kid_classifier": 0.002, "precision_classifier": 0.7, "recall_classifier": 0.4},
+    )
 
 
-def crossing_rows(extractor="classifier") -> pd.DataFrame:
+def crossing_rows() -> pd.DataFrame:
     """Training with cubic or cosine lowers FID by 1, decoding with them by 2."""
     names = ["cubic", "cosine", "linear", "square_root"]
     rows = combined(schedule=names, decoding_schedule=names, seed=SEEDS)
     i, j = (rows[side].map(names.index) for side in ("schedule", "decoding_schedule"))
     noise = jitter(rows["seed"], i) + jitter(rows["seed"], 2 * j)
-    columns = {f"fid_{extractor}": 5.0 - (i < 2) - 2 * (j < 2) + noise}
-    columns[f"is_{extractor}"] = 8.0 + (i < 2) + jitter(rows["seed"], i)
-    return rows.assign(iterations=12, samples=100, class_accuracy=0.9, **columns)
+    return rows.assign(
+        **{"iterations": 12, "samples": 100, "class_accuracy": 0.9},
+        fid_classifier=5.0 - (i < 2) - 2 * (j < 2) + noise,
+        is_classifier=8.0 + (i < 2) + jitter(rows["seed"], i),
+    )
 
 
-def evaluation_rows(extractor="classifier") -> pd.DataFrame:
+def evaluation_rows() -> pd.DataFrame:
     """MaskGIT is better than VQGAN∗ by FID, far beyond the noise, and worse by recall; without
     label smoothing it is worse by FID as well."""
     rows = []
@@ -64,32 +65,32 @@ def evaluation_rows(extractor="classifier") -> pd.DataFrame:
         for smoothing, seed in product((0.1, 0.0), SEEDS) if place < 2 else [(None, None)]:
             fid = [3.5, 4.5, 0.5, 0.25][place] + 2 * (place == 0 and smoothing == 0)
             row = {"images": name, "label_smoothing": smoothing, "seed": seed}
-            rows.append(row | _one_set(extractor, place, fid, jitter(seed or 0, place)))
+            rows.append(row | _one_set(place, fid, jitter(seed or 0, place)))
     table = pd.DataFrame(rows)
     main = (table["images"] == "transformer") & (table["label_smoothing"] == 0.1)
-    table.loc[main, f"nearest_distance_{extractor}"] = 0.75
-    table.loc[main, f"nearest_distance_{extractor}_real"] = 1.0
+    table.loc[main, "nearest_distance_classifier"] = 0.75
+    table.loc[main, "nearest_distance_classifier_real"] = 1.0
     return table
 
 
-def _one_set(extractor: str, place: int, fid: float, noise: float) -> dict[str, float]:
+def _one_set(place: int, fid: float, noise: float) -> dict[str, float]:
     row = {
-        f"fid_{extractor}": fid + noise,
-        f"fid_{extractor}_std": [0.3, 0.4, 0.02, 0.01][place],
-        f"fid_infinity_{extractor}": fid + noise - 0.125,
-        f"is_{extractor}": [9.0, 8.0, 9.5, 9.75][place] + noise,
-        f"is_{extractor}_std": 0.125,
-        f"kid_{extractor}": 0.002,
-        f"kid_{extractor}_std": 0.0005,
+        "fid_classifier": fid + noise,
+        "fid_classifier_std": [0.3, 0.4, 0.02, 0.01][place],
+        "fid_infinity_classifier": fid + noise - 0.125,
+        "is_classifier": [9.0, 8.0, 9.5, 9.75][place] + noise,
+        "is_classifier_std": 0.125,
+        "kid_classifier": 0.002,
+        "kid_classifier_std": 0.0005,
         "class_accuracy": [0.95, 0.9, 0.97, 0.985][place],
         "class_accuracy_std": 0.01,
         "samples": 1000,
         "is_splits": 1,
     }
     for kind in ("precision", "recall", "density", "coverage"):
-        row[f"{kind}_{extractor}"] = 0.5 + place / 8 + noise / 10
+        row[f"{kind}_classifier"] = 0.5 + place / 8 + noise / 10
         row[f"{kind}_random"] = 0.75 - place / 8 + noise / 10
-        row[f"{kind}_{extractor}_std"] = row[f"{kind}_random_std"] = 0.01
+        row[f"{kind}_classifier_std"] = row[f"{kind}_random_std"] = 0.01
     if place < 2:
         row |= {"nll": [1.5, 2.5][place], "parameters": 1_250_000, "steps": [8, 49][place]}
     return row
@@ -103,11 +104,11 @@ def evaluation_metrics(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
     return {name: values.loc[name, means].dropna().to_dict() for name in MODELS}
 
 
-def real_rows(extractor="classifier") -> pd.DataFrame:
+def real_rows() -> pd.DataFrame:
     """Real images have FID 0.5 at 100 and 0.125 at 1000; two disjoint sets, 0.1 apart."""
     rows = combined(samples=(50, 100, 1000), subset=(0, 1))
     fid = rows["samples"].map({50: 0.75, 100: 0.5, 1000: 0.125}) + 0.1 * rows["subset"] - 0.05
-    return rows.assign(class_accuracy=0.985, **{f"fid_{extractor}": fid, f"is_{extractor}": 9.75})
+    return rows.assign(class_accuracy=0.985, fid_classifier=fid, is_classifier=9.75)
 
 
 def cas_rows() -> pd.DataFrame:
@@ -120,16 +121,15 @@ def cas_rows() -> pd.DataFrame:
     return rows.assign(training_images=images, top1=top1, top5=0.95)
 
 
-def temperature_rows(extractor="classifier") -> pd.DataFrame:
+def temperature_rows() -> pd.DataFrame:
     rows = combined(choice_temperature=(0.0, 2.0, 4.5, 12.0), seed=SEEDS)
     value = rows["choice_temperature"]
-    columns = {f"fid_{extractor}": 1 + (value - 2) ** 2 / 10 + jitter(rows["seed"])}
-    return rows.assign(
-        samples=100, class_accuracy=0.9, **columns, **{f"is_{extractor}": 9 - value / 10}
-    )
+    fid = 1 + (value - 2) ** 2 / 10 + jitter(rows["seed"])
+    rows = rows.assign(fid_classifier=fid, is_classifier=9 - value / 10)
+    return rows.assign(samples=100, class_accuracy=0.9)
 
 
-def editing_rows(extractor="classifier") -> pd.DataFrame:
+def editing_rows() -> pd.DataFrame:
     """MaskGIT beats the floor in every task but outpainting to the top; the images themselves are
     the best."""
     tasks = ("inpaint_center", "outpaint_right", "outpaint_left", "outpaint_top", "outpaint_bottom")
@@ -139,27 +139,26 @@ def editing_rows(extractor="classifier") -> pd.DataFrame:
     top, original = rows["task"] == "outpaint_top", rows["method"] == "original"
     fid = 2.0 + 3 * top + jitter(rows["seed"].astype(float))
     fid = fid.fillna(rows["method"].map({"nearest": 3.0, "original": 0.5}))
-    hole = {"psnr_hole": 12.0, "perceptual_hole": 0.25}
-    hole = {name: np.where(original, np.nan, value) for name, value in hole.items()}
-    named = {f"fid_{extractor}": fid, f"is_{extractor}": 8.0}
-    return rows.assign(images=50, class_accuracy=0.8, **named, **hole)
+    psnr, perceptual = (np.where(original, np.nan, value) for value in (12.0, 0.25))
+    rows = rows.assign(psnr_hole=psnr, perceptual_hole=perceptual, images=50)
+    return rows.assign(class_accuracy=0.8, fid_classifier=fid, is_classifier=8.0)
 
 
-def rejection_rows(extractor="classifier") -> pd.DataFrame:
+def rejection_rows() -> pd.DataFrame:
     """Rejection lowers FID at one half; at 0.05 there are too few samples for a FID."""
     networks, selections = ("transformer", "autoregressive"), ("rejection", "random")
     rows = combined(network=networks, selection=selections, acceptance=(1.0, 0.5, 0.05), seed=SEEDS)
     kept = ((rows["selection"] == "rejection") & (rows["acceptance"] < 1)).astype(int)
     noise = jitter(rows["seed"], kept)
-    features = {
-        "fid": (3.0 - kept + noise).where(rows["acceptance"] > 0.05),
-        "is": 9.0 + kept / 2 + noise,
-        "recall": 0.5 - kept / 5 + noise / 10,
-        **{"precision": 0.5, "density": 0.5, "coverage": 0.5},
-    }
-    named = {f"{metric}_{extractor}": values for metric, values in features.items()}
-    samples = (2000 * rows["acceptance"]).round().astype(int)
-    return rows.assign(candidates=2000, samples=samples, class_accuracy=0.9 + kept / 10, **named)
+    return rows.assign(
+        candidates=2000,
+        samples=(2000 * rows["acceptance"]).round().astype(int),
+        class_accuracy=0.9 + kept / 10,
+        fid_classifier=(3.0 - kept + noise).where(rows["acceptance"] > 0.05),
+        is_classifier=9.0 + kept / 2 + noise,
+        recall_classifier=0.5 - kept / 5 + noise / 10,
+        **{f"{kind}_classifier": 0.5 for kind in ("precision", "density", "coverage")},
+    )
 
 
 def reconstruction_rows() -> pd.DataFrame:
@@ -197,54 +196,40 @@ def speed_rows() -> pd.DataFrame:
 def pictures() -> dict[str, dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
 
-    def images(*shape: int) -> np.ndarray:
-        return rng.integers(0, 256, (*shape, 8, 8, 1), dtype=np.uint8)
+    def images(**shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
+        sizes = {name: (*shape, 8, 8, 1) for name, shape in shapes.items()}
+        return {name: rng.integers(0, 256, size, dtype=np.uint8) for name, size in sizes.items()}
 
-    names = np.array(["zero", "one", "two <&>"])
+    names, cells = np.array(["zero", "one", "two <&>"]), (3, 4)
+    steps, panorama = images(images=(5, 2))["images"], images(panorama=(2,))["panorama"]
+    edits = images(inpainting=(6, 3), class_edit=(2, 5), outpainting=cells)
     return {
-        "evaluation/class_grid.npz": {
-            "class_names": names,
-            "transformer": images(3, 4),
-            "autoregressive": images(3, 4),
-            "real": images(3, 2),
-        },
+        "evaluation/class_grid.npz": {"class_names": names}
+        | images(transformer=cells, autoregressive=cells, real=(3, 2)),
         "evaluation/decoding.npz": {
-            "images": images(5, 2).repeat(3, axis=-1),
+            "images": steps.repeat(3, axis=-1),
             "masked": rng.random((5, 2, 3, 3)) < 0.5,
         },
-        "evaluation/neighbours.npz": {
-            "samples": images(4),
-            "nearest": images(4, 5),
-            "distance": np.sort(rng.random((4, 5)), axis=1),
-        },
-        "editing/pictures.npz": {
-            "inpainting": images(6, 3),
-            "class_edit": images(2, 5),
-            "class_edit_labels": names,
-            "outpainting": images(3, 4),
-            "panorama": images(2).repeat(3, axis=2),
-        },
-        "reconstruction/pictures.npz": {
-            "originals": images(4),
-            "inputs": images(3, 4),
-            "samples": images(3, 4),
-            "medians": images(3, 4),
-            "hidden": np.array([0.0, 0.5, 0.9]),
-        },
+        "evaluation/neighbours.npz": images(samples=(4,), nearest=(4, 5))
+        | {"distance": np.sort(rng.random((4, 5)), axis=1)},
+        "editing/pictures.npz": edits
+        | {"class_edit_labels": names, "panorama": panorama.repeat(3, axis=2)},
+        "reconstruction/pictures.npz": {"hidden": np.array([0.0, 0.5, 0.9])}
+        | images(originals=(4,), inputs=cells, samples=cells, medians=cells),
     }
 
 
-def write_results(folder: Path, extractor: str = "classifier") -> Path:
+def write_results(folder: Path) -> Path:
     """Write every result file, and a curve of each of the paper's schedules beside the folder."""
     tables = {
-        "sweep/rows.csv": sweep_rows(extractor=extractor),
-        "sweep/crossing.csv": crossing_rows(extractor),
-        "evaluation/rows.csv": evaluation_rows(extractor),
-        "evaluation/real.csv": real_rows(extractor),
+        "sweep/rows.csv": sweep_rows(),
+        "sweep/crossing.csv": crossing_rows(),
+        "evaluation/rows.csv": evaluation_rows(),
+        "evaluation/real.csv": real_rows(),
         "cas/rows.csv": cas_rows(),
-        "temperature/rows.csv": temperature_rows(extractor),
-        "editing/rows.csv": editing_rows(extractor),
-        "rejection/rows.csv": rejection_rows(extractor),
+        "temperature/rows.csv": temperature_rows(),
+        "editing/rows.csv": editing_rows(),
+        "rejection/rows.csv": rejection_rows(),
         "reconstruction/rows.csv": reconstruction_rows(),
         "speed_timings.csv": speed_rows(),
     }

@@ -27,28 +27,23 @@ def places_of(path, colour: np.ndarray) -> np.ndarray:
 
 
 def test_a_mosaic_has_every_picture_in_its_place_on_a_transparent_ground(tmp_path):
-    path = tmp_path / "mosaic.png"
-    draw_mosaic(solid(2, 2), path, DPI, row_labels=["a", "b"], column_labels=["c", "d"])
-    places = [places_of(path, colour) for colour in COLOURS]
-    areas = [len(place) for place in places]
-    assert min(areas) == pytest.approx((0.6 * DPI) ** 2, rel=0.1)
+    empty = np.array([[False, False], [False, True]])
+    labels = {"row_labels": ["a", "b"], "column_labels": ["c", "d"]}
+    draw_mosaic(solid(2, 2), tmp_path / "a.png", DPI, empty=empty, block=(2, 1), **labels)
+    draw_mosaic(solid(2, 2), tmp_path / "b.png", DPI, empty=empty, block=(2, 2), **labels)
+    places = [places_of(tmp_path / "a.png", colour) for colour in COLOURS]
+    *areas, none = [len(place) for place in places]
+    assert min(areas) == pytest.approx((0.6 * DPI) ** 2, rel=0.1) and none == 0
     (top, left), (_, right), (bottom, _) = (place.mean(axis=0) for place in places[:3])
     assert left < right and top < bottom
-    corner = np.asarray(Image.open(path))[-1, -1]
+    corner = np.asarray(Image.open(tmp_path / "a.png"))[-1, -1]
     assert corner[3] == 0
 
-
-def test_an_empty_cell_of_a_mosaic_is_transparent_and_blocks_are_set_apart(tmp_path):
-    empty = np.array([[False, True], [False, False]])
-    draw_mosaic(solid(2, 2), tmp_path / "a.png", DPI, empty=empty, block=(2, 2))
-    draw_mosaic(solid(2, 2), tmp_path / "b.png", DPI, block=(2, 1))
-    assert len(places_of(tmp_path / "a.png", COLOURS[1])) == 0
-
-    def gap(name: str) -> int:  # between the pictures of the lower row
-        left, right = (places_of(tmp_path / name, COLOURS[i])[:, 1] for i in (2, 3))
+    def gap(name: str) -> int:  # between the pictures of the upper row
+        left, right = (places_of(tmp_path / name, COLOURS[i])[:, 1] for i in (0, 1))
         return right.min() - left.max()
 
-    assert gap("b.png") > 2 * gap("a.png")
+    assert gap("a.png") > 2 * gap("b.png")
 
 
 def test_tokens_that_are_masked_again_are_covered_but_not_those_of_the_answer(tmp_path):

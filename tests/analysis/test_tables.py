@@ -80,10 +80,10 @@ def test_images_of_512_pixels_are_beside_the_papers_rows_for_512(found, make_par
 
 def test_precision_stands_beside_the_papers_of_the_same_network(tmp_path, make_tables):
     """The paper's Table 1 has VGG, its Table 5 Inception. FID and IS always carry their network."""
-    results = write_results(tmp_path / "results", extractor="inception")
-    for name in ("metrics.json", "rows.csv"):
-        path = results / "evaluation" / name
-        path.write_text(path.read_text().replace("_random", "_vgg"))
+    results = write_results(tmp_path / "results")
+    for path in (*results.rglob("*.csv"), *results.rglob("*.json")):
+        text = path.read_text().replace("_classifier", "_inception")
+        path.write_text(text.replace("_random", "_vgg"))
     found = read_results(results)
     tables = make_tables(**{name: getattr(found, name) for name in found.__dataclass_fields__})
     for name, network in (("table1", "vgg"), ("table5", "inception")):

@@ -78,7 +78,7 @@ def test_every_decoding_is_of_its_own_schedule_and_steps(root):
         images = []
         for number, chunk in enumerate(labels.split(params.decoding.batch_size)):
             seed = mix(mix(SEED, "sweep"), "batch", number)
-            tokens = generate(model, chunk, settings, seed=seed)[-1].sampled
+            tokens = list(generate(model, chunk, settings, seed=seed))[-1].sampled
             images.append(tokens_to_images(tokenizer, tokens))
         check_scores(row, torch.cat(images).numpy(), labels)
         assert (row["schedule"], row["iterations"], row["seed"]) == ("square", iterations, SEED)

@@ -278,8 +278,8 @@ def draws_of(ratio: float, **changes) -> Tensor:
     def batch(draw: int, start: int) -> Tensor:
         rows, noise = slice(start, start + 10), generator(0, "reconstruct", draw, start)
         predict = predictor(model, labels[rows], steps)
-        decoded = decode(predict, tokens[rows], hidden[rows], steps, noise)
-        return tokens_to_images(tokenizer, decoded[-1].sampled)
+        *_, last = decode(predict, tokens[rows], hidden[rows], steps, noise)
+        return tokens_to_images(tokenizer, last.sampled)
 
     starts = range(0, len(images), 10)
     return torch.stack([torch.cat([batch(draw, start) for start in starts]) for draw in range(3)])
@@ -349,8 +349,8 @@ def test_every_temperature_and_replicate_is_scored(tmp_path):
         images = []
         for number, chunk in enumerate(labels.split(10)):
             seed = mix(mix(row["seed"], "temperature"), "batch", number)
-            tokens = generate(models[row["seed"]], chunk, settings, seed=seed)[-1].sampled
-            images.append(tokens_to_images(tokenizer, tokens))
+            *_, last = generate(models[row["seed"]], chunk, settings, seed=seed)
+            images.append(tokens_to_images(tokenizer, last.sampled))
         check_scores(row, torch.cat(images).numpy(), labels)
         assert row["samples"] == 23
     assert len({row["fid_classifier"] for row in rows}) == 4

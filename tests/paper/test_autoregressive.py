@@ -26,17 +26,12 @@ def decided(seed: int = 0, **changes) -> AutoregressiveTransformer:
     return spread(AutoregressiveTransformer, replace(SMALL, **changes), seed)
 
 
-def batch(model: AutoregressiveTransformer, size: int = 3) -> tuple[Tensor, Tensor]:
-    tokens, _, labels = inputs(model.config, size)
-    return tokens, labels
-
-
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @torch.no_grad()
 def test_a_token_changes_later_logits_only(dropout):
     """With dropout the same noise is drawn; attention takes another path then."""
     model = decided(dropout=dropout).train()
-    tokens, labels = batch(model)
+    tokens, _, labels = inputs(model.config, 3)
 
     def logits(tokens: Tensor, labels: Tensor) -> Tensor:
         torch.manual_seed(0)
@@ -57,7 +52,7 @@ def test_a_token_changes_later_logits_only(dropout):
 def test_chain_rule_with_the_cache():
     """Token by token, each position computed once, against the whole sequence at once."""
     model = decided()
-    tokens, labels = batch(model, 5)
+    tokens, _, labels = inputs(model.config, 5)
     caches = [KeyValueCache(9) for _ in model.blocks]
     ids, total = model.class_ids(labels), 0.0
     for n in range(9):
@@ -81,16 +76,15 @@ def test_sampling_is_the_same_without_the_cache(size, num_tokens):
     assert num_tokens == 1 or not torch.equal(tokens, other)
 
 
-@pytest.mark.parametrize("cache", [True, False])
 @torch.no_grad()
-def test_samples_follow_the_models_distribution(cache):
+def test_samples_follow_the_models_distribution():
     """All nine sequences of two tokens of three codes, counted, for each class."""
     model, count = decided(num_tokens=2, codebook_size=3), 4000
     sequences = torch.tensor(list(itertools.product(range(3), repeat=2)))
     found, wanted = [], []
     for label in (0, 1):
         labels = torch.full((count,), label)
-        tokens = generate_autoregressive(model, labels, seed=label, cache=cache)
+        tokens = generate_autoregressive(model, labels, seed=label)
         found.append(np.bincount(tokens @ torch.tensor([3, 1]), minlength=9))
         log_prob = model.predict(sequences, torch.full((9,), label)).double().log_softmax(dim=-1)
         wanted.append(log_prob.gather(2, sequences[..., None]).sum(dim=(1, 2)).exp().numpy())

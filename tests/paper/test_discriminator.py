@@ -50,27 +50,18 @@ def ours(path: str, weight: torch.Tensor) -> tuple[str, torch.Tensor]:
     return f"{names[layer]}.{'weight' if kind == 'kernel' else kind}", weight
 
 
-@pytest.fixture(scope="module")
-def released() -> tuple[StyleGanDiscriminator, dict[str, np.ndarray]]:
-    discriminator = StyleGanDiscriminator(channels=3, filters=512, side=32)
-    discriminator.load_state_dict(dict(ours(*item) for item in release_weights().items()))
-    with np.load(FOLDER / "discriminator_expected.npz") as arrays:
-        return discriminator, dict(arrays)
-
-
 def nchw(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).movedim(-1, 1)
 
 
-def test_stylegan_is_the_releases_discriminator(released):
-    discriminator, wanted = released
+def test_stylegan_and_its_losses_are_the_releases():
+    discriminator = StyleGanDiscriminator(channels=3, filters=512, side=32)
+    discriminator.load_state_dict(dict(ours(*item) for item in release_weights().items()))
+    with np.load(FOLDER / "discriminator_expected.npz") as arrays:
+        wanted = dict(arrays)
     for images, logits in (("image", "logit"), ("fake_image", "fake_logit")):
         computed = discriminator(nchw(wanted[images])).detach().flatten(1).numpy()
         np.testing.assert_allclose(computed, wanted[logits], rtol=1e-3)
-
-
-def test_losses_are_the_releases(released):
-    discriminator, wanted = released
     real, fake = (discriminator(nchw(wanted[name])) for name in ("image", "fake_image"))
     losses = {
         "d_loss_nonsaturating": discriminator_loss(real, fake),
@@ -119,25 +110,18 @@ def test_a_patch_has_26_pixels():
     assert [(x.max() - x.min() + 1).item() for x in (rows, columns)] == [26, 26]
 
 
-class LinearDiscriminator(nn.Module):
-    """Patch logits whose mean is w·x + 1."""
+def test_r1_of_a_linear_discriminator_and_its_gradient():
+    weight = torch.randn(3, 4, 4, generator=seeded(8)).requires_grad_()
 
-    def __init__(self, weight: torch.Tensor):
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, images):
-        logit = (images * self.weight).sum(dim=(1, 2, 3)) + 1
+    def discriminator(images):
+        """Patch logits whose mean is w·x + 1."""
+        logit = (images * weight).sum(dim=(1, 2, 3)) + 1
         return logit[:, None, None, None].expand(-1, 1, 2, 2)
 
-
-def test_r1_of_a_linear_discriminator_and_its_gradient():
-    weight = torch.randn(3, 4, 4, generator=seeded(8))
-    discriminator = LinearDiscriminator(weight)
     penalty = r1_penalty(discriminator, torch.rand(5, 3, 4, 4))
     assert penalty.item() == pytest.approx(weight.pow(2).sum().item(), rel=1e-5)
     penalty.backward()
-    torch.testing.assert_close(discriminator.weight.grad, 2 * weight)
+    torch.testing.assert_close(weight.grad, 2 * weight)
 
 
 def test_adversarial_ramp():

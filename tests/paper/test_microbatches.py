@@ -37,8 +37,8 @@ def test_samples_and_likelihoods_do_not_depend_on_the_parts(monkeypatch, network
         if network is AutoregressiveTransformer:
             samples = generate_autoregressive(model, labels, seed=3)
             return samples, token_nll(model, tokens, classes)
-        samples = generate(model, labels, GUIDED, seed=1)[-1].sampled
-        return samples, masked_nll(model, tokens, classes, schedule="cosine", seed=1)
+        *_, last = generate(model, labels, GUIDED, seed=1)
+        return last.sampled, masked_nll(model, tokens, classes, schedule="cosine", seed=1)
 
     samples, nll = results()
     for module in (decoding, masking, autoregressive):

@@ -69,8 +69,8 @@ def _write_decoding(params: Params, replicate: Replicate, path: Path, device: to
     tokenizer = load_model(TOKENIZER, "tokenizer", device)
     model = load_model(replicate.folder, "transformer", device)
     labels = balanced_labels(DECODED, model.config.num_classes)
-    steps = generate(model, labels, params.decoding_settings(), seed=replicate.seed, device=device)
-    side = params.grid
+    settings, side = params.decoding_settings(), params.grid
+    steps = list(generate(model, labels, settings, seed=replicate.seed, device=device))
     canvases = [_channels_last(tokens_to_images(tokenizer, s.sampled).numpy()) for s in steps]
     masks = [s.masked.unflatten(-1, (side, side)).cpu().numpy() for s in steps]
     write_npz(path, {"images": np.stack(canvases), "masked": np.stack(masks)})
