@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from pipeline.runtime.files import write_text
 from pipeline.sampling import balanced_labels
 from pipeline.schedules import SCHEDULES, curve_csv
 from pipeline.tokenizer import tokens_to_images
-from pipeline.training.loop import Workers
+from pipeline.training.loop.training import Workers
 from pipeline.weights.published import load_model
 from stages import prepare, sweep
 from tests.tiny_project import CLASSES, GRID, check_scores, with_params, write_tokens
@@ -58,8 +59,8 @@ def trial_of(root: Path, params: Params) -> Trial:
         training=SimpleNamespace(model=root / model.folder, folders=[]),
         workers=Workers.of(params.ray, 1),
         params=params,
-        root=root,
         folder=root / "cells",
+        log=SimpleNamespace(),
     )
 
 
@@ -100,7 +101,7 @@ def test_what_names_the_files_of_trials_and_any_decoding_setting_is_an_axis(root
         Path("params.yaml").write_text(json.dumps(params.model_dump()))
         values = Sweep(**params.sweep.model_dump(), **sweep) if sweep else params.sweep
         wide = params.model_copy(update={"sweep": values})
-        return trials(wide, SimpleNamespace(folder=folder))
+        return trials(wide, SimpleNamespace(folder=folder, hash="", run=Mock()))
 
     def trained(params: Params) -> set[Path]:
         return {trial.training.folder for trial in found(params)}

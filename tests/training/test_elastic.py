@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 
@@ -29,6 +30,8 @@ def runs_of(params: Params) -> set[str]:
     tasks = {"transformer": TransformerTask, "autoregressive": AutoregressiveTask}
     names = [f"train_{network}" for network in ("classifier", "tokenizer", *tasks)]
     stages = {name: Stage(name, params) for name in (*names, "sweep", "cas")}
+    for stage in stages.values():
+        stage.run = Mock()
     found = {stage.hash for stage in stages.values()}
     found |= {stages[name].folder() for name in names[:2]}
     for network, task in tasks.items():

@@ -16,8 +16,8 @@ import torch
 
 from pipeline.config.paths import TOKENS
 from pipeline.runtime.errors import UserError
-from pipeline.training.loop import Workers, train
 from pipeline.training.loop.run import _fit as fit
+from pipeline.training.loop.training import Workers, train
 from pipeline.training.transformer import TransformerTask, TransformerTraining
 from tests.images import write_token_cache
 from tests.interruption import ALONE, RunDirCheckpoints, assert_same

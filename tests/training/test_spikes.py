@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.loop import Diverged, RunDirCheckpoints, SpikeGuard
-from pipeline.training.loop.divergence import LONGEST, WARM
+from pipeline.training.loop.checkpoints import RunDirCheckpoints
+from pipeline.training.loop.divergence import LONGEST, WARM, Diverged, SpikeGuard
 from tests.images import image_batches
 from tests.interruption import fit, straight_and_resumed, weight_bytes
 from tests.training.test_classifier import classifier_task
