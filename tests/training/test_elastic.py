@@ -5,19 +5,16 @@ import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
-import numpy as np
-
 from pipeline.config.params import Params
-from pipeline.config.paths import CURVES, TOKENS
+from pipeline.config.paths import CURVES
 from pipeline.config.replicates import NETWORKS, classifier_count, trial_count
 from pipeline.experiments.ablation import trials
 from pipeline.runtime.files import read_yaml, write_text
 from pipeline.runtime.stage import Stage
 from pipeline.schedules import SCHEDULES, curve_csv
 from stages import cas
-from tests.images import write_token_cache
 from tests.project import ROOT
-from tests.tiny_project import CLASSES, CODES, GRID, with_params
+from tests.tiny_project import GRID, with_params, write_tokens
 
 
 def runs_of(params: Params) -> set[str]:
@@ -50,8 +47,7 @@ def test_no_training_is_named_by_who_trains_where_others_may_go_on(
     monkeypatch.chdir(tmp_path / "project")
     for name in SCHEDULES:
         write_text(CURVES / f"{name}.csv", curve_csv(name, GRID**2))
-    grids = {split: [np.zeros((9, 1, GRID**2), int)] for split in ("train", "val")}
-    write_token_cache(TOKENS, grids, {split: np.arange(9) % CLASSES for split in grids}, CODES)
+    write_tokens()
     stages = read_yaml(ROOT / "dvc.yaml")["stages"]
     for stage in stages.values():
         stage["deps"] = [dep for dep in stage["deps"] if Path(dep).exists()]
