@@ -6,17 +6,17 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasTraining, run_cas
-from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.files import read_json
 from pipeline.runtime.stage import Stage
-from pipeline.training.loop import Workers
-from stages.running import REPLICATES, replicate_folders, run_jobs, write_rows
+from pipeline.training.loop.run import run_jobs
+from pipeline.training.loop.training import Workers
+from stages.running import REPLICATES, replicate_folders, write_rows
 
 
 def main(params: Params) -> str:
-    key = "cas.workers_per_classifier"
     with Stage("cas", params) as stage:
         jobs = trainings(params, stage)
-        run_jobs(run_cas, jobs, key, stage, "classifiers", lambda j, row: write_json(j.result, row))
+        run_jobs(run_cas, jobs, "cas.workers_per_classifier", stage, "classifiers")
         rows = [read_json(job.result) for job in jobs]
         return write_rows(stage, "cas/rows.csv", rows, "{images}/{augmentation}".format_map)
 
@@ -42,8 +42,7 @@ def trainings(params: Params, stage: Stage) -> list[CasTraining]:
             workers=Workers.of(params.ray, workers),
             images=images,
             augmentation=augmentation,
-            images_dir=IMAGES.absolute(),
-            samples_dir=samples.absolute(),
+            samples=samples,
         )
         for images, seed, folder, samples in sets
         for augmentation in AUGMENTATIONS

@@ -1,10 +1,10 @@
 """Shared code of the stage scripts: validated params, one-line errors, a closing summary, run
-directories, trials and result files."""
+directories and result files."""
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -19,13 +19,11 @@ from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_json, tree_hash, write_csv
 from pipeline.runtime.mlflow_sync import load_mlflow
 from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
-from pipeline.runtime.progress import Countdown
 from pipeline.runtime.project import require_here
 from pipeline.runtime.provenance import SOURCES
-from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.trials import run_trials
-from pipeline.training.loop import Training, Workers, require_workers, run_training
+from pipeline.training.loop.run import join_with, run_training
+from pipeline.training.loop.training import Training, Workers
 
 INTERRUPTED = "error: interrupted; run again to go on from the last checkpoint"
 # The params that list the replicates: what is made of one does not depend on the others.
@@ -100,36 +98,6 @@ def replicate_folders(
     return found
 
 
-def run_jobs(
-    function: Callable[[Any], Any],
-    jobs: Sequence[Any],
-    key: str,
-    stage: Stage,
-    what: str,
-    on_done: Callable[[Any, Any], None],
-) -> None:
-    """Run the jobs that are not finished, as trials of Ray Tune.
-
-    Args:
-        key: the param that sets the number of workers of each job.
-        what: names the jobs in messages.
-        on_done: called with each job that ends and the value of `function`.
-    """
-    workers = jobs[0].workers
-    pending = [job for job in jobs if not job.finished]
-    count = Countdown(stage.name, what, len(jobs), len(pending))
-
-    def done(job: Any, value: Any) -> None:
-        on_done(job, value)
-        count.done(job.name)
-
-    if pending:
-        join_ray()
-        key = key if workers.count > 1 else "ray.cpus_per_worker"
-        require_resources(workers.count, workers.cpus, workers.use_gpu, key)
-        run_trials(function, pending, workers.needs(stage.folder()), stage.name, done)
-
-
 def train_one(
     kind: Callable[..., Training], name: str, params: Params, stage: Stage
 ) -> dict[str, Any]:
@@ -142,7 +110,8 @@ def train_one(
         workers=Workers.of(params.ray, params.ray.num_workers),
         log=stage.run,
     )
-    require_workers(training.workers, "ray.num_workers")
+    if training.workers.under_ray_train:
+        join_with(training.workers, "ray.num_workers")
     state = run_training(training)
     for row in state["history"]:  # another machine may have made some
         stage.run.log_training(row)

@@ -1,6 +1,5 @@
 """The ablation of mask schedules and numbers of iterations, with Ray Tune."""
 
-from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -12,32 +11,17 @@ from pipeline.evaluation.metrics import require_enough
 from pipeline.experiments.ablation import Trial, axes, run_trial, trials
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.stage import Stage
-from stages.running import IDENTITY, run_jobs
-
-NOTE = (
-    "A training with this schedule and seed (`train/`, by step), decoded with every T: `T/`, "
-    "whose step is T. `T_best/` is over T."
-)
+from pipeline.training.loop.run import run_jobs
+from stages.running import IDENTITY
 
 
 def main(params: Params) -> str:
-    key, file = "sweep.workers_per_trial", RESULTS / "sweep/rows.csv"
+    file = RESULTS / "sweep/rows.csv"
     with Stage("sweep", params) as stage:
-        grid = []
-        for trial in trials(params, stage):
-            own = {"schedule": trial.schedule, "seed": trial.seed}
-            run = stage.run.child(f"{stage.hash}/{trial.name}", trial.name, own, NOTE)
-            grid.append(replace(trial, run=run))
-            if trial.finished:
-                _log(grid[-1])
+        grid = trials(params, stage)
         if not all(trial.finished for trial in grid):
             require_reference(params)
-        try:
-            run_jobs(run_trial, grid, key, stage, "trials", lambda trial, _: _log(trial))
-        finally:
-            for trial in grid:
-                if not trial.finished:
-                    trial.run.finish(ok=False)
+        run_jobs(run_trial, grid, "sweep.workers_per_trial", stage, "trials", _log)
         rows = [row for trial in grid for row in trial.rows()]
         write_csv(file, rows)
         crossing = [row for trial in grid for row in trial.crossing()]
@@ -62,7 +46,7 @@ def require_reference(params: Params) -> None:
 def _log(trial: Trial) -> None:
     """Log a finished trial: its training curve, its metrics with T as the step, and its best T.
     MLflow draws groups in the order of their names: Figure 8, `T`, is the first."""
-    run = trial.run.begin()  # its worker may have logged on another machine
+    run = trial.log.begin()  # its worker may have logged on another machine
     for row in trial.training.history if trial.training else ():
         run.log_training(row)
     own, varied = trial.rows(), axes(trial.params)

@@ -11,7 +11,7 @@ from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
 from pipeline.tokenizer import Tokenizer
-from pipeline.training.loop import averaged_weights
+from pipeline.training.loop.average import averaged_weights
 from pipeline.training.tokenizer import TokenizerTraining
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import save_model

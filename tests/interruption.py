@@ -11,7 +11,8 @@ import pytest
 from torch import nn
 
 from pipeline.data.ranks import ALONE, Ranks
-from pipeline.training.loop import RunDirCheckpoints, Task, Training, Workers, train
+from pipeline.training.loop.checkpoints import RunDirCheckpoints
+from pipeline.training.loop.training import Task, Training, Workers, train
 
 History = list[dict[str, float]]
 ONE = Workers(1, cpus=1, use_gpu=False, max_failures=0)
@@ -38,8 +39,8 @@ class KilledAfter(RunDirCheckpoints):
         super().__init__(folder)
         self.left = k
 
-    def save(self, state, row):
-        super().save(state, row)
+    def save(self, state):
+        super().save(state)
         self.left -= 1
         if not self.left:
             raise Killed

@@ -18,7 +18,9 @@ from pipeline.runtime import stage as stage_module
 from pipeline.runtime.run_log import RunLog
 from pipeline.training import networks
 from pipeline.training.autoregressive import AutoregressiveTask
-from pipeline.training.loop import RunDirCheckpoints, Workers, train
+from pipeline.training.loop import run as loop_run
+from pipeline.training.loop.checkpoints import RunDirCheckpoints
+from pipeline.training.loop.training import Workers, train
 from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model
 from tests.images import write_token_cache
@@ -83,8 +85,7 @@ def train_stage(tiny_project, tmp_path, monkeypatch):
     listed = {"params": ["transformer", "training", "evaluation"], "deps": ["data/tokens"]}
     stages = {f"train_{network}": listed for network in TASKS}
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
-    monkeypatch.setattr(networks, "join_ray", lambda: None)
-    monkeypatch.setattr(networks, "require_resources", lambda *_: None)
+    monkeypatch.setattr(loop_run, "join_with", lambda *_: None)
     trained = []
 
     def run_trials(function, trials, needs, *, stage, on_done):
@@ -93,7 +94,7 @@ def train_stage(tiny_project, tmp_path, monkeypatch):
             trained.append(trial.name)
             on_done(trial, value)
 
-    monkeypatch.setattr(networks, "run_trials", run_trials)
+    monkeypatch.setattr(loop_run, "run_trials", run_trials)
 
     def run(params, network="transformer"):
         trained.clear()

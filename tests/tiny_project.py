@@ -18,11 +18,12 @@ from pipeline.config.replicates import NETWORKS, NetworkName, Replicate, main_re
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View, write_manifest, write_shards
 from pipeline.data.seeds import mix
+from pipeline.decoding import DecodingSettings, generate
 from pipeline.evaluation.feature_files import write_reference
 from pipeline.prepare.datasets import open_source, stratified_split
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.sampling import balanced_labels
-from pipeline.tokenizer import Tokenizer, TokenizerConfig
+from pipeline.tokenizer import Tokenizer, TokenizerConfig, tokens_to_images
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.published import load_model, save_model
 from tests.images import noise_image, write_samples, write_token_cache
@@ -141,6 +142,17 @@ def validation(count: int) -> tuple[Tensor, Tensor]:
 def training_images() -> Tensor:
     images = ImageShards(IMAGES, "train")
     return View(images, with_params().data, 0).first(len(images))[0]
+
+
+def drawn_in_tens(
+    model: MaskGitTransformer, how: DecodingSettings, labels: Tensor, seed: int
+) -> np.ndarray:
+    """What a model draws of labels in batches of ten."""
+    tokens = [
+        list(generate(model, chunk, how, seed=mix(seed, "batch", number)))[-1].sampled
+        for number, chunk in enumerate(labels.split(10))
+    ]
+    return tokens_to_images(load_model(TOKENIZER, "tokenizer"), torch.cat(tokens)).numpy()
 
 
 def classified(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

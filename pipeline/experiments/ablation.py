@@ -33,7 +33,8 @@ from pipeline.runtime.stage import Stage
 from pipeline.runtime.storage import download, upload
 from pipeline.runtime.trials import run_beside
 from pipeline.sampling import Sampler, sample_batches
-from pipeline.training.loop import Workers, run_training
+from pipeline.training.loop.run import run_training
+from pipeline.training.loop.training import Workers
 from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model
 from pipeline.weights.released.checkpoint import open_pretrained_transformer
@@ -53,6 +54,10 @@ OWN = (
     *("training.other_label_smoothings", CURVES.as_posix()),
     *("stages/train_transformer.py", "pipeline/training/networks.py"),
 )
+NOTE = (
+    "A training with this schedule and seed (`train/`, by step), decoded with every T: `T/`, "
+    "whose step is T. `T_best/` is over T."
+)
 
 
 def axes(params: Params) -> dict[str, list[Any]]:
@@ -64,7 +69,7 @@ def axes(params: Params) -> dict[str, list[Any]]:
 
 @dataclass(frozen=True)
 class Trial:
-    """One (schedule, seed) of the sweep. It is sent to a worker; its paths are absolute."""
+    """One (schedule, seed) of the sweep."""
 
     seed: int
     # By the file of what is measured: with the trial's own schedule, one for each combination of
@@ -74,9 +79,8 @@ class Trial:
     training: TransformerTraining | None  # None where released weights take its place
     workers: Workers  # of the training; then one of them measures, and the others decode
     params: Params  # with the trial's own schedule and steps under `training`
-    root: Path  # the project's folder
     folder: Path  # of what is measured
-    run: RunLog = None  # type: ignore[assignment]  # its MLflow run, which the stage sets
+    log: RunLog  # its MLflow run
 
     @property
     def schedule(self) -> str:
@@ -121,11 +125,13 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
     common = stage_key("train_transformer", [*OWN, *ray.not_in_key]) | {"steps": sweep.steps}
     common |= {} if ray.not_in_key else {"workers": workers.count}
     for schedule, seed in product(sweep.schedules, sweep.seeds):
-        own = {"schedule": schedule, "curve": _curve(schedule), "seed": seed}
+        name, own = f"{schedule}/seed{seed}", {"schedule": schedule, "seed": seed}
+        log = stage.run.child(f"{stage.hash}/{name}", name, own, NOTE)
+        key = own | {"curve": _curve(schedule)}
         changes = {"steps": sweep.steps, "mask_schedule": schedule}
         own_training = params.training.model_copy(update=changes)
         own_params = params.model_copy(update={"training": own_training})
-        folder, settings = stage.folder(*GRID, **own), own_params.decoding_settings()
+        folder, settings = stage.folder(*GRID, **key), own_params.decoding_settings()
         varied = [dict(zip(swept, values, strict=True)) for values in product(*swept.values())]
         crossed = sweep.crossed if schedule in sweep.crossed else []
         training = None
@@ -133,22 +139,15 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
             training = TransformerTraining(
                 params=own_params,
                 task_type=TransformerTask,
-                name=f"{schedule}/seed{seed}",
+                name=name,
                 seed=seed,
-                folder=run_dir("sweep/training", common | own, ray.folder),
+                folder=run_dir("sweep/training", common | key, ray.folder),
                 workers=workers,
+                log=log,
             )
-        trial = Trial(
-            seed=seed,
-            decodings=_files(folder, [replace(settings, **values) for values in varied]),
-            crossed=_files(folder, [replace(settings, schedule=other) for other in crossed]),
-            training=training,
-            workers=workers,
-            params=own_params,
-            root=Path.cwd(),
-            folder=folder,
-        )
-        found.append(trial)
+        decodings = _files(folder, [replace(settings, **values) for values in varied])
+        others = _files(folder, [replace(settings, schedule=other) for other in crossed])
+        found.append(Trial(seed, decodings, others, training, workers, own_params, folder, log))
     return found
 
 
@@ -167,9 +166,9 @@ def _curve(schedule: str) -> str:
 def run_trial(trial: Trial) -> None:
     """Train the trial's model, unless it is finished or released weights replace it, and measure
     it."""
-    trial.run.begin()
+    trial.log.begin()
     if trial.training is not None and not trial.training.finished:
-        run_training(replace(trial.training, log=trial.run))
+        run_training(trial.training)
     if trial.workers.under_ray_train:
         run_beside(measure_trial, trial, resources=trial.workers.resources)
     else:
@@ -182,11 +181,11 @@ def measure_trial(trial: Trial) -> None:
     download(*trial.folders)
     params, workers = trial.params, decoders(trial)
     sampler = Maker(_open_sampler, trial)
-    evaluator = Evaluator(params, workers, trial.root)
+    evaluator = Evaluator(params, workers)
     shown = evaluator.on_the_fly(sampler)
     nll = masked_nll(
         sampler.open(workers.device).model,
-        *TokenCache(trial.root / TOKENS, "val").everything(),
+        *TokenCache(TOKENS, "val").everything(),
         schedule=trial.schedule,
         min_masking_rate=params.training.min_masking_rate,
         seed=trial.seed,
@@ -218,8 +217,8 @@ def decoders(trial: Trial) -> BatchWorkers:
 def _open_sampler(trial: Trial, device: torch.device) -> Sampler:
     """Open the sampler of the trial's model, or of the released weights."""
     download(*trial.folders)
-    tokenizer = load_model(trial.root / TOKENIZER, "tokenizer", device)
+    tokenizer = load_model(TOKENIZER, "tokenizer", device)
     if trial.training is not None:
         return Sampler(load_model(trial.training.model, "transformer", device), tokenizer)
-    classes = TokenCache(trial.root / TOKENS, "train").num_classes
+    classes = TokenCache(TOKENS, "train").num_classes
     return Sampler(open_pretrained_transformer(trial.params, device, classes), tokenizer)

@@ -79,8 +79,7 @@ class Editor:
         ]
 
     def images(self, rows: Tensor | np.ndarray) -> Tensor:
-        """The originals (B, C, H, W) uint8 with these indices (B,). The last batch is cached,
-        because its edits are compared with it."""
+        """The originals (B, C, H, W) uint8 with these indices (B,)."""
         return self.view.centers(self.chosen[rows])
 
     def edit(self, images: Tensor, mask: Tensor, labels: Tensor, seed: int) -> Tensor:

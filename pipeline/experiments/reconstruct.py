@@ -51,10 +51,6 @@ class Reconstructor:
         self.images = view.centers(range(count))
         self.labels = torch.from_numpy(view.images.labels[:count])
 
-    def hidden(self, ratio: float) -> Tensor:
-        """Mask (M, N) of the tokens that are hidden, bool."""
-        return hide_tokens(len(self.images), self.params.num_tokens, ratio, self.seed)
-
     def __call__(self, chosen: Tensor, hidden: Tensor) -> dict[str, Tensor]:
         """Decode some of the images once for each draw, and compare them with the originals.
 
@@ -67,7 +63,8 @@ class Reconstructor:
             (B, draws + 1); of those among the first `PICTURED` images the first draw, `samples`,
             and the medians, (b, C, H, W) uint8.
         """
-        draws, tokens = range(self.params.reconstruction.draws), self.encode(chosen)
+        draws = range(self.params.reconstruction.draws)
+        tokens = self.tokenizer.encode(as_float(self.images[chosen]).to(self.device)).flatten(1)
         samples = torch.stack([self.draw(chosen, tokens, hidden, draw) for draw in draws])
         median = median_image(samples)
         found = [self._distances(chosen, rebuilt) for rebuilt in (*samples, median)]
@@ -79,10 +76,6 @@ class Reconstructor:
             "samples": samples[0, pictured],
             "medians": median[pictured],
         }
-
-    def encode(self, chosen: Tensor) -> Tensor:
-        """Tokens (B, N) int64 of the chosen images."""
-        return self.tokenizer.encode(as_float(self.images[chosen]).to(self.device)).flatten(1)
 
     def draw(self, chosen: Tensor, tokens: Tensor, hidden: Tensor, draw: int) -> Tensor:
         """Decode the chosen images (B, C, H, W) uint8 after sampling their hidden tokens, given the
@@ -105,11 +98,6 @@ class Reconstructor:
         rows = PIXELS // image.shape[-2:].numel()
         return mse.cpu(), in_parts(self.perceptual, rows, original, image).cpu()
 
-    def batches(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The arguments for each batch of all images."""
-        rows = torch.arange(len(self.images)).split(self.params.decoding.batch_size)
-        return [(chosen.clone(), hidden[chosen]) for chosen in rows]
-
 
 def reconstruct_hidden(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
@@ -131,9 +119,15 @@ def reconstruct_hidden(
     for replicate, folder in folders.items():
         maker, name = Maker(Reconstructor, params, replicate), f"reconstruct: seed {replicate.seed}"
         own: Reconstructor = maker.open(workers.device)
-        masks = {ratio: own.hidden(ratio) for ratio in params.reconstruction.mask_ratios}
+        shape = len(own.images), params.num_tokens
+        ratios = params.reconstruction.mask_ratios
+        masks = {ratio: hide_tokens(*shape, ratio, replicate.seed) for ratio in ratios}
         files = {ratio: folder / f"{ratio}.safetensors" for ratio in masks}
-        batches = {file: own.batches(masks[ratio]) for ratio, file in files.items()}
+        rows_of = torch.arange(len(own.images)).split(params.decoding.batch_size)
+        batches = {
+            files[ratio]: [(chosen.clone(), mask[chosen]) for chosen in rows_of]
+            for ratio, mask in masks.items()
+        }
         write_files(batches, workers, maker, name, save_tensors)
         found = {ratio: load_tensors(file) for ratio, file in files.items()}
         hidden = {ratio: mask.float().mean().item() for ratio, mask in masks.items()}

@@ -44,12 +44,9 @@ def rejection_rows(
                 write_json(file, rated)
             for row in read_json(file):
                 rows.append({key: row[key] for key in KEYS} | row)
-                print(
-                    f"reject: {row['network']} seed {row['seed']}, {row['selection']} "
-                    f"{acceptance:g}: {row['samples']} samples, {row['class_accuracy']:.1%} "
-                    f"recognised",
-                    flush=True,
-                )
+                what = f"{row['network']} seed {row['seed']}, {row['selection']} {acceptance:g}"
+                found = f"{row['samples']} samples, {row['class_accuracy']:.1%} recognised"
+                print(f"reject: {what}: {found}", flush=True)
     return rows
 
 

@@ -79,31 +79,22 @@ def speed_rows(params: Params, grid: int, num_classes: int, device: torch.device
     """
     config = replace(transformer_config(params, num_classes), num_tokens=grid**2)
     timed, rows = methods(params, config, device), []
+    name_of_device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     for batch_size in params.speed.batch_sizes:
         labels = torch.arange(batch_size) % num_classes
+        draws = [partial(method.draw, labels) for method in timed.values()]
         rounds = [
-            [
-                seconds_of(partial(method.draw, labels), device) / batch_size
-                for method in timed.values()
-            ]
+            [seconds_of(draw, device) / batch_size for draw in draws]
             for _ in range(1 + params.speed.repeats)
         ]
         for (name, method), times in zip(timed.items(), zip(*rounds[1:], strict=True), strict=True):
             row = {"method": name, "tokens": config.num_tokens, "batch_size": batch_size}
-            row |= {"device": device_name(device), "high": max(times)}
+            row |= {"device": name_of_device, "high": max(times)}
             row |= {"iterations": method.iterations, "low": min(times)}
             row |= {"parameters": sum(p.numel() for p in method.network.parameters())}
             row |= {"repeats": len(times), "seconds_per_image": statistics.median(times)}
             row |= {"threads": torch.get_num_threads()}
             rows.append(row)
-            print(
-                f"speed: {config.num_tokens} tokens, batch {batch_size}, {name}: "
-                f"{row['seconds_per_image']:.4f} s per image",
-                flush=True,
-            )
+            what = f"{config.num_tokens} tokens, batch {batch_size}, {name}"
+            print(f"speed: {what}: {row['seconds_per_image']:.4f} s per image", flush=True)
     return rows
-
-
-def device_name(device: torch.device) -> str:
-    """The name of the GPU, or `cpu`."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

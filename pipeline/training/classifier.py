@@ -12,7 +12,7 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
 from pipeline.config.schema import Classifier as ClassifierParams
-from pipeline.data.images.batches import Batch, ImageBatches, prepared
+from pipeline.data.images.batches import Batch, Batches, ImageBatches, prepared
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.microbatches import PIXELS, in_parts
@@ -20,8 +20,8 @@ from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix
 from pipeline.runtime.batches import BatchWorkers, Maker, tensors_of
 from pipeline.runtime.device import autocast, to_device
-from pipeline.training.loop import SpikeGuard, Task, Training
-from pipeline.training.loop.divergence import put_back
+from pipeline.training.loop.divergence import SpikeGuard, put_back
+from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import WEIGHTS, load_model
 
@@ -35,16 +35,19 @@ class ClassifierTraining(Training):
 
     section = "classifier"
 
+    def batches(self, ranks: Ranks) -> Batches:
+        """A worker's share of the batches to train on."""
+        size, images = self.params.classifier.batch_size, ImageShards(IMAGES, "train")
+        return ImageBatches(images, self.params.classifier_images, size, self.seed, ranks)
+
     def task(self, ranks: Ranks, device: torch.device) -> "ClassifierTask":
-        params, p = self.params, self.params.classifier
-        images, held_out = (ImageShards(IMAGES, split) for split in ("train", "val"))
+        params, held_out = self.params, ImageShards(IMAGES, "val")
         looked_at = ranks.rows(range(min(LOGGED, len(held_out))))
-        batches = ImageBatches(images, params.classifier_images, p.batch_size, self.seed, ranks)
         return ClassifierTask(
-            classifier_config(params, len(images.class_names)),
-            p,
-            prepared(batches, params.ray.loaders_per_worker, device),
-            View(held_out, params.data, self.seed).chosen(looked_at),
+            classifier_config(params, len(held_out.class_names)),
+            params.classifier,
+            prepared(self.batches(ranks), params.ray.loaders_per_worker, device),
+            View(held_out, params.data).chosen(looked_at),
             self.seed,
             device,
             ranks,
@@ -166,19 +169,6 @@ def _right(best: Tensor, labels: Tensor, ranks: Ranks = ALONE) -> tuple[float, f
     return top1 / images, top5 / images
 
 
-class Judge:
-    """A classifier and the validation images that it classifies."""
-
-    def __init__(self, model: Classifier, params: Params, device: torch.device):
-        self.model, self.device = model.to(device), device
-        self.view = View(ImageShards(IMAGES, "val"), params.data, params.seed)
-
-    def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
-        """`best_classes` of the images from `start` up to, but not including, `stop`."""
-        images = self.view.centers(range(start, stop))
-        return {"best": best_classes(self.model, images, self.device)}
-
-
 def held_out_accuracy(
     folder: Path, params: Params, parts: Path, workers: BatchWorkers
 ) -> tuple[float, float]:
@@ -191,7 +181,14 @@ def held_out_accuracy(
     starts, count = range(0, len(labels), BATCH), len(labels)
     batches = [(start, min(start + BATCH, count)) for start in starts]
     # The model itself: workers on other nodes do not see what this stage has made.
-    maker = Maker(Judge, load_model(folder, "classifier"), params)
-    name = "classifier: validation"
+    maker, name = Maker(_judge, load_model(folder, "classifier"), params), "classifier: validation"
     best = tensors_of(folder / WEIGHTS, parts, workers, maker, batches, name)["best"]
     return _right(best, labels)
+
+
+def _judge(
+    model: Classifier, params: Params, device: torch.device
+) -> Callable[[int, int], dict[str, Tensor]]:
+    view, model = View(ImageShards(IMAGES, "val"), params.data), model.to(device)
+    # Of the images from start to before stop.
+    return lambda *part: {"best": best_classes(model, view.centers(range(*part)), device)}

@@ -1,5 +1,6 @@
 """The likelihood of the validation tokens under a published network, computed by all workers."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,43 +16,6 @@ from pipeline.masking import BATCH, masked_nll_sum
 from pipeline.runtime.batches import BatchWorkers, Maker, tensors_of
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import WEIGHTS, load_model
-
-
-class Likelihood:
-    """A network and the validation tokens.
-
-    Args:
-        seed: draws MaskGIT's masks.
-    """
-
-    def __init__(
-        self,
-        model: MaskGitTransformer | AutoregressiveTransformer,
-        params: Params,
-        seed: int,
-        device: torch.device,
-    ):
-        self.params, self.seed, self.device = params.training, seed, device
-        self.model = model.to(device)
-        self.tokens, self.labels = TokenCache(TOKENS, "val").everything()
-
-    def __call__(self, number: int) -> dict[str, Tensor]:
-        """The sum over the images of a batch, in nats per token, (1,) float64."""
-        rows = slice(number * BATCH, (number + 1) * BATCH)
-        batch = self.tokens[rows], self.labels[rows]
-        if isinstance(self.model, AutoregressiveTransformer):
-            nats = token_nll_sum(self.model, *batch, device=self.device)
-        else:
-            nats = masked_nll_sum(
-                self.model,
-                *batch,
-                number=number,
-                schedule=self.params.mask_schedule,
-                min_masking_rate=self.params.min_masking_rate,
-                seed=self.seed,
-                device=self.device,
-            )
-        return {"nats": torch.tensor([nats], dtype=torch.float64)}
 
 
 def held_out_nll(
@@ -72,8 +36,36 @@ def held_out_nll(
     """
     images = len(TokenCache(TOKENS, "val"))
     # The model itself: workers on other nodes do not see what this stage has made.
-    maker = Maker(Likelihood, load_model(folder, network), params, seed)
+    maker = Maker(_open_nats, load_model(folder, network), params, seed)
     numbers = [(number,) for number in range(-(-images // BATCH))]
     name = f"likelihood of {network}/{folder.name}"
     nats = tensors_of(folder / WEIGHTS, parts, workers, maker, numbers, name)["nats"]
     return sum_in_order(nats) / images
+
+
+def _open_nats(
+    model: MaskGitTransformer | AutoregressiveTransformer,
+    params: Params,
+    seed: int,
+    device: torch.device,
+) -> Callable[[int], dict[str, Tensor]]:
+    model, training = model.to(device), params.training
+    tokens, labels = TokenCache(TOKENS, "val").everything()
+
+    def nats(number: int) -> dict[str, Tensor]:
+        """The sum over the images of a batch, in nats per token, (1,) float64."""
+        rows = slice(number * BATCH, (number + 1) * BATCH)
+        if isinstance(model, AutoregressiveTransformer):
+            total = token_nll_sum(model, tokens[rows], labels[rows], device=device)
+        else:
+            total = masked_nll_sum(
+                *(model, tokens[rows], labels[rows]),
+                number=number,
+                schedule=training.mask_schedule,
+                min_masking_rate=training.min_masking_rate,
+                seed=seed,
+                device=device,
+            )
+        return {"nats": torch.tensor([total], dtype=torch.float64)}
+
+    return nats

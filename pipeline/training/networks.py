@@ -23,16 +23,14 @@ from pipeline.data.images.pixels import grid_picture, save_picture
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import atomic_folder, write_csv, write_json
-from pipeline.runtime.progress import Countdown
-from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.storage import upload
-from pipeline.runtime.trials import run_trials
 from pipeline.sampling import Network, balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
 from pipeline.training.likelihood import held_out_nll
-from pipeline.training.loop import Workers, run_training
+from pipeline.training.loop.run import run_jobs, run_training
+from pipeline.training.loop.training import Workers
 from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model, save_model
 from pipeline.weights.released.checkpoint import open_pretrained_transformer
@@ -52,31 +50,10 @@ def train_network(
     Returns:
         The metrics' means over the main replicates.
     """
-    stage, ray = Stage(f"train_{network}", params), params.ray
-    trainings = {r: _training(params, r, task_type, stage) for r in replicates(params, network)}
-    finished = [replicate for replicate, training in trainings.items() if training.finished]
-    if len(finished) < len(trainings):
-        join_ray()
-        require_resources(ray.num_workers, ray.cpus_per_worker, ray.use_gpu, "ray.num_workers")
-    with stage:
-        trainings = {r: _logged(training, r, stage) for r, training in trainings.items()}
-        pending = [training for r, training in trainings.items() if r not in finished]
-        count = Countdown(stage.name, "trainings", len(trainings), len(pending))
-        for replicate in finished:
-            _log(trainings[replicate])
-
-        def end(training: TransformerTraining, value: object) -> None:
-            _log(training)  # again: its worker may have logged on another machine
-            count.done(training.name)
-
-        if pending:
-            needs = pending[0].workers.needs(stage.folder())
-            try:
-                run_trials(run_training, pending, needs, stage=stage.name, on_done=end)
-            finally:
-                for training in pending:
-                    if training.log and not training.finished:
-                        training.log.finish(ok=False)
+    with Stage(f"train_{network}", params) as stage:
+        trainings = {r: _training(params, r, task_type, stage) for r in replicates(params, network)}
+        every = list(trainings.values())
+        run_jobs(run_training, every, "ray.num_workers", stage, "trainings", _log)
         with atomic_folder(NETWORKS[network]) as folder:
             for replicate, training in trainings.items():
                 shutil.copytree(training.model, folder / replicate.name)
@@ -95,31 +72,23 @@ def _training(
 ) -> TransformerTraining:
     smoothing, seed = label_smoothing(params, replicate), replicate.seed
     own = {"label_smoothing": smoothing, "other_label_smoothings": []}
-    return TransformerTraining(
+    values = {"label_smoothing": smoothing, "seed": seed}
+    note = f"One training of the {replicate.network}: its curves (`train/`), and samples by step."
+    training = TransformerTraining(
         name=f"{replicate.network}/{replicate.name}",
         params=params.model_copy(update={"training": params.training.model_copy(update=own)}),
         task_type=task_type,
         seed=seed,
-        folder=stage.folder(*OTHERS, label_smoothing=smoothing, seed=seed),
+        folder=stage.folder(*OTHERS, **values),
         workers=Workers.of(params.ray, params.ray.num_workers),
+        log=stage.run.child(f"{stage.hash}/{replicate.name}", replicate.name, values, note),
     )
-
-
-def _logged(
-    training: TransformerTraining, replicate: Replicate, stage: Stage
-) -> TransformerTraining:
-    """The training, with logging of its rows and samples to a child of the stage's run."""
-    smoothing = training.params.training.label_smoothing
-    values = {"label_smoothing": smoothing, "seed": training.seed}
-    note = f"One training of the {replicate.network}: its curves (`train/`), and samples by step."
-    log = stage.run.child(f"{stage.hash}/{replicate.name}", replicate.name, values, note)
-    training = replace(training, log=log)
     return replace(training, on_evaluate=partial(_log_samples, training))
 
 
 def _log(training: TransformerTraining) -> None:
-    """Log a whole training as it would have been logged live. Rows that were logged live are not
-    repeated."""
+    """Log a whole training as it would have been logged live: its worker may have logged on
+    another machine. Rows that were logged live are not repeated."""
     assert training.log is not None
     log = training.log.begin()
     for row in training.history:
@@ -133,7 +102,7 @@ def _log_samples(training: TransformerTraining, model: Network, step: int) -> No
     """Save and log a grid of samples."""
     classes = model.config.num_classes
     labels = balanced_labels(ROWS * min(classes, COLUMNS), classes)
-    tokenizer = load_model(TOKENIZER.absolute(), "tokenizer", next(model.parameters()).device)
+    tokenizer = load_model(TOKENIZER, "tokenizer", next(model.parameters()).device)
     autoregressive = isinstance(model, AutoregressiveTransformer)
     draw = sampler(model, training.params.decoding_settings(autoregressive=autoregressive))
     images = tokens_to_images(tokenizer, draw(labels, training.seed))

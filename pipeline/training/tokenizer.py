@@ -30,8 +30,9 @@ from pipeline.perceptual import Perceptual, open_perceptual
 from pipeline.runtime.device import autocast, tf32, to_device
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import entropy_loss
-from pipeline.training.loop import Average, SpikeGuard, Task, Training
-from pipeline.training.loop.divergence import put_back
+from pipeline.training.loop.average import Average
+from pipeline.training.loop.divergence import SpikeGuard, put_back
+from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import load_model
 
@@ -119,7 +120,9 @@ class TokenizerTask(Task):
         z = z.float()  # the nearest code is found in full precision
         moved = (self.model.quantizer.codebook, self.idle)
         before = [tensor.detach().clone() for tensor in moved] if self.guard else []
-        self._revive_codes(z, step)
+        dead, noise = self.idle >= p.revive_after, generator(self.seed, "revive", step)
+        self.model.quantizer.revive(z.detach(), dead, noise, self.ranks)
+        self.idle.masked_fill_(dead, 0)
         quantized = self.model.quantizer(z)
         with autocast(self.device, p.bf16):
             reconstruction = self.model.decoder(quantized.embedding)
@@ -154,7 +157,8 @@ class TokenizerTask(Task):
             return losses
         self.optimizer.step()
         self.average.update_parameters(self.model)
-        self._count_idle(quantized.tokens)
+        used = torch.zeros_like(self.idle).index_fill(0, quantized.tokens.flatten(), 1)
+        self.idle = (self.idle + 1).masked_fill(self.ranks.total(used) > 0, 0)
         if p.adversarial_weight > 0 and step >= p.adversarial_start:
             losses |= self._discriminator_step(images, reconstruction.detach(), step)
         return losses
@@ -188,15 +192,6 @@ class TokenizerTask(Task):
         self.ranks.average_gradients(self.discriminator)
         self.d_optimizer.step()
         return {"discriminator": loss}
-
-    def _revive_codes(self, z: Tensor, step: int) -> None:
-        dead, noise = self.idle >= self.params.revive_after, generator(self.seed, "revive", step)
-        self.model.quantizer.revive(z.detach(), dead, noise, self.ranks)
-        self.idle.masked_fill_(dead, 0)
-
-    def _count_idle(self, tokens: Tensor) -> None:
-        used = self.ranks.total(torch.zeros_like(self.idle).index_fill(0, tokens.flatten(), 1))
-        self.idle = (self.idle + 1).masked_fill(used > 0, 0)
 
     def evaluate(self, step: int) -> dict[str, float]:
         batches = self.ranks.rows(self.validation).split(BATCH)

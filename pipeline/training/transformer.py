@@ -24,7 +24,9 @@ from pipeline.masking import masked_nll, masked_token_loss, sample_training_mask
 from pipeline.runtime.device import autocast, require_compiler, to_device
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.storage import upload
-from pipeline.training.loop import Average, SpikeGuard, Task, Training, averaged_weights
+from pipeline.training.loop.average import Average, averaged_weights
+from pipeline.training.loop.divergence import SpikeGuard
+from pipeline.training.loop.training import Task, Training
 from pipeline.transformer import MaskGitTransformer, TokenTransformer
 from pipeline.weights.configs import transformer_config
 from pipeline.weights.published import save_model

@@ -31,7 +31,7 @@ def batches(ranks: Ranks) -> cas.CasBatches:
     """Of samples, with RandAugment, which draws from torch's global generator."""
     params = with_params(classifier={"batch_size": 12})
     training = cas_training(params, "transformer", "randaugment", Path("run"))
-    return cas.CasBatches(cas.training_pictures(training), params, True, 1, ranks)
+    return cas.CasBatches(training, ranks)
 
 
 @pytest.mark.parametrize("loaders", [0, pytest.param(2, marks=pytest.mark.slow)])

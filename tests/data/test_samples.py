@@ -118,7 +118,7 @@ def test_cas_crops_samples_as_it_would_those_of_an_array(tmp_path, params):
     seed is the sample's number."""
     images, data, folder = noise(), params.classifier_images, write(tmp_path / "set")
     training = cas_training(params, "transformer", "none", folder, samples=folder)
-    batches = cas.CasBatches(cas.training_pictures(training), params, False, seed=1)
+    batches = cas.CasBatches(training)
     order = BatchOrder(130, 7, seed=1)
     for step in (0, 1, 18, 40):
         found, labels = batches(step)

@@ -1,5 +1,6 @@
 """CAS: what its classifiers are trained on, and that they are the same again."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,9 @@ from pipeline.config.replicates import NETWORKS
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.experiments import cas
+from pipeline.runtime.files import read_json
 from pipeline.training.classifier import accuracy
-from pipeline.training.loop import Workers
+from pipeline.training.loop.training import Workers
 from stages.cas import trainings
 from tests.tiny_project import SIDE, validation, with_params
 
@@ -32,8 +34,7 @@ def cas_training(
         workers=Workers.of(params.ray, params.cas.workers_per_classifier),
         images=images,
         augmentation=augmentation,
-        images_dir=IMAGES.absolute(),
-        samples_dir=samples or (SAMPLES / "transformer/seed1").absolute(),
+        samples=samples or SAMPLES / "transformer/seed1",
     )
 
 
@@ -44,10 +45,10 @@ def test_batches_are_a_function_of_seed_and_step(tmp_path, images, augmentation)
     """Out of order, as after a restart, and whatever others draw from torch's generator; each
     worker makes its own rows of the same batch."""
     params = with_params(classifier={"batch_size": 12})
-    pictures = cas.training_pictures(cas_training(params, images, augmentation, tmp_path))
+    training = cas_training(params, images, augmentation, tmp_path)
 
     def batches(seed: int, ranks: Ranks = ALONE) -> cas.CasBatches:
-        return cas.CasBatches(pictures, params, cas.AUGMENTATIONS[augmentation], seed, ranks)
+        return cas.CasBatches(replace(training, seed=seed), ranks)
 
     in_order, straight = batches(1), []
     for step in range(4):
@@ -78,7 +79,8 @@ def test_a_classifier_is_the_same_again_and_tested_on_the_validation_images(
     monkeypatch.setattr(cas, "accuracy", noted)
     params = with_params(classifier={"steps": 2, "batch_size": 20, "checkpoint_every": 2})
     for name in ("first", "second"):
-        rows.append(cas.run_cas(cas_training(params, images, "randaugment", tmp_path / name)))
+        cas.run_cas(training := cas_training(params, images, "randaugment", tmp_path / name))
+        rows.append(read_json(training.result))
     assert rows[0] == rows[1] and rows[0]["training_images"] == count
     assert 0 <= rows[0]["top1"] <= rows[0]["top5"] <= 1
     held_out = ImageShards(IMAGES, "val")
@@ -94,4 +96,4 @@ def test_a_classifier_is_trained_for_each_set_augmentation_and_seed():
     assert len({job.folder for job in jobs}) == len(jobs) and {job.steps for job in jobs} == {7}
     for job in jobs:
         own = IMAGES if job.images == cas.REAL else SAMPLES / job.images / f"seed{job.seed}"
-        assert job.samples_dir == own.absolute()
+        assert job.samples == own

@@ -21,7 +21,7 @@ from pipeline.config.paths import CLASSIFIER, SAMPLES, TOKENIZER
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.data.images.pixels import as_float
 from pipeline.data.seeds import generator, mix
-from pipeline.decoding import DecodingSettings, decode, generate, predictor
+from pipeline.decoding import DecodingSettings, decode, predictor
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.image_sets import ArrayImages
 from pipeline.evaluation.metrics import disjoint
@@ -35,7 +35,6 @@ from tests.evaluation.test_labels import apportioned
 from tests.images import samples_in
 from tests.tiny_project import (
     ALONE,
-    CHANGES,
     CLASSES,
     CPU,
     GRID,
@@ -43,6 +42,7 @@ from tests.tiny_project import (
     VAL,
     check_scores,
     classified,
+    drawn_in_tens,
     folders_of,
     validation,
     with_params,
@@ -116,20 +116,19 @@ def test_composites_keep_what_is_known_and_are_of_their_own_class():
         assert (first != second).any()
         assert (composites(task, None) == images)[..., ~unknown].all()
     half = SIDE // 2
-    sides = {"top": np.s_[:half], "bottom": np.s_[half:], "left": np.s_[:, :half]}
-    for side, unknown in (sides | {"right": np.s_[:, half:]}).items():
+    first, last = slice(half), slice(half, None)
+    sides = {"top": first, "bottom": last, "left": np.s_[:, first], "right": np.s_[:, last]}
+    for side, unknown in sides.items():
         mask = edit.TASKS[f"outpaint_{side}"]((SIDE, SIDE))
         assert mask[unknown].all() and mask.sum() == SIDE * half
     repeated = images[..., half - 1 : half].repeat_interleave(half, dim=3)
     assert torch.equal(composites("outpaint_right", None)[..., half:], repeated)
     params = with_params(**changes)
+    model = load_model(main_replicates(params, "transformer")[1].folder, "transformer")
+    mask, batch = editing.outpaint_mask((SIDE, SIDE), "top", 0.5), slice(10, 20)
+    how = DecodingSettings(3, "square", 4.5)
     expected = editing.edit(
-        load_model(main_replicates(params, "transformer")[1].folder, "transformer"),
-        load_model(TOKENIZER, "tokenizer"),
-        images[10:20],  # a batch
-        editing.outpaint_mask((SIDE, SIDE), "top", 0.5),
-        labels[10:20],
-        DecodingSettings(3, "square", 4.5),
+        *(model, load_model(TOKENIZER, "tokenizer"), images[batch], mask, labels[batch], how),
         seed=mix(1, "outpaint_top", 1),
         dilate=params.editing.dilate,
         feather=1,
@@ -139,19 +138,16 @@ def test_composites_keep_what_is_known_and_are_of_their_own_class():
 
 def test_edited_pictures():
     pictures = edit.edit_pictures(with_params(), CPU)
-    n, draws, tail = CLASSES, edit.DRAWS, (SIDE, SIDE, 1)
-    originals = pictures["inpainting"][:, 2]
-    assert pictures["inpainting"].shape == (n, 3, *tail)
-    assert pictures["class_edit"].shape == (n, 2 + CLASSES, *tail)
-    assert pictures["outpainting"].shape == (n, 1 + draws, *tail)
+    n, originals = CLASSES, pictures["inpainting"][:, 2]
+    columns = {"inpainting": 3, "class_edit": 2 + CLASSES, "outpainting": 1 + edit.DRAWS}
+    for name, count in columns.items():
+        assert pictures[name].shape == (n, count, SIDE, SIDE, 1)
     assert pictures["panorama"].shape == (n, SIDE, 3 * SIDE, 1)
     assert pictures["class_edit_labels"].tolist() == ["class0", "class1", "class2"]
-
     images, labels = validation(VAL)
     position = {image.numpy().tobytes(): i for i, image in enumerate(images.permute(0, 2, 3, 1))}
     pictured = labels[[position[image.tobytes()] for image in originals]]
     assert pictured.unique().tolist() == [0, 1, 2]  # one of each class
-
     quarter, half = SIDE // 4, SIDE // 2
     inside = pictures["inpainting"][:, 0, quarter:-quarter, quarter:-quarter]
     assert (inside == edit.GREY).all()
@@ -194,36 +190,17 @@ def test_ratings_are_the_log_odds_of_the_class(values):
     )
 
 
-def rejected(folder: Path, **sections) -> pd.DataFrame:
-    params = with_params(**sections)
-    folders = {
-        replicate: path
-        for network in NETWORKS
-        for replicate, path in folders_of(folder / network, params, network).items()
-    }
-    return pd.DataFrame(reject.rejection_rows(params, folders, ALONE))
-
-
-def test_rejection_raises_the_recognised_share_and_random_selection_is_of_the_same_size(
-    tmp_path,
-):
-    every = rejected(tmp_path)
-    assert len(every) == 2 * 2 * 2 * 3 and set(every["seed"]) == {0, 1}
-    table = every[every["seed"] == 1].set_index(["network", "selection", "acceptance"]).sort_index()
-    assert (table["candidates"] == 90).all() and table.notna().all(axis=None)
-    for network in NETWORKS:
-        kept, drawn = table.loc[network, "rejection"], table.loc[network, "random"]
-        assert kept["samples"].to_dict() == {1.0: 90, 0.5: 45, 0.2: 18}
-        assert drawn["samples"].to_dict() == kept["samples"].to_dict()
-        for acceptance in (0.5, 0.2):
-            recognised = kept.loc[acceptance, "class_accuracy"]
-            assert recognised > drawn.loc[acceptance, "class_accuracy"] + 0.2
-            assert recognised > kept.loc[1.0, "class_accuracy"] + 0.2
-        pd.testing.assert_series_equal(kept.loc[1.0], drawn.loc[1.0])
-
-
 def test_what_is_kept_is_measured_and_a_random_selection_is_of_its_own_seed(tmp_path):
-    table = rejected(tmp_path).set_index(list(reject.KEYS[:4]))
+    params, folders = with_params(), {}
+    for network in NETWORKS:
+        folders |= folders_of(tmp_path / network, params, network)
+    rows = pd.DataFrame(reject.rejection_rows(params, folders, ALONE))
+    assert len(rows) == 2 * 2 * 2 * 3 and rows.notna().all(axis=None)
+    assert (rows["candidates"] == 90).all()
+    assert (rows["samples"] == rows["acceptance"].map({1.0: 90, 0.5: 45, 0.2: 18})).all()
+    table = rows.set_index(list(reject.KEYS[:4])).sort_index()
+    for network in NETWORKS:
+        assert table.loc[network, 1, "rejection", 1.0].equals(table.loc[network, 1, "random", 1.0])
     images, _ = samples_in(SAMPLES / "autoregressive/seed1")
     labels = balanced_labels(90, CLASSES)
     _, logits = classified(images)
@@ -236,7 +213,7 @@ def test_what_is_kept_is_measured_and_a_random_selection_is_of_its_own_seed(tmp_
         kept = sorted(i for ranked in of_each for i in ranked[:15])
         row = table.loc["autoregressive", 1, selection, 0.5].to_dict()
         check_scores(row, images[kept], labels[kept])
-        evaluator = Evaluator(with_params(), ALONE, second=True)
+        evaluator = Evaluator(params, ALONE, second=True)
         outputs = evaluator.outputs(ArrayImages(images[kept]), tmp_path / selection)
         whole = evaluator.metrics(outputs, labels[kept])
         shared = row.keys() & whole.keys() - {"samples"}
@@ -260,14 +237,13 @@ def test_hidden_tokens_are_uniform():
 
 def rebuilt(tmp_path: Path, **changes) -> tuple[list[dict], dict[str, np.ndarray]]:
     """Of the first seed alone."""
-    first = CHANGES["evaluation"] | {"seeds": [0]}
-    params = with_params(reconstruction=changes, evaluation=first)
+    params = with_params(reconstruction=changes, evaluation={"seeds": [0]})
     return reconstruct.reconstruct_hidden(params, folders_of(tmp_path, params), ALONE)
 
 
-def draws_of(ratio: float, **changes) -> Tensor:
+def draws_of(ratio: float) -> Tensor:
     """What the first replicate draws, (draws, M, C, H, W), in batches of 10."""
-    params = with_params(reconstruction=changes)
+    params = with_params()
     steps = params.decoding_settings(iterations=params.reconstruction.iterations)
     model = load_model(main_replicates(params, "transformer")[0].folder, "transformer")
     tokenizer = load_model(TOKENIZER, "tokenizer")
@@ -278,22 +254,11 @@ def draws_of(ratio: float, **changes) -> Tensor:
     def batch(draw: int, start: int) -> Tensor:
         rows, noise = slice(start, start + 10), generator(0, "reconstruct", draw, start)
         predict = predictor(model, labels[rows], steps)
-        *_, last = decode(predict, tokens[rows], hidden[rows], steps, noise)
-        return tokens_to_images(tokenizer, last.sampled)
+        decoded = decode(predict, tokens[rows], hidden[rows], steps, noise)
+        return tokens_to_images(tokenizer, list(decoded)[-1].sampled)
 
     starts = range(0, len(images), 10)
     return torch.stack([torch.cat([batch(draw, start) for start in starts]) for draw in range(3)])
-
-
-def test_without_hidden_tokens_it_is_the_tokenizers_reconstruction(tmp_path):
-    rows, pictures = rebuilt(tmp_path, images=10, mask_ratios=[0.0])
-    images, _ = validation(10)
-    expected = rebuild(load_model(TOKENIZER, "tokenizer"), images, CPU)[0]
-    assert all(torch.equal(draw, expected) for draw in draws_of(0.0, images=10))
-    assert len({row["psnr"] for row in rows}) == 1  # of the median too
-    channels_last = expected.permute(0, 2, 3, 1).numpy()
-    np.testing.assert_array_equal(pictures["samples"][0], channels_last[:8])
-    np.testing.assert_array_equal(pictures["inputs"][0], pictures["originals"])
 
 
 def test_distances_match_other_libraries(tmp_path):
@@ -303,6 +268,8 @@ def test_distances_match_other_libraries(tmp_path):
     keys = [(row["mask_ratio"], row["draw"]) for row in rows]
     assert keys == [(ratio, draw) for ratio in (0.0, 0.5) for draw in (0, 1, 2, -1)]
     every = {ratio: draws_of(ratio) for ratio in (0.0, 0.5)}
+    tokenized = rebuild(load_model(TOKENIZER, "tokenizer"), images, CPU)[0]
+    assert all(torch.equal(draw, tokenized) for draw in every[0.0])  # no token is hidden
     for row in rows:
         samples = every[row["mask_ratio"]]
         median = samples.sort(dim=0).values[1]  # of three
@@ -315,8 +282,10 @@ def test_distances_match_other_libraries(tmp_path):
         distance = classifier_distance(classifier, as_float(images), given).mean()
         assert row["perceptual"] == pytest.approx(distance.item(), rel=1e-4)
         assert row["images"] == 21 and row["perceptual_std"] > 0
-    pictured = median[:8].permute(0, 2, 3, 1).numpy()  # of the last row, half of the tokens hidden
-    np.testing.assert_array_equal(pictures["medians"][1], pictured)
+    # The median is of the last row, half of the tokens hidden.
+    for name, number, drawn in (("samples", 0, tokenized), ("medians", 1, median)):
+        pictured = drawn[:8].permute(0, 2, 3, 1).numpy()
+        np.testing.assert_array_equal(pictures[name][number], pictured)
     pair = torch.tensor([[[[[1, 3]]]], [[[[2, 6]]]]], dtype=torch.uint8)
     assert reconstruct.median_image(pair).flatten().tolist() == [2, 4]  # halves to even
 
@@ -332,6 +301,7 @@ def test_inputs_show_which_tokens_are_hidden(tmp_path):
     hidden = reconstruct.hide_tokens(21, GRID**2, 0.45, seed=0)[:8].view(8, GRID, GRID).numpy()
     pixels = np.kron(hidden, np.ones((1, 2, 2), bool))[..., None]
     expected = np.where(pixels, reconstruct.GREY, pictures["originals"])
+    np.testing.assert_array_equal(pictures["inputs"][0], pictures["originals"])
     np.testing.assert_array_equal(pictures["inputs"][1], expected)
     assert (pictures["inputs"][2] == reconstruct.GREY).all()
 
@@ -342,15 +312,10 @@ def test_every_temperature_and_replicate_is_scored(tmp_path):
     keys = [(row["choice_temperature"], row["seed"]) for row in rows]
     assert keys == [(0.0, 0), (0.0, 1), (9.0, 0), (9.0, 1)]
     models = [load_model(r.folder, "transformer") for r in main_replicates(params, "transformer")]
-    tokenizer = load_model(TOKENIZER, "tokenizer")
     labels = balanced_labels(23, CLASSES)
     for row in rows:
-        settings = DecodingSettings(3, "cosine", row["choice_temperature"])
-        images = []
-        for number, chunk in enumerate(labels.split(10)):
-            seed = mix(mix(row["seed"], "temperature"), "batch", number)
-            *_, last = generate(models[row["seed"]], chunk, settings, seed=seed)
-            images.append(tokens_to_images(tokenizer, last.sampled))
-        check_scores(row, torch.cat(images).numpy(), labels)
+        how = DecodingSettings(3, "cosine", row["choice_temperature"])
+        images = drawn_in_tens(models[row["seed"]], how, labels, mix(row["seed"], "temperature"))
+        check_scores(row, images, labels)
         assert row["samples"] == 23
     assert len({row["fid_classifier"] for row in rows}) == 4

@@ -3,14 +3,12 @@
 import pytest
 import torch
 
-from pipeline.runtime import device
 from pipeline.training.tokens import Coder
 from tests.tiny_project import CPU, GRID, with_params
 
 
-@pytest.mark.parametrize(("bf16", "quick"), [(True, True), (True, False), (False, True)])
-def test_tokens_are_made_in_bfloat16_if_asked_for(in_tiny_project, monkeypatch, bf16, quick):
-    monkeypatch.setattr(device, "quick_in_bfloat16", lambda where: quick)
+@pytest.mark.parametrize("bf16", [True, False])
+def test_tokens_are_made_in_bfloat16_if_asked_for(in_tiny_project, in_bfloat16, bf16):
     coder, autocast = Coder("val", 2, with_params(tokens={"bf16": bf16}), CPU), []
 
     def encode(images):
@@ -19,4 +17,4 @@ def test_tokens_are_made_in_bfloat16_if_asked_for(in_tiny_project, monkeypatch, 
 
     coder.tokenizer.encode = encode
     assert coder(0, 5)["tokens"].shape == (5, 2, GRID**2)
-    assert autocast == 2 * [bf16 and quick]
+    assert autocast == 2 * [bf16]

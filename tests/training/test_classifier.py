@@ -9,7 +9,7 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.data.ranks import ALONE
 from pipeline.runtime.errors import UserError
 from pipeline.training.classifier import ClassifierTask, accuracy
-from pipeline.training.loop import RunDirCheckpoints
+from pipeline.training.loop.checkpoints import RunDirCheckpoints
 from tests.images import banded_batches, image_batches
 from tests.interruption import fit, weight_bytes
 

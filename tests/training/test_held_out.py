@@ -1,10 +1,8 @@
 """Finished networks are measured on all validation data in batches, which workers may share: the
 bits are those of one pass."""
 
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,25 +15,18 @@ from pipeline.evaluation import reconstruction
 from pipeline.masking import masked_nll
 from pipeline.training import classifier, likelihood
 from pipeline.weights.published import load_model
-from tests.images import write_token_cache
-from tests.tiny_project import ALONE, CLASSES, CODES, CPU, GRID, with_params
+from tests.tiny_project import ALONE, CPU, with_params, write_tokens
 
 BATCH = 7  # images of a batch here, so that there are several
-SPLIT = 23  # validation tokens
 
 
 @pytest.fixture(autouse=True)
-def project(tiny_project, tmp_path, monkeypatch) -> Path:
-    """A copy of the tiny project with validation tokens of noise, measured in small batches."""
-    folder = shutil.copytree(tiny_project, tmp_path / "project")
-    monkeypatch.chdir(folder)
+def project(in_tiny_project, monkeypatch) -> None:
+    """The tiny project with validation tokens of noise, measured in small batches."""
     for module in (reconstruction, classifier, likelihood):
         monkeypatch.setattr(module, "BATCH", BATCH)
-    shutil.rmtree(TOKENS, ignore_errors=True)
-    noise, labels = np.random.default_rng(0), np.arange(SPLIT) % CLASSES
-    splits = {k: [noise.integers(0, CODES, (SPLIT, 1, GRID**2))] for k in ("train", "val")}
-    write_token_cache(TOKENS, splits, dict.fromkeys(splits, labels), CODES)
-    return folder
+    if not TOKENS.exists():
+        write_tokens()
 
 
 def of_one_pass(network: str):

@@ -95,31 +95,13 @@ def test_a_killed_elastic_training_goes_on_with_other_workers(project, stage, fi
 
 
 @pytest.mark.soak
-def test_killed_sweep_redoes_no_finished_trial(project):
-    rows, trials = project.folder / "results/sweep/rows.csv", project.folder / "runs/sweep"
-    expected = rows.read_bytes()
-    shutil.rmtree(trials)
-    rows.unlink()
-    log = project.folder / "sweep.killed.log"
-    project.kill_stage_when("sweep", lambda: "done, 1 of 3" in log.read_text())
-    cells = {p: p.stat().st_mtime_ns for p in trials.rglob("cells/*.json")}
-    assert len(cells) >= 2  # of a trial's own
-    # More than one where all three ran at once and were told to end after the first had.
-    assert re.search(r"3 trials, [123] finished before", project.stage("sweep"))
-    assert {p: p.stat().st_mtime_ns for p in cells} == cells
-    assert rows.read_bytes() == expected
-    assert project.all_ended()
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("stage", ["train_transformer"])
-def test_an_interruption_is_one_line_and_loses_nothing(project, tmp_path, stage):
+def test_an_interruption_is_one_line_and_loses_nothing(project, tmp_path):
     project.set(training__steps=5000)
-    shutil.rmtree(runs := project.folder / "runs" / stage)
+    shutil.rmtree(runs := project.folder / "runs/train_transformer")
     for ready in (lambda: any(runs.glob("*/checkpoint.pt")), lambda: "going on" in log.read_text()):
         with open(log := tmp_path / "log", "w") as output:
             process = subprocess.Popen(
-                ("python", "-m", "stages", stage),
+                ("python", "-m", "stages", "train_transformer"),
                 cwd=project.folder,
                 env=project.env,
                 stdout=output,

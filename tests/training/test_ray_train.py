@@ -3,7 +3,6 @@
 import os
 import platform
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ import torch
 
 from pipeline.config.paths import TOKENS
 from pipeline.runtime.errors import UserError
-from pipeline.training.loop import Workers, train
 from pipeline.training.loop.run import _fit as fit
+from pipeline.training.loop.training import Workers, train
 from pipeline.training.transformer import TransformerTask, TransformerTraining
 from tests.images import write_token_cache
 from tests.interruption import ALONE, RunDirCheckpoints, assert_same
@@ -113,27 +112,3 @@ def test_workers_end_together_when_the_training_diverges(tmp_path):
     with pytest.raises(UserError, match="step") as error:
         fit(training(tmp_path / "run", lr=1e30, warmup_steps=0, grad_clip=None))
     assert error.value.subject == "transformer" and "learning rate" in error.value.way_out
-
-
-@pytest.mark.soak
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
-def test_a_full_disk_ends_several_workers_in_a_line_and_they_go_on_after_it(
-    straight, tmp_path, capfd
-):
-    """The checkpoint is written by Ray's thread while they train."""
-    (small := tmp_path / "small").mkdir()
-    command = ("mount", "-t", "tmpfs", "-o", "size=16M", "tmpfs", small)
-    subprocess.run(command, check=True)
-    try:
-        filler = small / "filler"
-        filler.write_bytes(bytes(os.statvfs(small).f_bavail * 4096 - 300_000))
-        with pytest.raises(UserError, match="make room"):
-            fit(training(small / "run"))
-        said = capfd.readouterr()
-        assert "Traceback" not in said.out + said.err
-        filler.unlink()
-        found = fit(training(small / "run"))
-        assert not list((small / "run").rglob("*.tmp"))
-    finally:
-        subprocess.run(("umount", "-l", small), check=True)
-    assert_same(found, straight[1])

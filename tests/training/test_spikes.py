@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.loop import Diverged, RunDirCheckpoints, SpikeGuard
-from pipeline.training.loop.divergence import LONGEST, WARM
+from pipeline.data.ranks import Ranks
+from pipeline.training.loop.checkpoints import RunDirCheckpoints
+from pipeline.training.loop.divergence import LONGEST, WARM, Diverged, SpikeGuard
 from tests.images import image_batches
 from tests.interruption import fit, straight_and_resumed, weight_bytes
 from tests.training.test_classifier import classifier_task
@@ -105,6 +106,18 @@ def test_a_skipped_step_changes_nothing(make_task, where):
     assert all(math.isfinite(loss.item()) for loss in losses.values())
     task.step(7)
     assert all(a != b for a, b in zip(state_of(task), before, strict=True))
+
+
+def test_a_step_that_is_not_finite_on_another_worker_is_skipped(make_task):
+    class OneOfTwo(Ranks):
+        def total(self, values):
+            return values * math.nan
+
+    task = make_task()
+    for step in range(6):
+        task.step(step)
+    task.ranks = OneOfTwo()
+    assert task.step(6) == {} and task.guard.skipped == 1
 
 
 def test_without_a_spike_the_guard_changes_nothing(make_task):

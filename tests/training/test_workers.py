@@ -2,7 +2,6 @@
 compiled networks."""
 
 import copy
-import math
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from pipeline.training.tokenizer import TokenizerTask
 from pipeline.training.transformer import TransformerTask
 from tests.params import make_params
 from tests.several_ranks import with_ranks
-from tests.training.test_classifier import classifier_task
 from tests.training.test_tokenizer import tokenizer_task
 from tests.transformer_task import random_tokens, tiny_params, transformer_task
 
@@ -93,52 +91,6 @@ def test_two_workers_train_as_one(changes, tmp_path):
             torch.testing.assert_close(first[key], value, rtol=1e-9, atol=1e-9, msg=key)
         else:
             assert torch.equal(first[key], value), key
-
-
-def spiking(ranks: Ranks) -> dict:
-    """What a worker is left with after a step in which the second one's images are no numbers."""
-    values = {"batch_size": 12, "spike_factor": 1e6, "bf16": False}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.training.loop.divergence.WARM", 2)
-        task = classifier_task(make_params, partial(own_rows, ranks), ranks=ranks, **values)
-        for step in range(3):
-            task.step(step)
-        if ranks.rank == 1:
-            first = next(m for m in task.model.modules() if isinstance(m, torch.nn.Conv2d))
-            hook = first.register_forward_hook(lambda module, inputs, output: output * math.nan)
-        losses = task.step(3)
-        if ranks.rank == 1:
-            hook.remove()
-        again = task.step(4)
-    weights = {name: p.detach() for name, p in task.model.named_parameters()}
-    return {"left out": losses, "taken": len(again), "guard": vars(task.guard), "weights": weights}
-
-
-@pytest.mark.slow
-def test_what_is_not_finite_on_one_worker_is_left_out_by_all(tmp_path):
-    first, second = map(flat, with_ranks(spiking, tmp_path / "r"))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    assert first["/guard/skipped"] == 1 and first["/taken"] == 2
-    assert not any(key.startswith("/left out") for key in first)
-
-
-def totals(ranks: Ranks) -> list[torch.Tensor]:
-    """Of several shapes and dtypes."""
-    own = ranks.rank + 1  # 1 and 2, or alone 1
-    few, many = torch.tensor([[0.5, 3.0]]), torch.arange(10_000)
-    given = [own * values for values in (few.T, few.double(), many, few[0, 0], many[5])]
-    before = [values.clone() for values in given]
-    found = [ranks.total(values) for values in given]
-    assert all(map(torch.equal, given, before))
-    return found
-
-
-def test_totals_are_the_same_bits_for_all_and_of_the_kind_that_was_given(tmp_path):
-    one = totals(ALONE)
-    for found in with_ranks(totals, tmp_path / "ranks"):
-        for total, value in zip(found, one, strict=True):
-            assert total.dtype == value.dtype and torch.equal(total, 3 * value)
 
 
 def test_rows_that_are_too_few_are_refused_and_a_sum_is_in_order():

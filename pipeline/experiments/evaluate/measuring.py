@@ -2,7 +2,7 @@
 tokenizer alone) and held-out real images, all measured in the same way."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -149,19 +149,6 @@ def _mean(values: list[float | None]) -> float | None:
     return known[0] if len(set(known)) == 1 else float(np.mean(known))
 
 
-class Rebuilder:
-    """The tokenizer and the validation images that it reconstructs."""
-
-    def __init__(self, params: Params, device: torch.device):
-        self.real = CenterCrops(IMAGES, "val", params.data)
-        self.tokenizer, self.device = load_model(TOKENIZER, "tokenizer", device), device
-
-    def __call__(self, start: int, stop: int) -> Tensor:
-        """Reconstructions (B, C, H, W) uint8 of the images from `start` up to, but not including,
-        `stop`."""
-        return rebuild(self.tokenizer, self.real.read(start, stop), self.device)[0]
-
-
 def _reconstruction_row(
     real: CenterCrops, folder: Path, evaluator: Evaluator, features: Tensor
 ) -> Row:
@@ -171,7 +158,7 @@ def _reconstruction_row(
         features: (R, F), of the validation images.
     """
     count = len(real)
-    shown = evaluator.on_the_fly(Maker(Rebuilder, evaluator.params))
+    shown = evaluator.on_the_fly(Maker(_open_rebuilder, real))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
     def measure(found: dict[str, Tensor]) -> Row:
@@ -184,6 +171,12 @@ def _reconstruction_row(
     file, name = folder / "reconstruction.json", "evaluate: reconstructions"
     row = measured_row(file, evaluator.workers, shown, batches, name, measure)
     return {"images": "reconstruction"} | row
+
+
+def _open_rebuilder(real: CenterCrops, device: torch.device) -> Callable[[int, int], Tensor]:
+    tokenizer = load_model(TOKENIZER, "tokenizer", device)
+    # Of the images from start to before stop.
+    return lambda start, stop: rebuild(tokenizer, real.read(start, stop), device)[0]
 
 
 def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:

@@ -32,12 +32,9 @@ class Average(AveragedModel, Generic[Network]):
         device, and so waits for the device at every step.)"""
         step = int(self.n_averaged) - 1
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
-        average(_tensors(self.module), _tensors(model), step)
+        own, new = ([*each.parameters(), *each.buffers()] for each in (self.module, model))
+        average(own, new, step)
         self.n_averaged += 1
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    return [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
 
 
 def averaged_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:

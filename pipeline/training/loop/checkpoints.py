@@ -17,7 +17,7 @@ from pipeline.runtime.storage import download, upload
 
 CHECKPOINT = "checkpoint.pt"  # the newest of a training
 BEFORE = "checkpoint.before.pt"  # the one before
-State = dict[str, Any]  # {task, step, history, run}
+State = dict[str, Any]  # {task, step, history}
 
 
 class RunDirCheckpoints:
@@ -45,13 +45,9 @@ class RunDirCheckpoints:
                     path.unlink()
         return None
 
-    def save(self, state: State, row: dict[str, float]) -> None:
+    def save(self, state: State) -> None:
         """Begin to write a checkpoint, whole or not at all. Raises a `UserError` if the one before
-        could not be written.
-
-        Args:
-            row: the newest of the history.
-        """
+        could not be written."""
         self.wait()  # before there is a second copy in memory
         self._writing = self._pool.submit(self._write, snapshot(state))
 
@@ -62,10 +58,7 @@ class RunDirCheckpoints:
             writing.result()
 
     def _write(self, state: State) -> None:
-        with atomic_file(self.path) as temporary:
-            _write(state, temporary)
-            if self.path.exists():
-                os.replace(self.path, self.before)
+        save_checkpoint(state, self.path, self.before)
         upload(self.path)
 
 
@@ -83,7 +76,7 @@ class RayTrainCheckpoints:
         with checkpoint.as_directory() as folder:
             return load_checkpoint(Path(folder, CHECKPOINT))
 
-    def save(self, state: State, row: dict[str, float]) -> None:
+    def save(self, state: State) -> None:
         import ray.train
 
         checkpoint = None
@@ -92,7 +85,7 @@ class RayTrainCheckpoints:
             save_checkpoint(state, folder / CHECKPOINT)
             checkpoint = ray.train.Checkpoint(str(folder))
         ray.train.report(
-            row,
+            state["history"][-1],
             checkpoint=checkpoint,
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=True,
@@ -113,21 +106,16 @@ def snapshot(state: Any) -> Any:
     return state
 
 
-def save_checkpoint(state: State, path: Path) -> None:
-    """Write a checkpoint.
-
-    Raises:
-        UserError: it cannot be written; what was there before stays.
-    """
+def save_checkpoint(state: State, path: Path, before: Path | None = None) -> None:
+    """Write a checkpoint, and move the one that was there to `before`. Raises a `UserError` if it
+    cannot be written; what was there stays."""
     with atomic_file(path) as temporary:
-        _write(state, temporary)
-
-
-def _write(state: State, path: Path) -> None:
-    try:
-        torch.save(state, path)
-    except RuntimeError as error:  # what torch raises when the disk is full
-        raise OSError(errno.ENOSPC, f"no space, or {str(error).splitlines()[0]}") from error
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # what torch raises when the disk is full
+            raise OSError(errno.ENOSPC, f"no space, or {str(error).splitlines()[0]}") from error
+        if before and path.exists():
+            os.replace(path, before)
 
 
 def load_checkpoint(path: Path) -> State:

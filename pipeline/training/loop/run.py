@@ -1,7 +1,8 @@
 """Runs a training from its beginning or its last checkpoint: in this process, or with several
-data-parallel workers under Ray Train."""
+data-parallel workers under Ray Train; and many jobs as trials of Ray Tune."""
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.files import remove_temporary
 from pipeline.runtime.limits import CHECKPOINTS
 from pipeline.runtime.node_checkout import checkout, enter
+from pipeline.runtime.progress import Countdown
 from pipeline.runtime.ray_cluster import NODES, join_ray, may_grow, require_resources, wait_longer
+from pipeline.runtime.stage import Stage
 from pipeline.runtime.storage import storage
-from pipeline.runtime.trials import note_machines, this_machine
+from pipeline.runtime.trials import Needs, note_machines, run_trials, this_machine
 from pipeline.training.loop.checkpoints import (
     CHECKPOINT,
     RayTrainCheckpoints,
@@ -28,25 +31,63 @@ from pipeline.training.loop.divergence import Diverged
 from pipeline.training.loop.training import Training, Workers, train
 
 
-def require_workers(workers: Workers, key: str) -> None:
-    """Join Ray if the workers run under Ray Train.
+def join_with(workers: Workers, key: str) -> None:
+    """Join Ray for a training with these workers, whose number the param `key` sets. Raises a
+    `UserError` if Ray cannot be joined, or can never hold them."""
+    join_ray()
+    key = key if workers.count > 1 else "ray.cpus_per_worker"
+    require_resources(workers.count, workers.cpus, workers.use_gpu, key)
+
+
+def run_jobs(
+    function: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    key: str,
+    stage: Stage,
+    what: str,
+    on_end: Callable[[Any], None] = lambda job: None,
+) -> None:
+    """Run `function(job)` for each job that is not finished, as trials of Ray Tune.
 
     Args:
-        key: the param that sets their number, for the error.
-
-    Raises:
-        UserError: Ray cannot be joined, or can never hold them.
+        jobs: each has `name`, `folders`, `workers`, `finished`, and its MLflow run, `log`, or None.
+        key: the param that sets the number of workers of each job.
+        what: names the jobs in messages.
+        on_end: called with each finished job, also with those that were finished before.
     """
-    if workers.under_ray_train:
-        join_ray()
-        require_resources(workers.count, workers.cpus, workers.use_gpu, key)
+    pending = [job for job in jobs if not job.finished]
+    for job in jobs:
+        if job.finished:
+            on_end(job)
+    count = Countdown(stage.name, what, len(jobs), len(pending))
+
+    def done(job: Any, value: object) -> None:
+        on_end(job)
+        count.done(job.name)
+
+    if pending:
+        workers: Workers = pending[0].workers
+        join_with(workers, key)
+        needs = Needs(
+            workers=workers.count,
+            resources=workers.resources,
+            max_failures=workers.max_failures,
+            folder=stage.folder(),
+            waits=workers.under_ray_train,
+        )
+        try:
+            run_trials(function, pending, needs, stage=stage.name, on_done=done)
+        finally:
+            for job in pending:
+                if job.log and not job.finished:
+                    job.log.finish(ok=False)
 
 
 def run_training(training: Training) -> Any:
     """Train in this process, or with workers under Ray Train.
 
     Returns:
-        What `training.finish` makes of the final state {task, step, history, run}.
+        What `training.finish` makes of the final state {task, step, history}.
 
     Raises:
         UserError: training failed; the last checkpoint is kept.

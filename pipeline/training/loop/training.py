@@ -16,10 +16,8 @@ from pipeline.config.params import Params
 from pipeline.config.schema import Ray
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix
-from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.progress import progress
 from pipeline.runtime.run_log import RunLog
-from pipeline.runtime.trials import Needs
 from pipeline.training.loop.checkpoints import RayTrainCheckpoints, RunDirCheckpoints, State
 from pipeline.training.loop.divergence import (
     CHECK_EVERY,
@@ -27,8 +25,6 @@ from pipeline.training.loop.divergence import (
     mean_over_workers,
     require_finite,
 )
-
-Checkpoints = RunDirCheckpoints | RayTrainCheckpoints
 
 
 class Task(ABC):
@@ -96,14 +92,6 @@ class Workers:
     def of(cls, ray: Ray, count: int) -> "Workers":
         return cls(count, ray.cpus_per_worker, ray.use_gpu, ray.max_failures, ray.elastic)
 
-    def needs(self, folder: Path) -> Needs:
-        """The resources that each training needs as a trial of Ray Tune.
-
-        Args:
-            folder: of Ray Tune's own files.
-        """
-        return Needs(self.count, self.resources, self.max_failures, folder, self.under_ray_train)
-
     @property
     def under_ray_train(self) -> bool:
         """Whether Ray Train runs the workers, or a single one trains in this process."""
@@ -146,16 +134,10 @@ class Training(ABC):
         """Save the training's results besides checkpoints. Returns what `run_training` returns.
 
         Args:
-            state: {task, step, history, run}: the last checkpoint.
+            state: {task, step, history}: the last checkpoint.
             seconds: that the training took since it was last resumed.
         """
         return state
-
-    @property
-    def run(self) -> str:
-        """The last two parts of the folder's path. A checkpoint of another run is refused by this
-        name."""
-        return Path(*self.folder.parts[-2:]).as_posix()
 
     @property
     def folders(self) -> list[Path]:
@@ -167,25 +149,33 @@ class Training(ABC):
         return self.folder / "train" if self.workers.under_ray_train else self.folder
 
 
-def train(training: Training, task: Task, checkpoints: Checkpoints, ranks: Ranks = ALONE) -> State:
+def train(
+    training: Training,
+    task: Task,
+    checkpoints: RunDirCheckpoints | RayTrainCheckpoints,
+    ranks: Ranks = ALONE,
+) -> State:
     """Train a worker's task from the last checkpoint to the training's last step.
 
     Returns:
-        The final state {task, step, history, run}. The history has a row of averaged losses and
+        The final state {task, step, history}. The history has a row of averaged losses and
         measurements for each checkpoint.
 
     Raises:
         Diverged: a loss, a measurement or a weight is not finite; the last checkpoint stays.
-        UserError: the last checkpoint is another run's.
     """
-    state = _begin(training, task, checkpoints, ranks)
     name, seed, workers = training.name, training.seed, training.workers
+    steps, every, first = training.steps, training.every, ranks.rank == 0
+    state = checkpoints.load() or {"step": 0, "history": []}
     start = saved = state["step"]
-    steps, every = training.steps, training.every
+    if "task" in state:
+        task.load_state_dict(state["task"])
+        if first and start < steps:
+            print(f"{name}: going on from step {start} of {steps}", flush=True)
+    state["task"] = task.state_dict()  # frees what was loaded
     sums: dict[str, Tensor] = {}
     counts = Counter[str]()  # of steps that have the loss: a discriminator begins later
     unchecked: dict[str, Tensor] = {}
-    first = ranks.rank == 0
     try:
         with progress(name, start, steps, enabled=first) as bar:
             for step in range(start, steps):
@@ -217,29 +207,9 @@ def train(training: Training, task: Task, checkpoints: Checkpoints, ranks: Ranks
                 state = state | {"task": task.state_dict(), "step": step + 1, "history": history}
                 if first and training.log:  # before saving: a row that comes again is logged once
                     training.log.log_training(row)
-                checkpoints.save(state, row)
+                checkpoints.save(state)
                 bar(step + 1, "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step"))
                 sums, counts, saved = {}, Counter(), step + 1
     finally:
         checkpoints.wait()
     return state
-
-
-def _begin(training: Training, task: Task, checkpoints: Checkpoints, ranks: Ranks) -> State:
-    """Load the last checkpoint, if there is one, into a task; return the state to train from."""
-    name, folder = training.name, training.run_dir
-    state = checkpoints.load()
-    step = 0 if state is None else state["step"]
-    if mean_over_workers({"step": step}, ranks)["step"] != step:  # networks would differ
-        reason = f"its workers do not find the same checkpoint in {folder}"
-        raise PassingError(name, reason, "run again when all of them see the same files")
-    history: list[dict[str, float]] = []
-    if state is not None:
-        if state["run"] != training.run:  # somebody copied it
-            reason = f"the checkpoint in {folder} is {state['run']}'s and not {training.run}'s"
-            raise UserError(name, reason, f"delete {folder} to train from the start")
-        task.load_state_dict(state["task"])
-        history = state["history"]
-        if ranks.rank == 0 and step < training.steps:
-            print(f"{name}: going on from step {step} of {training.steps}", flush=True)
-    return {"task": task.state_dict(), "step": step, "history": history, "run": training.run}
