@@ -5,17 +5,7 @@ README.md                the model card
 tokenizer/, transformer/ each with model.safetensors and its config.json
 """
 
-from pathlib import Path
-
-import torch
-from safetensors.torch import load_file
-from torch import nn
-
-from pipeline.api.opening import CONFIG, Description, Opened
-from pipeline.weights.published import WEIGHTS
-
-FILES = [CONFIG, "README.md"]
-FILES += [f"{d}/{f}" for d in ("tokenizer", "transformer") for f in ("config.json", WEIGHTS)]
+FILES = ["*.json", "*.safetensors", "README.md"]  # all that is downloaded: nothing to execute
 CARD = """\
 ---
 {{ card_data }}
@@ -72,22 +62,3 @@ literature; those of other networks compare models of the same data.
 Nothing: the run that made it had no results of this model.
 {%- endif %}
 """
-
-
-def describe(opened: Opened) -> Description:
-    """What is known about the model; without measurements if its weights were changed since it was
-    opened, or are of released files."""
-    networks = opened.tokenizer, opened.transformer
-    if opened.folders and all(map(_same_weights, networks, opened.folders)):
-        return opened.about
-    return opened.about.model_copy(update={"measured": {}, "barely_trained": False})
-
-
-def _same_weights(network: nn.Module, folder: Path) -> bool:
-    """Whether a network has the weights, up to rounding, of the model that it was opened from."""
-    if not (folder / WEIGHTS).exists():
-        return False
-    own, there = network.state_dict(), load_file(folder / WEIGHTS)
-    return own.keys() == there.keys() and all(
-        torch.equal(v.cpu(), there[k].to(v.dtype)) for k, v in own.items()
-    )

@@ -2,9 +2,10 @@
 
 import difflib
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,46 +14,33 @@ from pipeline.sampling import balanced_labels
 
 Class = int | str
 Classes = Class | Sequence[Class]
-LISTED = 12  # names that a message lists
 
 
 def whole(name: str, given: Any) -> int:
     """Convert a whole number of Python, NumPy or PyTorch to an int. Raises an `ArgumentError` for
     anything else."""
     try:
-        if isinstance(given, bool):
-            raise TypeError
         return operator.index(given)
     except (TypeError, RuntimeError):  # RuntimeError: of a tensor that is not one number
         raise ArgumentError(name, f"{given} is not a whole number", "give one") from None
 
 
-def class_labels(classes: Classes, names: Sequence[str]) -> Tensor:
-    """Labels (n,) int64 of classes. A text is a class's name, or else its number.
-
-    Raises:
-        ArgumentError: the model has no such class, or none is given.
-    """
-    several: list[Any] = [classes]
-    array = getattr(classes, "ndim", 1) > 0  # not of NumPy or PyTorch without axes
-    if isinstance(classes, Iterable) and not isinstance(classes, str) and array:
-        several = list(classes)
-    if not several:
-        raise ArgumentError("classes", "an empty list", "give one class or more")
-    return torch.tensor([_label(each, names) for each in several])
-
-
 def labels_for(classes: Classes | None, count: int | None, names: Sequence[str]) -> Tensor:
-    """(count,) labels that cycle through the classes.
+    """(count,) int64 labels that cycle through the classes. A text is a class's name, or else its
+    number.
 
     Args:
         classes: None for all of them.
         count: None for one of each that is given.
 
     Raises:
-        ArgumentError: as `class_labels`, or the count is below 1.
+        ArgumentError: the model has no such class, none is given, or the count is below 1.
     """
-    chosen = torch.arange(len(names)) if classes is None else class_labels(classes, names)
+    given: Any = range(len(names)) if classes is None else classes
+    several = [given] if np.ndim(given) == 0 else list(given)
+    if not several:
+        raise ArgumentError("classes", "an empty list", "give one class or more")
+    chosen = torch.tensor([_label(each, names) for each in several])
     if count is None:
         return chosen
     if (count := whole("count", count)) < 1:
@@ -73,8 +61,6 @@ def _label(given: Class, names: Sequence[str]) -> int:
         number = int(given) if given.isdecimal() and not any(map(str.isdecimal, names)) else -1
     if 0 <= number < len(names):
         return number
-    near = difflib.get_close_matches(str(given), [n for n in names if not n.isdecimal()], n=1)
-    listed = ", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else "")
-    allowed = f"use 0 to {len(names) - 1}, or a name: {listed}"
-    way_out = f"did you mean {near[0]}?" if near else allowed
+    near = difflib.get_close_matches(str(given), names, n=1) or names[:12]
+    way_out = f"use 0 to {len(names) - 1}, or a name such as {', '.join(near)}"
     raise ArgumentError("classes", f"this model has no class {given}", way_out)

@@ -2,8 +2,8 @@
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import wraps
 from itertools import starmap
 from pathlib import Path
@@ -14,16 +14,16 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from PIL import Image
 from torch import Tensor
 
-from pipeline.api import pictures as convert
-from pipeline.api.card import CARD, FILES, describe
-from pipeline.api.defaults import Decoding
-from pipeline.api.labels import Classes, class_labels, labels_for, whole
-from pipeline.api.opening import ModelWarning, Opened, open_folder, open_here, open_released
-from pipeline.api.pictures import Box, Mask, Pictures
-from pipeline.data.images.pixels import as_float, grid_picture
+from pipeline.api.card import CARD, FILES
+from pipeline.api.defaults import Decoding, Defaults
+from pipeline.api.labels import Classes, labels_for, whole
+from pipeline.api.opening import Description, Opened, open_model
+from pipeline.api.pictures import Box, Mask, Pictures, as_batch, pixel_mask
+from pipeline.config.presets import preset_params
+from pipeline.data.images.pixels import as_float, from_chw, grid_picture
 from pipeline.data.seeds import mix
 from pipeline.decoding import DecodingStep, generate
-from pipeline.editing import Side, edit, outpaint_beyond
+from pipeline.editing import SIDES, Side, edit, outpaint_beyond
 from pipeline.runtime.device import pick_device, repeatable
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.failures import in_a_line
@@ -32,6 +32,10 @@ from pipeline.sampling import Sampler, sample_batches
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import save_model
+from pipeline.weights.released.checkpoint import (
+    open_pretrained_tokenizer,
+    open_pretrained_transformer,
+)
 
 GREY = 128  # the pixels of tokens that are still masked
 P = ParamSpec("P")
@@ -75,7 +79,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     """
 
     def __init__(self, opened: Opened):
-        self._opened, self.project = opened, opened.project
+        self._opened = opened
         self.tokenizer, self.transformer = opened.tokenizer, opened.transformer
         self.classes, self.defaults = tuple(opened.about.classes), opened.about.defaults
         self.channels = self.tokenizer.config.channels  # 1 grey, 3 RGB
@@ -110,7 +114,6 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         Raises:
             UserError: there is no model, or it is damaged, or has another seed.
         """
-        seed = None if seed is None else whole("seed", seed)
         if source is not None and not os.path.exists(source):
             try:
                 source = snapshot_download(str(source), allow_patterns=FILES, **hub)
@@ -118,12 +121,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
                 reason = f"neither a folder nor on the Hub ({in_a_line(error)[:200]})"
                 way_out = "check the name, the network, and `hf auth login`"
                 raise UserError(str(source), reason, way_out) from error
-        device = _device(device)
-        folder = None if source is None else Path(source)
-        opened = open_folder(folder, seed, device) if folder else open_here(seed, device)
-        for note in opened.notes:
-            warnings.warn(note, ModelWarning, stacklevel=2)
-        return cls(opened)
+        return cls(open_model(None if source is None else Path(source), seed, _device(device)))
 
     @classmethod
     def from_released(
@@ -144,8 +142,15 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         Raises:
             UserError: a file is missing, damaged, or holds another architecture.
         """
-        device = _device(device)
-        return cls(open_released(tokenizer, transformer, preset, device, classes))
+        params, device = preset_params(preset), _device(device)
+        network = open_pretrained_transformer(params, device, path=transformer)
+        known = list(classes or map(str, range(network.config.num_classes)))
+        if len(known) != network.config.num_classes:
+            reason = f"{len(known)} names, and the model has {network.config.num_classes} classes"
+            raise ArgumentError("classes", reason, "give a list with a name for each")
+        defaults = replace(Defaults.of(params), guided=True)
+        about = Description(classes=known, defaults=defaults, preset=preset)
+        return cls(Opened(open_pretrained_tokenizer(params, device, tokenizer), network, about))
 
     def save_pretrained(  # type: ignore[override] # returns the folder
         self, save_directory: Path | str, **options: Any
@@ -161,7 +166,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         """
         folder = Path(save_directory)
         require_new(folder)
-        about = describe(self._opened)
+        about = self._opened.described()
         card = {"name": str(folder), "opened": self._opened, "about": about}
         options["model_card_kwargs"] = card | (options.get("model_card_kwargs") or {})
         options["config"] = about.model_dump(mode="json")
@@ -209,10 +214,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         draw = Sampler(*self._networks())
         labels = labels_for(classes, count, self.classes)
         settings = self.defaults.settings(self.num_tokens, decoding)
-        batches = sample_batches(
-            settings, labels, batch_size=self.defaults.batch_size, seed=whole("seed", seed)
-        )
-        return starmap(draw, batches)
+        size, seed = self.defaults.batch_size, whole("seed", seed)
+        return starmap(draw, sample_batches(settings, labels, batch_size=size, seed=seed))
 
     sample = _joined(sample_batches)
 
@@ -272,8 +275,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             it are unchanged.
         """
         networks, first = self._networks(), whole("seed", seed)
-        images, sizes = convert.as_batch(pictures, self.channels, self.image_size)
-        hole = convert.pixel_mask(box, mask, sizes, self.image_size)
+        images, sizes = as_batch(pictures, self.channels, self.image_size)
+        hole = pixel_mask(box, mask, sizes, self.image_size)
         options = self._edit_options(decoding)
 
         def edited(number: int, images: Tensor, labels: Tensor) -> Tensor:
@@ -306,10 +309,11 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         """
         networks, several = self._networks(), [sides] if isinstance(sides, str) else list(sides)
         # Windows are as high or as wide as the model's images, so only one direction can grow.
-        if not several or not any(set(several) <= set(p) for p in (SIDES[:2], SIDES[2:])):
+        axes = {SIDES[side][0] if side in SIDES else None for side in several}
+        if len(axes) != 1 or None in axes:
             reason = f"{', '.join(map(str, several)) or 'none'} cannot be extended together"
             raise ArgumentError("sides", reason, "use left, right or both, or top, bottom or both")
-        images, _ = convert.as_batch(pictures, self.channels, self.image_size)
+        images, _ = as_batch(pictures, self.channels, self.image_size)
         pixels = whole("pixels", self.image_size // 2 if pixels is None else pixels)
         if pixels < 1:
             raise ArgumentError("pixels", f"{pixels} cannot be added", "give 1 or more")
@@ -332,7 +336,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
 
     def _batches(self, images: Tensor, classes: Classes) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Batches of pictures and their labels, with the numbers that determine their seeds."""
-        labels, size = class_labels(classes, self.classes), self.defaults.batch_size
+        labels, size = labels_for(classes, None, self.classes), self.defaults.batch_size
         if len(labels) not in (1, len(images)):
             reason = f"{len(labels)} of them for {len(images)} pictures"
             raise ArgumentError("classes", reason, "give one for all, or one each")
@@ -342,7 +346,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     def encode(self, pictures: Pictures) -> Tensor:
         """Tokens (B, h, w) int64 of pictures, on the CPU."""
         _, tokenizer = self._networks()
-        images, _ = convert.as_batch(pictures, self.channels, self.image_size)
+        images, _ = as_batch(pictures, self.channels, self.image_size)
         chunks = images.split(self.defaults.batch_size)
         return torch.cat([tokenizer.encode(as_float(c).to(self.device)).cpu() for c in chunks])
 
@@ -366,7 +370,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     @staticmethod
     def to_pil(images: Tensor) -> list[Image.Image]:
         """Convert images (B, C, H, W) uint8 to Pillow pictures, grey or RGB."""
-        return convert.to_pil(images)
+        return [from_chw(image) for image in images.cpu().numpy()]
 
     @staticmethod
     def to_grid(images: Tensor, columns: int = 10) -> Image.Image:
@@ -374,25 +378,17 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return grid_picture(images, max(1, min(columns, len(images))))
 
     def _networks(self) -> tuple[MaskGitTransformer, Tokenizer]:
-        _require_plain_torch()
+        """Both networks, in evaluation mode. Raises an `ArgumentError` if PyTorch would compute in
+        another precision or on another device than in the run, which would change the results."""
+        if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
+            raise ArgumentError("torch.autocast", "changes what is drawn", "use bf16=True instead")
+        if torch.get_default_dtype() != torch.float32 or torch.get_default_device().type != "cpu":
+            way_out = "set them to float32 and cpu"
+            raise ArgumentError("torch's defaults", "they change what is drawn", way_out)
         return self.transformer.eval(), self.tokenizer.eval()
 
 
-SIDES = ("left", "right", "top", "bottom")
-
-
-def _require_plain_torch() -> None:
-    """Raises: ArgumentError: PyTorch would compute in another precision, or on another device, than
-    in the run, which would change what is drawn."""
-    if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
-        raise ArgumentError("torch.autocast", "would change what is drawn", "use bf16=True instead")
-    if torch.get_default_dtype() != torch.float32 or torch.get_default_device().type != "cpu":
-        reason = "would change what is drawn"
-        raise ArgumentError("torch's defaults", reason, "set them to float32 and cpu")
-
-
 def _device(given: torch.device | str | None) -> torch.device:
-    _require_plain_torch()
     device = pick_device() if given is None else torch.device(given)
     if device.type == "cuda":
         repeatable()

@@ -1,26 +1,27 @@
-"""Opens models of a project, a saved folder or released files."""
+"""Opens the models of projects and saved folders, with what results say of them."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+import csv
+import math
+import warnings
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file
+from torch import nn
 
 from pipeline.api.defaults import Defaults
-from pipeline.api.results import read_results
-from pipeline.config.params import load_params
-from pipeline.config.paths import IMAGES, TOKENIZER, TRANSFORMER
-from pipeline.config.presets import preset_params
+from pipeline.config.params import Params, load_params
+from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TRANSFORMER
 from pipeline.config.replicates import main_replicate
 from pipeline.runtime.dag import HERE, PARAMS_FILE
 from pipeline.runtime.errors import ArgumentError, UserError
-from pipeline.runtime.files import read_json
-from pipeline.runtime.provenance import NO_RESULTS, described, out_of_date
+from pipeline.runtime.files import as_written, read_json
+from pipeline.runtime.provenance import NO_RESULTS, described, has_inputs, out_of_date
 from pipeline.tokenizer import Tokenizer
 from pipeline.transformer import MaskGitTransformer
-from pipeline.weights.published import load_model
+from pipeline.weights.published import WEIGHTS, load_model
 from pipeline.weights.released.checkpoint import (
     open_pretrained_tokenizer,
     open_pretrained_transformer,
@@ -30,6 +31,10 @@ CONFIG = "config.json"  # of a saved model
 AGAIN = "save or download it again"
 TRAINING = ("train_tokenizer", "cache_tokens", "train_transformer")  # stages behind the networks
 SHIPPED = Path(__file__).with_name("pretrained")  # the default run's first model, in float16
+# The first words of the columns of the rows that are shown (docs/metrics.md).
+SHOWN = ("class_accuracy", "fid", "is", "precision", "recall", "nll")
+NEAR = 0.1  # of the way from chance to real images
+Z = 1.959964  # of a 95% interval
 
 
 class ModelWarning(UserWarning):
@@ -57,39 +62,68 @@ class Opened(NamedTuple):
     about: Description
     project: Path | None = None  # the root folder, where there is one
     folders: tuple[Path, ...] = ()  # that the two networks were loaded from
-    notes: tuple[str, ...] = ()  # what the user should know of the model
+
+    def described(self) -> Description:
+        """What is known about the model; without measurements if its weights were changed since it
+        was opened, or are of released files."""
+        networks = self.tokenizer, self.transformer
+        if self.folders and all(map(_same_weights, networks, self.folders)):
+            return self.about
+        return self.about.model_copy(update={"measured": {}, "barely_trained": False})
 
 
-def open_here(seed: int | None, device: torch.device) -> Opened:
-    """Open the model of the current folder or, if nothing was trained there, the one that ships
-    with this package. Raises the errors of `open_folder`."""
-    trained = any(path.exists() for path in (Path(CONFIG), TOKENIZER, TRANSFORMER))
-    if not trained and PARAMS_FILE.exists():
-        params = load_params()
-        trained = bool(params.tokenizer.pretrained or params.transformer.pretrained)
-    if trained:
-        return open_folder(HERE, seed, device)
-    opened = open_folder(SHIPPED, seed, device)
-    run = f"{opened.about.preset} default run, {opened.about.steps} steps"
-    note = f"no trained model here: using the weights that ship with the package ({run})"
-    return opened._replace(notes=(note, *opened.notes))
+def _same_weights(network: nn.Module, folder: Path) -> bool:
+    """Whether a network has the weights, up to rounding, of the model that it was opened from."""
+    if not (folder / WEIGHTS).exists():
+        return False
+    own, there = network.state_dict(), load_file(folder / WEIGHTS)
+    return own.keys() == there.keys() and all(
+        torch.equal(v.cpu(), there[k].to(v.dtype)) for k, v in own.items()
+    )
 
 
-def open_folder(folder: Path, seed: int | None, device: torch.device) -> Opened:
-    """Open a project (its root, or its `models/`), or a saved folder.
+def open_model(folder: Path | None, seed: int | None, device: torch.device) -> Opened:
+    """Open a project (its root, or its `models/`), or a saved folder. Warns the caller's caller of
+    what should be known of the model.
+
+    Args:
+        folder: None for the current one or, if nothing was trained there, the one that ships with
+            this package.
 
     Raises:
-        UserError: it is neither.
+        UserError: there is no model, or it is damaged, or has another seed.
     """
+    shipped = folder is None and not _trained_here()
+    opened = _open(folder or (SHIPPED if shipped else HERE), seed, device)
+    about, notes = opened.about, []
+    if shipped:
+        run = f"{about.preset} default run, {about.steps} steps"
+        notes.append(f"no trained model here: using the weights that ship with the package ({run})")
+    stale = out_of_date(opened.project) if opened.project else {}
+    if ours := {k: v for k, v in stale.items() if k in TRAINING and v != NO_RESULTS}:
+        why = described(ours)
+        notes.append(f"the model is of an earlier run ({why}); `dvc repro` trains it again")
+    if about.barely_trained:
+        found = "the classifier recognises its samples hardly more often than by chance"
+        notes.append(f"the model is barely trained: {found}; raise training.steps")
+    for note in notes:
+        warnings.warn(note, ModelWarning, stacklevel=3)
+    return opened
+
+
+def _trained_here() -> bool:
+    if any(path.exists() for path in (Path(CONFIG), TOKENIZER, TRANSFORMER)):
+        return True
+    params = load_params() if PARAMS_FILE.exists() else None
+    return bool(params and (params.tokenizer.pretrained or params.transformer.pretrained))
+
+
+def _open(folder: Path, seed: int | None, device: torch.device) -> Opened:
     if (folder / CONFIG).exists():
-        opened = _with_notes(open_saved(folder, device))
-        if seed not in (None, opened.about.seed):
-            reason = f"{folder} is a saved model, of seed {opened.about.seed} alone"
-            raise ArgumentError("seed", reason)
-        return opened
+        return open_saved(folder, seed, device)
     for root in (folder, folder.absolute().parent):
         if (root / PARAMS_FILE).exists() and (root == folder or folder.name == TOKENIZER.parts[0]):
-            return _with_notes(open_project(root, seed, device))
+            return open_project(root, seed, device)
     raise UserError(
         str(folder),
         f"no model: neither a project's {PARAMS_FILE} nor the {CONFIG} of a saved one",
@@ -97,27 +131,9 @@ def open_folder(folder: Path, seed: int | None, device: torch.device) -> Opened:
     )
 
 
-def _with_notes(opened: Opened) -> Opened:
-    notes = []
-    stale = out_of_date(opened.project) if opened.project else {}
-    if ours := {k: v for k, v in stale.items() if k in TRAINING and v != NO_RESULTS}:
-        why = described(ours)
-        notes.append(f"the model is of an earlier run ({why}); `dvc repro` trains it again")
-    if opened.about.barely_trained:
-        found = "the classifier recognises its samples hardly more often than by chance"
-        notes.append(f"the model is barely trained: {found}; raise training.steps")
-    return opened._replace(notes=tuple(notes))
-
-
 def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
-    """Open the model that a project's params.yaml describes: a trained one, or released files.
-
-    Args:
-        seed: the replicate's; None for the first.
-
-    Raises:
-        UserError: there is no such replicate, or no model yet.
-    """
+    """Open the model that a project's params.yaml describes: a trained one, or released files. A
+    seed of None is that of the first replicate."""
     params = load_params(root / PARAMS_FILE)
     replicate = main_replicate(params, "transformer", seed)
     folders = root / TOKENIZER, root / replicate.folder
@@ -146,44 +162,52 @@ def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
     return Opened(tokenizer, transformer, about, root.absolute(), folders)
 
 
-def open_released(
-    tokenizer: Path | str,
-    transformer: Path | str,
-    preset: str,
-    device: torch.device,
-    classes: Sequence[str] | None = None,
-) -> Opened:
-    """Open the authors' checkpoints, or other accepted ones, with a preset's architecture.
-
-    Raises:
-        UserError: there is no such preset, or a file does not hold this architecture.
-    """
-    params = preset_params(preset)
-    model = open_pretrained_transformer(params, device, path=transformer)
-    known = list(classes or map(str, range(model.config.num_classes)))
-    if isinstance(classes, str) or len(known) != model.config.num_classes:
-        reason = f"{len(known)} names, and the model has {model.config.num_classes} classes"
-        raise ArgumentError("classes", reason, "give a list with a name for each")
-    defaults = replace(Defaults.of(params), guided=True)
-    about = Description(classes=known, defaults=defaults, preset=preset)
-    return Opened(open_pretrained_tokenizer(params, device, tokenizer), model, about)
-
-
-def open_saved(folder: Path, device: torch.device) -> Opened:
-    """Open a model that `save_pretrained` wrote.
-
-    Raises:
-        UserError: a file is missing or damaged.
-    """
+def open_saved(folder: Path, seed: int | None, device: torch.device) -> Opened:
+    """Open a model that `save_pretrained` wrote."""
     path = folder / CONFIG
     try:
         about = Description.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(str(path), f"cannot be read ({error.strerror})", AGAIN) from error
-    except ValueError as error:  # pydantic's, or that of the settings of decoding
-        reason = f"not of a saved model ({' '.join(str(error).split())[:200]})"
+    except (OSError, ValueError) as error:  # the latter of pydantic or the settings of decoding
+        reason = f"does not describe a saved model ({' '.join(str(error).split())[:200]})"
         raise UserError(str(path), reason, AGAIN) from error
+    if seed not in (None, about.seed):
+        raise ArgumentError("seed", f"{folder} is a saved model, of seed {about.seed} alone")
     folders = folder / "tokenizer", folder / "transformer"
     tokenizer = load_model(folders[0], "tokenizer", device, AGAIN)
     transformer = load_model(folders[1], "transformer", device, AGAIN)
     return Opened(tokenizer, transformer, about, folders=folders)
+
+
+def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float], bool]:
+    """The metrics of a main replicate's samples, and whether it is barely trained. Nothing and
+    False if the project has no results of the models that it has now."""
+    path = root / RESULTS / "evaluation/rows.csv"
+    if not path.exists() or not has_inputs("evaluate", (TOKENIZER, TRANSFORMER), root):
+        return {}, False
+    with open(path, newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.pop("images") == "transformer"]
+    smoothing = as_written(params.training.label_smoothing)
+    mine = (r for r in rows if int(r["seed"]) == seed and float(r["label_smoothing"]) == smoothing)
+    values = {name: float(value) for name, value in next(mine).items() if value}
+    shown = {
+        name: value
+        for name, value in values.items()
+        if name.startswith(SHOWN) and not name.endswith(("_std", "_splits")) and value == value
+    }
+    data = read_json(root / RESULTS / "prepare/metrics.json", "classes", "largest_class")
+    real = read_json(root / RESULTS / "evaluation/metrics.json").get("real", {})
+    accuracy, others = values.get("class_accuracy"), real.get("class_accuracy")
+    if accuracy is None or others is None or data["classes"] < 2:  # nothing was recognised
+        return shown, False
+    uniform = params.evaluation.labels == "uniform"
+    chance = 1 / data["classes"] if uniform else data["largest_class"]
+    return shown, is_barely_trained(accuracy, others, int(values["samples"]), chance)
+
+
+def is_barely_trained(accuracy: float, real: float, samples: int, chance: float) -> bool:
+    """Whether the 95% interval (Wilson) of the share of samples whose class is recognised reaches
+    into the lowest tenth of the way from chance to real images. The report uses the same rule for
+    all replicates together (`near_chance` in analysis/exhibits/claims.py)."""
+    variance = accuracy * (1 - accuracy) / samples + (Z / (2 * samples)) ** 2
+    low = (accuracy + Z**2 / (2 * samples) - Z * math.sqrt(variance)) / (1 + Z**2 / samples)
+    return low < chance + NEAR * max(real - chance, 0.0)

@@ -1,8 +1,7 @@
 """Converts users' pictures to the batches that a model takes, and back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.api.labels import whole
-from pipeline.data.images.pixels import as_uint8, center_crop
+from pipeline.data.images.pixels import as_uint8, center_crop, to_chw
 from pipeline.editing import box_mask, center_mask
 from pipeline.prepare import pictures as clean
 from pipeline.runtime.errors import ArgumentError
@@ -55,18 +54,14 @@ def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[
     """
     if isinstance(pictures, Tensor):
         return _checked(pictures, channels, side), {(side, side)}
-    several: list[Any] = [pictures]
-    if isinstance(pictures, Iterable) and not isinstance(pictures, _ONE):
-        several = list(pictures)
-    if not several:
-        raise ArgumentError("pictures", "an empty list", "give one picture or more")
     arrays, sizes = [], set()
-    for picture in several:  # one large one in memory at a time
-        opened = open_picture(picture, channels)
-        arrays.append(np.array(center_crop(opened, side)))
+    for picture in [pictures] if isinstance(pictures, _ONE) else pictures:
+        opened = open_picture(picture, channels)  # one large one in memory at a time
+        arrays.append(to_chw(center_crop(opened, side)))
         sizes.add(opened.size)
-    images = torch.from_numpy(np.stack(arrays)).view(len(arrays), side, side, channels)
-    return images.permute(0, 3, 1, 2).contiguous(), sizes
+    if not arrays:
+        raise ArgumentError("pictures", "an empty list", "give one picture or more")
+    return torch.from_numpy(np.stack(arrays)), sizes
 
 
 def _checked(images: Tensor, channels: int, side: int) -> Tensor:
@@ -112,11 +107,7 @@ def pixel_mask(
 
 
 def _boxed(box: Box, width: int, height: int) -> Tensor:
-    try:
-        left, top, right, bottom = (whole("box", number) for number in box)
-    except (TypeError, ValueError):
-        reason = f"{box} is not left, top, right, bottom in whole numbers"
-        raise ArgumentError("box", reason) from None
+    left, top, right, bottom = (whole("box", number) for number in box)
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         size = f"a picture of {width}×{height} pixels (width × height)"
         reason = f"{left},{top},{right},{bottom} is not left, top, right, bottom inside {size}"
@@ -144,12 +135,5 @@ def _fitted(mask: np.ndarray, side: int) -> Tensor:
     left, top = (width - square) // 2, (height - square) // 2
     picture = Image.fromarray(mask.astype(np.float32))
     box = (left, top, left + square, top + square)
-    return torch.from_numpy(
-        np.array(picture.resize((side, side), Image.Resampling.BILINEAR, box=box)) > 0
-    )
-
-
-def to_pil(images: Tensor) -> list[Image.Image]:
-    """Convert batches (B, C, H, W) uint8 to Pillow pictures, grey or RGB."""
-    arrays = images.cpu().permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(a[..., 0] if a.shape[2] == 1 else a) for a in arrays]
+    resized = picture.resize((side, side), Image.Resampling.BILINEAR, box=box)
+    return torch.from_numpy(np.array(resized) > 0)

@@ -9,7 +9,6 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.options import app, examples, open_model, output_format
-from pipeline.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.api.model import MaskGIT
@@ -113,8 +112,6 @@ def edit(
     The part is a box, a mask, or the picture's middle. The result is the picture's centred square
     in the model's size; pixels that are not near the part stay as they are.
     """
-    if box is not None and mask is not None:
-        raise UserError("--box and --mask", "both were given", "give one of them")
     done = f"{context.info_name}ed"  # edited or inpainted
     file = file or Path(f"{done}.png")
     output_format(file, ".png", reads=[picture, mask])

@@ -5,12 +5,8 @@ counts as three forward passes of its images: its backward pass does twice the w
 pass. Validation, metrics, communication and reading are left out.
 """
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
@@ -113,12 +109,10 @@ def costs(params: Params, classes: int) -> Costs:
     from pipeline.transformer import MaskGitTransformer
     from pipeline.weights.configs import classifier_config, tokenizer_config, transformer_config
 
-    if params.classifier.architecture != "small":
-        import torchvision  # noqa: F401  (imports torch.compile, and accepts no stand-in)
     data, tokenizer, grid = params.data, params.tokenizer, params.grid
     side, filters = data.image_size, tokenizer.discriminator_filters
     config = transformer_config(params, classes)
-    with torch.device("meta"), torch.no_grad(), _without_compiler():
+    with torch.device("meta"), torch.no_grad():
         coder = Tokenizer(tokenizer_config(params))
         judge = make_discriminator(tokenizer.discriminator, data.channels, filters, side)
         classifier = Classifier(classifier_config(params, classes)).eval()
@@ -150,23 +144,6 @@ def count_flops(run: Callable[..., object], *inputs: object) -> int:
     with FlopCounterMode(display=False) as counter:
         run(*inputs)
     return counter.get_total_flops()
-
-
-@contextmanager
-def _without_compiler() -> Iterator[None]:
-    """Replace torch.compile by a stand-in, unless it is imported already. Operations on the meta
-    device would import it without using it, which takes a third of the time of `maskgit plan`."""
-    name = "torch._dynamo"
-    if name in sys.modules:
-        yield
-        return
-    stand_in: Any = ModuleType(name)
-    stand_in.disable = lambda function, *_, **__: function
-    sys.modules[name] = stand_in
-    try:
-        yield
-    finally:
-        del sys.modules[name]
 
 
 class Plan:

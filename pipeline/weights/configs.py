@@ -7,12 +7,8 @@ from pipeline.transformer import TransformerConfig
 
 
 def classifier_config(params: Params, num_classes: int) -> ClassifierConfig:
-    return ClassifierConfig(
-        architecture=params.classifier.architecture,
-        channels=params.data.channels,
-        num_classes=num_classes,
-        width=params.classifier.width,
-    )
+    p = params.classifier
+    return ClassifierConfig(p.architecture, params.data.channels, num_classes, p.width)
 
 
 def tokenizer_config(params: Params) -> TokenizerConfig:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pipeline import MaskGIT
-from pipeline.api.labels import class_labels
+from pipeline.api.labels import labels_for
 from pipeline.api.pictures import pixel_mask
 from pipeline.config.paths import TOKENIZER
 from pipeline.data.images.pixels import center_crop
@@ -81,13 +81,13 @@ def test_classes_are_names_or_numbers(model):
         assert torch.equal(model.sample(given, 2), expected)
     names = ["crane", "maillot", "crane"]  # as in torchvision's ImageNet
     with pytest.raises(ArgumentError, match="crane is the name of 0, 2"):
-        class_labels("crane", names)
-    assert class_labels(["2", 0, "maillot"], names).tolist() == [2, 0, 1]
+        labels_for("crane", None, names)
+    assert labels_for(["2", 0, "maillot"], None, names).tolist() == [2, 0, 1]
     # A text that may mean another class's number is none.
     for names, text in ((["01", "02", "03"], "1"), (["1", "2", "3"], "0"), (["10", "20"], "1")):
         with pytest.raises(ArgumentError):
-            class_labels(text, names)
-        assert class_labels([names[1], 1], names).tolist() == [1, 1]  # a name, and a number
+            labels_for(text, None, names)
+        assert labels_for([names[1], 1], None, names).tolist() == [1, 1]  # a name, and a number
 
 
 def test_the_canvas_fills_until_it_is_the_sample(model):
@@ -167,12 +167,11 @@ def test_tokens_go_there_and_back(model, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("call", "subject", "words"),
     [
-        (lambda m, p: m.sample("class7"), "classes", "did you mean class2?"),
-        (lambda m, p: m.sample(3), "classes", "use 0 to 2, or a name: class0, class1, class2"),
-        (lambda m, p: m.sample([True]), "classes", "True"),
+        (lambda m, p: m.sample("class7"), "classes", "use 0 to 2, or a name such as class2"),
+        (lambda m, p: m.sample(3), "classes", "a name such as class0, class1, class2"),
         (lambda m, p: m.sample([]), "classes", "empty"),
         (lambda m, p: m.sample(count=0), "count", "1"),
-        (lambda m, p: m.sample(seed=True), "seed", "whole number"),
+        (lambda m, p: m.sample(seed=1.0), "seed", "whole number"),
         (lambda m, p: m.sample(temperature=float("nan")), "choice_temperature", "from 0 on"),
         (lambda m, p: m.sample(iterations=17), "iterations", "use 1 to 16"),
         (lambda m, p: m.sample(schedule="cosin"), "schedule", ", ".join(SCHEDULES)),
@@ -190,7 +189,6 @@ def test_tokens_go_there_and_back(model, pictures, tmp_path):
         (lambda m, p: m.encode(p.repeat(1, 3, 1, 1)), "pictures", "(5, 3, 8, 8)"),
         (lambda m, p: m.encode(p.float()), "pictures", "floats from 0 to 1"),
         (lambda m, p: m.decode(torch.full((1, 4, 4), CODES)), "tokens", f"0 to {CODES - 1}"),
-        (lambda m, p: m.from_pretrained(m.project, seed=1.0), "seed", "whole number"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named(model, pictures, call, subject, words):
@@ -199,32 +197,22 @@ def test_a_value_that_is_not_allowed_is_named(model, pictures, call, subject, wo
     assert error.value.subject == subject and words in one_line(error)
 
 
-def test_a_mask_is_light_where_it_is_made_anew():
-    for mask in (
-        *(HALF.astype(kind) for kind in ("u1", ">i4", "f4")),
-        *(HALF.astype(kind) * 255 for kind in ("u1", ">u2", "f4")),
-        HALF.astype("u1") * 154 + 100,
-        torch.from_numpy(HALF),
-    ):
+def test_a_mask_is_light_where_it_is_made_anew_and_is_not_transparent():
+    light = HALF.astype("u1") * 154 + 100
+    for mask in (HALF.astype("u1"), HALF * 255.0, light, torch.from_numpy(HALF)):
         assert torch.equal(pixel_mask(None, mask, {(8, 8)}, 8), torch.from_numpy(HALF))
-
-
-def test_a_mask_with_transparency_is_refused(tmp_path):
-    """White strokes on nothing: on a light background all of it would be made anew."""
-    strokes = Image.new("RGBA", (64, 40))
-    strokes.paste("white", (10, 10, 20, 20))
-    strokes.save(tmp_path / "strokes.png")
-    for mask in (strokes, tmp_path / "strokes.png"):
-        with pytest.raises(UserError, match="partly transparent"):
-            pixel_mask(None, mask, {(64, 40)}, 8)
+    # White strokes on nothing: on a light background all of it would be made anew.
+    strokes = Image.new("RGBA", (8, 8))
+    strokes.paste("white", (1, 1, 3, 3))
+    with pytest.raises(UserError, match="partly transparent"):
+        pixel_mask(None, strokes, {(8, 8)}, 8)
 
 
 def test_another_state_of_pytorch_would_change_results_and_is_refused(model):
-    for call in (lambda: model.sample("class1", 2), lambda: MaskGIT.from_pretrained(model.project)):
-        with torch.autocast("cpu"), pytest.raises(ArgumentError, match=r"^torch\.autocast"):
-            call()
-        with torch.device("meta"), pytest.raises(ArgumentError, match="float32 and cpu"):
-            call()
+    with torch.autocast("cpu"), pytest.raises(ArgumentError, match=r"^torch\.autocast"):
+        model.sample("class1", 2)
+    with torch.device("meta"), pytest.raises(ArgumentError, match="float32 and cpu"):
+        model.sample("class1", 2)
 
 
 @pytest.mark.parametrize("options", [{}, {"sides": ["left", "right"], "pixels": 5}])
@@ -232,9 +220,9 @@ def test_edits_of_many_pictures_come_batch_by_batch(project, options):
     model = MaskGIT.from_pretrained(project, device="cpu")
     model.defaults = replace(model.defaults, batch_size=2)
     pictures = model.sample(count=5)
-    whole, each = (
-        (model.outpaint, model.outpaint_batches) if options else (model.edit, model.edit_batches)
-    )
+    whole, each = model.edit, model.edit_batches
+    if options:
+        whole, each = model.outpaint, model.outpaint_batches
     batches = [*each(pictures, 0, seed=3, **options)]
     assert [len(batch) for batch in batches] == [2, 2, 1]
     assert torch.equal(torch.cat(batches), whole(pictures, 0, seed=3, **options))

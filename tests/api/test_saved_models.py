@@ -16,8 +16,7 @@ from huggingface_hub.utils import filter_repo_objects
 from scipy.stats import binomtest
 
 from pipeline import MaskGIT
-from pipeline.api.opening import SHIPPED, ModelWarning
-from pipeline.api.results import is_barely_trained
+from pipeline.api.opening import SHIPPED, ModelWarning, is_barely_trained
 from pipeline.config import presets
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug

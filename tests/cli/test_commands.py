@@ -71,10 +71,7 @@ def test_a_command_line_that_cannot_be_read_ends_with_2(arguments, wanted, run):
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        ("sample --schedule cosin", "--schedule: .*did you mean cosine?"),
-        ("sample --schedule x", "--schedule: .*use one of exponential"),
         ("sample --model typo", "--model: there is no folder 'typo'"),
-        ("edit x.png --class 1 --box 20,20,10,10", "--box: .*right must be larger"),
         ("edit x.png --class 1 --box 1,2,3", "--box: .*four whole numbers"),
         ("edit x.png --class 1 --box ٤,4,20,20", "--box: .*four whole numbers"),
         ("demo --host 203.0.113.1", "cannot listen on 203.0.113.1"),
@@ -185,4 +182,4 @@ def test_commands_import_only_what_they_need(arguments, allowed):
     command = (sys.executable, "-c", code)
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     tops = {name.split(".")[0] for name in done.stderr.split()}
-    assert not tops & (LARGE - allowed) and "torch._dynamo" not in done.stderr.split()
+    assert not tops & (LARGE - allowed)

@@ -3,7 +3,6 @@
 The authors' transformer is compared with what their own code computes in tests/paper.
 """
 
-import io
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,6 @@ from pathlib import Path
 import msgpack
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from pipeline.runtime.errors import UserError
@@ -63,15 +60,6 @@ def trees() -> dict[str, dict]:
         "tokenizer": flax_tokenizer(torch.rand(1, 8, 8, 1, generator=seeded(0)), TOKENIZER)[0],
         "transformer": changed(tree, lambda name, leaf: unpacked(leaf)),
     }
-
-
-@pytest.fixture(scope="module")
-def files(trees) -> dict[str, bytes]:
-    """The tokenizer in every format."""
-    port, own = io.BytesIO(), Tokenizer(TOKENIZER).state_dict()
-    torch.save(port_weights(trees["tokenizer"], TOKENIZER), port)
-    flax = flax_bytes({"params": trees["tokenizer"]})
-    return {"flax": flax, "port": port.getvalue(), "safetensors": save(own)}
 
 
 def written(path: Path, content) -> Path:
@@ -202,31 +190,15 @@ def test_the_other_model_and_weights_that_do_not_fit(tmp_path, trees):
 )
 def test_a_file_of_no_weights(tmp_path, content):
     fails(tmp_path, TOKENIZER, "model.safetensors: missing")
-    word = "truncated or damaged" if content[:1] in (b"\x81", b"\0") else "neither a flax"
-    fails(written(tmp_path / "file", content), TOKENIZER, word)
+    fails(written(tmp_path / "file", content), TOKENIZER, "damaged, or no flax")
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(data=st.data())
-def test_a_damaged_file_is_a_user_error_or_harmless(tmp_path, files, data):
-    name = data.draw(st.sampled_from(sorted(files)))
-    content = bytearray(files[name])
-    if data.draw(st.booleans()):
-        content = content[: data.draw(st.integers(0, len(content) - 1))]
-    # Half of the changes where the structure is: the beginning, and the end of a zip.
-    where = st.integers(0, len(content)) | st.integers(0, 200) | st.integers(-2000, -1)
-    for _ in range(data.draw(st.integers(0, 4))):
-        place = data.draw(where)
-        content[place : place + 1] = bytes([data.draw(st.integers(0, 255))])
-    path = written(tmp_path / name, bytes(content))
-    try:
-        model = load_pretrained(path, TOKENIZER)
-    except UserError as error:
-        assert "\n" not in str(error)
-    else:
-        assert all(weight.isfinite().all() for weight in model.parameters())
+def test_a_truncated_file(tmp_path, trees):
+    torch.save(port_weights(trees["tokenizer"], TOKENIZER), port := tmp_path / "port")
+    own, flax = Tokenizer(TOKENIZER).state_dict(), flax_bytes(trees["tokenizer"])
+    for content in (port.read_bytes(), save(own), flax):
+        for length in (100, len(content) // 2, len(content) - 1):
+            fails(written(tmp_path / "file", content[:length]), TOKENIZER, "damaged, or no flax")
 
 
 class Bomb:
@@ -242,5 +214,5 @@ def test_no_code_of_a_file_is_run(tmp_path):
     torch.save({"quantize.embedding.weight": Bomb(ran)}, path)
     fails(path, TOKENIZER, "holds more than tensors")
     written(path, pickle.dumps({"quantize.embedding.weight": Bomb(ran)}))
-    fails(path, TOKENIZER, "neither")
+    fails(path, TOKENIZER, "damaged, or no flax")
     assert not ran.exists()

@@ -1,2 +1,1 @@
-"""Reads weights that others have published: file formats, tensor names, and loading into our
-networks."""
+"""Reads weights that others have published, under our names."""

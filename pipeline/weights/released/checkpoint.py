@@ -1,10 +1,10 @@
 """Pretrained weights: the authors' checkpoints, the port of their tokenizer, published models."""
 
-import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 import torch
@@ -20,7 +20,7 @@ from pipeline.runtime.pytorch_files import read_state_dict
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.configs import tokenizer_config, transformer_config
-from pipeline.weights.published import WEIGHTS, not_finite
+from pipeline.weights.published import MODELS, WEIGHTS, not_finite
 from pipeline.weights.released.names import (
     TOKEN_EMBEDDINGS,
     Weights,
@@ -30,44 +30,26 @@ from pipeline.weights.released.names import (
 )
 
 NDARRAY = 1  # flax's msgpack extension type of an array
-AGAIN = "download or copy it again"
-# By the config: the kind of model, its class, and the params that names and shapes follow from.
-MODELS: dict[type, tuple[str, type, str]] = {
-    TokenizerConfig: ("tokenizer", Tokenizer, "tokenizer.* and data.channels"),
-    TransformerConfig: (
-        "transformer",
-        MaskGitTransformer,
-        "transformer.*, tokenizer.codebook_size and data.image_size",
-    ),
+# By the kind of model: the params that names and shapes of its weights follow from.
+ARCHITECTURE = {
+    "tokenizer": "tokenizer.* and data.channels",
+    "transformer": "transformer.*, tokenizer.codebook_size and data.image_size",
 }
-
-
-class Layout(NamedTuple):
-    """One set of names of weights."""
-
-    kind: str
-    prefixes: tuple[str, ...]  # of names that no other layout has
-    convert: Callable[[Weights, Any], Weights]  # to our names and shapes
-
-
-def _own(weights: Weights, config: Any) -> Weights:
-    return weights
-
-
-LAYOUTS = (
-    Layout("tokenizer", ("encoder/", "decoder/", "quantizer/"), from_flax_tokenizer),
-    Layout("transformer", ("Embed_0/", "TransformerLayer_", "MlmLayer_0/"), from_flax_transformer),
-    Layout("tokenizer", ("encoder.down.", "decoder.up.", "quantize."), from_port),
-    Layout("tokenizer", ("encoder.levels.", "decoder.levels.", "quantizer."), _own),
-    Layout("transformer", ("token_embedding.", "position_embedding", "blocks."), _own),
+# The layouts of files: the kind of model, prefixes of names that no other layout has, and the
+# function that gives its weights our names and shapes.
+LAYOUTS: tuple[tuple[str, tuple[str, ...], Callable[[Weights, Any], Weights]], ...] = (
+    ("tokenizer", ("encoder/", "decoder/", "quantizer/"), from_flax_tokenizer),
+    ("transformer", ("Embed_0/", "TransformerLayer_", "MlmLayer_0/"), from_flax_transformer),
+    ("tokenizer", ("encoder.down.", "decoder.up.", "quantize."), from_port),
+    ("tokenizer", ("encoder.levels.", "decoder.levels.", "quantizer."), lambda own, config: own),
+    ("transformer", ("token_embedding.", "position_embedding", "blocks."), lambda own, config: own),
 )
 
 
 def open_pretrained_tokenizer(
     params: Params, device: torch.device, path: Path | str | None = None
 ) -> Tokenizer:
-    """A released tokenizer, frozen: of `tokenizer.pretrained`, or another path; raises as
-    `load_pretrained`."""
+    """Load `tokenizer.pretrained`, or another path, as `load_pretrained` does."""
     path = path or of_project(str(params.tokenizer.pretrained))
     return load_pretrained(path, tokenizer_config(params)).to(device)
 
@@ -78,8 +60,7 @@ def open_pretrained_transformer(
     num_classes: int | None = None,
     path: Path | str | None = None,
 ) -> MaskGitTransformer:
-    """A released transformer, frozen: of `transformer.pretrained`, or another path; raises as
-    `load_pretrained`.
+    """Load `transformer.pretrained`, or another path, as `load_pretrained` does.
 
     Args:
         num_classes: how many classes it must have; None accepts any number.
@@ -105,20 +86,23 @@ def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfi
         UserError: the file is missing, damaged or in none of these formats; or its weights are
             another model's, have names or shapes that do not fit, or are not finite.
     """
-    path, (kind, model_class, architecture) = _file(path), MODELS[type(config)]
-    weights = read_weights(path)
-    layout = _layout(path, weights, kind)
-    model = model_class(config)
+    kind = "tokenizer" if isinstance(config, TokenizerConfig) else "transformer"
+    path, weights, convert = _read(path, kind)
+    model = MODELS[kind][0](config)
     try:
-        if path.name == WEIGHTS:
-            _check_description(path.with_name("config.json"), kind, config)
-        model.load_state_dict(layout.convert(weights, config))
+        about = path.with_name("config.json")
+        if path.name == WEIGHTS and about.exists():
+            theirs, ours = json.loads(about.read_bytes()), {"kind": kind} | asdict(config)
+            for key in ("kind", "heads", "codebook_size"):  # which names and shapes do not show
+                if key in theirs and theirs[key] != ours.get(key):
+                    raise ValueError(f"{key} is {theirs[key]} and not {ours.get(key)}")
+        model.load_state_dict(convert(weights, config))
         if name := not_finite(model.state_dict()):
             raise ValueError(f"{name} holds values that are NaN or infinite")
     except (RuntimeError, ValueError, IndexError) as error:
         lines = str(error).splitlines()  # PyTorch's first line names the class alone
         reason = f"does not fit ({' '.join(lines[min(1, len(lines) - 1)].split())[:200]})"
-        way_out = f"give the whole file, or make {architecture} in params.yaml agree with it"
+        way_out = f"give the whole file, or make {ARCHITECTURE[kind]} in params.yaml agree with it"
         raise UserError(str(path), reason, way_out) from error
     return model.eval().requires_grad_(False)
 
@@ -131,9 +115,7 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
     Raises:
         UserError: as `load_pretrained`, or the rows are too few for the codebook.
     """
-    path = _file(path)
-    weights = read_weights(path)
-    _layout(path, weights, "transformer")
+    path, weights, _ = _read(path, "transformer")
     keys = (TOKEN_EMBEDDINGS, "token_embedding.weight")
     rows = next((len(weights[key]) for key in keys if key in weights), 0)
     if (classes := rows - codebook_size - 1) < 1:
@@ -145,18 +127,15 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
     return classes
 
 
-def _file(path: Path | str) -> Path:
-    return Path(path, WEIGHTS) if Path(path).is_dir() else Path(path)
-
-
-def _layout(path: Path, weights: Weights, kind: str) -> Layout:
-    """The layout of the file's names; a `UserError` unless it is one of that kind."""
-    for layout in LAYOUTS:
-        if any(key.startswith(layout.prefixes) for key in weights):
-            if layout.kind == kind:
-                return layout
-            reason = f"holds a {layout.kind} and not a {kind}"
-            raise UserError(str(path), reason, f"give the {kind}'s file")
+def _read(path: Path | str, kind: str) -> tuple[Path, Weights, Callable[[Weights, Any], Weights]]:
+    """The file, its weights by its own names, and the function that converts them."""
+    path = Path(path, WEIGHTS) if Path(path).is_dir() else Path(path)
+    weights = _weights(path)
+    for of, prefixes, convert in LAYOUTS:
+        if any(key.startswith(prefixes) for key in weights):
+            if of == kind:
+                return path, weights, convert
+            raise UserError(str(path), f"holds a {of} and not a {kind}", f"give the {kind}'s file")
     raise UserError(
         str(path),
         f"has neither a tokenizer's nor a transformer's weights ({next(iter(weights), '')[:100]})",
@@ -164,25 +143,9 @@ def _layout(path: Path, weights: Weights, kind: str) -> Layout:
     )
 
 
-def _check_description(path: Path, kind: str, config: TokenizerConfig | TransformerConfig) -> None:
-    """Compare the `config.json` beside a published model with the values that names and shapes of
-    its weights do not show; a ValueError if one differs."""
-    description = json.loads(path.read_bytes()) if path.exists() else {}
-    ours = {"kind": kind} | dataclasses.asdict(config)
-    for key in ("kind", "heads", "codebook_size"):
-        if key in description and description[key] != ours.get(key):
-            raise ValueError(f"{key} is {description[key]} and not {ours.get(key)}")
-
-
-def read_weights(path: Path) -> Weights:
-    """Every weight by the file's own name, in its own shape and dtype. No code in the file is run.
-
-    Names of nested flax weights are joined by `/`, without the outer `params`; all that is not
-    under `params` (an optimizer's state) is left out.
-
-    Raises:
-        UserError: the file is missing, in none of the three formats, truncated or damaged.
-    """
+def _weights(path: Path) -> Weights:
+    """Every weight by the file's own name, in its own shape and dtype. No code in the file is
+    run."""
     try:
         require_file(path)
     except FileNotFoundError as error:
@@ -194,20 +157,20 @@ def read_weights(path: Path) -> Weights:
             return read_state_dict(path)
         if start[5:] == b"\0\0\0{":  # the high bytes of the header's length, then its JSON
             return load_file(path)
-        if start[:1] and start[0] in (*range(0x81, 0x90), 0xDE, 0xDF):  # a map of msgpack
-            return _read_flax(path)
+        return _read_flax(path)
     except Exception as error:  # each library has errors of its own for damaged files
         require_readable(path, error)
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(str(path), f"truncated or damaged ({reason})", AGAIN) from error
-    raise UserError(
-        str(path),
-        "neither a flax checkpoint (msgpack), a PyTorch state dict (zip) nor safetensors",
-        "download it again, or give another file",
-    )
+        raise UserError(
+            str(path),
+            f"damaged, or no flax msgpack, PyTorch zip or safetensors ({reason})",
+            "download it again, or give another file",
+        ) from error
 
 
 def _read_flax(path: Path) -> Weights:
+    """The weights under `params`, without what an optimizer keeps; nested names are joined by
+    `/`."""
     # Arrays stay packed, as ExtType, so that those of an optimizer are never decoded.
     tree = msgpack.unpackb(path.read_bytes())
     while isinstance(tree.get("params"), dict):

@@ -97,8 +97,7 @@ def from_flax_transformer(weights: Weights, config: TransformerConfig) -> Weight
             weight = weight.flatten(0, 1)  # flax keeps the heads as an axis
         elif "/self_attention/" in name and name.endswith("kernel"):
             weight = weight.flatten(1, 2)
-        key, ours_weight = _from_flax(_renamed(name, TRANSFORMER), weight)
-        ours[key] = ours_weight
+        ours.update([_from_flax(_renamed(name, TRANSFORMER), weight)])
     for layer in range(config.layers):
         attention = f"blocks.{layer}.attention"
         for leaf in ("weight", "bias"):
