@@ -11,12 +11,12 @@ ERROR = b"HTTP/1.1 500 Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 class FailingProxy:
     """Passes connections on to a port of this machine, as `mode` says: "open", "refused" (closed
-    at once), "silent" (nothing comes back) or "errors" (status 500 for every request). `latency`
-    seconds go by before each request.
+    at once), "silent" (nothing comes back), "errors" (status 500 for every request) or "slow" (each
+    request waits for five seconds).
     """
 
     def __init__(self, port: int):
-        self.target, self.mode, self.latency = port, "open", 0.0
+        self.target, self.mode = port, "open"
         self._connections: list[socket.socket] = []
         proxy = self
 
@@ -53,7 +53,8 @@ class FailingProxy:
                     return
                 while self.mode == "silent":
                     time.sleep(0.05)
-                time.sleep(self.latency)
+                if self.mode == "slow":
+                    time.sleep(5)
                 with contextlib.suppress(OSError):  # closed meanwhile, as the client is told next
                     server.sendall(data)
 
