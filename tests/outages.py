@@ -33,6 +33,7 @@ OF_SERVER: dict[str, tuple[str, float, float | None]] = {
     "goes and comes back": ("refused", 0.3, 0.7),
     "goes for good": ("refused", 0.3, None),
     "answers with errors": ("errors", 0.3, None),
+    "never answers": ("silent", 0.3, None),
     "answers after 5 s": ("slow", 0, None),
 }
 # A stage of each kind: one training in the stage's process, trainings in workers, trials, batches,

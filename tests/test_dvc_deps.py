@@ -100,16 +100,3 @@ def test_dependencies_are_there_and_few_and_dvc_keeps_runs_of_every_stage():
         within = any(dep.is_relative_to(out) or out.is_relative_to(dep) for out in made)
         assert within or (ROOT / dep).exists(), dep
     assert sum(dep.split("/")[0] in CODE for dep in deps) <= 128
-
-
-def test_another_number_of_workers_trains_again_and_another_device_runs_all_that_computes():
-    """As docs/cluster.md says, so that they are chosen before the first run."""
-
-    def listing(key: str) -> set[str]:
-        return {name for name, stage in STAGES.items() if key in stage["params"]}
-
-    networks = {"classifier", "tokenizer", "transformer", "autoregressive"}
-    trainings = {f"train_{network}" for network in networks}
-    assert listing("ray.num_workers") == trainings
-    assert listing("ray.cpus_per_worker") == trainings | {"sweep", "cas"} == listing("ray.elastic")
-    assert listing("ray.use_gpu") == STAGES.keys() - {"schedules", "prepare", "analysis"}

@@ -12,6 +12,7 @@ from tests.outages import OUTAGES, Bench
 # One of each sort: a server, a database, a worker and a whole stage.
 CHOSEN = [
     ("evaluate", "goes for good"),
+    ("evaluate", "never answers"),
     ("evaluate", "answers after 5 s"),
     ("evaluate", "database deleted"),
     ("sweep", "worker killed"),

@@ -41,7 +41,7 @@ CALLS = (
     "InternalKVGcsService/InternalKVGet", "NodeManagerService/GetNodeStats",
     "CoreWorkerService/PushTask", "ObjectManagerService/Pull", "ReporterService/GetTraceback",
 )
-PAGES = ("api/job_agent/jobs/", "get_or_create_runtime_env")
+PAGES = ("", "api/job_agent/jobs/", "get_or_create_runtime_env")
 
 def call(port, name):
     with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
@@ -51,9 +51,10 @@ def call(port, name):
         except grpc.RpcError as error:
             return error.code().name
 
-def ask(method, port, page):
+def ask(port, page):
     try:
-        return web.request(method, f"http://127.0.0.1:{port}/{page}", timeout=3).status_code
+        url = f"http://127.0.0.1:{port}/{page}"
+        return web.request("POST" if page else "GET", url, timeout=3).status_code
     except requests.RequestException:
         return None
 
@@ -62,36 +63,31 @@ web.trust_env = False
 join_ray()
 import ray  # not before: it then listens everywhere
 worker = ray.get(ray.remote(lambda: [sys.executable, os.environ["GLOO_SOCKET_IFNAME"]]).remote())
-me = psutil.Process()
-ports, began = [], time.monotonic()
-since = began
-while time.monotonic() - since < 5 and time.monotonic() - began < 60:  # some open theirs late
-    now = [
+ports, before = [], None
+while before is None or len(ports) != len(before):  # some open theirs late
+    time.sleep(5)
+    before, ports = ports, [
         (process.name(), connection.laddr)
-        for process in [me, *me.children(recursive=True)]
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
         for connection in process.net_connections()
         if connection.status == psutil.CONN_LISTEN
     ]
-    if len(now) != len(ports):
-        since = time.monotonic()
-    ports = now
-    time.sleep(0.2)
 print(json.dumps({
     "temp": ray.get_runtime_context().get_temp_dir(),
     "worker": worker,
     "ports": [
-        [name, at.ip, [call(at.port, name) for name in CALLS], ask("GET", at.port, ""),
-         [ask("POST", at.port, page) for page in PAGES]]
+        [name, at.ip, [call(at.port, name) for name in CALLS], [ask(at.port, p) for p in PAGES]]
         for name, at in ports
     ],
 }))
 """
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory) -> dict:
-    """What LOCAL prints, run by a Python in a folder whose name has a space."""
-    folder = tmp_path_factory.mktemp("local") / "a b é"
+@pytest.mark.slow
+def test_a_local_cluster_is_for_its_user_alone(tmp_path):
+    """It listens on loopback and asks for its token, but for metrics on three ports, as
+    `SECURITY.md` says. Its Python is in a folder whose name has a space."""
+    folder = tmp_path / "a b é"
     folder.mkdir()
     (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
     python = folder / ".venv/bin/python"
@@ -106,31 +102,22 @@ def local(tmp_path_factory) -> dict:
         check=True,
     )
     assert "traceback" not in (result.stdout + result.stderr).lower()
-    return json.loads(result.stdout.splitlines()[-1]) | {"python": str(python)}
-
-
-@pytest.mark.slow
-def test_a_local_cluster_listens_on_loopback_and_asks_for_its_token(local):
-    """But for metrics, on three ports, as `SECURITY.md` says."""
+    local = json.loads(result.stdout.splitlines()[-1])
     ports = local["ports"]
     assert {"raylet", "gcs_server"} <= {name for name, *_ in ports}
     assert {ip.removeprefix("::ffff:") for _, ip, *_ in ports} <= {"127.0.0.1", "::1"}
-    asking = {name for name, _, called, *_ in ports if "UNAUTHENTICATED" in called}
+    asking = {name for name, _, called, _ in ports if "UNAUTHENTICATED" in called}
     assert asking > {"gcs_server", "raylet", "ray::DashboardAgent"}  # and workers, the driver
-    assert all("OK" not in called for _, _, called, *_ in ports)
-    assert [got for *_, got, _ in ports].count(200) <= 3
+    assert all("OK" not in called for _, _, called, _ in ports)
+    assert [got for *_, (got, *_) in ports].count(200) <= 3
     # Where another cluster of this machine has port 52365, the dashboard's agent has no pages.
-    refusing = {name for name, *_, posted in ports if 401 in posted}
+    refusing = {name for name, *_, (_, *posted) in ports if 401 in posted}
     assert {"ray::RuntimeEnvAgent"} <= refusing <= {"ray::RuntimeEnvAgent", "ray::DashboardAgent"}
-    assert all(status != 200 for *_, got, posted in ports if got != 200 for status in posted)
-
-
-@pytest.mark.slow
-def test_its_files_are_for_its_user_alone_and_its_workers_run_this_python(local):
+    assert all(status != 200 for *_, (got, *posted) in ports if got != 200 for status in posted)
     for folder in (Path(local["temp"]).parent, Path.home() / ".ray"):
         status = folder.stat()
         assert status.st_mode & 0o077 == 0 and status.st_uid == os.getuid()
-    assert local["worker"] == [local["python"], "lo" if sys.platform == "linux" else "lo0"]
+    assert local["worker"] == [str(python), "lo" if sys.platform == "linux" else "lo0"]
 
 
 TOLD = """
@@ -189,35 +176,22 @@ def test_a_stage_that_a_scheduler_ends_prints_one_line(whom):
     assert time.monotonic() - told < 25  # 2 s of the stage alone, 9 s of all processes
 
 
-@pytest.fixture
-def starting(monkeypatch, tmp_path):
-    """Start a local cluster whose `ray.init` raises an error."""
+def test_a_cluster_that_does_not_start_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-    def start(error: str = "started") -> None:
-        monkeypatch.setattr(ray, "init", Mock(side_effect=Exception(error)))
-        join_ray()
-
-    return start
-
-
-def test_a_cluster_that_does_not_start_is_one_line(starting):
+    monkeypatch.setattr(ray, "init", Mock(side_effect=Exception("timed out during startup.\nRead")))
     with pytest.raises(UserError) as error:
-        starting("timed out during startup.\nRead")
+        join_ray()
     assert error.value.subject == "Ray" and "\n" not in error.value.reason
     assert "less busy" in error.value.way_out
-
-
-def test_a_folder_that_cannot_be_rays_is_named(starting, monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match="No space left") as error:
-        starting()
+        join_ray()
     assert error.value.subject == str(tmp_path / "ray")
     monkeypatch.setenv("RAY_TMPDIR", "/dev/null")
     with pytest.raises(UserError) as error:
-        starting()
+        join_ray()
     assert error.value.subject == "/dev/null"
 
 

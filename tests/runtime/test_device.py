@@ -29,8 +29,6 @@ from tests.tiny_networks import spread
 from tests.transformer_task import transformer_task
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-STAGES = ("train_classifier", "train_tokenizer", "cache_tokens", "evaluate", "temperature", "edit")
-STAGES += ("reject", "reconstruct", "speed")
 
 
 @pytest.fixture
@@ -41,11 +39,6 @@ def with_gpu(monkeypatch):
     monkeypatch.setattr(device, "_picked", [])
     yield
     torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture
-def without_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 @pytest.fixture
@@ -63,7 +56,8 @@ def test_a_stage_takes_a_gpu_only_where_its_params_say_so(with_gpu):
         assert "pick_device" not in path.read_text(), path
 
 
-def test_a_head_without_a_gpu_leaves_the_work_to_the_workers(without_gpu):
+def test_a_head_without_a_gpu_leaves_the_work_to_the_workers(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device() == CPU
     assert driver_device(True, workers=2) == driver_device(False, workers=1) == CPU
     with pytest.raises(UserError, match="no GPU"):

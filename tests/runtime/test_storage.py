@@ -52,6 +52,8 @@ def test_a_folder_as_storage_path_copies_nothing(tmp_path):
     assert storage() is None
     upload(tmp_path / "missing")
     download(tmp_path)
+    with pytest.raises(UserError, match=r"ray\.storage_path"):  # no package for this protocol
+        open_storage("nothing://bucket/x", tmp_path)
 
 
 @pytest.mark.slow
@@ -66,8 +68,3 @@ def test_work_goes_on_without_the_store_and_a_stage_does_not_begin(runs, monkeyp
     assert error.value.subject == "ray.storage_path" and error.value.way_out
     assert storage().files.storage_options["secret"] == SECRET
     assert SECRET not in f"{error.value} {storage()} {storage()!r}"
-
-
-def test_a_protocol_without_a_package_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"ray\.storage_path"):
-        open_storage("nothing://bucket/x", tmp_path)
