@@ -21,7 +21,6 @@ from tests.damage import cut
 from tests.failing_proxy import FailingProxy
 from tests.project import SECRET, Project, files_with_secret
 
-MIB = 2**20
 TIMED = ("results/sources", "timings")  # outputs that hold times
 # The smoke preset's trainings would end before an outage comes.
 LONGER: dict[str, dict[str, int]] = {
@@ -46,7 +45,6 @@ OUTAGES = {
     "worker killed": OF_RAY,
     "Ray killed": OF_RAY,
     "stage killed": KINDS[:4],
-    "disk full": ("train_classifier", "evaluate"),
 }
 
 
@@ -54,7 +52,7 @@ class Trial:
     """A copy of a finished project without what the stage has made.
 
     Args:
-        folder: empty, or holds an empty folder `project`.
+        folder: empty.
         port: of a tracking server; without it the stage logs to the project's own database.
         plain: seconds that the stage takes undisturbed.
     """
@@ -69,7 +67,7 @@ class Trial:
             inside = Path(parent).relative_to(finished.folder).as_posix().removeprefix(".")
             return left_out.get(inside, set()) & set(names)
 
-        shutil.copytree(finished.folder, target, symlinks=True, ignore=ignored, dirs_exist_ok=True)
+        shutil.copytree(finished.folder, target, symlinks=True, ignore=ignored)
         for output in stage_outputs(stage):
             if (path := target / output).is_dir():
                 shutil.rmtree(path)
@@ -95,24 +93,21 @@ class Trial:
         """Wait until that share of the stage's usual time has passed since it began."""
         time.sleep(max(0.0, self._began + share * self.plain - time.monotonic()))
 
-    def end(self, process: subprocess.Popen, ok: bool | None = True) -> int:
-        """Wait for the stage's end, which must be a success (True) or one line (False)."""
+    def end(self, process: subprocess.Popen, may_fail: bool = False) -> None:
+        """Wait for the stage's end, which must be a success, or one line if it may fail."""
         code = process.wait(timeout=600)
         self.took = time.monotonic() - self._began
         said = self.log.read_text()
         self.said.append(said)
-        assert ok is None or (code == 0) == ok, said
+        assert code == 0 or may_fail, said
         assert "Traceback" not in said and "unexpected: traceback" not in said, said
         if code:
             (_,) = [line for line in said.splitlines() if line.startswith("error: ")]
-        return code
 
     def through(self, outage: str) -> None:
         """Run the stage through an outage to its end. `took` is then the time of the disturbed run;
         0 if the stage ran several times."""
-        if outage == "disk full":
-            self._on_a_full_disk()
-        elif outage == "stage killed":
+        if outage == "stage killed":
             self._killed()
         else:
             process = self.start()
@@ -130,7 +125,7 @@ class Trial:
                 self.database.unlink(missing_ok=True)
             else:
                 self._kill_one(process, "raylet" if outage == "Ray killed" else "ray::")
-            self.end(process, ok=None if outage == "Ray killed" else True)
+            self.end(process, may_fail=outage == "Ray killed")
             if self.proxy:
                 self.proxy.mode = "open"
             if outage == "Ray killed":  # it may have ended the stage
@@ -169,23 +164,6 @@ class Trial:
                 return
             time.sleep(0.02)
         raise AssertionError(f"it ended before {name} was killed: {self.log.read_text()}")
-
-    def _on_a_full_disk(self) -> None:
-        """Run in a project on a disk with ever more room, until the stage fits."""
-        folder = self.project.folder
-
-        def resize(size: float) -> None:
-            subprocess.run(("mount", "-o", f"remount,size={int(size)}", folder), check=True)
-
-        for room in (0.1, 1, 4, 16):
-            resize(shutil.disk_usage(folder).used + room * MIB)
-            fits = self.end(self.start(), ok=None) == 0
-            assert self.project.all_ended() and (room > 0.1 or not fits)
-            if fits:
-                break
-        resize(4096 * MIB)
-        self.end(self.start())
-        self.took = 0.0
 
     def _checkpoints(self) -> list[Path]:
         return list((self.project.folder / "runs" / self.stage).rglob(CHECKPOINT))
@@ -275,7 +253,7 @@ class Bench:
         number of points that MLflow has."""
         tracked = outage in OF_SERVER
         plain, outputs, logged = self.undisturbed(stage, tracked)
-        with self._trial(stage, tracked, plain, disk=outage == "disk full") as trial:
+        with self._trial(stage, tracked, plain) as trial:
             trial.through(outage)
             assert trial.project.all_ended()
             trial.sync()
@@ -286,22 +264,14 @@ class Bench:
         return trial, count
 
     @contextmanager
-    def _trial(
-        self, stage: str, tracked: bool, plain: float = 10.0, disk: bool = False
-    ) -> Iterator[Trial]:
+    def _trial(self, stage: str, tracked: bool, plain: float = 10.0) -> Iterator[Trial]:
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
-            (target := Path(name, "project")).mkdir()
-            if disk:
-                options = ("-t", "tmpfs", "-o", f"size={4096 * MIB}")
-                subprocess.run(("mount", *options, "tmpfs", target), check=True)
             trial = Trial(self.finished, stage, Path(name), self.port if tracked else None, plain)
             try:
                 yield trial
             finally:
                 if trial.proxy:
                     trial.proxy.close()
-                if disk:
-                    subprocess.run(("umount", "-l", target), check=True)
 
 
 def _is(process: psutil.Process, name: str) -> bool:

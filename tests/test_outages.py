@@ -37,8 +37,6 @@ def bench(finished, tmp_path_factory) -> Iterator[Bench]:
     ],
 )
 def test_an_outage_costs_neither_bytes_nor_rows(bench, stage, outage):
-    if outage == "disk full" and os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
     trial, points = bench.attempt(stage, outage)
     assert points > 0 or stage == "analysis"  # which logs no metric here
     # Beside other tests, times themselves differ by half.

@@ -16,17 +16,8 @@ from unittest.mock import Mock
 import pytest
 import ray
 
-from pipeline.runtime import ray_cluster as module
+from pipeline.runtime import ray_cluster
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.ray_cluster import (
-    AUTOSCALING,
-    NODES,
-    join_ray,
-    may_grow,
-    require_resources,
-    wait_longer,
-    why_no_cluster,
-)
 from stages.running import INTERRUPTED
 from tests.project import ROOT
 
@@ -182,16 +173,16 @@ def test_a_cluster_that_does_not_start_is_one_line(monkeypatch, tmp_path):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", Mock(side_effect=Exception("timed out during startup.\nRead")))
     with pytest.raises(UserError) as error:
-        join_ray()
+        ray_cluster.join_ray()
     assert error.value.subject == "Ray" and "\n" not in error.value.reason
     assert "less busy" in error.value.way_out
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match="No space left") as error:
-        join_ray()
+        ray_cluster.join_ray()
     assert error.value.subject == str(tmp_path / "ray")
     monkeypatch.setenv("RAY_TMPDIR", "/dev/null")
     with pytest.raises(UserError) as error:
-        join_ray()
+        ray_cluster.join_ray()
     assert error.value.subject == "/dev/null"
 
 
@@ -199,17 +190,17 @@ def test_an_address_where_nothing_answers_is_told_at_once(monkeypatch):
     for address in ("head", "127.0.0.1:99999", "ray://head", "http://no such host:8265"):
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(UserError, match="cannot join Ray at") as error:
-            join_ray()
+            ray_cluster.join_ray()
         assert error.value.subject == "RAY_ADDRESS" and "unset" in error.value.way_out
 
 
 def test_another_server_than_rays_is_told_within_seconds(monkeypatch):
-    monkeypatch.setattr(module, "ANSWER", 0.5)
+    monkeypatch.setattr(ray_cluster, "ANSWER", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert "is no Ray" in why_no_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
+        assert "is no Ray" in ray_cluster.why_no_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # as the dashboard
     Thread(target=server.serve_forever, daemon=True).start()
-    assert "8265" in why_no_cluster(f"127.0.0.1:{server.server_port}")
+    assert "8265" in ray_cluster.why_no_cluster(f"127.0.0.1:{server.server_port}")
     server.shutdown()
 
 
@@ -217,7 +208,7 @@ def test_another_server_than_rays_is_told_within_seconds(monkeypatch):
 def nodes(monkeypatch):
     """Pretend that a cluster was joined whose nodes have these resources."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
-    monkeypatch.delenv(AUTOSCALING, raising=False)
+    monkeypatch.delenv(ray_cluster.AUTOSCALING, raising=False)
 
     def pretend(*have: dict[str, float]) -> None:
         alive = [{"Alive": True, "Resources": one} for one in have]
@@ -232,19 +223,19 @@ def nodes(monkeypatch):
 def test_workers_that_a_cluster_cannot_hold_are_refused(nodes):
     """All processors together would do, but no worker has those of two nodes."""
     nodes({"CPU": 1}, {"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 4})
-    require_resources(4, 4, True, "ray.num_workers")
-    require_resources(2, 8, False, "ray.num_workers")
+    ray_cluster.require_resources(4, 4, True, "ray.num_workers")
+    ray_cluster.require_resources(2, 8, False, "ray.num_workers")
     for workers, cpus, gpu, lacking in (
         (3, 5, False, "room for 2"),
         (5, 3, True, "room for 4"),
         (9, 2, False, "room for 8"),
     ):
         with pytest.raises(UserError, match=lacking) as error:
-            require_resources(workers, cpus, gpu, "ray.num_workers")
+            ray_cluster.require_resources(workers, cpus, gpu, "ray.num_workers")
         assert error.value.subject == "ray.num_workers"
     nodes({"CPU": 1})
     with pytest.raises(UserError) as error:
-        require_resources(1, 1, True, "sweep.workers_per_trial")
+        ray_cluster.require_resources(1, 1, True, "sweep.workers_per_trial")
     assert error.value.subject == "ray.use_gpu"
 
 
@@ -255,15 +246,15 @@ def test_workers_wait_where_an_autoscaler_may_bring_nodes(nodes, monkeypatch, ca
     monkeypatch.setenv(key, "")
     monkeypatch.delenv(key)
     nodes({"CPU": 1})
-    assert not may_grow()
-    monkeypatch.setenv(AUTOSCALING, "1")
-    require_resources(1, 1, False, "ray.num_workers")
+    assert not ray_cluster.may_grow()
+    monkeypatch.setenv(ray_cluster.AUTOSCALING, "1")
+    ray_cluster.require_resources(1, 1, False, "ray.num_workers")
     assert not capsys.readouterr().out
-    require_resources(2, 2, True, "ray.num_workers")
+    ray_cluster.require_resources(2, 2, True, "ray.num_workers")
     assert "autoscaler" in capsys.readouterr().out
-    assert may_grow()
-    wait_longer(NODES)
-    assert float(get_env_vars_to_propagate()[key]) == NODES
+    assert ray_cluster.may_grow()
+    ray_cluster.wait_longer(ray_cluster.NODES)
+    assert float(get_env_vars_to_propagate()[key]) == ray_cluster.NODES
     monkeypatch.delenv("RAY_ADDRESS")  # a stage's own cluster has no autoscaler
     with pytest.raises(UserError):
-        require_resources(2, 2, False, "ray.num_workers")
+        ray_cluster.require_resources(2, 2, False, "ray.num_workers")

@@ -13,14 +13,6 @@ import torch
 from pipeline.runtime import device, trials
 from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import bug, innermost
-from pipeline.runtime.trials import (
-    Needs,
-    machines,
-    note_machines,
-    run_beside,
-    run_trials,
-    this_machine,
-)
 
 A, B = {"host": "a", "device": "cpu"}, {"host": "b", "device": "NVIDIA H100"}
 
@@ -58,9 +50,9 @@ class Ran:
         self.folder, self.values = folder, dict[str, object]()
 
     def __call__(self, *names: str) -> dict[str, object]:
-        needs = Needs(1, {"CPU": 1}, max_failures=1, folder=self.folder)
+        needs = trials.Needs(1, {"CPU": 1}, max_failures=1, folder=self.folder)
         jobs = [Job(name, self.folder) for name in names]
-        run_trials(work, jobs, needs, stage="sweep", on_done=self.done)
+        trials.run_trials(work, jobs, needs, stage="sweep", on_done=self.done)
         return self.values
 
     def done(self, job: Job, value: object) -> None:
@@ -84,7 +76,7 @@ def test_trials_return_values_though_a_worker_is_lost_or_a_file_cannot_be_read(r
     names = ("plain", "lost once", "passes")
     assert run(*names) == {name: {"name": name, "none": None} for name in names}
     assert [run.attempts(name) for name in names] == [1, 2, 2]
-    (machine,) = machines()
+    (machine,) = trials.machines()
     assert machine["host"] == platform.node()
     assert not (run.folder / "tune").exists()
 
@@ -124,16 +116,16 @@ def refuse() -> None:
 
 
 def on_machine() -> int:
-    note_machines([A])
+    trials.note_machines([A])
     return os.getpid()
 
 
 @pytest.mark.slow
 def test_a_job_beside_a_trial_returns_its_value_its_machines_or_its_error(ray, run):
-    assert run_beside(on_machine, resources={"CPU": 1}) != os.getpid()
-    assert machines() == [A]
+    assert trials.run_beside(on_machine, resources={"CPU": 1}) != os.getpid()
+    assert trials.machines() == [A]
     with pytest.raises(UserError) as error:
-        run_beside(refuse, resources={"CPU": 1})
+        trials.run_beside(refuse, resources={"CPU": 1})
     assert (error.value.subject, error.value.way_out) == ("lr", "lower it")
 
 
@@ -145,12 +137,12 @@ def test_a_trial_that_did_not_end_is_an_error(run, monkeypatch):
 
 
 def test_the_machines_of_the_workers_or_this_one(run, monkeypatch):
-    assert machines() == [this_machine()]
-    found = this_machine()
+    assert trials.machines() == [trials.this_machine()]
+    found = trials.this_machine()
     assert found["host"] == platform.node() and found["torch"] == torch.__version__
-    note_machines([B, A, A])
-    note_machines([A])
-    assert machines() == [A, B]
+    trials.note_machines([B, A, A])
+    trials.note_machines([A])
+    assert trials.machines() == [A, B]
     monkeypatch.setattr(device, "_picked", [torch.device("cuda")])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda of: "NVIDIA H100")
-    assert this_machine()["device"] == "NVIDIA H100"
+    assert trials.this_machine()["device"] == "NVIDIA H100"
