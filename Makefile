@@ -43,8 +43,9 @@ check: env ## Check style and types and run the quick tests, in about 90 seconds
 test: check ## The same, then the tests that run the smoke preset, Ray, DVC and MLflow: about 13 minutes in all
 	OMP_NUM_THREADS=1 pytest -m "slow and not soak" --numprocesses 3 --dist worksteal # they wait for half of it
 
-soak: env ## Try every outage in every stage, 20 kills of a run and other long tests, in 3 hours
-	pytest -m soak
+soak: env ## Try every outage in each kind of stage, 20 kills of a run and other long tests, in an hour
+	OMP_NUM_THREADS=1 pytest -m soak --numprocesses 3 --dist loadfile --ignore tests/test_outages.py
+	pytest -m soak tests/test_outages.py # alone, for it measures times
 
 bench: env ## Time training and decoding on this machine, in a few minutes
 	python -m benchmarks

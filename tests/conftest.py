@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -62,11 +63,16 @@ def ends() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
+def tiny_project(tmp_path_factory) -> Path:
     """A folder as a run leaves it, with tiny networks that were never trained."""
     folder = make_project(tmp_path_factory.mktemp("project"))
     (folder / "params.yaml").write_text(json.dumps(with_params().model_dump()))
     return folder
+
+
+@pytest.fixture(scope="module")
+def project(tiny_project) -> Path:
+    return tiny_project
 
 
 @pytest.fixture(scope="module")
@@ -169,14 +175,6 @@ def tokens_dir(tmp_path) -> Path:
     return random_tokens(tmp_path / "tokens")
 
 
-@pytest.fixture(scope="module")
-def tiny_project(tmp_path_factory) -> Path:
-    """A project of tiny models, as `tests.tiny_project` makes it."""
-    from tests.tiny_project import make_project
-
-    return make_project(tmp_path_factory.mktemp("project"))
-
-
 @pytest.fixture
 def in_tiny_project(tiny_project, monkeypatch) -> Path:
     """The same, as the working directory."""
@@ -198,8 +196,9 @@ def finished(tmp_path_factory, worker_id) -> Project:
             Project.clone(made.folder)
             made.run("python", "-m", "pipeline", "preset", "smoke")
             made.record_params(shared / "params_read")
-            with made.environment_inside():
-                log.write_text(made.run("dvc", "repro"))
+            (venv := made.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+            log.write_text(made.run("dvc", "repro", PATH=f"{venv}/bin:{os.environ['PATH']}"))
+            venv.unlink()
     project = made.copy(tmp_path_factory.mktemp("finished") / "project")
     project.log, project.params_read = log.read_text(), shared / "params_read"
     return project
@@ -213,21 +212,3 @@ def fresh_database(tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("fresh") / "mlflow.db"
     MlflowClient(f"sqlite:///{file}").search_experiments()
     return file
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """The URL of a server that talks S3."""
-    from tests.job_elsewhere import s3_store
-
-    with s3_store() as url:
-        yield url
-
-
-@pytest.fixture
-def objects(s3):
-    """The empty bucket of an object store, which the environment leads to."""
-    from tests.object_store import bucket_at
-
-    with bucket_at(s3) as bucket:
-        yield bucket

@@ -9,64 +9,54 @@ import time
 ERROR = b"HTTP/1.1 500 Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-class FailingProxy:
+class FailingProxy(socketserver.ThreadingTCPServer):
     """Passes connections on to a port of this machine, as `mode` says: "open", "refused" (closed
-    at once), "silent" (nothing comes back) or "errors" (status 500 for every request). `latency`
-    seconds go by before each request.
+    at once), "silent" (nothing comes back), "errors" (status 500 for every request) or "slow" (each
+    request waits for five seconds).
     """
 
+    allow_reuse_address = daemon_threads = True
+
     def __init__(self, port: int):
-        self.target, self.mode, self.latency = port, "open", 0.0
-        self._connections: list[socket.socket] = []
-        proxy = self
-
-        class Handler(socketserver.BaseRequestHandler):
-            def handle(self):
-                proxy._pass_on(self.request)
-
-        class Server(socketserver.ThreadingTCPServer):
-            allow_reuse_address, daemon_threads = True, True
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.target, self.mode, self.port = port, "open", self.server_address[1]
+        self.connections: list[socket.socket] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def close(self) -> None:
         """Also what is on its way: a server that waits for the rest of a request does not end."""
-        self.server.shutdown()
-        self.server.server_close()
-        for connection in self._connections:
+        self.shutdown()
+        self.server_close()
+        for connection in self.connections:
             with contextlib.suppress(OSError):  # it has ended
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def _pass_on(self, client: socket.socket) -> None:
-        if self.mode == "refused":
+
+class _Handler(socketserver.BaseRequestHandler):
+    server: FailingProxy
+
+    def handle(self) -> None:
+        proxy, client = self.server, self.request
+        if proxy.mode == "refused":
             return
-        with socket.create_connection(("127.0.0.1", self.target)) as server:
-            self._connections += (client, server)
-            threading.Thread(target=self._back, args=(server, client), daemon=True).start()
-            while data := _receive(client):
-                if self.mode == "refused":  # connections that were open end too
-                    return
-                if self.mode == "errors":
-                    client.sendall(ERROR)
-                    return
-                while self.mode == "silent":
-                    time.sleep(0.05)
-                time.sleep(self.latency)
-                with contextlib.suppress(OSError):  # closed meanwhile, as the client is told next
+        with socket.create_connection(("127.0.0.1", proxy.target)) as server:
+            proxy.connections += (client, server)
+            threading.Thread(target=_pass_back, args=(server, client), daemon=True).start()
+            with contextlib.suppress(OSError):  # one side has closed it
+                while data := client.recv(65536):
+                    if proxy.mode == "refused":  # connections that were open end too
+                        return
+                    if proxy.mode == "errors":
+                        client.sendall(ERROR)
+                        return
+                    while proxy.mode == "silent":
+                        time.sleep(0.05)
+                    if proxy.mode == "slow":
+                        time.sleep(5)
                     server.sendall(data)
 
-    def _back(self, server: socket.socket, client: socket.socket) -> None:
-        while data := _receive(server):
-            try:
-                client.sendall(data)
-            except OSError:
-                return
 
-
-def _receive(source: socket.socket) -> bytes:
-    try:
-        return source.recv(65536)
-    except OSError:
-        return b""
+def _pass_back(server: socket.socket, client: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := server.recv(65536):
+            client.sendall(data)

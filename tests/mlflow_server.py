@@ -1,6 +1,5 @@
 """A real tracking server on loopback."""
 
-import contextlib
 import os
 import subprocess
 import time
@@ -34,12 +33,6 @@ def mlflow_server(folder: Path) -> Iterator[int]:
                 time.sleep(0.5)
         yield port
     finally:
-        workers = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:  # it waits for the rest of a request
-            for each in (process, *workers):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
-            process.wait()
+        for each in (*psutil.Process(process.pid).children(recursive=True), process):
+            each.kill()  # it could wait for the rest of a request
+        process.wait()

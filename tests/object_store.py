@@ -1,33 +1,25 @@
-"""An object store of one bucket that talks S3, and what lies in it."""
+"""A server that talks S3, with one bucket, `store`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import boto3
-import pytest
+from moto.server import ThreadedMotoServer
 
 from tests.project import SECRET
 
-ADDRESS = "s3://store/some/where"
-
 
 @contextmanager
-def bucket_at(url: str) -> Iterator[Any]:
-    """The bucket of the server at a URL, emptied in the end; the environment says where it is."""
-    environment = {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "me",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        bucket = boto3.resource("s3", endpoint_url=url).Bucket("store")
-        yield bucket
-        bucket.objects.all().delete()
-
-
-def names(objects: Any) -> set[str]:
-    return {o.key for o in objects.objects.all() if not o.key.endswith("/")}
+def s3_store() -> Iterator[dict[str, str]]:
+    """The environment in which the tools of S3 find the server and its keys."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    keys = {"aws_access_key_id": "me", "aws_secret_access_key": SECRET}
+    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
+    client.create_bucket(Bucket="store")
+    try:
+        yield {name.upper(): value for name, value in keys.items()} | {"AWS_ENDPOINT_URL": url}
+    finally:
+        server.stop()

@@ -1,221 +1,283 @@
-"""The outages that a stage may meet, each as something that is done to a trial of it, and a bench
-that tries them on a finished project."""
+"""A stage of a finished project, run again through an outage, and what must be true after it."""
 
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+from mlflow import MlflowClient
+
+from pipeline.runtime.dag import stage_outputs
+from pipeline.runtime.files import read_json, read_yaml, tree_hash
+from pipeline.runtime.run_log import read_rows
+from pipeline.training.loop.checkpoints import CHECKPOINT
 from tests.damage import cut
 from tests.failing_proxy import FailingProxy
-from tests.outage_trial import LONGER, Trial, fresh
-from tests.project import Project
+from tests.project import SECRET, Project, files_with_secret
 
-MIB = 2**20
-
-
-def gone_briefly(trial: Trial) -> None:
-    """The server goes in the middle, and comes back before the stage ends."""
-    _server(trial, "refused", 0.3, 0.7)
-
-
-def gone_for_good(trial: Trial) -> None:
-    """It comes back when the stage has ended."""
-    _server(trial, "refused", 0.3, None)
-
-
-def errors(trial: Trial) -> None:
-    """Every request is answered by an error of the server."""
-    _server(trial, "errors", 0.3, None)
-
-
-def began_anew(trial: Trial) -> None:
-    """The server comes back with an empty database."""
-    process = trial.start()
-    trial.wait(0.3)
-    trial.proxy.mode = "refused"
-    trial.wait(0.5)
-    trial.proxy.target, trial.proxy.mode = trial.other, "open"
-    trial.end(process)
-
-
-def slow(trial: Trial) -> None:
-    """Five seconds go by before each request."""
-    trial.proxy.latency = 5
-    trial.run()
-    trial.proxy.latency = 0
-
-
-def _server(trial: Trial, mode: str, begin: float, stop: float | None) -> None:
-    process = trial.start()
-    trial.wait(begin)
-    trial.proxy.mode = mode
-    if stop is not None:
-        trial.wait(stop)
-        trial.proxy.mode = "open"
-    trial.end(process)
-    trial.proxy.mode = "open"
-
-
-def deleted(trial: Trial) -> None:
-    """The project's own database, in the middle."""
-    process = trial.start()
-    trial.wait(0.5)
-    trial.wait_for_database(process)
-    trial.database.unlink(missing_ok=True)
-    trial.end(process)
-    try:
-        trial.sync()
-    except AssertionError as error:  # MLflow was setting it up again as the stage ended
-        assert "move the file away" in str(error)
-        trial.database.unlink()
-
-
-def worker_killed(trial: Trial) -> None:
-    """One of Ray's workers, by the system."""
-    process = trial.start()
-    trial.kill_one(process, "ray::")
-    trial.end(process)
-
-
-def ray_killed(trial: Trial) -> None:
-    """What runs the workers: the stage ends, and another begins where it was."""
-    process = trial.start()
-    trial.kill_one(process, "raylet")
-    trial.end(process, ok=None)
-    trial.no_strays()
-    trial.run()
-    trial.took = 0.0
-
-
-def killed(trial: Trial) -> None:
-    _killed(trial, lambda path: None)
-
-
-def killed_and_cut(trial: Trial) -> None:
-    """What the killed stage kept last, a checkpoint most often, is damaged then."""
-    _killed(trial, cut)
-
-
-def _killed(trial: Trial, damage: Callable[[Path], None]) -> None:
-    process = trial.start()
-    trial.wait(0.6)
-    while trial.newest() is None and process.poll() is None and trial.plain > 3:
-        time.sleep(0.02)
-    if process.poll() is None:
-        trial.kill(process)
-    if (path := trial.newest()) is not None:
-        damage(path)
-        trial.said.append(f"damaged {path.name}")
-    trial.run()
-    trial.took = 0.0  # nothing to compare
-
-
-def full_disk(trial: Trial) -> None:
-    """The whole project, its database too, on a disk with ever more room, until the stage fits."""
-    folder = trial.project.folder
-    for room in (0.1, 1, 4, 16):
-        _resize(folder, _used(folder) + int(room * MIB))
-        fits = trial.end(trial.start(), ok=None) == 0
-        trial.no_strays()
-        if fits:
-            break
-        trial.said.append(f"{room:g} MiB are too few")
-    _resize(folder, 4096 * MIB)
-    trial.run()
-    trial.took = 0.0
-
-
-def _used(folder: Path) -> int:
-    return shutil.disk_usage(folder).used
-
-
-def _resize(folder: Path, size: int) -> None:
-    subprocess.run(("mount", "-o", f"remount,size={size}", folder), check=True)
-
-
-OF_SERVER = (gone_briefly, gone_for_good, errors, began_anew, slow)
-OF_RAY = (worker_killed, ray_killed)
+TIMED = ("results/sources", "timings")  # outputs that hold times
+# The smoke preset's trainings would end before an outage comes.
+LONGER: dict[str, dict[str, int]] = {
+    "sweep": {"sweep__steps": 60},
+    "train_transformer": {"training__steps": 160},
+}
+# What a tracking server does, and in which part of the time that the stage takes undisturbed.
+OF_SERVER: dict[str, tuple[str, float, float | None]] = {
+    "goes and comes back": ("refused", 0.3, 0.7),
+    "goes for good": ("refused", 0.3, None),
+    "answers with errors": ("errors", 0.3, None),
+    "never answers": ("silent", 0.3, None),
+    "answers after 5 s": ("slow", 0, None),
+}
+# A stage of each kind: one training in the stage's process, trainings in workers, trials, batches,
+# and one that logs to the run of the whole `dvc repro`.
+KINDS = ("train_classifier", "train_transformer", "sweep", "evaluate", "analysis")
+OF_RAY = ("train_transformer", "sweep")
 OUTAGES = {
-    outage.__name__: outage
-    for outage in (*OF_SERVER, *OF_RAY, deleted, full_disk, killed, killed_and_cut)
+    **dict.fromkeys(OF_SERVER, KINDS),
+    "database deleted": ("evaluate",),
+    "worker killed": OF_RAY,
+    "Ray killed": OF_RAY,
+    "stage killed": KINDS[:4],
 }
 
 
-STAGES = (
-    *("schedules", "prepare", "train_classifier", "features", "train_tokenizer", "cache_tokens"),
-    *("train_transformer", "train_autoregressive", "sweep", "evaluate", "cas", "temperature"),
-    *("edit", "reject", "reconstruct", "speed", "analysis"),
-)
+class Trial:
+    """A copy of a finished project without what the stage has made.
 
+    Args:
+        folder: empty.
+        port: of a tracking server; without it the stage logs to the project's own database.
+        plain: seconds that the stage takes undisturbed.
+    """
 
-def cells() -> list[tuple[str, str]]:
-    """Every stage and outage that it may meet: not all have workers of Ray."""
-    return [
-        (stage, outage)
-        for outage, action in OUTAGES.items()
-        for stage in STAGES
-        if stage in LONGER or action not in OF_RAY
-    ]
+    def __init__(
+        self, finished: Project, stage: str, folder: Path, port: int | None, plain: float = 10.0
+    ):
+        target = folder / "project"
+        left_out = {"": {".git", ".dvc", "mlflow.db", "mlruns"}, "runs": {"reproduction", stage}}
+
+        def ignored(parent: str, names: list[str]) -> set[str]:
+            inside = Path(parent).relative_to(finished.folder).as_posix().removeprefix(".")
+            return left_out.get(inside, set()) & set(names)
+
+        shutil.copytree(finished.folder, target, symlinks=True, ignore=ignored)
+        for output in stage_outputs(stage):
+            if (path := target / output).is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        self.project, self.stage, self.plain, self.took = Project(target), stage, plain, 0.0
+        # A server that saw none of it.
+        self.project.set(mlflow__experiment=f"{stage} {time.time_ns()}", **LONGER.get(stage, {}))
+        self.log, self.database = folder / "log", target / "mlflow.db"
+        self.said: list[str] = []  # what the stage printed, and what was done to it
+        self.proxy, self.uri = None, f"sqlite:///{self.database}"
+        if port:
+            self.proxy = FailingProxy(port)
+            self.uri = f"http://me:{SECRET}@127.0.0.1:{self.proxy.port}"
+            self.project.env["MLFLOW_TRACKING_URI"] = self.uri
+
+    def start(self) -> subprocess.Popen:
+        module = ("analysis",) if self.stage == "analysis" else ("stages", self.stage)
+        self._began = time.monotonic()
+        return self.project.start("python", "-m", *module, log=self.log)
+
+    def wait(self, share: float) -> None:
+        """Wait until that share of the stage's usual time has passed since it began."""
+        time.sleep(max(0.0, self._began + share * self.plain - time.monotonic()))
+
+    def end(self, process: subprocess.Popen, may_fail: bool = False) -> None:
+        """Wait for the stage's end, which must be a success, or one line if it may fail."""
+        code = process.wait(timeout=600)
+        self.took = time.monotonic() - self._began
+        said = self.log.read_text()
+        self.said.append(said)
+        assert code == 0 or may_fail, said
+        assert "Traceback" not in said and "unexpected: traceback" not in said, said
+        if code:
+            (_,) = [line for line in said.splitlines() if line.startswith("error: ")]
+
+    def through(self, outage: str) -> None:
+        """Run the stage through an outage to its end. `took` is then the time of the disturbed run;
+        0 if the stage ran several times."""
+        if outage == "stage killed":
+            self._killed()
+        else:
+            process = self.start()
+            if outage in OF_SERVER:
+                mode, begin, stop = OF_SERVER[outage]
+                self.wait(begin)
+                self.proxy.mode = mode
+                if stop is not None:
+                    self.wait(stop)
+                    self.proxy.mode = "open"
+            elif outage == "database deleted":
+                self.wait(0.5)
+                while not self.database.exists() and process.poll() is None:
+                    time.sleep(0.02)
+                self.database.unlink(missing_ok=True)
+            else:
+                self._kill_one(process, "raylet" if outage == "Ray killed" else "ray::")
+            self.end(process, may_fail=outage == "Ray killed")
+            if self.proxy:
+                self.proxy.mode = "open"
+            if outage == "Ray killed":  # it may have ended the stage
+                assert self.project.all_ended()
+                self.end(self.start())
+                self.took = 0.0
+            if outage == "database deleted" and "move the file away" in self.sync(ok=None):
+                self.database.unlink()  # MLflow was making it again as the stage ended
+
+    def _killed(self) -> None:
+        """Kill the stage with all its processes, and damage its newest checkpoint."""
+        process = self.start()
+        self.wait(0.6)
+        while not self._checkpoints() and self.stage != "evaluate" and process.poll() is None:
+            time.sleep(0.02)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert self.project.all_ended()
+        if made := self._checkpoints():
+            cut(max(made, key=lambda path: path.stat().st_mtime_ns))
+        self.end(self.start())
+        assert not made or "it is removed, the one before it is used" in self.said[-1]
+        self.took = 0.0
+
+    def _kill_one(self, process: subprocess.Popen, name: str) -> None:
+        """SIGKILL a process below the stage's whose command line begins with the name, in the
+        middle of the work: there is a checkpoint, and one of Ray's workers is busy."""
+        while process.poll() is None:
+            below = psutil.Process(process.pid).children(recursive=True)
+            child = next((child for child in below if _is(child, name)), None)
+            if child and any(_is(child, "ray::") for child in below) and self._checkpoints():
+                child.kill()
+                made = [o for o in stage_outputs(self.stage) if (self.project.folder / o).exists()]
+                assert made == [], f"{name} was killed after the work"
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"it ended before {name} was killed: {self.log.read_text()}")
+
+    def _checkpoints(self) -> list[Path]:
+        return list((self.project.folder / "runs" / self.stage).rglob(CHECKPOINT))
+
+    def sync(self, ok: bool | None = True) -> str:
+        """Send what was not sent: the server is back."""
+        self.said.append(self.project.run("python", "-m", "pipeline", "sync", ok=ok))
+        return self.said[-1]
+
+    def outputs(self) -> dict[str, str]:
+        """The hash of each output of the stage that holds no times."""
+        names = map(str, stage_outputs(self.stage))
+        kept = [name for name in names if not any(timed in name for timed in TIMED)]
+        return {name: tree_hash(self.project.folder / name) for name in kept}
+
+    def logged(self) -> dict[tuple[str, str, int], float]:
+        """The metrics in the logs, except the machine's load and times."""
+        return {
+            (read_json(log / "run.json")["name"], metric, row["step"]): value
+            for log in self._logs()
+            for _, row in read_rows(log / "metrics.jsonl")
+            for metric, value in row["metrics"].items()
+            if not metric.startswith("system/") and "second" not in metric
+        }
+
+    def count(self) -> int:
+        """The number of points that the server has: all that were logged, each once, in one run for
+        each log."""
+        client, count, runs = MlflowClient(self.uri), 0, {}
+        for log in self._logs():
+            run_id = read_json(log / "sent.json")["run_id"]
+            wanted: dict[str, set[tuple[int, float]]] = {}
+            for _, row in read_rows(log / "metrics.jsonl"):
+                for metric, value in row["metrics"].items():
+                    wanted.setdefault(metric, set()).add((row["step"], value))
+            for metric, points in wanted.items():
+                found = client.get_metric_history(run_id, metric)
+                assert {(p.step, p.value) for p in found} == points, (metric, found)
+                assert len(found) == len(points), f"{metric} was sent twice"
+                count += len(points)
+            for path in filter(Path.is_file, (log / "artifacts").rglob("*")):
+                name = path.relative_to(log / "artifacts")
+                there = client.list_artifacts(run_id, "images" if len(name.parts) > 1 else None)
+                assert str(name) in [file.path for file in there]
+            runs[run_id] = client.get_run(run_id).info
+            assert runs[run_id].status == "FINISHED"
+        experiments = {info.experiment_id for info in runs.values()}
+        assert {run.info.run_id for run in client.search_runs(list(experiments))} == set(runs)
+        return count
+
+    def _logs(self) -> list[Path]:
+        """The folders of the logs in this trial's experiment: the stage's, and those around it."""
+        found = (self.project.folder / "runs").rglob("run.json")
+        own = read_yaml(self.project.folder / "params.yaml")["mlflow"]["experiment"]
+        return sorted(f.parent for f in found if read_json(f)["experiment"] == own)
+
+    def check_left(self) -> None:
+        """Nothing works any more, no temporary file is left, and the password is nowhere."""
+        folder = self.project.folder
+        assert self.project.all_ended()
+        assert [*folder.rglob(".*.tmp"), *folder.glob("runs/*/*/tune")] == []
+        assert SECRET not in "".join(self.said) and files_with_secret(folder) == []
 
 
 class Bench:
-    """Tries outages on the stages of a finished project.
+    """Runs stages of a finished project through outages.
 
     Args:
         folder: where the copies are made.
-        server, other: the ports of two tracking servers.
+        port: of a tracking server.
     """
 
-    def __init__(self, finished: Project, folder: Path, server: int, other: int):
-        self.finished, self.folder, self.server, self.other = finished, folder, server, other
-        self.plain: dict[tuple[str, bool], Trial] = {}
+    def __init__(self, finished: Project, folder: Path, port: int):
+        self.finished, self.folder, self.port = finished, folder, port
+        self._plain: dict[tuple[str, bool], tuple[float, dict, dict]] = {}
 
-    def undisturbed(self, stage: str, tracked: bool) -> Trial:
-        """The stage run once, with a server or without, to compare with."""
-        if (stage, tracked) not in self.plain:
-            with ExitStack() as stack:
-                trial = self._trial(stage, tracked, stack)
-                trial.run()
-                trial.made, trial.points = trial.outputs(), trial.logged()
-                self.plain[stage, tracked] = trial
-        return self.plain[stage, tracked]
+    def undisturbed(self, stage: str, tracked: bool) -> tuple[float, dict, dict]:
+        """The seconds that the stage takes, its outputs and what it logs."""
+        if (stage, tracked) not in self._plain:
+            with self._trial(stage, tracked) as trial:
+                trial.end(trial.start())
+                self._plain[stage, tracked] = trial.took, trial.outputs(), trial.logged()
+        return self._plain[stage, tracked]
 
-    def attempt(self, stage: str, outage: str) -> Trial:
-        """A stage through an outage; what has to be true afterwards is asserted."""
-        action = OUTAGES[outage]
-        tracked = action in OF_SERVER
-        plain = self.undisturbed(stage, tracked)
-        with ExitStack() as stack:
-            trial = self._trial(stage, tracked, stack, disk=action is full_disk)
-            trial.plain = plain.took
-            action(trial)
-            trial.no_strays()
+    def attempt(self, stage: str, outage: str) -> tuple[Trial, int]:
+        """Run a stage through an outage, and check that it costs nothing. Returns the trial and the
+        number of points that MLflow has."""
+        tracked = outage in OF_SERVER
+        plain, outputs, logged = self.undisturbed(stage, tracked)
+        with self._trial(stage, tracked, plain) as trial:
+            trial.through(outage)
+            assert trial.project.all_ended()
             trial.sync()
-            assert trial.outputs() == plain.made
-            trial.points = trial.logged()
-            assert trial.points.keys() == plain.points.keys()
-            assert stage == "speed" or trial.points == plain.points
-            trial.delivered = trial.count()
-            assert trial.left() == [], trial.left()
-            trial.no_password()
-        return trial
+            assert trial.outputs() == outputs
+            assert trial.logged() == logged
+            count = trial.count()
+            trial.check_left()
+        return trial, count
 
-    def _trial(self, stage: str, tracked: bool, stack: ExitStack, disk: bool = False) -> Trial:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.folder)))
-        proxy = None
-        if tracked:
-            proxy = FailingProxy(self.server)
-            stack.callback(proxy.close)
-        if disk:
-            (folder / "project").mkdir()
-            size = f"size={4096 * MIB}"
-            command = ("mount", "-t", "tmpfs", "-o", size, "tmpfs", folder / "project")
-            subprocess.run(command, check=True)
-            stack.callback(subprocess.run, ("umount", "-l", folder / "project"), check=True)
-        trial = fresh(self.finished, stage, folder, proxy)
-        trial.other = self.other
-        return trial
+    @contextmanager
+    def _trial(self, stage: str, tracked: bool, plain: float = 10.0) -> Iterator[Trial]:
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            trial = Trial(self.finished, stage, Path(name), self.port if tracked else None, plain)
+            try:
+                yield trial
+            finally:
+                if trial.proxy:
+                    trial.proxy.close()
+
+
+def _is(process: psutil.Process, name: str) -> bool:
+    """Whether a busy process has that name; Ray's agents do not count as workers."""
+    try:
+        command = " ".join(process.cmdline()).partition(" ")[0]
+    except psutil.Error:  # it has just ended
+        return False
+    return name in command and not command.endswith(("::IDLE", "Agent"))

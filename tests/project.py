@@ -9,14 +9,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import SystemRandom
+
+import psutil
+from ruamel.yaml import YAML
+
+from pipeline.runtime.files import read_yaml
 
 ROOT = Path(__file__).parents[1]
 # Ray's workers let other processes go first, so that a test beside them would starve them.
 FAIR = {"RAY_worker_niceness": "0"}
+# Outputs that hold times, which no second run repeats.
+TIMED = (
+    *("results/sources", "results/speed"),
+    *("analysis/timings", "analysis/sources", "analysis/figures", "analysis/report.html"),
+)
 
 
 def free_port() -> int:
@@ -92,24 +100,13 @@ class Project:
         folder.mkdir()
         self.env["PARAMS_READ"] = str(folder)
 
-    @contextmanager
-    def environment_inside(self) -> Iterator[None]:
-        """Meanwhile the environment's programs are those of `.venv` in this folder."""
-        (link := self.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
-        before = self.env["PATH"]
-        self.env["PATH"] = f"{link}/bin{os.pathsep}{before}"
-        try:
-            yield
-        finally:
-            self.env["PATH"] = before
-            link.unlink()
-
     def copy(self, folder: Path) -> "Project":
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
 
-    def run(self, *command: str, ok: bool = True, timeout: int = 900, **env: str):
-        """Run to the end; (exit code, stdout + stderr). Fails the test on a wrong exit code."""
+    def run(self, *command: str, ok: bool | None = True, timeout: int = 900, **env: str) -> str:
+        """Run to the end; stdout and stderr. Fails the test on a wrong exit code, unless `ok` is
+        None."""
         result = subprocess.run(
             command,
             cwd=self.folder,
@@ -120,18 +117,28 @@ class Project:
             timeout=timeout,
             check=False,
         )
-        assert (result.returncode == 0) == ok, f"{command}: {result.returncode}\n{result.stdout}"
+        said = f"{command}: {result.returncode}\n{result.stdout}"
+        assert ok is None or (result.returncode == 0) == ok, said
         return result.stdout
+
+    def start(self, *command: str, log: Path, **env: str) -> subprocess.Popen:
+        """Start a command in a process group of its own; what it prints is in the log."""
+        with open(log, "w") as output:
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self.env | env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def stage(self, name: str, **kwargs) -> str:
         return self.run("python", "-m", "stages", name, **kwargs)
 
     def set(self, **values) -> None:
         """Change params by dotted key (dots written as `__`), as a user edits params.yaml."""
-        from ruamel.yaml import YAML
-
-        yaml = YAML()
-        path = self.folder / "params.yaml"
+        yaml, path = YAML(), self.folder / "params.yaml"
         document = yaml.load(path)
         for key, value in values.items():
             *parents, last = key.split("__")
@@ -153,22 +160,19 @@ class Project:
         log = self.run("dvc", "repro", *targets)
         return re.findall(r"Running stage '(\w+)'", log), log
 
-    def kill_stage_when(
-        self, name: str, ready, timeout: float = 240, *, by_dvc: bool = False
-    ) -> str:
-        """Start a stage, SIGKILL it as soon as `ready()` is true; what it had printed. `by_dvc`: it
-        is DVC that is started and killed, at once with what it has started."""
+    def outputs(self) -> dict[str, str]:
+        """DVC's hash of each output that holds no times."""
+        stages = read_yaml(self.folder / "dvc.lock")["stages"].values()
+        entries = [out for stage in stages for out in stage["outs"]]
+        return {e["path"]: e["md5"] for e in entries if not e["path"].startswith(TIMED)}
+
+    def kill_stage_when(self, name: str, ready, *, by_dvc: bool = False) -> None:
+        """Start a stage, and SIGKILL it as soon as `ready()` is true. `by_dvc`: DVC is started, and
+        killed together with all that it has started."""
         log = self.folder / f"{name}.killed.log"
-        with open(log, "w") as handle:
-            process = subprocess.Popen(
-                ("dvc", "repro", name) if by_dvc else ("python", "-m", "stages", name),
-                cwd=self.folder,
-                env=self.env,
-                stdout=handle,
-                stderr=subprocess.STDOUT,
-                start_new_session=by_dvc,
-            )
-        deadline = time.monotonic() + timeout
+        command = ("dvc", "repro", name) if by_dvc else ("python", "-m", "stages", name)
+        process = self.start(*command, log=log)
+        deadline = time.monotonic() + 240
         while not ready():
             assert process.poll() is None, f"{name} ended before it was killed:\n{log.read_text()}"
             assert time.monotonic() < deadline, f"{name} was not ready in time:\n{log.read_text()}"
@@ -177,25 +181,20 @@ class Project:
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         process.wait()
-        return log.read_text()
 
-    def strays(self) -> list[str]:
-        """Command lines of processes that still work in this folder."""
-        import psutil
-
+    def processes(self) -> list[psutil.Process]:
+        """The processes that work in this folder: DVC, a stage, and all of its Ray."""
         found = []
         for process in psutil.process_iter():
-            try:
+            with contextlib.suppress(psutil.Error, OSError):
                 if Path(process.cwd()).is_relative_to(self.folder):
-                    found.append(" ".join(process.cmdline()))
-            except (psutil.Error, OSError):
-                continue
+                    found.append(process)
         return found
 
     def all_ended(self) -> bool:
         """Whether no process works in this folder any more, or soon: Ray's agents notice a kill
         within about a minute."""
         deadline = time.monotonic() + 90
-        while self.strays() and time.monotonic() < deadline:
-            time.sleep(1)
-        return self.strays() == []
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return not left

@@ -1,6 +1,5 @@
 """A Ray head of a test's own, that takes jobs, and a node that sees nothing of it but its ports."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -33,9 +32,9 @@ def ray_head(env: dict[str, str], cpus: int = 2) -> Iterator[Head]:
     Args:
         env: of the head, and so of its jobs.
     """
-    # Ray notes a head's address in its folder: in one of its own, no other head is met. Two that
-    # are up at once would fight over the agent's port.
-    names = ("port", "dashboard-port", "dashboard-agent-listen-port")
+    # Ray notes a head's address in its folder: in one of its own, no other head is met. Two heads
+    # at once would fight over these ports.
+    names = ("port", "ray-client-server-port", "dashboard-port", "dashboard-agent-listen-port")
     ports = {name: free_port() for name in names}
     temp = Path(f"/tmp/rt{os.getpid()}")
     temp.mkdir(exist_ok=True)
@@ -48,7 +47,7 @@ def ray_head(env: dict[str, str], cpus: int = 2) -> Iterator[Head]:
     log = temp / "head.log"
     head = _started(command, env | TOKEN | {"RAY_TMPDIR": str(temp)}, log)
     try:
-        for name in names[1:]:  # jobs start through the agent
+        for name in names[2:]:  # jobs start through the agent
             _wait_for(ports[name], "127.0.0.1", log)
         yield Head(f"http://127.0.0.1:{ports['dashboard-port']}", temp, ports["port"])
     finally:
@@ -96,15 +95,6 @@ def kill_node(node: subprocess.Popen) -> None:
         for process in (*psutil.Process(node.pid).children(recursive=True), node):
             process.kill()
         node.wait(timeout=60)
-
-
-def trains(node: subprocess.Popen) -> bool:
-    """Whether a worker of the node is at a step of a trial: Ray gives its process that name."""
-    for process in psutil.Process(node.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error, IndexError):  # it has ended
-            if process.cmdline()[0] == "ray::ImplicitFunc.train":
-                return True
-    return False
 
 
 def _started(command: tuple[str, ...], env: dict[str, str], log: Path) -> subprocess.Popen:

@@ -72,10 +72,15 @@ def write_images() -> None:
             path = Path("pictures", split, f"class{label}", f"{number}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             image.point([int(v / (1 + label)) for v in range(256)]).save(path)
-    source = open_source("folder:pictures", "", SIDE)
-    split = stratified_split(source, 0.2, seed=0)
-    shards = {k: write_shards(source, v, k, 50, IMAGES) for k, v in split.items()}
-    write_manifest(IMAGES, source.class_names, "folder:pictures", shards)
+    write_shards_of(Path("pictures"), IMAGES)
+
+
+def write_shards_of(pictures: Path, folder: Path) -> None:
+    """A folder of classes as shards."""
+    source = open_source(f"folder:{pictures}", "", SIDE)
+    splits = stratified_split(source, 0.2, seed=0)
+    written = {k: write_shards(source, v, k, 50, folder) for k, v in splits.items()}
+    write_manifest(folder, source.class_names, f"folder:{pictures}", written)
 
 
 def write_models(params: Params) -> None:
@@ -193,11 +198,3 @@ class Dies:
             raise self.error
         self.left -= 1
         return self.function(*args, **kwargs)
-
-
-def write_shards_of(pictures: Path, folder: Path) -> None:
-    """A folder of classes as shards."""
-    source = open_source(f"folder:{pictures}", "", SIDE)
-    splits = stratified_split(source, 0.2, seed=0)
-    written = {k: write_shards(source, v, k, 50, folder) for k, v in splits.items()}
-    write_manifest(folder, source.class_names, f"folder:{pictures}", written)

@@ -46,14 +46,13 @@ class Squares:
         self.notes, self.dies = notes, dies
         self._note("opened")
 
-    def _note(self, what: object) -> int:
-        """How often that was noted by now."""
+    def _note(self, what: object) -> None:
         with open(self.notes / f"{what}", "a") as file:
             file.write(f"{os.getpid()}\n")
-        return len(noted(self.notes / f"{what}"))
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
-        if self._note(start) <= self.dies.get(start, 0):
+        self._note(start)
+        if len(noted(self.notes / f"{start}")) <= self.dies.get(start, 0):
             os.kill(os.getpid(), signal.SIGKILL)
         if start > 90:
             raise UserError("start", f"{start} is too large", "use a smaller one")
@@ -63,10 +62,6 @@ class Squares:
 def noted(file: Path) -> list[str]:
     """The process of each note."""
     return file.read_text().split()
-
-
-def several(**ray: int) -> BatchWorkers:
-    return workers_of(with_params(ray={"num_workers": 2, "max_failures": 2} | ray).ray)
 
 
 def squares(folder: Path, workers: BatchWorkers, given=BATCHES, **dies: int) -> Path:
@@ -79,14 +74,9 @@ def squares(folder: Path, workers: BatchWorkers, given=BATCHES, **dies: int) -> 
 
 @pytest.fixture(scope="module")
 def workers(ray):
-    pool = several()
+    pool = workers_of(with_params(ray={"num_workers": 2, "max_failures": 2}).ray)
     yield pool
     pool.end()
-
-
-def test_one_worker_is_this_process():
-    alone = workers_of(with_params(ray={"num_workers": 1}).ray)
-    assert type(alone) is BatchWorkers and alone.device == CPU
 
 
 def test_a_killed_run_goes_on_after_its_last_batch(tmp_path, capsys):
@@ -152,7 +142,7 @@ def test_an_error_of_the_maker_is_the_users_and_its_batches_are_kept(tmp_path, w
 @pytest.mark.slow
 def test_a_batch_that_kills_every_worker_is_one_line(tmp_path, workers):
     workers.end()  # the others need their CPUs
-    pool = several(max_failures=1)
+    pool = workers_of(with_params(ray={"num_workers": 2, "max_failures": 1}).ray)
     with pytest.raises(UserError) as error:
         squares(tmp_path / "set", pool, _12=9)
     assert error.value.subject == "a worker was lost" and "max_failures: 1" in error.value.reason

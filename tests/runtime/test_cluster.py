@@ -16,17 +16,8 @@ from unittest.mock import Mock
 import pytest
 import ray
 
-from pipeline.runtime import ray_cluster as module
+from pipeline.runtime import ray_cluster
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.ray_cluster import (
-    AUTOSCALING,
-    NODES,
-    join_ray,
-    may_grow,
-    require_resources,
-    wait_longer,
-    why_no_cluster,
-)
 from stages.running import INTERRUPTED
 from tests.project import ROOT
 
@@ -41,7 +32,7 @@ CALLS = (
     "InternalKVGcsService/InternalKVGet", "NodeManagerService/GetNodeStats",
     "CoreWorkerService/PushTask", "ObjectManagerService/Pull", "ReporterService/GetTraceback",
 )
-PAGES = ("api/job_agent/jobs/", "get_or_create_runtime_env")
+PAGES = ("", "api/job_agent/jobs/", "get_or_create_runtime_env")
 
 def call(port, name):
     with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
@@ -51,9 +42,10 @@ def call(port, name):
         except grpc.RpcError as error:
             return error.code().name
 
-def ask(method, port, page):
+def ask(port, page):
     try:
-        return web.request(method, f"http://127.0.0.1:{port}/{page}", timeout=3).status_code
+        url = f"http://127.0.0.1:{port}/{page}"
+        return web.request("POST" if page else "GET", url, timeout=3).status_code
     except requests.RequestException:
         return None
 
@@ -62,36 +54,31 @@ web.trust_env = False
 join_ray()
 import ray  # not before: it then listens everywhere
 worker = ray.get(ray.remote(lambda: [sys.executable, os.environ["GLOO_SOCKET_IFNAME"]]).remote())
-me = psutil.Process()
-ports, began = [], time.monotonic()
-since = began
-while time.monotonic() - since < 5 and time.monotonic() - began < 60:  # some open theirs late
-    now = [
+ports, before = [], None
+while before is None or len(ports) != len(before):  # some open theirs late
+    time.sleep(5)
+    before, ports = ports, [
         (process.name(), connection.laddr)
-        for process in [me, *me.children(recursive=True)]
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
         for connection in process.net_connections()
         if connection.status == psutil.CONN_LISTEN
     ]
-    if len(now) != len(ports):
-        since = time.monotonic()
-    ports = now
-    time.sleep(0.2)
 print(json.dumps({
     "temp": ray.get_runtime_context().get_temp_dir(),
     "worker": worker,
     "ports": [
-        [name, at.ip, [call(at.port, name) for name in CALLS], ask("GET", at.port, ""),
-         [ask("POST", at.port, page) for page in PAGES]]
+        [name, at.ip, [call(at.port, name) for name in CALLS], [ask(at.port, p) for p in PAGES]]
         for name, at in ports
     ],
 }))
 """
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory) -> dict:
-    """What LOCAL prints, run by a Python in a folder whose name has a space."""
-    folder = tmp_path_factory.mktemp("local") / "a b é"
+@pytest.mark.slow
+def test_a_local_cluster_is_for_its_user_alone(tmp_path):
+    """It listens on loopback and asks for its token, but for metrics on three ports, as
+    `SECURITY.md` says. Its Python is in a folder whose name has a space."""
+    folder = tmp_path / "a b é"
     folder.mkdir()
     (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
     python = folder / ".venv/bin/python"
@@ -106,31 +93,22 @@ def local(tmp_path_factory) -> dict:
         check=True,
     )
     assert "traceback" not in (result.stdout + result.stderr).lower()
-    return json.loads(result.stdout.splitlines()[-1]) | {"python": str(python)}
-
-
-@pytest.mark.slow
-def test_a_local_cluster_listens_on_loopback_and_asks_for_its_token(local):
-    """But for metrics, on three ports, as `SECURITY.md` says."""
+    local = json.loads(result.stdout.splitlines()[-1])
     ports = local["ports"]
     assert {"raylet", "gcs_server"} <= {name for name, *_ in ports}
     assert {ip.removeprefix("::ffff:") for _, ip, *_ in ports} <= {"127.0.0.1", "::1"}
-    asking = {name for name, _, called, *_ in ports if "UNAUTHENTICATED" in called}
+    asking = {name for name, _, called, _ in ports if "UNAUTHENTICATED" in called}
     assert asking > {"gcs_server", "raylet", "ray::DashboardAgent"}  # and workers, the driver
-    assert all("OK" not in called for _, _, called, *_ in ports)
-    assert [got for *_, got, _ in ports].count(200) <= 3
+    assert all("OK" not in called for _, _, called, _ in ports)
+    assert [got for *_, (got, *_) in ports].count(200) <= 3
     # Where another cluster of this machine has port 52365, the dashboard's agent has no pages.
-    refusing = {name for name, *_, posted in ports if 401 in posted}
+    refusing = {name for name, *_, (_, *posted) in ports if 401 in posted}
     assert {"ray::RuntimeEnvAgent"} <= refusing <= {"ray::RuntimeEnvAgent", "ray::DashboardAgent"}
-    assert all(status != 200 for *_, got, posted in ports if got != 200 for status in posted)
-
-
-@pytest.mark.slow
-def test_its_files_are_for_its_user_alone_and_its_workers_run_this_python(local):
+    assert all(status != 200 for *_, (got, *posted) in ports if got != 200 for status in posted)
     for folder in (Path(local["temp"]).parent, Path.home() / ".ray"):
         status = folder.stat()
         assert status.st_mode & 0o077 == 0 and status.st_uid == os.getuid()
-    assert local["worker"] == [local["python"], "lo" if sys.platform == "linux" else "lo0"]
+    assert local["worker"] == [str(python), "lo" if sys.platform == "linux" else "lo0"]
 
 
 TOLD = """
@@ -189,35 +167,22 @@ def test_a_stage_that_a_scheduler_ends_prints_one_line(whom):
     assert time.monotonic() - told < 25  # 2 s of the stage alone, 9 s of all processes
 
 
-@pytest.fixture
-def starting(monkeypatch, tmp_path):
-    """Start a local cluster whose `ray.init` raises an error."""
+def test_a_cluster_that_does_not_start_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-    def start(error: str = "started") -> None:
-        monkeypatch.setattr(ray, "init", Mock(side_effect=Exception(error)))
-        join_ray()
-
-    return start
-
-
-def test_a_cluster_that_does_not_start_is_one_line(starting):
+    monkeypatch.setattr(ray, "init", Mock(side_effect=Exception("timed out during startup.\nRead")))
     with pytest.raises(UserError) as error:
-        starting("timed out during startup.\nRead")
+        ray_cluster.join_ray()
     assert error.value.subject == "Ray" and "\n" not in error.value.reason
     assert "less busy" in error.value.way_out
-
-
-def test_a_folder_that_cannot_be_rays_is_named(starting, monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match="No space left") as error:
-        starting()
+        ray_cluster.join_ray()
     assert error.value.subject == str(tmp_path / "ray")
     monkeypatch.setenv("RAY_TMPDIR", "/dev/null")
     with pytest.raises(UserError) as error:
-        starting()
+        ray_cluster.join_ray()
     assert error.value.subject == "/dev/null"
 
 
@@ -225,17 +190,17 @@ def test_an_address_where_nothing_answers_is_told_at_once(monkeypatch):
     for address in ("head", "127.0.0.1:99999", "ray://head", "http://no such host:8265"):
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(UserError, match="cannot join Ray at") as error:
-            join_ray()
+            ray_cluster.join_ray()
         assert error.value.subject == "RAY_ADDRESS" and "unset" in error.value.way_out
 
 
 def test_another_server_than_rays_is_told_within_seconds(monkeypatch):
-    monkeypatch.setattr(module, "ANSWER", 0.5)
+    monkeypatch.setattr(ray_cluster, "ANSWER", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert "is no Ray" in why_no_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
+        assert "is no Ray" in ray_cluster.why_no_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # as the dashboard
     Thread(target=server.serve_forever, daemon=True).start()
-    assert "8265" in why_no_cluster(f"127.0.0.1:{server.server_port}")
+    assert "8265" in ray_cluster.why_no_cluster(f"127.0.0.1:{server.server_port}")
     server.shutdown()
 
 
@@ -243,7 +208,7 @@ def test_another_server_than_rays_is_told_within_seconds(monkeypatch):
 def nodes(monkeypatch):
     """Pretend that a cluster was joined whose nodes have these resources."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
-    monkeypatch.delenv(AUTOSCALING, raising=False)
+    monkeypatch.delenv(ray_cluster.AUTOSCALING, raising=False)
 
     def pretend(*have: dict[str, float]) -> None:
         alive = [{"Alive": True, "Resources": one} for one in have]
@@ -258,19 +223,19 @@ def nodes(monkeypatch):
 def test_workers_that_a_cluster_cannot_hold_are_refused(nodes):
     """All processors together would do, but no worker has those of two nodes."""
     nodes({"CPU": 1}, {"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 4})
-    require_resources(4, 4, True, "ray.num_workers")
-    require_resources(2, 8, False, "ray.num_workers")
+    ray_cluster.require_resources(4, 4, True, "ray.num_workers")
+    ray_cluster.require_resources(2, 8, False, "ray.num_workers")
     for workers, cpus, gpu, lacking in (
         (3, 5, False, "room for 2"),
         (5, 3, True, "room for 4"),
         (9, 2, False, "room for 8"),
     ):
         with pytest.raises(UserError, match=lacking) as error:
-            require_resources(workers, cpus, gpu, "ray.num_workers")
+            ray_cluster.require_resources(workers, cpus, gpu, "ray.num_workers")
         assert error.value.subject == "ray.num_workers"
     nodes({"CPU": 1})
     with pytest.raises(UserError) as error:
-        require_resources(1, 1, True, "sweep.workers_per_trial")
+        ray_cluster.require_resources(1, 1, True, "sweep.workers_per_trial")
     assert error.value.subject == "ray.use_gpu"
 
 
@@ -281,15 +246,15 @@ def test_workers_wait_where_an_autoscaler_may_bring_nodes(nodes, monkeypatch, ca
     monkeypatch.setenv(key, "")
     monkeypatch.delenv(key)
     nodes({"CPU": 1})
-    assert not may_grow()
-    monkeypatch.setenv(AUTOSCALING, "1")
-    require_resources(1, 1, False, "ray.num_workers")
+    assert not ray_cluster.may_grow()
+    monkeypatch.setenv(ray_cluster.AUTOSCALING, "1")
+    ray_cluster.require_resources(1, 1, False, "ray.num_workers")
     assert not capsys.readouterr().out
-    require_resources(2, 2, True, "ray.num_workers")
+    ray_cluster.require_resources(2, 2, True, "ray.num_workers")
     assert "autoscaler" in capsys.readouterr().out
-    assert may_grow()
-    wait_longer(NODES)
-    assert float(get_env_vars_to_propagate()[key]) == NODES
+    assert ray_cluster.may_grow()
+    ray_cluster.wait_longer(ray_cluster.NODES)
+    assert float(get_env_vars_to_propagate()[key]) == ray_cluster.NODES
     monkeypatch.delenv("RAY_ADDRESS")  # a stage's own cluster has no autoscaler
     with pytest.raises(UserError):
-        require_resources(2, 2, False, "ray.num_workers")
+        ray_cluster.require_resources(2, 2, False, "ray.num_workers")

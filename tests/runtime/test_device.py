@@ -11,13 +11,6 @@ from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregr
 from pipeline.decoding import generate
 from pipeline.runtime import device
 from pipeline.runtime.dag import stage_params
-from pipeline.runtime.device import (
-    autocast,
-    driver_device,
-    pick_device,
-    quick_in_bfloat16,
-    worker_device,
-)
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.trials import this_machine
@@ -29,8 +22,6 @@ from tests.tiny_networks import spread
 from tests.transformer_task import transformer_task
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-STAGES = ("train_classifier", "train_tokenizer", "cache_tokens", "evaluate", "temperature", "edit")
-STAGES += ("reject", "reconstruct", "speed")
 
 
 @pytest.fixture
@@ -44,11 +35,6 @@ def with_gpu(monkeypatch):
 
 
 @pytest.fixture
-def without_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-
-@pytest.fixture
 def older(monkeypatch):
     """This machine's CPU without products in bfloat16."""
     monkeypatch.setattr(device, "_picked", [])
@@ -56,18 +42,19 @@ def older(monkeypatch):
 
 
 def test_a_stage_takes_a_gpu_only_where_its_params_say_so(with_gpu):
-    assert worker_device(use_gpu=False) == CPU and this_machine()["device"].startswith("cpu")
-    assert worker_device(use_gpu=True) == CUDA and this_machine()["device"] == "NVIDIA H100"
+    assert device.worker_device(use_gpu=False) == CPU and this_machine()["device"].startswith("cpu")
+    assert device.worker_device(use_gpu=True) == CUDA and this_machine()["device"] == "NVIDIA H100"
     rooms = ("stages", "pipeline/experiments", "pipeline/training", "pipeline/evaluation")
     for path in (path for room in rooms for path in (ROOT / room).rglob("*.py")):
         assert "pick_device" not in path.read_text(), path
 
 
-def test_a_head_without_a_gpu_leaves_the_work_to_the_workers(without_gpu):
-    assert pick_device() == CPU
-    assert driver_device(True, workers=2) == driver_device(False, workers=1) == CPU
+def test_a_head_without_a_gpu_leaves_the_work_to_the_workers(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device.pick_device() == CPU
+    assert device.driver_device(True, workers=2) == device.driver_device(False, workers=1) == CPU
     with pytest.raises(UserError, match="no GPU"):
-        driver_device(True, workers=1)
+        device.driver_device(True, workers=1)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +69,10 @@ def test_a_head_without_a_gpu_leaves_the_work_to_the_workers(without_gpu):
 def test_a_cpu_is_quick_where_it_multiplies_bfloat16(monkeypatch, onednn, flags, quick):
     monkeypatch.setattr(device, "onednn_takes_bfloat16", lambda: onednn)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
-    assert quick_in_bfloat16(CPU) == quick and quick_in_bfloat16(CUDA)
+    assert device.quick_in_bfloat16(CPU) == quick and device.quick_in_bfloat16(CUDA)
     for asked in (True, False):
         x = torch.ones(2, 2)
-        with autocast(CPU, asked):
+        with device.autocast(CPU, asked):
             found = (x @ x).dtype
         assert found == (torch.bfloat16 if asked and quick else torch.float32)
 

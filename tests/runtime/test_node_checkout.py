@@ -83,13 +83,10 @@ def test_a_node_pulls_what_the_stage_needs_once(other, job, tmp_path):
     assert (other / "made/a").read_text() == "1\n"
 
 
-def test_a_node_without_common_storage_is_refused(other, job):
+def test_no_storage_and_a_remote_that_does_not_answer_are_one_line(other, job):
     with pytest.raises(UserError) as error:
         enter(replace(job, storage=None))
     assert error.value.subject == "ray.storage_path"
-
-
-def test_a_remote_that_does_not_answer_is_one_line_without_its_password(other, job):
     remote = Remote("store", {"url": f"s3://me:{SECRET}@nowhere/x", "secret": SECRET})
     with pytest.raises(UserError, match="cannot pull from it") as error:
         enter(replace(job, remote=remote))
@@ -100,10 +97,7 @@ def test_the_drivers_own_node_works_in_its_folder(job, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     enter(job)
     assert str(Path.cwd()) == job.folder
-
-
-def test_a_folder_that_a_node_does_not_see_is_one_line(tmp_path):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError) as error:  # a node that does not see it
         enter(Checkout(str(tmp_path / "none")))
     assert error.value.subject == str(tmp_path / "none") and "DVC remote" in error.value.way_out
 

@@ -94,10 +94,14 @@ def test_a_changed_param_makes_its_stage_and_those_that_depend_on_it_out_of_date
     assert "evaluate" in error.value.subject and error.value.way_out == "run `dvc repro evaluate`"
 
 
-def test_params_that_came_or_went_are_named(project):
+def test_params_that_came_or_went_are_named_and_a_merge_conflict_is_one_line(project):
     set_params(train={"lr": 1e-4, "warmup": 5})
     reason = out_of_date()["train"]
     assert "train.steps: 900, now None; train.warmup: None, now 5" in reason
+    lock = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(f"<<<<<<< HEAD\n{lock}=======\n{lock}>>>>>>> other\n")
+    with pytest.raises(UserError, match=r"dvc\.lock"):
+        out_of_date()
 
 
 @pytest.mark.slow
@@ -123,18 +127,16 @@ def test_a_stage_that_failed_or_never_ran_left_no_results(project):
 
 
 def test_a_project_is_judged_from_any_folder_and_not_before_dvc_ran_there(project, monkeypatch):
+    folders = [Path("models/main"), Path("models/other")]
+    assert has_inputs("evaluate", folders)
+    Path("models/main/x").write_text("of another training")
+    assert out_of_date()["evaluate"] == "read another models/main"
+    assert not has_inputs("evaluate", folders) and not has_inputs("sweep", folders)
     set_params(samples=4)
     monkeypatch.chdir(project.parent)
     assert list(out_of_date(project)) == ["evaluate"]
     (project / "dvc.lock").unlink()
     assert out_of_date(project) == {} and not has_inputs("evaluate", [Path("models")], project)
-
-
-def test_a_dvc_lock_with_a_merge_conflict_is_one_line(project):
-    lock = Path("dvc.lock").read_text()
-    Path("dvc.lock").write_text(f"<<<<<<< HEAD\n{lock}=======\n{lock}>>>>>>> other\n")
-    with pytest.raises(UserError, match=r"dvc\.lock"):
-        out_of_date()
 
 
 @pytest.mark.slow
@@ -148,14 +150,6 @@ def test_hashes_are_those_of_dvc(project):
     dvc("repro")
     for dep in read_yaml(Path("dvc.lock"))["stages"]["hash"]["deps"]:
         assert dvc_hash(Path(dep["path"])) == dep["md5"], dep["path"]
-
-
-def test_inputs_that_were_replaced_are_seen(project):
-    folders = [Path("models/main"), Path("models/other")]
-    assert has_inputs("evaluate", folders)
-    Path("models/main/x").write_text("of another training")
-    assert out_of_date()["evaluate"] == "read another models/main"
-    assert not has_inputs("evaluate", folders) and not has_inputs("sweep", folders)
 
 
 def test_a_record_names_machines_and_versions(project):

@@ -1,21 +1,28 @@
 """Run directories that are copied to an object store, on a server that talks S3."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.storage import download, open_storage, storage, upload, use_storage
-from tests.object_store import ADDRESS, names
+from tests.object_store import s3_store
 from tests.project import SECRET, free_port
+
+ADDRESS = "s3://store/some/where"
 
 
 @pytest.fixture
-def runs(objects, tmp_path):
+def runs(tmp_path, monkeypatch) -> Iterator[Path]:
     """The folder of run directories, whose copies are in the store."""
-    open_storage(ADDRESS, tmp_path / "runs")
-    yield tmp_path / "runs"
-    use_storage(None)
+    with s3_store() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        open_storage(ADDRESS, tmp_path / "runs")
+        yield tmp_path / "runs"
+        use_storage(None)
 
 
 def write(path: Path, text: str) -> Path:
@@ -24,11 +31,13 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_another_machine_gets_what_was_uploaded_and_keeps_what_it_has(runs, objects):
+def test_another_machine_gets_what_was_uploaded_and_keeps_what_it_has(runs, monkeypatch):
     here, other = write(runs / "cas/key/a/row.json", "1"), write(runs / "cas/key/b ü", "2")
     for path in (here, other, write(runs / "cas/other/row.json", "3")):
         upload(path)
-    assert "some/where/cas/key/a/row.json" in names(objects)
+    url = storage().files.storage_options["endpoint_url"]
+    objects = boto3.resource("s3", endpoint_url=url, region_name="us-east-1").Bucket("store")
+    assert "some/where/cas/key/a/row.json" in {o.key for o in objects.objects.all()}
     here.unlink()
     other.write_text("newer")
     (runs / "cas/other/row.json").unlink()
@@ -43,6 +52,8 @@ def test_a_folder_as_storage_path_copies_nothing(tmp_path):
     assert storage() is None
     upload(tmp_path / "missing")
     download(tmp_path)
+    with pytest.raises(UserError, match=r"ray\.storage_path"):  # no package for this protocol
+        open_storage("nothing://bucket/x", tmp_path)
 
 
 @pytest.mark.slow
@@ -57,8 +68,3 @@ def test_work_goes_on_without_the_store_and_a_stage_does_not_begin(runs, monkeyp
     assert error.value.subject == "ray.storage_path" and error.value.way_out
     assert storage().files.storage_options["secret"] == SECRET
     assert SECRET not in f"{error.value} {storage()} {storage()!r}"
-
-
-def test_a_protocol_without_a_package_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"ray\.storage_path"):
-        open_storage("nothing://bucket/x", tmp_path)

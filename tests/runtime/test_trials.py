@@ -13,14 +13,6 @@ import torch
 from pipeline.runtime import device, trials
 from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import bug, innermost
-from pipeline.runtime.trials import (
-    Needs,
-    machines,
-    note_machines,
-    run_beside,
-    run_trials,
-    this_machine,
-)
 
 A, B = {"host": "a", "device": "cpu"}, {"host": "b", "device": "NVIDIA H100"}
 
@@ -33,18 +25,18 @@ class Job:
     folder: Path
     folders: tuple[Path, ...] = ()
 
-    @property
-    def attempts(self) -> int:
-        return len(list(self.folder.glob(f"{self.name}-*")))
+
+def attempts(job: Job) -> int:
+    return len(list(job.folder.glob(f"{job.name}-*")))
 
 
 def work(job: Job) -> dict[str, object]:
-    (job.folder / f"{job.name}-{job.attempts}").touch()
+    (job.folder / f"{job.name}-{attempts(job)}").touch()
     if job.name == "refuses":
         raise UserError("lr", "it is too high", "lower it")
-    if job.name == "passes" and job.attempts == 1:
+    if job.name == "passes" and attempts(job) == 1:
         raise PassingError("the file cannot be read now; run again")
-    if (job.name == "lost once" and job.attempts == 1) or job.name == "lost":
+    if (job.name == "lost once" and attempts(job) == 1) or job.name == "lost":
         os.kill(os.getpid(), signal.SIGKILL)
     if job.name == "bug":
         len(3)  # type: ignore[arg-type]
@@ -57,10 +49,10 @@ class Ran:
     def __init__(self, folder: Path):
         self.folder, self.values = folder, dict[str, object]()
 
-    def __call__(self, *names: str, waits: bool = False) -> dict[str, object]:
-        needs = Needs(1, {"CPU": 1}, max_failures=1, folder=self.folder, waits=waits)
+    def __call__(self, *names: str) -> dict[str, object]:
+        needs = trials.Needs(1, {"CPU": 1}, max_failures=1, folder=self.folder)
         jobs = [Job(name, self.folder) for name in names]
-        run_trials(work, jobs, needs, stage="sweep", on_done=self.done)
+        trials.run_trials(work, jobs, needs, stage="sweep", on_done=self.done)
         return self.values
 
     def done(self, job: Job, value: object) -> None:
@@ -70,7 +62,7 @@ class Ran:
             raise UserError("no space for the log")
 
     def attempts(self, name: str) -> int:
-        return Job(name, self.folder).attempts
+        return attempts(Job(name, self.folder))
 
 
 @pytest.fixture
@@ -84,25 +76,27 @@ def test_trials_return_values_though_a_worker_is_lost_or_a_file_cannot_be_read(r
     names = ("plain", "lost once", "passes")
     assert run(*names) == {name: {"name": name, "none": None} for name in names}
     assert [run.attempts(name) for name in names] == [1, 2, 2]
-    (machine,) = machines()
+    (machine,) = trials.machines()
     assert machine["host"] == platform.node()
     assert not (run.folder / "tune").exists()
 
 
 @pytest.mark.slow
-def test_a_users_error_is_not_tried_again_and_the_others_end(ray, run):
+@pytest.mark.parametrize(
+    ("name", "reason", "attempts"),
+    [
+        ("refuses", "lr: it is too high; lower it", 1),
+        ("lost", "a worker was lost", 2),
+        ("unlogged", "no space for the log", 1),
+    ],
+)
+def test_a_trial_that_fails_is_one_line_and_the_others_end(ray, run, name, reason, attempts):
     with pytest.raises(UserError) as error:
-        run("refuses", "plain", "more")
-    assert error.value.subject == "sweep: trial refuses failed"
-    assert error.value.reason == "lr: it is too high; lower it" and "kept" in error.value.way_out
-    assert run.attempts("refuses") == 1 and run.values.keys() == {"plain", "more"}
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_lost_too_often_is_one_line(ray, run):
-    with pytest.raises(UserError, match="trial lost failed: a worker was lost") as error:
-        run("lost")
-    assert "\n" not in str(error.value) and run.attempts("lost") == 2
+        run(name, "plain", "more")
+    assert error.value.subject == f"sweep: trial {name} failed"
+    assert error.value.reason.startswith(reason) and "kept" in error.value.way_out
+    assert "\n" not in str(error.value) and run.attempts(name) == attempts
+    assert run.values.keys() - {name} == {"plain", "more"}
 
 
 @pytest.mark.slow
@@ -117,28 +111,21 @@ def test_a_bug_is_raised_with_its_traceback(ray, run, tmp_path, monkeypatch):
     assert "len(3)" in Path(line.rpartition(" ")[2].rstrip(")")).read_text()
 
 
-@pytest.mark.slow
-def test_a_finished_trial_that_cannot_be_logged_stops_no_other(ray, run):
-    with pytest.raises(UserError, match="trial unlogged failed: no space for the log"):
-        run("unlogged", "plain")
-    assert run.values.keys() == {"unlogged", "plain"}
-
-
 def refuse() -> None:
     raise UserError("lr", "it is too high", "lower it")
 
 
 def on_machine() -> int:
-    note_machines([A])
+    trials.note_machines([A])
     return os.getpid()
 
 
 @pytest.mark.slow
 def test_a_job_beside_a_trial_returns_its_value_its_machines_or_its_error(ray, run):
-    assert run_beside(on_machine, resources={"CPU": 1}) != os.getpid()
-    assert machines() == [A]
+    assert trials.run_beside(on_machine, resources={"CPU": 1}) != os.getpid()
+    assert trials.machines() == [A]
     with pytest.raises(UserError) as error:
-        run_beside(refuse, resources={"CPU": 1})
+        trials.run_beside(refuse, resources={"CPU": 1})
     assert (error.value.subject, error.value.way_out) == ("lr", "lower it")
 
 
@@ -150,12 +137,12 @@ def test_a_trial_that_did_not_end_is_an_error(run, monkeypatch):
 
 
 def test_the_machines_of_the_workers_or_this_one(run, monkeypatch):
-    assert machines() == [this_machine()]
-    found = this_machine()
+    assert trials.machines() == [trials.this_machine()]
+    found = trials.this_machine()
     assert found["host"] == platform.node() and found["torch"] == torch.__version__
-    note_machines([B, A, A])
-    note_machines([A])
-    assert machines() == [A, B]
+    trials.note_machines([B, A, A])
+    trials.note_machines([A])
+    assert trials.machines() == [A, B]
     monkeypatch.setattr(device, "_picked", [torch.device("cuda")])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda of: "NVIDIA H100")
-    assert this_machine()["device"] == "NVIDIA H100"
+    assert trials.this_machine()["device"] == "NVIDIA H100"
