@@ -28,6 +28,10 @@ def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bytes(finishe
                 process.kill()
             psutil.wait_procs(alive, timeout=5)
         run.wait()
+        # DVC does not write its lock atomically: docs/stages.md says what to do.
+        if project.start("dvc", "status", log=tmp_path / "status").wait() == 255:
+            print(f"dvc.lock is damaged by kill {number}")
+            (project.folder / "dvc.lock").unlink()
     project.repro()
     assert project.outputs() == finished.outputs()
     left = [p for p in project.folder.rglob("*.tmp") if ".dvc" not in p.parts]
