@@ -79,6 +79,5 @@ class _Mean(torch.autograd.Function):
 
 
 def sum_in_order(values: Tensor) -> float:
-    """The sum of values (n,), added in order: `torch.sum` and Python's `sum` may round
-    differently."""
+    """The sum of values (n,), added in order; `torch.sum` and Python's `sum` may differ."""
     return reduce(add, values.tolist(), 0.0)

@@ -23,8 +23,7 @@ class TokenCache:
         manifest = read_json(folder / "manifest.json", "shards", "codebook_size", way_out=WAY_OUT)
         try:
             files = [folder / shard["file"] for shard in manifest["shards"][split]]
-            # The tokens (n, views, N) uint16 of each file.
-            self.shards = [np.load(file, mmap_mode="r") for file in files]
+            self.shards = [np.load(file, mmap_mode="r") for file in files]  # (n, views, N) uint16
             self.labels = np.load(folder / f"{split}-labels.npy")
             self.num_classes: int = manifest["classes"]
             _, self.views, self.num_tokens = self.shards[0].shape

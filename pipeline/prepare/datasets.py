@@ -45,10 +45,9 @@ def open_source(name: str, download_dir: str, image_size: int) -> Source:
         image_size: side of the square images that networks see.
 
     Raises:
-        UserError: it does not exist, or a class is empty.
+        UserError: it does not exist or cannot be used.
     """
-    _, _, argument = name.partition(":")
-    downloads = str(in_project(download_dir))
+    argument, downloads = name.partition(":")[2], str(in_project(download_dir))
     try:
         return SOURCES[source_form(name)](argument, downloads, TIMES * image_size)
     except OSError as error:  # no permission, too long a path, or a broken link
@@ -113,9 +112,8 @@ class TorchvisionSource:
 
     def _open(self, cls: Any, name: str, download_dir: str) -> None:
         accepted = inspect.signature(cls).parameters
-        common: dict[str, Any] = {"root": download_dir} if "root" in accepted else {}
-        if "download" in accepted:
-            common["download"] = True
+        given = {"root": download_dir, "download": True}
+        common = {key: value for key, value in given.items() if key in accepted}
         splits: dict[str | None, dict[str, Any]] = {None: {}}
         if "train" in accepted:
             splits = {"train": {"train": True}, "val": {"train": False}}
@@ -152,21 +150,12 @@ class TorchvisionSource:
 
 class FolderSource:
     """A folder with one subfolder for each class; `train/` and `val/` (or `valid/`, `validation/`,
-    else `test/`) may lie above the classes.
-
-    Args:
-        side: the largest shorter side of a stored picture in pixels.
-
-    Raises:
-        UserError: the folder does not exist, a class has no pictures, the splits have different
-            classes, a picture has a format that is not supported, or the validation pictures are
-            training pictures too.
-    """
+    else `test/`) may lie above the classes. `side` is the largest shorter side of a stored picture
+    in pixels."""
 
     def __init__(self, root: Path, side: int):
         if not root.is_dir():
-            what = "is a file" if root.exists() else "does not exist"
-            raise UserError("data.source", f"{root} {what}", "give an existing folder")
+            raise UserError("data.source", f"{root} is not a folder", "give an existing folder")
         self._side = side
         self.items: list[Item] = []
         self._paths: list[Path] = []
@@ -229,11 +218,8 @@ class FolderSource:
             way_out = "use other pictures, or delete the folder: data.val_fraction is then held out"
             raise UserError("data.source", reason, way_out)
         if found:
-            print(
-                f"data.source: {found} of {len(val)} validation pictures that were checked are "
-                f"training pictures too, which makes validation metrics too good",
-                flush=True,
-            )
+            what = f"{found} of {len(val)} validation pictures that were checked"
+            print(f"data.source: {what} are training pictures too, so metrics are too good")
 
     def read(self, index: int) -> bytes:
         return stored_file(self._paths[index], self._side)
@@ -297,10 +283,9 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
         held_out = max(1, min(round(val_fraction * len(shuffled)), len(shuffled) - 1))
         split["val"] += shuffled[:held_out]
         split["train"] += shuffled[held_out:]
-    found = {source.items[i].label for i in split["train"]}
-    for label, name in enumerate(source.class_names):
-        if label not in found:
-            raise UserError("data.source", f"class '{name}' has no training image", "add some")
+    if missing := set(range(len(by_class))) - {source.items[i].label for i in split["train"]}:
+        name = source.class_names[min(missing)]
+        raise UserError("data.source", f"class '{name}' has no training image", "add some")
     return {name: rng.permutation(indices).tolist() for name, indices in split.items()}
 
 

@@ -71,12 +71,9 @@ def clean_picture(image: Image.Image, name: str, *, opaque: bool = False) -> Ima
     scaled to 8, the first of several frames, mode L or RGB. Returns the same object if nothing has
     to be changed.
 
-    Args:
-        name: of the picture, for messages.
-        opaque: refuse a picture that is partly transparent.
-
     Raises:
-        ArgumentError: it is too large or too narrow, or the range of its numbers is not known.
+        ArgumentError: with this name, if the picture is too large or too narrow, if the range of
+            its numbers is not known, or (with `opaque`) if it is partly transparent.
     """
     size = f"{image.width}×{image.height} pixels"
     if image.width * image.height > PICTURE_PIXELS:

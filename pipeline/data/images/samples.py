@@ -56,9 +56,6 @@ def draw_samples(
         batch_size: samples in each batch but the last.
         shard_size: samples in a shard.
         name: names the set in messages.
-
-    Raises:
-        UserError: a file cannot be written, or the maker raises it.
     """
     if (folder / MANIFEST).exists():  # it is written last
         return

@@ -1,7 +1,5 @@
 """Shards of encoded images, for the data set and for samples, and the images as networks see them.
-
-Shards are memory-mapped Arrow IPC files, so that all processes share the system's page cache.
-"""
+Shards are memory-mapped Arrow IPC files, so that all processes share the system's page cache."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -116,17 +114,12 @@ def open_shard(path: Path) -> pa.Table:
 
 
 class ImageShards:
-    """Random access to the images of one split.
-
-    Args:
-        way_out: ends the message if a file cannot be read.
+    """Random access to the images of one split. Raises a `UserError`, which ends with `way_out`, if
+    a file is missing or cannot be read.
 
     Attributes:
         labels: (n,) int64.
         group_start: where each record batch begins, and the last one ends.
-
-    Raises:
-        UserError: a file is missing or cannot be read.
     """
 
     def __init__(self, folder: Path | str, split: str, way_out: str = WAY_OUT):
@@ -156,11 +149,7 @@ class ImageShards:
 
 
 class View:
-    """The images of a split as (C, size, size) uint8: centre crops, or seeded random crops.
-
-    Args:
-        seed: of the random crops.
-    """
+    """Images of a split as (C, size, size) uint8: centre crops, or random crops of this seed."""
 
     def __init__(self, images: ImageShards, data: ImageParams, seed: int = 0):
         self.images, self.data, self.seed = images, data, seed
