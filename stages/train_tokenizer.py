@@ -33,7 +33,8 @@ def main(params: Params) -> str:
             model.load_state_dict(averaged_weights(state["task"]["average"]))
         save_model(TOKENIZER, "tokenizer", model.config, model.state_dict())
         metrics = held_out_quality(TOKENIZER, params, stage.folder() / "validation", workers)
-        shown, _ = View(ImageShards(IMAGES, "val"), params.data, params.seed).first(PICTURED)
+        held_out = ImageShards(IMAGES, "val")
+        shown = View(held_out, params.data).centers(range(len(held_out))[:PICTURED])
         pairs = torch.cat([shown, rebuild(model.to(workers.device), shown, workers.device)[0]])
         picture = grid_picture(pairs, columns=PICTURED)
         if released:

@@ -141,12 +141,12 @@ def make_project(folder: Path) -> Path:
 
 
 def validation(count: int) -> tuple[Tensor, Tensor]:
-    return View(ImageShards(IMAGES, "val"), with_params().data, 0).first(count)
+    return View(ImageShards(IMAGES, "val"), with_params().data, 0).chosen(range(count))
 
 
 def training_images() -> Tensor:
     images = ImageShards(IMAGES, "train")
-    return View(images, with_params().data, 0).first(len(images))[0]
+    return View(images, with_params().data, 0).centers(range(len(images)))
 
 
 def drawn_in_tens(

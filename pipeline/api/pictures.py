@@ -33,13 +33,10 @@ def open_picture(
     Raises:
         UserError: the file is missing, or the picture cannot be used.
     """
-    try:
-        if isinstance(picture, Image.Image):
-            opened = clean.clean_picture(picture, opaque=opaque)
-        else:
-            opened = clean.open_picture(picture, opaque=opaque)
-    except clean.BadPicture as error:
-        raise ArgumentError(name, *error.args) from error
+    if isinstance(picture, Image.Image):
+        opened = clean.clean_picture(picture, name, opaque=opaque)
+    else:
+        opened = clean.open_picture(picture, opaque=opaque)
     return opened.convert("L" if channels == 1 else "RGB")
 
 

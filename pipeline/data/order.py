@@ -11,11 +11,10 @@ class BatchOrder:
     """The items that step k reads: epochs of a seeded permutation, a pure function of (seed, k).
 
     Args:
-        block_start: for data read in blocks, where each begins (and the last ends): blocks are
-            permuted, then items within every `window` blocks, so that no more than those need be in
-            memory. Where there are more blocks, a batch is in the order of the items: workers who
-            take consecutive rows of every batch then read few blocks that others read too. Without
-            it the permutation is over all items.
+        block_start: where each block of the data begins, and the last one ends. Blocks are
+            permuted, then items within every `window` blocks, which fit into memory. If there are
+            more blocks, a batch is in the order of the items, so that workers, which take
+            consecutive rows, read few blocks that others read too. By default all is one block.
     """
 
     def __init__(
@@ -54,11 +53,8 @@ class BatchOrder:
 
 
 class Prefetch:
-    """Calls `load` for the next step in a thread, while the result of the current step is in use.
-
-    Args:
-        load: a pure function of the step; it draws random numbers from its own generators only.
-    """
+    """Calls `load`, a pure function of the step with random generators of its own, for the next
+    step in a thread, while the result of the current step is in use."""
 
     def __init__(self, load: Callable[[int], Any]):
         self._load = load

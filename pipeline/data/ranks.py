@@ -9,47 +9,29 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pipeline.runtime.errors import UserError
-
 Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One data-parallel worker of a training, and the number of workers.
-
-    All workers call the same methods in the same order. A worker that is alone sends nothing, and
-    its methods return what they were given.
-    """
+    """One data-parallel worker of a training, and the number of workers. All workers call the same
+    methods in the same order."""
 
     rank: int = 0
     workers: int = 1
 
     def rows(self, batch: Any) -> Any:
         """This worker's rows of a batch: consecutive rows, as many as for every other worker (one
-        more or less if the batch does not divide evenly).
-
-        Raises:
-            UserError: the batch has fewer rows than there are workers.
-        """
-        if len(batch) < self.workers:
-            raise UserError(
-                f"a batch of {len(batch)} images",
-                f"it is too small for {self.workers} workers",
-                "lower ray.num_workers, or cas.workers_per_classifier",
-            )
+        more or less if the batch does not divide evenly)."""
         first, last = (rank * len(batch) // self.workers for rank in (self.rank, self.rank + 1))
         return batch[first:last]
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of the values over the workers, with the same bits on each worker and without a
-        gradient.
-
-        Under NCCL, which takes no CPU tensors, the sum is computed on the GPU and moved back.
-        """
+        gradient."""
         if self.workers == 1:
             return values
-        nccl = torch.distributed.get_backend() == "nccl"
+        nccl = torch.distributed.get_backend() == "nccl"  # it takes no CPU tensors
         there = values.detach().to("cuda" if nccl else values.device)
         summed = there.clone(memory_format=torch.contiguous_format)
         torch.distributed.all_reduce(summed)
@@ -60,12 +42,9 @@ class Ranks:
         return values if self.workers == 1 else _Mean.apply(values, self)
 
     def average_gradients(self, module: nn.Module) -> None:
-        """Replace each gradient by its mean over the workers, in one message.
-
-        After `backward` of a mean over a worker's rows, that is the gradient of the mean over the
-        whole batch. Unlike `DistributedDataParallel`, it suits networks whose parts are called
-        separately, and gradient penalties.
-        """
+        """Replace each gradient by its mean over the workers, in one message. Unlike
+        `DistributedDataParallel`, this suits networks whose parts are called separately, and
+        gradient penalties."""
         if self.workers == 1:
             return
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
@@ -100,6 +79,5 @@ class _Mean(torch.autograd.Function):
 
 
 def sum_in_order(values: Tensor) -> float:
-    """The sum of values (n,), added in order: `torch.sum` and Python's `sum` may round
-    differently."""
+    """The sum of values (n,), added in order; `torch.sum` and Python's `sum` may differ."""
     return reduce(add, values.tolist(), 0.0)

@@ -1,6 +1,5 @@
 """The token cache: every image's token grids, as memory-mapped uint16 arrays."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +15,22 @@ WAY_OUT = "run `dvc repro cache_tokens` to make it again (if that runs nothing, 
 
 
 class TokenCache:
-    """One split of the cache; tokens are read from disk when they are used.
-
-    Raises:
-        UserError: a file is missing, or cannot be read.
-    """
+    """One split of the cache; tokens are read from disk when they are used. Raises a `UserError` if
+    a file is missing or cannot be read."""
 
     def __init__(self, folder: Path | str, split: str):
         folder = Path(folder)
         manifest = read_json(folder / "manifest.json", "shards", "codebook_size", way_out=WAY_OUT)
         try:
             files = [folder / shard["file"] for shard in manifest["shards"][split]]
-            self._shards = [np.load(file, mmap_mode="r") for file in files]
+            self.shards = [np.load(file, mmap_mode="r") for file in files]  # (n, views, N) uint16
             self.labels = np.load(folder / f"{split}-labels.npy")
             self.num_classes: int = manifest["classes"]
-            _, self.views, self.num_tokens = self._shards[0].shape
+            _, self.views, self.num_tokens = self.shards[0].shape
         except Exception as error:  # a damaged file makes its reader raise nearly anything
             require_readable(folder, error)
             raise UserError(str(folder), "damaged", WAY_OUT) from error
-        self._start = np.cumsum([0] + [len(s) for s in self._shards])
+        self._start = np.cumsum([0] + [len(s) for s in self.shards])
         self.codebook_size: int = manifest["codebook_size"]
 
     def __len__(self) -> int:
@@ -46,12 +42,8 @@ class TokenCache:
         tokens = np.empty((len(indices), self.num_tokens), dtype=np.int64)
         for number in np.unique(shard):
             rows = shard == number
-            tokens[rows] = self._shards[number][indices[rows] - self._start[number], views[rows]]
+            tokens[rows] = self.shards[number][indices[rows] - self._start[number], views[rows]]
         return torch.from_numpy(tokens), torch.from_numpy(self.labels[indices].astype(np.int64))
-
-    def shards(self) -> Iterator[np.ndarray]:
-        """The tokens (n, views, N) uint16 of each file, memory-mapped."""
-        return iter(self._shards)
 
     def everything(self) -> tuple[Tensor, Tensor]:
         """The first view of every image: tokens (M, N) and labels (M,)."""

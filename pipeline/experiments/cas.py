@@ -72,7 +72,8 @@ def _measure(training: CasTraining, weights: dict[str, Tensor]) -> Row:
     model = new_classifier(config, device)
     model.load_state_dict(weights)
     truth = torch.from_numpy(held_out.images.labels)
-    top1, top5 = accuracy(model, held_out.batches(BATCH), truth, device)
+    batches = map(held_out.centers, torch.arange(len(truth)).split(BATCH))
+    top1, top5 = accuracy(model, batches, truth, device)
     row = {"images": training.images, "augmentation": training.augmentation, "seed": training.seed}
     count = len(CasBatches(training).labels)
     return row | {"training_images": count, "top1": top1, "top5": top5}
@@ -117,8 +118,5 @@ class CasBatches(Batches):
         return torch.from_numpy(np.stack([to_chw(picture) for picture in pictures])), labels
 
     def _crop(self, step: int, index: int) -> Image.Image:
-        data, seed = self.data, (self.seed, f"cas/{index}", step)
-        picture = decode_image(self.images.read(index)[1], data.channels)
-        return random_resized_crop(
-            picture, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
-        )
+        picture = decode_image(self.images.read(index)[1], self.data.channels)
+        return random_resized_crop(picture, self.data, (self.seed, f"cas/{index}", step))

@@ -1,11 +1,9 @@
 """The data sets that `data.source` can name, and their split into training and validation. To add
 one, write a class with the members of `Source`, and add a line to `SOURCES`."""
 
-import hashlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,13 +18,12 @@ from pipeline.prepare.pictures import (
     HEIF_SUFFIXES,
     HEIF_WAY_OUT,
     clean_picture,
-    read_picture,
     stored_file,
     stored_image,
 )
 from pipeline.runtime.errors import UserError, printable
 from pipeline.runtime.failures import in_a_line
-from pipeline.runtime.files import value_hash
+from pipeline.runtime.files import file_hash, value_hash
 from pipeline.runtime.project import in_project, of_project
 
 # Stored pictures have shorter sides of at most so many times the side that networks see, since
@@ -48,19 +45,18 @@ def open_source(name: str, download_dir: str, image_size: int) -> Source:
         image_size: side of the square images that networks see.
 
     Raises:
-        UserError: it does not exist, or a class is empty.
+        UserError: it does not exist or cannot be used.
     """
-    _, _, argument = name.partition(":")
-    downloads = str(in_project(download_dir))
-    return SOURCES[source_form(name)](argument, downloads, TIMES * image_size)
+    argument, downloads = name.partition(":")[2], str(in_project(download_dir))
+    try:
+        return SOURCES[source_form(name)](argument, downloads, TIMES * image_size)
+    except OSError as error:  # no permission, too long a path, or a broken link
+        reason = f"{error.filename} cannot be read ({error.strerror})"
+        raise UserError("data.source", reason, "change its permissions, or delete it") from error
 
 
 def source_form(name: str) -> str:
-    """The key of `SOURCES` for a name.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The key of `SOURCES` for a name. Raises a `ValueError` if there is none."""
     kind, _, argument = name.partition(":")
     for form in SOURCES:
         known, _, wanted = form.partition(":")
@@ -93,6 +89,7 @@ SPLITS = {
     "OxfordIIITPet": ("trainval", "test"),
     "Places365": ("train-standard", "val"),
 }
+LABELS = ("targets", "labels", "_labels")  # attributes with labels, which save decoding the images
 
 
 class TorchvisionSource:
@@ -104,24 +101,19 @@ class TorchvisionSource:
     def __init__(self, name: str, download_dir: str, side: int):
         import torchvision
 
-        self._name, self._side = name, side
+        self._side = side
         self._lock = Lock()  # around torchvision's own readers, some of which are not thread-safe
-        cls = getattr(torchvision.datasets, name, None)
-        if not inspect.isclass(cls):
-            reason = f"torchvision has no data set '{name}'"
-            raise UserError("data.source", reason, "see torchvision's docs")
         try:
-            self._open(cls, name, download_dir)
-        except Exception as error:  # files, arguments or a package may be missing
+            self._open(getattr(torchvision.datasets, name), name, download_dir)
+        except Exception as error:  # it, its files, arguments or a package may be missing
             reason = f"torchvision cannot load {name} ({in_a_line(error)})"
-            way_out = f"put its files into data.download_dir ({download_dir}), as torchvision's "
-            raise UserError("data.source", reason, f"{way_out}docs say") from error
+            way_out = f"correct its name, or put its files into data.download_dir ({download_dir})"
+            raise UserError("data.source", reason, way_out) from error
 
     def _open(self, cls: Any, name: str, download_dir: str) -> None:
         accepted = inspect.signature(cls).parameters
-        common: dict[str, Any] = {"root": download_dir} if "root" in accepted else {}
-        if "download" in accepted:
-            common["download"] = True
+        given = {"root": download_dir, "download": True}
+        common = {key: value for key, value in given.items() if key in accepted}
         splits: dict[str | None, dict[str, Any]] = {None: {}}
         if "train" in accepted:
             splits = {"train": {"train": True}, "val": {"train": False}}
@@ -132,8 +124,10 @@ class TorchvisionSource:
         self._index: list[tuple[Any, int]] = []  # data set of torchvision, and index in it
         for split, arguments in splits.items():
             dataset = cls(**common, **arguments)
-            for i, label in enumerate(_labels(dataset)):
-                self.items.append(Item(f"{split or 'all'}/{i:07d}", int(label), split))
+            known = [getattr(dataset, name) for name in LABELS if hasattr(dataset, name)]
+            for i in range(len(dataset)):
+                label = int(known[0][i] if known else dataset[i][1])
+                self.items.append(Item(f"{split or 'all'}/{i:07d}", label, split))
                 self._index.append((dataset, i))
         number = max(item.label for item in self.items) + 1
         names = getattr(self._index[0][0], "classes", None) or [str(i) for i in range(number)]
@@ -146,50 +140,26 @@ class TorchvisionSource:
             return stored_file(Path(listed[i][0]), self._side)
         try:
             with self._lock:
-                picture = clean_picture(dataset[i][0])
+                picture = clean_picture(dataset[i][0], "its picture")
         except Exception as error:  # whatever torchvision's reader raises
-            subject = f"data.source: {self._name} {self.items[index].key}"
+            subject = f"data.source: {type(dataset).__name__} {self.items[index].key}"
             reason = f"cannot be read ({in_a_line(error)})"
             raise UserError(subject, reason, "replace its files") from error
         return stored_image(picture, self._side)
 
 
-def _labels(dataset: Any) -> list[int]:
-    """The labels, without decoding images if the data set has them in an attribute."""
-    for attribute in ("targets", "labels", "_labels"):
-        if (labels := getattr(dataset, attribute, None)) is not None:
-            return [int(label) for label in labels]
-    return [int(dataset[i][1]) for i in range(len(dataset))]
-
-
 class FolderSource:
     """A folder with one subfolder for each class; `train/` and `val/` (or `valid/`, `validation/`,
-    else `test/`) may lie above the classes.
-
-    Args:
-        root: the folder.
-        side: the largest shorter side of a stored picture in pixels.
-
-    Raises:
-        UserError: the folder does not exist, a class has no pictures, the splits have different
-            classes, a picture has a format that is not supported, or the validation pictures are
-            training pictures too.
-    """
+    else `test/`) may lie above the classes. `side` is the largest shorter side of a stored picture
+    in pixels."""
 
     def __init__(self, root: Path, side: int):
+        if not root.is_dir():
+            raise UserError("data.source", f"{root} is not a folder", "give an existing folder")
         self._side = side
         self.items: list[Item] = []
         self._paths: list[Path] = []
-        try:
-            self._list(root)
-        except OSError as error:  # no permission, or too long a path
-            place = f"{error.filename or root} cannot be read ({error.strerror})"
-            raise UserError("data.source", place, "change its permissions, or delete it") from error
-
-    def _list(self, root: Path) -> None:
-        if not root.is_dir():
-            what = "is a file" if root.exists() else "does not exist"
-            raise UserError("data.source", f"{root} {what}", "give an existing folder")
+        written: list[tuple[int, int]] = []  # size and time of each picture
         splits = _splits(root)
         first = next(iter(splits.values()))
         names = [folder.name for folder in _subfolders(first)]
@@ -200,27 +170,27 @@ class FolderSource:
         skipped: Counter[str] = Counter()
         refused: list[Path] = []
         for split, folder in splits.items():
-            found = {each.name for each in _subfolders(folder)}
-            if odd := sorted(found.symmetric_difference(names)):
+            if odd := sorted({each.name for each in _subfolders(folder)} ^ set(names)):
                 reason = f"training and validation in {root} have different classes: {odd}"
                 raise UserError("data.source", reason, "add the missing folders, or delete these")
             for label, name in enumerate(names):
-                pictures = []
+                before = len(self.items) + len(refused)
                 for path in _files(folder / name):
                     suffix = path.suffix.lower()
                     kind = Image.registered_extensions().get(suffix)
                     if kind in FORMATS:
-                        pictures.append(path)
+                        key = printable(str(path.relative_to(root)))
+                        self.items.append(Item(key, label, split))
+                        self._paths.append(path)
+                        status = path.stat()
+                        written.append((status.st_size, status.st_mtime_ns))
                     elif kind in Image.OPEN or suffix in HEIF_SUFFIXES:
                         refused.append(path)
                     else:
                         skipped[printable(suffix) or "without a suffix"] += 1
-                if not pictures and not refused:
+                if len(self.items) + len(refused) == before:
                     reason = f"the class folder {folder / name} has no pictures"
                     raise UserError("data.source", reason, "add some, or delete the folder")
-                keys = [printable(str(path.relative_to(root))) for path in pictures]
-                self.items += [Item(key, label, split) for key in keys]
-                self._paths += pictures
         if refused:
             some = ", ".join(map(str, refused[:3])) + (", …" if refused[3:] else "")
             reason = f"{len(refused)} pictures have an unsupported format ({some})"
@@ -230,7 +200,8 @@ class FolderSource:
         if skipped:
             kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common(8))
             print(f"data.source: files that are not pictures are skipped: {kinds}", flush=True)
-        if None not in splits:
+        self.version = value_hash(written)
+        if "val" in splits:
             self._refuse_duplicates(root)
 
     def _refuse_duplicates(self, root: Path) -> None:
@@ -240,23 +211,15 @@ class FolderSource:
         train, val = self._paths[:count], self._paths[count:]
         val = val[:: max(1, len(val) // CHECKED)]
         sizes = {path.stat().st_size for path in val}
-        known = {_digest(path) for path in train if path.stat().st_size in sizes}
-        found = sum(_digest(path) in known for path in val)
+        known = {file_hash(path) for path in train if path.stat().st_size in sizes}
+        found = sum(file_hash(path) in known for path in val)
         if found == len(val):
             reason = f"validation in {root} has the same pictures as training"
             way_out = "use other pictures, or delete the folder: data.val_fraction is then held out"
             raise UserError("data.source", reason, way_out)
         if found:
-            print(
-                f"data.source: {found} of {len(val)} validation pictures that were checked are "
-                f"training pictures too, which makes validation metrics too good",
-                flush=True,
-            )
-
-    @cached_property
-    def version(self) -> str:
-        found = [path.stat() if path.exists() else None for path in self._paths]
-        return value_hash([(s.st_size, s.st_mtime_ns) if s else None for s in found])
+            what = f"{found} of {len(val)} validation pictures that were checked"
+            print(f"data.source: {what} are training pictures too, so metrics are too good")
 
     def read(self, index: int) -> bytes:
         return stored_file(self._paths[index], self._side)
@@ -265,15 +228,11 @@ class FolderSource:
 def _splits(root: Path) -> dict[str | None, Path]:
     """The folder of each split, or of the whole data set (None)."""
     folders = _subfolders(root)
-
-    def one(names: tuple[str, ...]) -> Path | None:
-        found = [folder for folder in folders if folder.name.lower() in names]
-        if len(found) > 1:
-            reason = f"{found[0]} and {found[1]} are the same split"
-            raise UserError("data.source", reason, "rename or remove one of them")
-        return found[0] if found else None
-
-    train, val = one(TRAIN), one(VAL) or one(TEST)
+    train, val, test = (
+        next((folder for folder in folders if folder.name.lower() in names), None)
+        for names in (TRAIN, VAL, TEST)
+    )
+    val = val or test
     if val and not train:
         way_out = f"add train/, or rename {val.name}/ if it is a class"
         raise UserError("data.source", f"{root} has {val.name}/ and no train/", way_out)
@@ -295,16 +254,12 @@ def _hidden(name: str) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All files in a folder and its subfolders. Links to folders are counted but not followed."""
+    """All files in a folder and its subfolders. Links to folders are not followed."""
     for path in sorted(folder.iterdir()):
         if not _hidden(path.name) and not path.is_dir():
             yield path
         elif not _hidden(path.name) and not path.is_symlink():
             yield from _files(path)
-
-
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(read_picture(path)).digest()
 
 
 # What opens each data set: (what follows the colon, download folder, largest shorter side).
@@ -316,49 +271,31 @@ SOURCES: dict[str, Callable[[str, str, int], Source]] = {
 
 
 def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str, list[int]]:
-    """The source's own split, or a fraction of each class held out.
-
-    Returns:
-        Item indices of each split, in a seeded order.
-
-    Raises:
-        UserError: a class has too few images to be in both splits.
-    """
+    """The source's own split, or a fraction of each class held out: the indices of each split's
+    items, in a seeded order. Raises a `UserError` if a class has no training image."""
     rng = np.random.default_rng(seed)
-    by_class: dict[int, list[int]] = {label: [] for label in range(len(source.class_names))}
+    by_class: list[list[int]] = [[] for _ in source.class_names]
     split: dict[str, list[int]] = {"train": [], "val": []}
     for index, item in enumerate(source.items):
-        if item.split is None:
-            by_class[item.label].append(index)
-        else:
-            split[item.split].append(index)
-    for label, indices in by_class.items():
-        if not indices:
-            continue
-        if len(indices) < 2:
-            reason = f"class '{source.class_names[label]}' has one image"
-            raise UserError("data.source", reason, "add one: training and validation need one each")
+        (split[item.split] if item.split else by_class[item.label]).append(index)
+    for indices in by_class:
         shuffled = rng.permutation(indices).tolist()
-        held_out = min(max(1, round(val_fraction * len(shuffled))), len(shuffled) - 1)
+        held_out = max(1, min(round(val_fraction * len(shuffled)), len(shuffled) - 1))
         split["val"] += shuffled[:held_out]
         split["train"] += shuffled[held_out:]
-    found = {source.items[i].label for i in split["train"]}
-    for label, name in enumerate(source.class_names):
-        if label not in found:
-            raise UserError("data.source", f"class '{name}' has no training image", "add some")
+    if missing := set(range(len(by_class))) - {source.items[i].label for i in split["train"]}:
+        name = source.class_names[min(missing)]
+        raise UserError("data.source", f"class '{name}' has no training image", "add some")
     return {name: rng.permutation(indices).tolist() for name, indices in split.items()}
 
 
 def require_training_images(count: int, dimensions: int, subset: int, neighbors: int) -> None:
-    """Refuse fewer training images than the metrics need, before anything is trained.
+    """Raise a `UserError` if there are fewer training images than the metrics need.
 
     Args:
         dimensions: of the features whose covariance FID takes; 0 for none.
         subset: images of a KID subset.
         neighbors: of each image, in precision and recall.
-
-    Raises:
-        UserError: a metric could not be measured.
     """
     for least, what in (
         (dimensions + 1, f"FID with the {dimensions} features of evaluation.extractor"),

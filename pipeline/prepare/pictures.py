@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from pipeline.runtime.errors import UserError, one_line
+from pipeline.runtime.errors import ArgumentError, UserError
+from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import read_file
 from pipeline.runtime.limits import PICTURE_ASPECT, PICTURE_BYTES, PICTURE_FORMATS, PICTURE_PIXELS
 
@@ -31,44 +32,16 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-class BadPicture(ValueError):
-    """A picture that cannot be used, with the reason and the way out."""
-
-
 def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
-    """Open a picture file as a clean picture.
-
-    Args:
-        opaque: refuse a picture that is partly transparent.
-
-    Raises:
-        UserError: the file is missing, or its picture cannot be used.
-    """
-    return _open(path, read_picture(path), opaque)[1]
-
-
-def read_picture(path: Path | str) -> bytes:
-    """Read a picture file. Raises a `UserError` if it is missing, too large or not a regular
-    file."""
-    try:
-        return read_file(path, PICTURE_BYTES)
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        reason = "missing" if missing else f"cannot be read ({error.strerror})"
-        raise UserError(str(path), reason, "restore it, or run again without it") from error
+    """Open a picture file as a clean picture. Raises a `UserError` if the file is missing, or if
+    its picture cannot be used; with `opaque`, also if it is partly transparent."""
+    return _open(path, opaque)[2]
 
 
 def stored_file(path: Path, side: int) -> bytes:
-    """The bytes to store for a picture file: the file itself if it is already a clean JPEG or PNG.
-
-    Args:
-        side: the largest shorter side in pixels; larger pictures are resized to it, as JPEGs.
-
-    Raises:
-        UserError: the file is missing, or its picture cannot be used.
-    """
-    content = read_picture(path)
-    opened, image = _open(path, content)
+    """The bytes to store for a picture file: the file itself if it is already a clean JPEG or PNG
+    whose shorter side has at most `side` pixels. Raises the errors of `open_picture`."""
+    content, opened, image = _open(path)
     clean = image is opened and opened.format in ("JPEG", "PNG")
     if clean and len(content) <= LARGE and min(image.size) <= side and max(image.size) > TINY:
         return content
@@ -93,40 +66,39 @@ def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes
     return buffer.getvalue()
 
 
-def clean_picture(image: Image.Image, *, opaque: bool = False) -> Image.Image:
+def clean_picture(image: Image.Image, name: str, *, opaque: bool = False) -> Image.Image:
     """Clean a Pillow picture: turned as its EXIF data say, transparent pixels on white, 16 bits
     scaled to 8, the first of several frames, mode L or RGB. Returns the same object if nothing has
     to be changed.
 
-    Args:
-        opaque: refuse a picture that is partly transparent.
-
     Raises:
-        BadPicture: it is too large or too narrow, or the range of its numbers is not known.
+        ArgumentError: with this name, if the picture is too large or too narrow, if the range of
+            its numbers is not known, or (with `opaque`) if it is partly transparent.
     """
-    width, height = image.size
-    if width * height > PICTURE_PIXELS:
-        raise BadPicture(
-            f"{width}×{height} pixels, more than the limit of {PICTURE_PIXELS:,} (docs/limits.md)",
-            "make it smaller, or delete it",
-        )
-    if max(width, height) > PICTURE_ASPECT * min(width, height):
-        reason = f"{width}×{height} pixels, more than {PICTURE_ASPECT} times as long as wide"
-        raise BadPicture(reason, "crop it, or delete it")
+    size = f"{image.width}×{image.height} pixels"
+    if image.width * image.height > PICTURE_PIXELS:
+        reason = f"{size}, more than the limit of {PICTURE_PIXELS:,} (docs/limits.md)"
+        raise ArgumentError(name, reason, "make it smaller, or delete it")
+    if max(image.size) > PICTURE_ASPECT * min(image.size):
+        reason = f"{size}, more than {PICTURE_ASPECT} times as long as wide"
+        raise ArgumentError(name, reason, "crop it, or delete it")
     # Pillow gives 16 bits the mode I;16, but those of a PPM the mode I.
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         reason = "32-bit numbers of an unknown range"
-        raise BadPicture(reason, "convert it to 8 or 16 bits")
+        raise ArgumentError(name, reason, "convert it to 8 or 16 bits")
     image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF data: the picture is shown as it is stored
         orientation = None
-    if image.mode.startswith("I"):
-        image = _eight_bits(image)
+    if image.mode.startswith("I"):  # 16 bits, which `convert` would clip
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     grey = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
-        image = _on_white(image, opaque)
+        colours = image.convert("RGBA")
+        if opaque and np.asarray(colours)[..., 3].min() < 255:
+            raise ArgumentError(name, "partly transparent", "use only black and white")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
     if image.mode not in ("L", "RGB"):
         image = image.convert("L" if grey else "RGB")
     if orientation in range(2, 9):
@@ -137,32 +109,21 @@ def clean_picture(image: Image.Image, *, opaque: bool = False) -> Image.Image:
     return image
 
 
-def _open(path: Path | str, content: bytes, opaque: bool = False) -> tuple[Image.Image, ...]:
-    """A picture as Pillow opens it, and as a clean picture."""
-    way_out = "replace or delete it"
+def _open(path: Path | str, opaque: bool = False) -> tuple[bytes, Image.Image, Image.Image]:
+    """The bytes of a file, its picture as Pillow opens it, and as a clean picture."""
+    name, content = str(path), b""
     try:
+        content = read_file(path, PICTURE_BYTES)
         opened = Image.open(io.BytesIO(content), formats=FORMATS)
-        return opened, clean_picture(opened, opaque=opaque)
-    except BadPicture as error:
-        reason, way_out = error.args
-    except Image.UnidentifiedImageError:
+        return content, opened, clean_picture(opened, name, opaque=opaque)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(name, "missing", "restore it, or run again without it") from error
+    except Image.UnidentifiedImageError as error:
         reason, way_out = f"not a picture of {', '.join(FORMATS)}", "convert it to PNG or JPEG"
         if content[4:8] == b"ftyp" and "HEIF" not in FORMATS:
             reason, way_out = "a HEIC picture", HEIF_WAY_OUT
-    except Image.DecompressionBombError:
-        reason = f"more pixels than the limit of {PICTURE_PIXELS:,} (docs/limits.md)"
+        raise UserError(name, reason, way_out) from error
     except Exception as error:  # a damaged file makes its decoder raise nearly anything
-        reason = f"truncated or damaged ({one_line(str(error))[:120] or type(error).__name__})"
-    raise UserError(str(path), reason, way_out)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)  # of 16 bits, which `convert` would clip
-    return Image.fromarray((values / 257).round().astype(np.uint8))
-
-
-def _on_white(image: Image.Image, refuse: bool) -> Image.Image:
-    colours = image.convert("RGBA")
-    if refuse and np.asarray(colours.getchannel("A")).min() < 255:
-        raise BadPicture("partly transparent", "use only black and white")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
+        raise UserError(name, f"damaged ({in_a_line(error)[:120]})", "replace it") from error

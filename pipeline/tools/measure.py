@@ -8,7 +8,6 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
-from pipeline.data.images.shards import read_manifest
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import statistics
 from pipeline.evaluation.image_files import open_images, size_text
@@ -16,6 +15,7 @@ from pipeline.evaluation.image_sets import ImageSet
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_json
 from pipeline.runtime.provenance import require_current
 
 
@@ -52,7 +52,7 @@ def measured(params: Params, path: Path) -> dict[str, float | None]:
 def _labels(images: ImageSet, path: Path) -> Tensor | None:
     """Labels (n,) int64 of the data set's classes; None if the file has no labels."""
     labels: Tensor | None = getattr(images, "labels", None)
-    classes = len(read_manifest(IMAGES)["class_names"])
+    classes = len(read_json(IMAGES / "manifest.json", "class_names")["class_names"])
     if labels is not None and not bool(((labels >= 0) & (labels < classes)).all()):
         raise UserError(
             str(path),

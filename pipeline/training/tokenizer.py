@@ -55,7 +55,7 @@ class TokenizerTraining(Training):
             p,
             open_perceptual(p.perceptual, classifier, device),
             prepared(batches, self.params.ray.loaders_per_worker, device),
-            View(held_out, data, seed).first(LOGGED)[0],
+            View(held_out, data, seed).centers(range(len(held_out))[:LOGGED]),
             seed,
             device,
             ranks,

@@ -102,7 +102,7 @@ def write_manifest(
 def cached_code_usage(tokens: TokenCache, codebook_size: int) -> tuple[float, float]:
     """Fraction of codes that occur in the cache, and its perplexity; reads one shard at a time."""
     counts = torch.zeros(codebook_size, dtype=torch.long)
-    for shard in tokens.shards():
+    for shard in tokens.shards:
         values = torch.from_numpy(shard.astype(np.int64)).flatten()
         counts += torch.bincount(values, minlength=codebook_size)
     return code_usage(counts)

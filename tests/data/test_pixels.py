@@ -1,6 +1,7 @@
 """What is done to pictures: conversions, crops, and work on many at once."""
 
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +34,10 @@ def test_pixels_become_numbers_and_come_back_rounded_and_clipped():
     assert as_uint8(torch.tensor([-0.2, 1.3])).tolist() == [0, 255]
 
 
+def cropping(scale, ratio, size: int = 16) -> SimpleNamespace:
+    return SimpleNamespace(image_size=size, crop_scale=scale, crop_ratio=ratio, flip=False)
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     width=st.integers(1, 300),
@@ -43,8 +48,8 @@ def test_pixels_become_numbers_and_come_back_rounded_and_clipped():
 )
 def test_crop_box_lies_in_the_image(width, height, scale, ratio, seed):
     rng = np.random.default_rng(seed)
-    assert crop_box(10, 100, (1.0, 1.0), (1.0, 1.0), rng) == (0, 45, 10, 55)  # none fits
-    box = crop_box(width, height, scale, ratio, rng)
+    assert crop_box(10, 100, cropping((1.0, 1.0), (1.0, 1.0)), rng) == (0, 45, 10, 55)  # none fits
+    box = crop_box(width, height, cropping(scale, ratio), rng)
     left, top, right, bottom = box
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
     assert all(isinstance(x, int) for x in box)
@@ -54,8 +59,8 @@ def test_crop_box_has_the_area_aspect_and_place_asked_for():
     """Area uniform, aspect uniform in its logarithm, and the place uniform among those that fit; in
     an image so large that rounding to pixels does not matter and every box fits."""
     width, height, scale, ratio = 30_000, 20_000, (0.1, 0.5), (3 / 4, 4 / 3)
-    rng = np.random.default_rng(0)
-    boxes = np.array([crop_box(width, height, scale, ratio, rng) for _ in range(3000)])
+    rng, data = np.random.default_rng(0), cropping(scale, ratio)
+    boxes = np.array([crop_box(width, height, data, rng) for _ in range(3000)])
     (left, top), (w, h) = boxes[:, :2].T, (boxes[:, 2:] - boxes[:, :2]).T
     area, aspect = w * h / (width * height), np.log(w / h)
     parts = {
@@ -92,8 +97,8 @@ def test_resizing_is_bilinear_and_antialiased(size, mode):
 
     image = noise_image(*size, mode)
     wanted = resized(np.asarray(image).copy())
-    whole = (size[0] / size[1],) * 2
-    crop = random_resized_crop(image, 16, (1.0, 1.0), whole, False, seed=(0,))
+    whole = cropping((1.0, 1.0), (size[0] / size[1],) * 2)
+    crop = random_resized_crop(image, whole, seed=(0,))
     np.testing.assert_allclose(np.asarray(crop), wanted, atol=1.01)
     if size[0] == size[1]:
         np.testing.assert_allclose(np.asarray(center_crop(image, 16)), wanted, atol=1.01)

@@ -78,7 +78,7 @@ def test_split_depends_on_the_seed_and_mixes_classes():
 def test_a_class_with_too_few_images_is_named(splits):
     source = FakeSource([2, 1])
     source.items = [item._replace(split=s) for item, s in zip(source.items, splits, strict=True)]
-    with pytest.raises(UserError, match=r"'class 1' has (one image|no training image)") as error:
+    with pytest.raises(UserError, match=r"'class 1' has no training image") as error:
         stratified_split(source, 0.2, seed=0)
     assert error.value.subject == "data.source"
 
@@ -107,7 +107,7 @@ def test_shards_that_cannot_be_read_name_the_file_and_the_stage(tmp_path, damage
         path.unlink()
     with pytest.raises(UserError, match="dvc repro") as error:
         ImageShards(tmp_path, "train").read(8)
-    assert path.name in error.value.subject
+    assert str(tmp_path) in error.value.subject
 
 
 def test_manifest_counts_every_class(tmp_path):
@@ -143,13 +143,9 @@ def test_views(tmp_path, data):
     np.testing.assert_array_equal(view.centers([5])[0, 0], np.asarray(center))
     together, one_by_one = view.crops(range(6), 3), [view.crops([i], 3) for i in range(6)]
     assert torch.equal(together, torch.cat(one_by_one)) and together.shape == (6, 1, 20, 20)
-    everything, labels = view.first(100)
+    everything, labels = view.chosen(range(6))
     assert everything.shape == (6, 1, 20, 20) and everything.dtype == torch.uint8
     assert torch.equal(everything[5], view.centers([5])[0]) and labels.tolist() == [0] * 6
-    few, labels = view.first(2)
-    assert torch.equal(few, everything[:2]) and len(labels) == 2
-    assert [len(batch) for batch in view.batches(4)] == [4, 2]
-    assert torch.equal(torch.cat(list(view.batches(4))), everything)
 
 
 def ramps(index: int = 0) -> Image.Image:

@@ -26,7 +26,7 @@ def test_cached_tokens_are_those_of_the_seeded_crops(in_tiny_project, tmp_path):
     for split, views in (("train", 2), ("val", 1)):
         cache, images = TokenCache(tmp_path, split), ImageShards(IMAGES, split)
         assert (len(cache), cache.views, cache.num_tokens) == (len(images), views, GRID**2)
-        assert next(cache.shards()).dtype == np.uint16
+        assert cache.shards[0].dtype == np.uint16
         view, indices = View(images, params.data, params.seed), np.arange(len(images))
         for draw in range(views):
             tokens, labels = cache.batch(indices, np.full(len(images), draw))

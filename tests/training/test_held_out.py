@@ -31,13 +31,14 @@ def project(in_tiny_project, monkeypatch) -> None:
 
 def of_one_pass(network: str):
     images, params = View(ImageShards(IMAGES, "val"), with_params().data), with_params()
+    batches = map(images.centers, torch.arange(len(images.images)).split(BATCH))
     if network == "tokenizer":
-        model, batches = load_model(TOKENIZER, "tokenizer"), images.batches(BATCH)
+        model = load_model(TOKENIZER, "tokenizer")
         totals = (reconstruction.rebuild(model, batch, CPU)[1] for batch in batches)
         return reconstruction.quality(sum(totals))
     if network == "classifier":
         model, labels = load_model(CLASSIFIER, "classifier"), torch.from_numpy(images.images.labels)
-        return classifier.accuracy(model, images.batches(BATCH), labels, CPU)
+        return classifier.accuracy(model, batches, labels, CPU)
     replicate, tokens = main_replicates(params, network)[1], TokenCache(TOKENS, "val")
     given = (load_model(replicate.folder, network), *tokens.everything())
     if network == "autoregressive":

@@ -7,8 +7,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import count
-from multiprocessing import connection, forkserver, parent_process
-from threading import Thread
 from typing import Any
 
 import torch
@@ -47,11 +45,7 @@ class Batches(Dataset[Batch], ABC):
 
 
 class ImageBatches(Batches):
-    """Randomly cropped batches of the data set.
-
-    Args:
-        ranks: the workers that share each batch; this one loads its own rows.
-    """
+    """Randomly cropped batches of the data set. Each of the `ranks` loads its rows of a batch."""
 
     def __init__(
         self,
@@ -70,7 +64,7 @@ class ImageBatches(Batches):
 
 
 def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """Prepare batches in advance, in the order of steps. A step out of order waits for its batch.
+    """Prepare batches in advance. The returned function takes consecutive steps, from any step on.
 
     Args:
         loaders: processes that load and finish batches. With none, a thread loads them; but on a
@@ -79,29 +73,34 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
         device: of the training.
     """
     if loaders:
-        return _ByLoaders(batches, loaders, device)
+        return _by_loaders(batches, loaders, device)
     if device.type == "cpu" and cores() == 1:
         return batches
     loaded = Prefetch(batches.load)
     return lambda step: batches.finish(step, loaded(step))
 
 
-class _ByLoaders:
+def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
     """Batches of a `DataLoader`. Its processes start with the first batch that is requested, and
-    end with this object or with the training's process."""
+    end with this function or with the training's process."""
+    coming: Iterator[Batch] | None = None
 
-    def __init__(self, batches: Batches, loaders: int, device: torch.device):
-        self._batches, self._loaders, self._device = batches, loaders, device
-        self._coming: Iterator[Batch] = iter(())
-        self._next = -1  # the step of the batch that comes next
-
-    def __call__(self, step: int) -> Batch:
-        if step != self._next:
-            self._coming = iter(())  # end the processes that prepare other steps
-            self._coming = self._start(step)
-        self._next = -1
+    def next_batch(step: int) -> Batch:
+        nonlocal coming
         try:
-            images, labels = next(self._coming)
+            if coming is None:
+                loader = DataLoader(
+                    batches,
+                    sampler=count(step),
+                    batch_size=None,  # an item is a batch already
+                    num_workers=loaders,
+                    pin_memory=device.type == "cuda",
+                    multiprocessing_context="spawn",  # a fork would copy locks of threads
+                    worker_init_fn=_set_up_loader,
+                    generator=torch.Generator(),  # else it would draw from the global generator
+                )
+                coming = iter(loader)
+            images, labels = next(coming)
         except RuntimeError as error:
             if "exited unexpectedly" not in str(error):
                 raise
@@ -110,36 +109,12 @@ class _ByLoaders:
                 "it may have been killed because memory or /dev/shm is full",
                 "lower ray.loaders_per_worker or make room, and run again to resume",
             ) from error
-        self._next = step + 1
         return images, labels
 
-    def _start(self, step: int) -> Iterator[Batch]:
-        # The server has imported what loaders need, and forks them without the training's threads.
-        forkserver.set_forkserver_preload([type(self._batches).__module__])
-        loader = DataLoader(
-            self._batches,
-            sampler=count(step),
-            batch_size=None,  # an item is a batch already
-            num_workers=self._loaders,
-            pin_memory=self._device.type == "cuda",
-            multiprocessing_context="forkserver",
-            worker_init_fn=_set_up_loader,
-            generator=torch.Generator(),  # else it would draw a seed from the global generator
-        )
-        return iter(loader)
+    return next_batch
 
 
 def _set_up_loader(number: int) -> None:
     os.environ[THREADS] = "1"  # as `cores` reads it
     set_up()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training answers Ctrl-C
-    Thread(target=_end_with_training, daemon=True).start()
-
-
-def _end_with_training() -> None:
-    """End this loader process when the training's process has ended: PyTorch watches the fork
-    server instead."""
-    training = parent_process()
-    assert training is not None
-    connection.wait([training.sentinel])
-    os._exit(1)

@@ -4,15 +4,16 @@ import hashlib
 import io
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from pipeline.runtime.errors import UserError
@@ -23,6 +24,10 @@ SCALE_TO = 56  # in a grid, small images are enlarged to at least this many pixe
 GAP = 2  # pixels between the images of a grid
 TRIES = 10  # as torchvision's: crops that stick out are drawn again, then the centre is taken
 QUICK = 5e-4  # seconds for an item; below, threads wait longer for Python's lock than they save
+# The section `data` of the params, or another object with image_size, channels, crop_scale,
+# crop_ratio and flip.
+ImageParams = Any
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -59,11 +64,7 @@ def from_chw(array: np.ndarray) -> Image.Image:
 
 
 def encode_png(image: Image.Image, level: int = -1) -> bytes:
-    """A picture as the bytes of a PNG.
-
-    Args:
-        level: of zlib's effort, 1 to 9; -1 is its default.
-    """
+    """A picture as the bytes of a PNG. `level` is zlib's, 1 to 9; -1 is its default."""
     buffer = io.BytesIO()
     image.save(buffer, format="png", compress_level=level)
     return buffer.getvalue()
@@ -83,79 +84,54 @@ def decode_image(content: bytes, channels: int) -> Image.Image:
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
     """The largest centred square, resized to `size` (bilinear, antialiased)."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return _resize(image, (left, top, left + side, top + side), size)
+    box = _center_box(*image.size)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
-def random_resized_crop(
-    image: Image.Image,
-    size: int,
-    scale: Sequence[float],
-    ratio: Sequence[float],
-    flip: bool,
-    seed: tuple,
-) -> Image.Image:
-    """Crop a random box of the image and resize it to a square; with `flip`, mirror it half of the
-    time.
+def random_resized_crop(image: Image.Image, data: ImageParams, seed: tuple) -> Image.Image:
+    """Crop a random box of the image and resize it to a square; with `data.flip`, mirror it half of
+    the time.
 
     Args:
-        scale: range of the box's area as a fraction of the image's.
-        ratio: range of the box's width / height.
         seed: identifies the draw.
     """
     digest = hashlib.blake2b(repr(seed).encode(), digest_size=16).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
-    box = crop_box(image.width, image.height, scale, ratio, rng)
-    cropped = _resize(image, box, size)
-    if flip and rng.random() < 0.5:
-        cropped = cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return cropped
+    box, size = crop_box(*image.size, data, rng), (data.image_size, data.image_size)
+    cropped = image.resize(size, Image.Resampling.BILINEAR, box=box)
+    return ImageOps.mirror(cropped) if data.flip and rng.random() < 0.5 else cropped
 
 
-def crop_box(
-    width: int,
-    height: int,
-    scale: Sequence[float],
-    ratio: Sequence[float],
-    rng: np.random.Generator,
-) -> tuple[int, int, int, int]:
-    """Draw (left, top, right, bottom) of a random box inside a width × height image."""
+def crop_box(width: int, height: int, data: ImageParams, rng: np.random.Generator) -> Box:
+    """Draw a random box inside a width × height image. `data.crop_scale` is the range of its area
+    as a fraction of the image's, `data.crop_ratio` that of its width / height."""
+    least, most = map(math.log, data.crop_ratio)
     for _ in range(TRIES):
-        area = width * height * rng.uniform(scale[0], scale[1])
-        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        area = width * height * rng.uniform(*data.crop_scale)
+        aspect = math.exp(rng.uniform(least, most))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
             return left, top, left + w, top + h
+    return _center_box(width, height)
+
+
+def _center_box(width: int, height: int) -> Box:
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
 
 
-def _resize(image: Image.Image, box: tuple[int, int, int, int], size: int) -> Image.Image:
-    if box == (0, 0, size, size) == (0, 0, *image.size):
-        return image
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-
-
 def grid_picture(images: Tensor, columns: int) -> Image.Image:
     """A picture of the images in rows of `columns` on white; small images are enlarged without
     smoothing."""
-    batch, channels, height, width = images.shape
-    rows = -(-batch // columns)
-    canvas = np.full(
-        (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 255, dtype=np.uint8
-    )
-    for i, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-        top = GAP + (i // columns) * (height + GAP)
-        left = GAP + (i % columns) * (width + GAP)
-        canvas[top : top + height, left : left + width] = image
-    picture = Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
-    factor = max(1, -(-SCALE_TO // height))
-    return picture.resize(
-        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
-    )
+    rows = -(-len(images) // columns)
+    # A gap above and to the left of each image, and blank images after the last one.
+    cells = F.pad(images, (GAP, 0, GAP, 0, 0, 0, 0, rows * columns - len(images)), value=255)
+    by_row = cells.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
+    canvas = F.pad(by_row.flatten(3).flatten(1, 2), (0, GAP, 0, GAP), value=255)
+    factor = max(1, -(-SCALE_TO // images.shape[2]))
+    return ImageOps.scale(from_chw(canvas.numpy()), factor, Image.Resampling.NEAREST)
 
 
 def save_picture(picture: Image.Image, path: Path | str) -> Path:
@@ -170,10 +146,9 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> lis
     items = list(items)
     started = time.perf_counter()
     first = [function(item) for item in items[:1]]
-    threads = cores()
-    if threads == 1 or time.perf_counter() - started < QUICK:
-        return first + [function(item) for item in items[1:]]
-    return first + list(_pool(threads).map(function, items[1:]))
+    quick = time.perf_counter() - started < QUICK
+    apply = map if quick or cores() == 1 else _pool(cores()).map
+    return first + list(apply(function, items[1:]))
 
 
 @cache

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
-from pipeline.data.images.samples import are_written, draw_samples, publish_samples
+from pipeline.data.images.samples import draw_samples, publish_samples
 from pipeline.evaluation.evaluator import Evaluator, Outputs, of_rows
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import CenterCrops, SampleImages
@@ -93,16 +93,15 @@ def _replicate_row(
 
     if replicate.main:
         samples = folder / ENCODED
-        if not are_written(samples):
-            draw_samples(
-                *(batches, labels.tolist(), class_names),
-                workers=workers,
-                maker=sampler,
-                batch_size=size,
-                shard_size=params.data.shard_size,
-                folder=samples,
-                name=name,
-            )
+        draw_samples(
+            *(batches, labels.tolist(), class_names),
+            workers=workers,
+            maker=sampler,
+            batch_size=size,
+            shard_size=params.data.shard_size,
+            folder=samples,
+            name=name,
+        )
         if not file.exists():
             images = SampleImages(samples, params.data, count)
             outputs = evaluator.outputs(images, folder / "outputs")
@@ -110,7 +109,7 @@ def _replicate_row(
             if network == "transformer":
                 row |= neighbour_distances(evaluator, outputs["features"], real)
             write_json(file, row)
-        publish_samples(samples, replicate.samples, copy=params.evaluation.keep_samples)
+        publish_samples(samples, replicate.samples)
         row = read_json(file)
     else:
         shown = evaluator.on_the_fly(sampler)
