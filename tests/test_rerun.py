@@ -119,15 +119,13 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
     project.set(evaluation__labels="uniform")
     with open(project.folder / "pipeline/experiments/ablation.py", "a") as code:
         code.write("# edited\n")
-    project.edit(
-        "pipeline/evaluation/evaluator.py",
-        "            values = dict(found._asdict())\n",
-        "            values = dict(found._asdict())\n"
-        '            values["twice_precision"] = 2 * found.precision\n',
-    )
-    kid = '        return values | {f"kid_{self.extractor}": distance}\n'
-    half = '        values["half_kid_classifier"] = None if distance is None else distance / 2\n'
-    project.edit("pipeline/evaluation/evaluator.py", kid, half + kid)
+    metrics = "pipeline/evaluation/metrics.py"
+    project.edit(metrics, '"coverage")  #', '"coverage", "twice_precision")  #')
+    twice = '        "twice_precision": 2 * precise / len(samples),\n'
+    project.edit(metrics, '        "density": hits', f'{twice}        "density": hits')
+    kid = '        return {f"kid_{self.extractor}": distance}\n'
+    both = '"half_kid_classifier": None if distance is None else distance / 2}\n'
+    project.edit("pipeline/evaluation/evaluator.py", kid, kid[:-2] + f", {both}")
     names = '    "half_kid": "half KID",\n    "twice_precision": "twice precision",\n'
     project.edit(
         "analysis/exhibits/results.py", '    "kid": "KID",\n', names + '    "kid": "KID",\n'

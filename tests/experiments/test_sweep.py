@@ -18,7 +18,7 @@ from pipeline.config.replicates import main_replicates
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings, generate
-from pipeline.evaluation.metrics import require_enough
+from pipeline.evaluation.features import reference_statistics
 from pipeline.experiments.ablation import Trial, decoders, measure_trial, trials
 from pipeline.masking import masked_nll
 from pipeline.prepare.datasets import require_training_images
@@ -30,7 +30,7 @@ from pipeline.schedules import SCHEDULES, curve_csv
 from pipeline.tokenizer import tokens_to_images
 from pipeline.training.loop import Workers
 from pipeline.weights.published import load_model
-from stages import prepare, sweep
+from stages import prepare
 from tests.tiny_project import CLASSES, GRID, check_scores, with_params, write_tokens
 
 SEED, COUNT, DECODED = 3, 23, [("square", 1), ("square", 3), ("linear", 3)]
@@ -148,37 +148,12 @@ def test_a_trials_samples_are_decoded_by_its_workers_but_for_one(make_params, ea
     assert decode == 1 or workers._ray.num_workers == decode
 
 
-@pytest.mark.parametrize(
-    ("key", "evaluation"),
-    [
-        ("", {"kid_subset_size": 60}),
-        ("evaluation.kid_subset_size", {"kid_subset_size": 61}),
-        ("evaluation.neighbors", {"neighbors": 60}),
-    ],
-)
-def test_the_sweep_counts_the_training_images_before_its_first_trial(
-    in_tiny_project, key, evaluation
-):
-    params = with_params(sweep={"samples": 100}, evaluation=evaluation)
-    with pytest.raises(UserError) if key else nullcontext() as error:
-        sweep.require_reference(params)
-    assert not key or error.value.subject == key
-
-
-def test_the_sweep_refuses_statistics_of_other_features_before_it_trains(in_tiny_project, tmp_path):
+def test_statistics_of_other_features_are_refused(in_tiny_project, tmp_path):
     path = tmp_path / "adm.npz"
     np.savez(path, mu=np.zeros(10), sigma=np.eye(10))
     params = with_params(evaluation={"reference_statistics": str(path)})
     with pytest.raises(UserError, match="are of 10-dimensional features"):
-        sweep.require_reference(params)
-
-
-def test_a_metric_has_samples_and_reference_images_enough(make_params):
-    settings = make_params(evaluation={"kid_subset_size": 40, "neighbors": 39}).evaluation
-    require_enough("samples", 40, (40, 39), settings)
-    for samples, reference in ((39, (40, 30)), (40, (39, 30)), (40, (40, 40))):
-        with pytest.raises(UserError):
-            require_enough("samples", samples, reference, settings)
+        reference_statistics(params)
 
 
 def test_images_too_few_for_a_metric_are_refused_before_any_is_written(monkeypatch):
