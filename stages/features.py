@@ -2,7 +2,7 @@
 
 from pipeline.config.params import Params
 from pipeline.config.paths import FEATURES
-from pipeline.evaluation.feature_files import write_reference
+from pipeline.evaluation.features import write_reference
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import publish_folder
 from pipeline.runtime.stage import Stage

@@ -46,10 +46,9 @@ def main(params: Params) -> str:
 
 
 def _require_enough(images: int, params: Params) -> None:
-    """Check the number of training images. The features of a torchvision classifier are only known
-    to the sweep, and published statistics need no training images."""
+    """Check the number of training images. Published statistics need none."""
     evaluation = params.evaluation
-    dimensions = 0 if evaluation.reference_statistics else params.feature_dimensions or 0
+    dimensions = 0 if evaluation.reference_statistics else params.feature_dimensions
     require_training_images(images, dimensions, evaluation.kid_subset_size, evaluation.neighbors)
 
 

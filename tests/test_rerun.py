@@ -101,9 +101,10 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(project, finishe
     project.set(evaluation__labels="uniform")
     with open(project.folder / "pipeline/experiments/ablation.py", "a") as code:
         code.write("# edited\n")
-    values = "            values = dict(found._asdict())\n"
-    own = '            values["twice_precision"] = 2 * found.precision\n'
-    project.edit("pipeline/evaluation/evaluator.py", values, values + own)
+    metrics = "pipeline/evaluation/metrics.py"
+    project.edit(metrics, '"coverage")  #', '"coverage", "twice_precision")  #')
+    twice = '        "twice_precision": 2 * precise / len(samples),\n'
+    project.edit(metrics, '        "density": hits', f'{twice}        "density": hits')
     kid, name = '    "kid": "KID",\n', '    "twice_precision": "twice precision",\n'
     project.edit("analysis/exhibits/results.py", kid, name + kid)
     ran, log = project.repro()

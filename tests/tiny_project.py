@@ -19,7 +19,7 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View, write_manifest, write_shards
 from pipeline.data.seeds import mix
 from pipeline.decoding import DecodingSettings, generate
-from pipeline.evaluation.feature_files import write_reference
+from pipeline.evaluation.features import write_reference
 from pipeline.prepare.datasets import open_source, stratified_split
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.sampling import balanced_labels

@@ -72,7 +72,7 @@ def export(
 
 @app.command(epilog=examples("measure samples.npz", "measure folder/ --json"))
 def measure(
-    path: Annotated[Path, typer.Argument(help="A folder of PNGs, an .npy or an .npz.")],
+    path: Annotated[Path, typer.Argument(help="A folder of PNGs, or an .npz.")],
     as_json: AsJson = False,
 ) -> None:
     """Print the metrics of images against the training images.

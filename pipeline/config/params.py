@@ -60,11 +60,14 @@ class Params(schema.Section):
         return self.data.model_copy(update={"crop_scale": self.classifier.crop_scale})
 
     @property
-    def feature_dimensions(self) -> int | None:
-        """Number of features of the main extractor; None for a ResNet of torchvision."""
+    def feature_dimensions(self) -> int:
+        """Number of features of the main extractor."""
+        architecture = self.classifier.architecture
         if self.evaluation.extractor == "inception":
             return 2048
-        return 4 * self.classifier.width if self.classifier.architecture == "small" else None
+        if architecture == "small":
+            return 4 * self.classifier.width
+        return 512 if architecture.endswith(("resnet18", "resnet34")) else 2048
 
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
@@ -126,7 +129,7 @@ class Params(schema.Section):
         if evaluation.second_extractor == evaluation.extractor:
             reason = f"{evaluation.extractor} is already the first extractor"
             raise UserError("evaluation.second_extractor", reason, "choose another one")
-        features = self.feature_dimensions or 0
+        features = self.feature_dimensions
         needed, user = max(
             (evaluation.is_splits, "evaluation.is_splits"),
             (evaluation.neighbors + 1, "evaluation.neighbors"),

@@ -55,10 +55,8 @@ def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
     With released weights they share one model, published under the first seed, and differ only by
     the seeds of their samples.
     """
-    seeds = params.evaluation.seeds
-    if _released(params, network):
-        return [Replicate(network, seed, trained=seeds[0]) for seed in seeds]
-    return [Replicate(network, seed, trained=seed) for seed in seeds]
+    seeds, released = params.evaluation.seeds, _released(params, network)
+    return [Replicate(network, seed, seeds[0] if released else seed) for seed in seeds]
 
 
 def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Replicate:

@@ -10,27 +10,10 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.data.images.shards import ImageShards
-from pipeline.evaluation.feature_files import (
-    reference_features,
-    reference_statistics,
-    stored_tensors,
-)
-from pipeline.evaluation.features import extract, open_extractor
+from pipeline.evaluation import features, metrics
 from pipeline.evaluation.fid import Statistics, fid, statistics
 from pipeline.evaluation.image_sets import ImageSet
-from pipeline.evaluation.labels import proportional_labels
-from pipeline.evaluation.metrics import (
-    Manifolds,
-    class_accuracy,
-    drawn,
-    drawn_reference,
-    fid_infinity,
-    inception_score,
-    kid,
-    manifolds,
-    spreads,
-    unless_few,
-)
+from pipeline.evaluation.metrics import unless_few
 from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.weights.published import load_model
 
@@ -55,41 +38,40 @@ def open_networks(
     other = params.evaluation.second_extractor if second else main
     classifier = load_model(root / CLASSIFIER, "classifier", device)
     extractors = {
-        name: open_extractor(name, classifier, params.evaluation, device)
-        for name in dict.fromkeys((main, "classifier", other))
+        name: features.open_extractor(name, classifier, params.evaluation, device)
+        for name in {main, "classifier", other}
     }
 
     def outputs(images: Tensor, *arguments: object) -> Outputs:
-        found = {name: extract(extractor, images) for name, extractor in extractors.items()}
-        (features, logits), (_, judged) = found[main], found["classifier"]
+        found = {name: extract(images) for name, extract in extractors.items()}
+        logits, judged = found[main].logits, found["classifier"].logits
         assert logits is not None and judged is not None  # VGG alone has none
         # A copy, since both may be the same network's: safetensors refuses shared memory.
-        every = {"features": features, "logits": logits, "class_logits": judged.clone()}
+        every = {"features": found[main].features, "logits": logits, "class_logits": judged.clone()}
         return every | ({"second": found[other].features} if second else {})
 
     return outputs
 
 
-class OnTheFly:
-    """Makes images and returns their measurements instead of the images: 50,000 samples of 256×256
-    pixels take 10 GB.
+def open_measured(
+    maker: Maker, measures: Sequence[Maker], device: torch.device
+) -> Callable[..., dict[str, Tensor]]:
+    """A function that makes images and returns what is measured of them instead of the images:
+    50,000 samples of 256×256 pixels take 10 GB.
 
     Args:
         maker: opens a function that makes images (B, C, H, W) uint8.
         measures: each opens a function of the images and the arguments they were made from, which
             returns tensors (B, …) on the CPU by name.
     """
+    make, opened = maker.open(device), [measure.open(device) for measure in measures]
 
-    def __init__(self, maker: Maker, measures: Sequence[Maker], device: torch.device):
-        self.make, self.measures = maker.open(device), [each.open(device) for each in measures]
-
-    def __call__(self, *arguments: object) -> dict[str, Tensor]:
+    def measured(*arguments: object) -> dict[str, Tensor]:
         # Contiguous, as stored images are: for other strides a convolution could round differently.
-        images = self.make(*arguments).contiguous()
-        found: dict[str, Tensor] = {}
-        for measure in self.measures:
-            found |= measure(images, *arguments)
-        return found
+        images = make(*arguments).contiguous()
+        return {name: x for f in opened for name, x in f(images, *arguments).items()}
+
+    return measured
 
 
 class Evaluator:
@@ -107,21 +89,18 @@ class Evaluator:
         self.params, self.workers, self.root, self._second = params, workers, root, second
         self.networks = open_networks(params, root, second, workers.device)
         self.extractor: str = params.evaluation.extractor
-        self.reference = reference_features(self.extractor, root)  # (R, F)
-        self.statistics = reference_statistics(params, root)
+        self.reference = features.reference_features(self.extractor, root)  # (R, F)
+        self.statistics = features.reference_statistics(params, root)
 
     @cached_property
     def second_reference(self) -> Tensor:
-        """The second extractor's features (M, F) of at most `manifold_images` training images,
-        drawn at random."""
-        evaluation = self.params.evaluation
-        features = reference_features(evaluation.second_extractor, self.root)
-        return drawn(features, evaluation.manifold_images, self.params.seed)
+        """The second extractor's features (R, G) of the training images."""
+        return features.reference_features(self.params.evaluation.second_extractor, self.root)
 
     @cached_property
     def second_statistics(self) -> Statistics:
         """The training images' mean and covariance for the second extractor."""
-        return statistics(reference_features(self.params.evaluation.second_extractor, self.root))
+        return statistics(self.second_reference)
 
     def labels(self, count: int) -> Tensor:
         """Labels (count,) of the samples to measure, in the proportions of `evaluation.labels`."""
@@ -137,18 +116,18 @@ class Evaluator:
             folder: in a run directory; where the outputs are stored, and found by a later call.
         """
         maker, name = self.on_the_fly(Maker(_reader, images)), f"features: {folder.name}"
-        return stored_tensors(folder, len(images), self.workers, maker, name)
+        return features.stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
         """Gives the outputs for the images of a maker, which are not stored.
 
         Args:
             maker: of images (B, C, H, W) uint8.
-            others: open what else is measured of them, as for `OnTheFly`.
+            others: open what else is measured of them, as for `open_measured`.
         """
         root = self.root.absolute()
         networks = Maker(open_networks, self.params, root, self._second, here=self.networks)
-        return Maker(OnTheFly, maker, (networks, *others))
+        return Maker(open_measured, maker, (networks, *others))
 
     # A row of a result file
 
@@ -163,97 +142,99 @@ class Evaluator:
             labels: (M,); None leaves out the recognised share.
         """
         evaluation, seed = self.params.evaluation, self.params.seed
-        second = evaluation.second_extractor
-        every = torch.arange(len(outputs["features"]))
+        main, second = outputs["features"], outputs["second"]
+        every = torch.arange(len(main))
         classes = torch.zeros_like(every) if labels is None else labels
 
-        def distribution(rows: Tensor, say: bool = False) -> Metrics:
-            values = self._distribution(of_rows(outputs, rows), seed, say)
-            if second != "vgg":
-                values[f"fid_{second}"] = None
-                with unless_few(say):
-                    values[f"fid_{second}"] = fid(outputs["second"][rows], self.second_statistics)
+        def distribution(rows: Tensor) -> Metrics:
+            own = None if labels is None else labels[rows]
+            values = self.scores(of_rows(outputs, rows), own) | self.distances(main[rows], seed)
+            if (name := evaluation.second_extractor) != "vgg":
+                values[f"fid_{name}"] = unless_few(fid, second[rows], self.second_statistics)
             return values
 
-        def neighbours(rows: Tensor, say: bool = False) -> Metrics:
-            values, others = self.manifolds(outputs["features"][rows], seed, say), outputs["second"]
-            return values | self._manifolds(others[rows], self.second_reference, second, say)
-
-        def recognised(rows: Tensor) -> Metrics:
-            return {} if labels is None else _recognised(of_rows(outputs, rows), labels[rows])
+        def neighbours(rows: Tensor) -> Metrics:
+            values = self.manifolds(main[rows], seed)
+            return values | self.manifolds(second[rows], seed, second=True)
 
         # Neighbours are searched among at most `manifold_images`, whatever the size of the set. So
         # their spread comes from halves of these: half of a larger set would have as many.
-        near = drawn(every, evaluation.manifold_images, seed)
-        values = distribution(every, say=True) | neighbours(near, say=True) | recognised(every)
-        halved = partial(spreads, repeats=evaluation.halves, seed=seed)
-        spread = halved(lambda rows: distribution(rows) | recognised(rows), classes)
-        spread |= halved(lambda rows: neighbours(near[rows]), classes[near])
-        values |= {f"{name}_std": spread[f"{name}_std"] for name in values}
-        infinity = None
-        with unless_few():
-            infinity = fid_infinity(outputs["features"], classes, self.statistics, seed=seed)
+        near = metrics.drawn(every, evaluation.manifold_images, seed)
+        halved = partial(metrics.spreads, repeats=evaluation.halves, seed=seed)
+        values = distribution(every) | neighbours(near) | halved(distribution, classes)
+        values |= halved(lambda rows: neighbours(near[rows]), classes[near])
+        infinity = unless_few(metrics.fid_infinity, main, classes, self.statistics, seed=seed)
         values[f"fid_infinity_{self.extractor}"] = infinity
         return values | {"samples": len(every), "is_splits": evaluation.is_splits}
 
-    def sample_metrics(self, outputs: Outputs, labels: Tensor, seed: int) -> Metrics:
-        """FID, IS, KID, precision, recall, density and coverage by the main extractor, and the
-        recognised share.
+    def scores(self, outputs: Outputs, labels: Tensor | None, seed: int | None = None) -> Metrics:
+        """FID, IS and the recognised share.
 
         Args:
-            labels: (M,).
-            seed: draws KID's subsets, the splits of IS, and the images of each manifold.
+            labels: (M,); None leaves out the recognised share.
+            seed: draws the splits of IS; None for the param `seed`.
         """
-        values = self._distribution(outputs, seed) | self.manifolds(outputs["features"], seed)
-        return values | _recognised(outputs, labels)
+        seed = self.params.seed if seed is None else seed
+        distance = unless_few(fid, outputs["features"], self.statistics)
+        score = metrics.inception_score(outputs["logits"], self.params.evaluation.is_splits, seed)
+        values = {f"fid_{self.extractor}": distance, f"is_{self.extractor}": score}
+        if labels is not None:
+            values["class_accuracy"] = metrics.class_accuracy(outputs["class_logits"], labels)
+        return values
 
-    def scores(self, outputs: Outputs, labels: Tensor, say: bool = True) -> Metrics:
-        """FID, IS and the recognised share of a set, which may be small.
-
-        Args:
-            labels: (M,).
-            say: print a line where the images are too few.
-        """
-        return self._fid_and_is(outputs, self.params.seed, say) | _recognised(outputs, labels)
-
-    def manifolds(self, features: Tensor, seed: int, say: bool = True) -> Metrics:
-        """Precision, recall, density and coverage of features (M, F) of the main extractor, on at
-        most `manifold_images` of each side, drawn at random."""
-        count = self.params.evaluation.manifold_images
-        reference = drawn_reference(self.reference, count, seed)
-        return self._manifolds(drawn(features, count, seed), reference, self.extractor, say)
-
-    def _fid_and_is(self, outputs: Outputs, seed: int, say: bool) -> Metrics:
-        distance = None
-        with unless_few(say):
-            distance = fid(outputs["features"], self.statistics)
-        score = inception_score(outputs["logits"], self.params.evaluation.is_splits, seed)
-        return {f"fid_{self.extractor}": distance, f"is_{self.extractor}": score}
-
-    def _distribution(self, outputs: Outputs, seed: int, say: bool = True) -> Metrics:
-        """FID, IS and KID."""
-        values, distance = self._fid_and_is(outputs, seed, say), None
+    def distances(self, features: Tensor, seed: int) -> Metrics:
+        """KID of features (M, F) of the main extractor."""
         subsets, size = self.params.evaluation.kid_subsets, self.params.evaluation.kid_subset_size
-        with unless_few(say):
-            how = {"subsets": subsets, "subset_size": size, "seed": seed}
-            distance = kid(outputs["features"], self.reference, **how)
-        return values | {f"kid_{self.extractor}": distance}
+        how = {"subsets": subsets, "subset_size": size, "seed": seed}
+        distance = unless_few(metrics.kid, features, self.reference, **how)
+        return {f"kid_{self.extractor}": distance}
 
-    def _manifolds(self, features: Tensor, reference: Tensor, name: str, say: bool) -> Metrics:
-        values: Metrics = dict.fromkeys(Manifolds._fields)
-        with unless_few(say):
-            found = manifolds(features, reference, self.params.evaluation.neighbors)
-            values = dict(found._asdict())
+    def manifolds(self, features: Tensor, seed: int, second: bool = False) -> Metrics:
+        """Precision, recall, density and coverage of features (M, F) of the main or the second
+        extractor, on at most `manifold_images` of each side, drawn at random."""
+        evaluation = self.params.evaluation
+        name = evaluation.second_extractor if second else self.extractor
+        reference = self.second_reference if second else self.reference
+        count = evaluation.manifold_images
+        near, others = (
+            metrics.drawn(features, count, seed),
+            metrics.drawn_reference(reference, count, seed),
+        )
+        found = unless_few(metrics.manifolds, near, others, evaluation.neighbors)
+        values = found or dict.fromkeys(metrics.MANIFOLDS)
         return {f"{metric}_{name}": value for metric, value in values.items()}
+
+
+def proportional_labels(count: int, images_K: Tensor) -> Tensor:
+    """Labels (count,) in the proportions of the classes' images, by Sainte-Laguë's method: any
+    first part of the labels has nearly the same proportions. Classes of equal size alternate.
+
+    Args:
+        images_K: (classes,) number of images of each class, not all 0.
+    """
+    classes, total = len(images_K), images_K.sum().double()
+    most_K = (images_K * (count + classes / 2) / total).long() + 1  # no class can get more
+    label = torch.arange(classes).repeat_interleave(most_K)
+    turn = torch.arange(len(label)) - (most_K.cumsum(0) - most_K)[label]
+    return label[((turn + 0.5) / images_K[label].double()).argsort(stable=True)][:count]
+
+
+def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
+    """The number of samples of each class (classes,) to keep, given a share: at least one in all,
+    with a total as near to the share as possible, in the proportions of the classes.
+
+    Args:
+        labels: (M,).
+        acceptance: in (0, 1].
+    """
+    of_each_K = labels.bincount()
+    kept = proportional_labels(max(1, round(acceptance * len(labels))), of_each_K)
+    return kept.bincount(minlength=len(of_each_K))
 
 
 def of_rows(outputs: Outputs, rows: Tensor) -> Outputs:
     """The outputs for some of the images."""
     return {name: tensor[rows] for name, tensor in outputs.items()}
-
-
-def _recognised(outputs: Outputs, labels: Tensor) -> Metrics:
-    return {"class_accuracy": class_accuracy(outputs["class_logits"], labels)}
 
 
 def _reader(images: ImageSet, device: torch.device) -> Callable[[int, int], Tensor]:

@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.runtime.batches import load_part
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import in_a_line, require_readable
 from pipeline.runtime.files import require_file
 
 BLOCK = 10_000  # rows held in double precision at once
-
-REFERENCE, SAMPLES = "reference images", "samples"  # of a `TooFew`
 
 
 class TooFew(UserError):
@@ -34,7 +32,7 @@ class Statistics(NamedTuple):
     sigma: Tensor  # (F, F) float64
 
 
-def statistics(features: Tensor, what: str = REFERENCE) -> Statistics:
+def statistics(features: Tensor, what: str = "reference images") -> Statistics:
     """Mean and unbiased covariance of features (M, F).
 
     Args:
@@ -69,20 +67,17 @@ def load_statistics(path: Path | str) -> Statistics:
     Raises:
         UserError: the file is missing or damaged, or does not hold a mean and a covariance.
     """
-    path, way_out = Path(path), "give an .npz file with the mean (mu) and covariance (sigma)"
-    try:
-        require_file(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            mu, sigma = (torch.from_numpy(arrays[key].astype(float)) for key in Statistics._fields)
-        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-            raise ValueError(f"mu {tuple(mu.shape)} and sigma {tuple(sigma.shape)} do not fit")
-        if not (mu.isfinite().all() and sigma.isfinite().all()):
-            raise ValueError("it has values that are NaN or infinite")
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file makes NumPy raise nearly anything
-        require_readable(path, error)
-        raise UserError(str(path), f"cannot be read ({in_a_line(error)})", way_out) from error
+    return load_part(Path(path), _load, "give an .npz with a mean (mu) and a covariance (sigma)")
+
+
+def _load(path: Path) -> Statistics:
+    require_file(path)
+    with np.load(path, allow_pickle=False) as arrays:
+        mu, sigma = (torch.from_numpy(arrays[key].astype(float)) for key in Statistics._fields)
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise ValueError(f"mu {tuple(mu.shape)} and sigma {tuple(sigma.shape)} do not fit")
+    if not (mu.isfinite().all() and sigma.isfinite().all()):
+        raise ValueError("it has values that are NaN or infinite")
     return Statistics(mu, sigma)
 
 
@@ -96,12 +91,10 @@ def fid(samples: Tensor, reference: Tensor | Statistics) -> float:
 
     Raises:
         TooFew: the samples are too few for a covariance.
-        UserError: the statistics are of another extractor.
     """
     if isinstance(reference, Tensor):
         reference = statistics(reference)
-    require_dimensions(reference, samples.shape[1])
-    mu, sigma = statistics(samples, SAMPLES)
+    mu, sigma = statistics(samples, "samples")
     root_FF = _root(reference.sigma)
     eigenvalues = torch.linalg.eigvalsh(root_FF @ sigma @ root_FF)
     shared = eigenvalues.clamp(min=0).sqrt().sum()  # below 0 by rounding alone
@@ -115,14 +108,3 @@ def _root(sigma_FF: Tensor) -> Tensor:
     """The symmetric square root of a covariance (F, F)."""
     values, vectors_FF = torch.linalg.eigh(sigma_FF)
     return (vectors_FF * values.clamp(min=0).sqrt()) @ vectors_FF.T
-
-
-def require_dimensions(reference: Statistics, dimensions: int) -> None:
-    """Raise a `UserError` if the statistics have another number of dimensions than the features."""
-    if len(reference.mu) != dimensions:
-        raise UserError(
-            "evaluation.reference_statistics",
-            f"they are of {len(reference.mu)}-dimensional features and the samples' features have "
-            f"{dimensions} dimensions",
-            "use statistics that were made with the same extractor",
-        )

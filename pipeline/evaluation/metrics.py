@@ -6,19 +6,17 @@ the same distances, and torch-fidelity searches the reference's neighbours again
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cache, lru_cache, partial
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config.schema import Evaluation
 from pipeline.data.seeds import generator, mix
-from pipeline.evaluation.fid import SAMPLES, Statistics, TooFew, fid
-from pipeline.runtime.errors import UserError
+from pipeline.evaluation.fid import Statistics, TooFew, fid
 
+MANIFOLDS = ("precision", "recall", "density", "coverage")  # what `manifolds` returns
 BLOCK = 1000  # samples whose distances to all the others are held at once
 SIZES = 10  # numbers of samples that FID∞ is extrapolated from
 DRAWS = 3  # subsets of each
@@ -54,27 +52,17 @@ def inception_score(logits: Tensor, splits: int, seed: int) -> float:
 
 
 def _inception_score(logits: Tensor) -> float:
-    """The Inception Score of one part of the samples."""
     p, log_p = logits.softmax(dim=1), logits.log_softmax(dim=1)
     tiny = torch.finfo(torch.float64).tiny  # a class that has no probability at all adds none
     log_marginal = (p.sum(dim=0) / len(p)).clamp(min=tiny).log()
     return ((p * (log_p - log_marginal)).sum(dim=1).sum() / len(p)).exp().item()
 
 
-class Manifolds(NamedTuple):
-    """Which samples and reference images lie within each other's balls; the ball of an image
-    reaches to its k-th nearest neighbour in the same set."""
-
-    precision: float  # share of the samples in a ball of the reference's
-    recall: float  # share of the reference in a ball of the samples'
-    density: float  # mean number of the reference's balls that a sample is in, divided by k
-    coverage: float  # share of the reference's balls that hold a sample
-
-
-def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> Manifolds:
+def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> dict[str, float]:
     """Precision and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) of features (M,
     F) against (R, F). Density (which may exceed 1) and coverage resemble precision and recall, but
-    are robust to outliers.
+    are robust to outliers. The ball of an image reaches to its k-th nearest neighbour in the same
+    set.
 
     Raises:
         TooFew: fewer images than neighbours.
@@ -90,12 +78,12 @@ def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> Manifolds:
         hits += int(inside_BR.sum())
         covered_R |= inside_BR.any(dim=0)
         recalled_R |= (distance_BR <= radii_B[:, None]).any(dim=0)
-    return Manifolds(
-        precision=precise / len(samples),
-        recall=recalled_R.double().mean().item(),
-        density=hits / (neighbors * len(samples)),
-        coverage=covered_R.double().mean().item(),
-    )
+    return {
+        "precision": precise / len(samples),  # share of the samples in a ball of the reference's
+        "recall": recalled_R.double().mean().item(),  # and of the reference in a sample's ball
+        "density": hits / (neighbors * len(samples)),  # reference balls around a sample, over k
+        "coverage": covered_R.double().mean().item(),  # reference balls that hold a sample
+    }
 
 
 def _radii(features: Tensor, neighbors: int) -> Tensor:
@@ -127,14 +115,16 @@ def class_accuracy(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(dim=1) == labels).double().mean().item()
 
 
-@contextmanager
-def unless_few(say: bool = True) -> Iterator[None]:
-    """Skip the rest of the block if it raises `TooFew`, and print why."""
+def unless_few(metric: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+    """Compute a metric. Where the images are too few, print why (once), and return None."""
     try:
-        yield
+        return metric(*args, **settings)
     except TooFew as error:
-        if say:
-            print(f"not measured: {error}", flush=True)
+        say_once(f"not measured: {error}")
+        return None
+
+
+say_once = cache(partial(print, flush=True))
 
 
 def _require(key: str, needed: int, samples: int, reference: int) -> None:
@@ -142,24 +132,6 @@ def _require(key: str, needed: int, samples: int, reference: int) -> None:
     if needed > min(samples, reference):
         reason = f"{samples} samples and {reference} reference images are too few for it"
         raise TooFew(key, reason, f"lower it, or use at least {needed} of both")
-
-
-def require_enough(
-    key: str, samples: int, reference: tuple[int, int], evaluation: Evaluation
-) -> None:
-    """Raise a `UserError` if the samples to be drawn, or the reference images, are too few for a
-    metric.
-
-    Args:
-        key: the param with the number of samples.
-        reference: (R, F), the images and dimensions of the reference features.
-    """
-    count, dimensions = reference
-    if samples <= dimensions:
-        reason = f"{samples} samples give no covariance of {dimensions}-dimensional features"
-        raise UserError(key, f"{reason}, and so no FID", f"use at least {dimensions + 1}")
-    _require("evaluation.kid_subset_size", evaluation.kid_subset_size, samples, count)
-    _require("evaluation.neighbors", evaluation.neighbors + 1, samples, count)
 
 
 # The uncertainty of metrics of one set of images
@@ -190,14 +162,12 @@ def spreads(
         Each as `<name>_std`; None where a half is too small for the metric.
     """
     draws = generator(seed, "halves")
-    halves = [_subset(labels, len(labels) // 2, draws) for _ in range(repeats)]
-    measured = [metrics(half) for half in halves]
-    return {f"{name}_std": _deviation([of[name] for of in measured]) for name in measured[0]}
-
-
-def _deviation(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.std(known, ddof=1)) if len(known) == len(values) else None
+    measured = [metrics(_subset(labels, len(labels) // 2, draws)) for _ in range(repeats)]
+    values = {name: [half[name] for half in measured] for name in measured[0]}
+    return {
+        f"{name}_std": None if None in of else float(np.std(cast(list[float], of), ddof=1))
+        for name, of in values.items()
+    }
 
 
 def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed: int) -> float:
@@ -211,12 +181,9 @@ def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed
     Raises:
         TooFew: a quarter of the samples is too few for a covariance.
     """
-    count, dimensions = samples.shape
-    if count // 4 <= dimensions:
-        reason = f"{count} {SAMPLES} of {dimensions} features are too few to extrapolate from"
-        raise TooFew("FID∞", reason, f"use at least {4 * (dimensions + 1)}")
+    count = len(samples)
     draws = generator(seed, "fid_infinity")
-    sizes = np.linspace(count // 4, count, SIZES).round().astype(int)
+    sizes = np.linspace(max(1, count // 4), count, SIZES).round().astype(int)
     sets = [_subset(labels, size, draws) for size in sizes for _ in range(DRAWS)]
     values = [fid(samples[rows], reference) for rows in sets]
     return float(np.polyfit([1 / len(rows) for rows in sets], values, deg=1)[1])

@@ -198,8 +198,9 @@ def measure_trial(trial: Trial) -> None:
         varied = {name: getattr(settings, name) for name in axes(params)}
 
         def measure(found: dict[str, Tensor], varied: Row = varied) -> Row:
-            values = evaluator.sample_metrics(found, labels, trial.seed)
-            return own | varied | values
+            values = evaluator.scores(found, labels, trial.seed)
+            values |= evaluator.distances(found["features"], trial.seed)
+            return own | varied | values | evaluator.manifolds(found["features"], trial.seed)
 
         name = " ".join(["sweep:", trial.name, *(f"{k}={v}" for k, v in varied.items())])
         batches = sample_batches(settings, labels, batch_size=size, seed=seed)

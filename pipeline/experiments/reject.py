@@ -11,9 +11,8 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import generator
-from pipeline.evaluation.evaluator import Evaluator, Outputs, of_rows
+from pipeline.evaluation.evaluator import Evaluator, Outputs, kept_of_each, of_rows
 from pipeline.evaluation.image_sets import SampleImages
-from pipeline.evaluation.labels import kept_of_each
 from pipeline.experiments.rows import Row
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.files import read_json, write_json

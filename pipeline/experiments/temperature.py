@@ -8,9 +8,9 @@ from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.samplers import sampler_of
+from pipeline.evaluation.samplers import open_sampler
 from pipeline.experiments.rows import Row, measured_row
-from pipeline.runtime.batches import BatchWorkers
+from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.sampling import sample_batches
 
 
@@ -26,7 +26,7 @@ def temperature_rows(
     evaluator, rows = Evaluator(params, workers), {}
     labels = evaluator.labels(params.temperature.samples)
     for replicate, folder in folders.items():
-        shown, seed = evaluator.on_the_fly(sampler_of(replicate)), replicate.seed
+        shown, seed = evaluator.on_the_fly(Maker(open_sampler, replicate)), replicate.seed
         for value in params.temperature.values:
             batches = sample_batches(
                 replace(params.decoding_settings(), choice_temperature=value),

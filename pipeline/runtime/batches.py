@@ -241,11 +241,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return load_part(path, safetensors.torch.load_file)
 
 
-def load_part(path: Path, load: Callable[[Path], Any]) -> Any:
-    """Read a file of batches with `load(path)`; raises a `UserError` if it is damaged."""
+def load_part(
+    path: Path, load: Callable[[Path], Any], way_out: str = "delete it and run again"
+) -> Any:
+    """Read a file with `load(path)`; raises a `UserError` if it is damaged or missing."""
     try:
         return load(path)
+    except UserError:
+        raise
     except Exception as error:  # a damaged file makes its reader raise nearly anything
         require_readable(path, error)
-        reason = f"it is damaged ({in_a_line(error)})"
-        raise UserError(str(path), reason, "delete it and run again") from error
+        raise UserError(str(path), f"it cannot be read ({in_a_line(error)})", way_out) from error

@@ -35,7 +35,6 @@ WRONG = [
     ("training.other_label_smoothings", [0.1]),  # training.label_smoothing itself
     ("classifier.architecture", "torchvision:vgg16"),
     ("classifier.batch_size", 1),
-    ("classifier.crop_scale", [0.9, 0.5]),
     ("data.crop_ratio", [1.0]),
     ("data.channels", 2),
     ("data.crop_scale", [0.5, 1.5]),
@@ -94,6 +93,13 @@ def test_samples_suffice_for_every_metric(section, key, most, tmp_path):
     assert make_params(**{section: {key: most}}).sweep.samples == 320
     path = write_params(tmp_path, **{section: {key: most + 1}})
     assert refused(path).subject.endswith(": sweep.samples")
+
+
+@pytest.mark.parametrize(("name", "count"), [("resnet34", 512), ("resnet50", 2048)])
+def test_a_resnet_has_as_many_features_as_torchvisions(name, count, tmp_path):
+    assert models.get_model(name).fc.in_features == count
+    classifier = {"architecture": f"torchvision:{name}"}
+    assert f"FID of {count} features" in str(refused(write_params(tmp_path, classifier=classifier)))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def check(key: str, stage: str | None = None, path: str = "no.bin", **extractors: str) -> None:
+def check(key: str, stage: str = "prepare", path: str = "no.bin", **extractors: str) -> None:
     section, name = key.split(".")
     changes = {section: {name: path} | extractors}
     write_params(Path(), **changes)
@@ -30,7 +30,7 @@ def check(key: str, stage: str | None = None, path: str = "no.bin", **extractors
 def test_it_is_refused_by_prepare_and_by_the_stages_that_read_it(key, project):
     used = {"extractor": "inception", "second_extractor": "vgg"}
     extractors = used if key.startswith("evaluation.") else {}
-    for stage in ("prepare", "evaluate" if extractors else "train_transformer", None):
+    for stage in ("prepare", "evaluate" if extractors else "train_transformer"):
         other_inputs = ("tokenizer.pretrained", "classifier.pretrained")
         if stage != "train_transformer" or key not in other_inputs:  # it reads tokens
             with pytest.raises(UserError) as error:
@@ -45,4 +45,3 @@ def test_it_is_refused_by_prepare_and_by_the_stages_that_read_it(key, project):
 def test_a_stage_that_does_not_need_it_runs_without():
     check("tokenizer.pretrained", "train_transformer")
     check("evaluation.reference_statistics", "cas")
-    check("evaluation.vgg_weights")  # the second extractor is another

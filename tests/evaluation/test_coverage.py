@@ -4,14 +4,13 @@ Samples are drawn once, as two independent pools; each report's sets are chosen 
 without replacement, a twentieth of it, and the second is the large sample that holds the truth.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from analysis.exhibits.statistics import half_width, student
 from pipeline.config.params import load_params
+from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
@@ -33,7 +32,7 @@ CLASSES = 10
 def fresh(name: str, evaluator: Evaluator) -> torch.Tensor:
     """Features (POOL / 10, 10, F) of samples of the smoke run's MaskGIT, one of each class after
     another."""
-    sampler = open_sampler("transformer", Path("models/transformer/main/seed0"), CPU)
+    sampler = open_sampler(Replicate("transformer", 0, trained=0), CPU)
     settings, labels = evaluator.params.decoding_settings(), balanced_labels(POOL, CLASSES)
     batches = sample_batches(settings, labels, batch_size=BATCH, seed=mix(0, name))
     found = [evaluator.networks(sampler(*batch))["features"] for batch in batches]

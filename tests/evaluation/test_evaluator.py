@@ -8,21 +8,28 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given as drawing
+from hypothesis import settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from pipeline import sampling
 from pipeline.config.paths import CLASSIFIER, FEATURES, IMAGES
 from pipeline.config.replicates import main_replicates
 from pipeline.evaluation import evaluator as module
-from pipeline.evaluation.evaluator import Evaluator, OnTheFly
-from pipeline.evaluation.feature_files import (
+from pipeline.evaluation.evaluator import Evaluator, open_measured, proportional_labels
+from pipeline.evaluation.features import (
+    BATCH,
+    Features,
+    extract,
+    open_extractor,
     reference_features,
     reference_statistics,
     stored_tensors,
 )
-from pipeline.evaluation.features import BATCH, Extractor, Features, extract, open_extractor
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import ArrayImages, CenterCrops
-from pipeline.evaluation.samplers import sampler_of
+from pipeline.evaluation.samplers import open_sampler
 from pipeline.runtime import device
 from pipeline.runtime.batches import Maker, make_tensors, parts_folder
 from pipeline.sampling import balanced_labels, sample_batches
@@ -33,6 +40,7 @@ from tests.tiny_project import (
     CLASSES,
     CPU,
     SIDE,
+    Dies,
     classified,
     training_images,
     with_params,
@@ -56,7 +64,7 @@ def given() -> tuple[Maker, list[tuple]]:
     params = with_params()
     replicate = main_replicates(params, "transformer")[1]
     settings = params.decoding_settings()
-    return sampler_of(replicate), sample_batches(settings, LABELS, batch_size=SIZE, seed=5)
+    return Maker(open_sampler, replicate), sample_batches(settings, LABELS, batch_size=SIZE, seed=5)
 
 
 def looked(path: Path) -> dict[str, Tensor]:
@@ -81,30 +89,16 @@ def test_outputs_on_the_fly_are_those_of_stored_images(tmp_path, drawn):
     for name, theirs in stored.items():
         assert len(theirs) == COUNT
         torch.testing.assert_close(found[name], theirs, rtol=1e-5, atol=1e-5)
+    own = fid(stored["second"], reference_features("random"))
     measured, wanted = (evaluator.metrics(each, LABELS) for each in (found, stored))
+    assert wanted["fid_random"] == pytest.approx(own, rel=1e-9) != wanted["fid_classifier"]
     assert measured == pytest.approx(wanted, rel=1e-4, abs=1e-6) and measured["samples"] == COUNT
 
 
-def test_the_second_extractor_has_an_fid_of_its_own(tmp_path, drawn):
-    evaluator = Evaluator(with_params(), ALONE, second=True)
-    outputs = evaluator.outputs(ArrayImages(drawn.numpy()), tmp_path / "stored")
-    wanted = fid(outputs["second"], reference_features("random"))
-    found = evaluator.metrics(outputs, None)
-    assert found["fid_random"] == pytest.approx(wanted, rel=1e-9) != found["fid_classifier"]
-    assert found["fid_random_std"] > 0
-
-
 def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
-    path, plain, calls = tmp_path / "killed.safetensors", OnTheFly.__call__, []
-
-    def killed(self, *arguments):
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        calls.append(arguments)
-        return plain(self, *arguments)
-
+    path, decode = tmp_path / "killed.safetensors", sampling.tokens_to_images
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(OnTheFly, "__call__", killed)
+        patch.setattr(sampling, "tokens_to_images", Dies(decode, calls=2))
         looked(path)
     parts = {part.name: part for part in parts_folder(path).iterdir()}
     assert parts.keys() == {"000000.safetensors", "000001.safetensors"}
@@ -127,7 +121,7 @@ def test_networks_see_batches_of_nearly_one_size_and_each_image_once(drawn):
         sizes.append(len(batch))
         return Features(batch.float().mean(dim=(2, 3)))
 
-    found = extract(Extractor("noted", network, CPU), images)
+    found = extract(network, CPU, False, images)
     assert sum(sizes) == 198 and max(sizes) - min(sizes) <= 2 * len(sizes)
     assert max(sizes) <= BATCH and min(sizes) > 11
     torch.testing.assert_close(found.features, images.float().mean(dim=(2, 3)))
@@ -140,8 +134,29 @@ def test_images_have_the_strides_of_stored_ones():
     def strides(images: Tensor) -> dict[str, Tensor]:
         return {"strides": torch.tensor(images.stride())}
 
-    shown = OnTheFly(Maker(None, here=lambda: image), [Maker(None, here=strides)], CPU)
+    shown = open_measured(Maker(None, here=lambda: image), [Maker(None, here=strides)], CPU)
     assert shown()["strides"].tolist() == [48, 16, 4, 1]
+
+
+def apportioned(count: int, images: list[int]) -> list[int]:
+    """Sainte-Laguë's method by hand: the next label is the class with the most images for each of
+    its samples, 2k + 1 counted for k; of equal ones the first."""
+    taken = [0] * len(images)
+    labels = []
+    for _ in range(count):
+        best = max(range(len(images)), key=lambda c: (images[c] / (2 * taken[c] + 1), -c))
+        taken[best] += 1
+        labels.append(best)
+    return labels
+
+
+@settings(deadline=None, max_examples=50)
+@drawing(
+    st.integers(1, 100),
+    st.lists(st.sampled_from([0, 1, 2, 3, 5, 30, 64, 1000]), min_size=1, max_size=12).filter(any),
+)
+def test_labels_are_apportioned_to_the_classes(count, images):
+    assert proportional_labels(count, torch.tensor(images)).tolist() == apportioned(count, images)
 
 
 @pytest.mark.parametrize("labels, counts", [("training", [6, 0, 2]), ("uniform", [3, 3, 2])])
@@ -164,11 +179,10 @@ def test_features_in_bfloat16_differ_by_its_rounding(monkeypatch, quick, name):
         open_extractor(name, network, with_params(evaluation={"bf16": bf16}).evaluation, CPU)
         for bf16 in (False, True)
     )
-    ours, theirs = extract(exact, images), extract(rounded, images)
+    ours, theirs = exact(images), rounded(images)
     assert theirs.features.dtype == theirs.logits.dtype == torch.float32
     apart = (ours.features - theirs.features).norm() / ours.features.norm()
     assert 1e-4 < apart < 2e-2 if quick else apart == 0
-    assert exact.name == rounded.name == name
 
 
 # In files

@@ -50,9 +50,6 @@ def test_fid_against_published_statistics(tmp_path):
     np.savez(tmp_path / "reference.npz", mu=mu, sigma=sigma, mu_s=np.zeros(5))  # as the ADM suite's
     published = load_statistics(tmp_path / "reference.npz")
     assert fid(samples, published) == pytest.approx(fid(samples, reference), rel=1e-4)
-    with pytest.raises(UserError) as error:
-        fid(gaussian(50, 5, 0), published)
-    assert error.value.subject == "evaluation.reference_statistics"
 
 
 ARRAYS = {

@@ -33,14 +33,6 @@ def spread(metric: Callable[[torch.Tensor], float | None], labels: torch.Tensor,
     return spreads(lambda rows: {"metric": metric(rows)}, labels, **how)["metric_std"]
 
 
-def test_spread_of_a_mean_is_its_standard_error():
-    values = normal(400, 1, 30)[:, 0]
-    one_class = torch.zeros(400, dtype=torch.long)
-    found = spread(lambda rows: values[rows].mean().item(), one_class, repeats=500, seed=0)
-    # The error of a deviation from 500 draws is 1 / √(2 · 500) of it: 3%.
-    assert found == pytest.approx(values.std().item() / 20, rel=0.1)
-
-
 def test_spread_leaves_out_what_differs_between_classes():
     """A set that is balanced over classes does not vary by how many it has of each."""
     labels = alternating(400)
@@ -83,8 +75,7 @@ class OfFeatures(Evaluator):
     def __init__(self, params: Params, reference: torch.Tensor):
         self.params, self.extractor = params, "classifier"
         self.reference, self.statistics = reference, statistics(reference)
-        near = drawn(reference, params.evaluation.manifold_images, params.seed)
-        self.second_reference, self.second_statistics = near, self.statistics
+        self.second_reference, self.second_statistics = reference, self.statistics
 
 
 @pytest.mark.slow
@@ -101,7 +92,7 @@ def test_spread_of_a_set_larger_than_its_manifold_is_that_over_fresh_samples(mak
     near = drawn(reference, k, params.seed)
     fresh = [manifolds(x + 1, near, 3) for x in normal(400 * k, 3, 43).split(k)]
     for kind in ("precision", "density"):
-        true = np.std([getattr(of, kind) for of in fresh])  # to 3.5% of it, as what follows
+        true = np.std([of[kind] for of in fresh])  # to 3.5% of it, as what follows
         for extractor in ("classifier", "random"):
             spread = np.sqrt(np.mean([of[f"{kind}_{extractor}_std"] ** 2 for of in measured]))
             assert spread == pytest.approx(true, rel=0.15), (kind, extractor)
@@ -122,7 +113,7 @@ def test_fid_infinity_has_not_the_bias_of_fid():
     plain = np.array([fid(x, reference) for x in sets])
     extrapolated = [fid_infinity(x, alternating(400), reference, seed=0) for x in sets]
     assert abs(np.mean(extrapolated)) < plain.mean() / 5
-    with pytest.raises(TooFew, match="at least 68"):
+    with pytest.raises(TooFew, match="at least 17"):
         fid_infinity(normal(64, 16, 38), alternating(64), reference, seed=0)
 
 

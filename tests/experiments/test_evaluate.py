@@ -17,6 +17,7 @@ from pipeline.config.paths import SAMPLES, TOKENIZER, TOKENS
 from pipeline.config.replicates import NETWORKS, Replicate, replicates
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
+from pipeline.evaluation import metrics
 from pipeline.evaluation.reconstruction import rebuild
 from pipeline.experiments.evaluate import measuring as evaluate
 from pipeline.experiments.evaluate.measuring import drop_samples, evaluate_all
@@ -186,6 +187,7 @@ def test_real_images_are_scored_in_disjoint_sets(tmp_path, capsys):
         editing={"images": VAL},
         rejection={"acceptance": [4 / 33, 3 / 33]},
     )
+    metrics.say_once.cache_clear()
     rows = evaluate.real_rows(given, ALONE, tmp_path)
     wanted = [(9, 0), (9, 1), (12, 0), (12, 1), (VAL, 0)]
     assert [(row["samples"], row["subset"]) for row in rows] == wanted

@@ -18,7 +18,7 @@ from pipeline.config.replicates import main_replicates
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings
-from pipeline.evaluation.metrics import require_enough
+from pipeline.evaluation.features import reference_statistics
 from pipeline.experiments.ablation import Trial, decoders, measure_trial, trials
 from pipeline.masking import masked_nll
 from pipeline.prepare.datasets import require_training_images
@@ -29,7 +29,7 @@ from pipeline.sampling import balanced_labels
 from pipeline.schedules import SCHEDULES, curve_csv
 from pipeline.training.loop.training import Workers
 from pipeline.weights.published import load_model
-from stages import prepare, sweep
+from stages import prepare
 from tests.tiny_project import (
     CLASSES,
     GRID,
@@ -145,38 +145,12 @@ def test_a_trials_samples_are_decoded_by_its_workers_but_for_one(make_params, ea
     assert decode == 1 or workers._ray.num_workers == decode
 
 
-@pytest.mark.parametrize(
-    ("key", "evaluation"),
-    [
-        ("", {"kid_subset_size": 60}),
-        ("evaluation.kid_subset_size", {"kid_subset_size": 61}),
-        ("evaluation.neighbors", {"neighbors": 60}),
-    ],
-)
-def test_the_sweep_counts_the_training_images_before_its_first_trial(
-    in_tiny_project, key, evaluation
-):
-    params = with_params(sweep={"samples": 100}, evaluation=evaluation)
-    with pytest.raises(UserError) if key else nullcontext() as error:
-        sweep.require_reference(params)
-    assert not key or error.value.subject == key
-
-
-def test_the_sweep_refuses_statistics_of_other_features_before_it_trains(in_tiny_project, tmp_path):
+def test_statistics_of_other_features_are_refused(in_tiny_project, tmp_path):
     path = tmp_path / "adm.npz"
     np.savez(path, mu=np.zeros(10), sigma=np.eye(10))
     params = with_params(evaluation={"reference_statistics": str(path)})
     with pytest.raises(UserError, match="are of 10-dimensional features"):
-        sweep.require_reference(params)
-
-
-def test_samples_as_few_as_the_dimensions_of_features_are_refused(make_params):
-    """Those of a torchvision classifier, which params alone do not tell."""
-    settings = make_params(evaluation={"kid_subset_size": 10}).evaluation
-    require_enough("sweep.samples", 41, (60, 40), settings)
-    with pytest.raises(UserError, match="use at least 41") as error:
-        require_enough("sweep.samples", 40, (60, 40), settings)
-    assert error.value.subject == "sweep.samples"
+        reference_statistics(params)
 
 
 def test_images_too_few_for_a_metric_are_refused_before_any_is_written(monkeypatch):

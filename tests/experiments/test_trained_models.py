@@ -31,7 +31,7 @@ from pipeline.perceptual import classifier_distance
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
-from tests.evaluation.test_labels import apportioned
+from tests.evaluation.test_evaluator import apportioned
 from tests.images import samples_in
 from tests.tiny_project import (
     ALONE,

@@ -13,13 +13,12 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import draw_samples, publish_samples
-from pipeline.evaluation.evaluator import Evaluator, Outputs, of_rows
+from pipeline.evaluation.evaluator import Evaluator, Outputs, kept_of_each, of_rows
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import CenterCrops, SampleImages
-from pipeline.evaluation.labels import kept_of_each
-from pipeline.evaluation.metrics import disjoint, require_enough, unless_few
+from pipeline.evaluation.metrics import disjoint, unless_few
 from pipeline.evaluation.reconstruction import BATCH, rebuild
-from pipeline.evaluation.samplers import sampler_of
+from pipeline.evaluation.samplers import open_sampler
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.runtime.files import read_json, write_json
@@ -43,20 +42,14 @@ def evaluate_all(
     Args:
         folders: the run directory of each replicate, for its samples and its row.
         images_folder: the same for the reconstructions and the validation images.
-
-    Raises:
-        UserError: the samples will be too few for a metric, which params cannot tell of features
-            whose dimensions a torchvision network decides.
     """
     evaluator, rows = Evaluator(params, workers, second=True), []
-    evaluation, (images, dimensions) = params.evaluation, evaluator.reference.shape
-    require_enough("evaluation.samples", evaluation.samples, (images, dimensions), evaluation)
     real = CenterCrops(IMAGES, "val", params.data)
     held_out, names = evaluator.outputs(real, images_folder / REAL), real.view.images.class_names
     for replicate, folder in folders.items():
         rows.append(_replicate_row(replicate, folder, evaluator, names, held_out["features"]))
         name = f"{replicate.network}/{replicate.name}"
-        print(f"evaluate: {name} measured on {evaluation.samples} samples", flush=True)
+        print(f"evaluate: {name} measured on {params.evaluation.samples} samples", flush=True)
     rows.append(_reconstruction_row(real, images_folder, evaluator, held_out["features"]))
     rows.append({"images": "real"} | evaluator.metrics(held_out, real.labels))
     return rows
@@ -72,7 +65,8 @@ def _replicate_row(
         real: features (R, F) of the validation images.
     """
     params, network, file = evaluator.params, replicate.network, folder / "row.json"
-    count, sampler, workers = params.evaluation.samples, sampler_of(replicate), evaluator.workers
+    count, workers = params.evaluation.samples, evaluator.workers
+    sampler = Maker(open_sampler, replicate)
     # CAS, too, is trained on the samples of a main replicate.
     labels = evaluator.labels(max(count, params.cas.samples) if replicate.main else count)
     settings = params.decoding_settings(autoregressive=network == "autoregressive")
@@ -161,9 +155,7 @@ def _reconstruction_row(
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
     def measure(found: dict[str, Tensor]) -> Row:
-        rfid = None
-        with unless_few():  # of the reconstructed images against the validation images
-            rfid = fid(found["features"], features)
+        rfid = unless_few(fid, found["features"], features)  # against the validation images
         values = evaluator.metrics(found, real.labels)
         return values | {f"rfid_{evaluator.extractor}": rfid}
 
@@ -194,8 +186,7 @@ def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
     sizes |= {params.sweep.samples, params.temperature.samples, params.editing.images}
     for size in sorted(sizes | {params.evaluation.samples}):
         for number, chosen in enumerate(disjoint(images.labels, size, seed=params.seed)):
-            labels = images.labels[chosen]
-            scores = evaluator.scores(of_rows(outputs, chosen), labels, say=number == 0)
+            scores = evaluator.scores(of_rows(outputs, chosen), images.labels[chosen])
             rows.append({"samples": size, "subset": number} | scores)
     return rows
 
