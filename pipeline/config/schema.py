@@ -85,7 +85,6 @@ Schedule = Annotated[str, AfterValidator(_schedule)]
 Seed = Annotated[int, Field(ge=0, le=SEED)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
-SpikeFactor = Annotated[float, Field(gt=1)] | None
 Pair = Annotated[list[Value], Field(min_length=2, max_length=2)]
 Distinct = Annotated[list[Value], AfterValidator(_distinct)]
 Grid = Annotated[Distinct[Value], Field(min_length=1)]
@@ -152,8 +151,6 @@ class Classifier(Section):
     """Decoupled weight decay."""
     label_smoothing: Fraction = 0.1
     """Share of the target that is spread over all classes."""
-    spike_factor: SpikeFactor = None
-    """As training.spike_factor."""
     bf16: bool = True
     """As training.bf16."""
     checkpoint_every: CheckpointEvery = 100
@@ -210,8 +207,6 @@ class Tokenizer(Section):
     """Four convolutions, or the release's network, for images of 2^n pixels a side."""
     discriminator_filters: PositiveInt = 16
     """Channels of the discriminator's first convolution. Release: 64 at 256×256 pixels."""
-    spike_factor: SpikeFactor = None
-    """As training.spike_factor, for the discriminator too."""
     bf16: bool = True
     """As training.bf16, without the discriminator."""
     tf32: bool = False
@@ -276,9 +271,6 @@ class Training(Section):
     """Decoupled weight decay."""
     grad_clip: PositiveFloat | None = 1.0
     """Norm to which gradients are clipped; null: no clipping, as in the paper."""
-    spike_factor: SpikeFactor = None
-    """After 100 steps, skip a step whose loss or gradient norm is not finite or exceeds this factor
-    times its running mean; null: skip none. Try 3 for long runs."""
     ema_decay: Fraction = 0.99
     """Decay of the moving average of the weights. Release: 0.999."""
     mask_schedule: Schedule = "cosine"

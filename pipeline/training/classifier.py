@@ -20,7 +20,6 @@ from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix
 from pipeline.runtime.batches import BatchWorkers, Maker, tensors_of
 from pipeline.runtime.device import autocast, to_device
-from pipeline.training.loop.divergence import SpikeGuard, put_back
 from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import WEIGHTS, load_model
@@ -102,12 +101,10 @@ class ClassifierTask(Task):
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, params.lr, total_steps=params.steps
         )
-        self.guard = SpikeGuard.of(params.spike_factor, "classifier")
 
     def step(self, step: int) -> dict[str, Tensor]:
         images, labels = self.batches(step)
         self.model.train()
-        before = [buffer.clone() for buffer in self.model.buffers()] if self.guard else []
         with autocast(self.device, self.params.bf16):
             logits = self.model(as_float(to_device(images, self.device)))
         loss = F.cross_entropy(
@@ -118,13 +115,9 @@ class ClassifierTask(Task):
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.ranks.average_gradients(self.model)
-        losses = {"loss": loss}
-        if self.spikes(step, loss, losses):
-            put_back(self.model.buffers(), before)  # statistics of a batch norm
-        else:
-            self.optimizer.step()
+        self.optimizer.step()
         self.schedule.step()
-        return losses
+        return {"loss": loss}
 
     def evaluate(self, step: int) -> dict[str, float]:
         images, labels = self.validation

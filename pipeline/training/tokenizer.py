@@ -31,7 +31,6 @@ from pipeline.runtime.device import autocast, tf32, to_device
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import entropy_loss
 from pipeline.training.loop.average import Average
-from pipeline.training.loop.divergence import SpikeGuard, put_back
 from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import load_model
@@ -106,7 +105,6 @@ class TokenizerTask(Task):
         self.optimizer = torch.optim.Adam(self.model.parameters(), **adam)
         self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), **adam)
         self.idle = torch.zeros(config.codebook_size, dtype=torch.long, device=device)
-        self.guard = SpikeGuard.of(params.spike_factor, "tokenizer")
 
     def step(self, step: int) -> dict[str, Tensor]:
         with tf32(self.params.tf32):
@@ -118,8 +116,6 @@ class TokenizerTask(Task):
         with autocast(self.device, p.bf16):
             z = self.model.encoder(images)
         z = z.float()  # the nearest code is found in full precision
-        moved = (self.model.quantizer.codebook, self.idle)
-        before = [tensor.detach().clone() for tensor in moved] if self.guard else []
         dead, noise = self.idle >= p.revive_after, generator(self.seed, "revive", step)
         self.model.quantizer.revive(z.detach(), dead, noise, self.ranks)
         self.idle.masked_fill_(dead, 0)
@@ -152,9 +148,6 @@ class TokenizerTask(Task):
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         self.ranks.average_gradients(self.model)
-        if self.spikes(step, faithful, losses):
-            put_back(moved, before)
-            return losses
         self.optimizer.step()
         self.average.update_parameters(self.model)
         used = torch.zeros_like(self.idle).index_fill(0, quantized.tokens.flatten(), 1)

@@ -25,7 +25,6 @@ from pipeline.runtime.device import autocast, require_compiler, to_device
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.storage import upload
 from pipeline.training.loop.average import Average, averaged_weights
-from pipeline.training.loop.divergence import SpikeGuard
 from pipeline.training.loop.training import Task, Training
 from pipeline.transformer import MaskGitTransformer, TokenTransformer
 from pipeline.weights.configs import transformer_config
@@ -90,7 +89,6 @@ class TransformerTask(Task):
         inputs = partial(type(self)._draw_inputs, proxy(self))
         # On a GPU, a thread draws the inputs of the next step during this one.
         self._inputs = Prefetch(inputs) if device.type != "cpu" else inputs
-        self.guard = SpikeGuard.of(self.training.spike_factor, "training")
         self.validation = TokenCache(tokens_dir, "val").everything()
 
     def step(self, step: int) -> dict[str, Tensor]:
@@ -106,14 +104,12 @@ class TransformerTask(Task):
                 loss = self._loss(*part) / parts
                 loss.backward()
             total += loss.detach()
-        losses = {"loss": total}
-        parameters = self.model.parameters()
-        norm = None if clip is None else nn.utils.clip_grad_norm_(parameters, clip)
-        if not self.spikes(step, total, losses, norm):
-            self.optimizer.step()
-            self.average.update_parameters(self.model)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+        self.optimizer.step()
+        self.average.update_parameters(self.model)
         self.warmup.step()
-        return losses
+        return {"loss": total}
 
     def _draw_inputs(self, step: int) -> tuple[Tensor, ...]:
         """This worker's share of the batch: tokens (b, N), labels (b,) and mask (b, N)."""

@@ -28,7 +28,6 @@ WRONG = [
     ("training.lr", -1.0),
     ("training.lr", math.inf),
     ("training.ema_decay", 1.0),
-    ("training.spike_factor", 1.0),
     ("training.loss_on", "some"),
     ("training.mask_schedule", "cosin"),
     ("training.other_label_smoothings", [0.2, 0.2]),

@@ -1,9 +1,7 @@
-"""Handles trainings that diverge: they end at a loss or weight that is not finite; with
-`spike_factor`, steps whose loss or gradient spikes are skipped."""
+"""Ends trainings that diverge: a loss or a weight is not finite."""
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +10,6 @@ from pipeline.data.ranks import Ranks
 from pipeline.runtime.errors import UserError
 
 CHECK_EVERY = 10  # steps between checks of the losses: a check waits for the GPU and the workers
-DECAY = 0.99  # of the running means, which cover about 100 steps
-WARM = 100  # steps before any is skipped
-LONGEST = 20  # steps that are skipped in a row before the training ends
 
 
 class Diverged(UserError):
@@ -43,68 +38,6 @@ def require_finite(
         way_out = "lower the learning rate (or turn bf16 off) and run again"
         stays = f"; the checkpoint of step {saved} stays" * (saved > 0)
         raise Diverged(training, bad[0], way_out + stays)
-
-
-class SpikeGuard:
-    """Compares each step's loss and gradient norm with their running means.
-
-    Args:
-        factor: a step is skipped if a value exceeds its mean by this factor.
-        key: the param that sets the factor, for the error.
-    """
-
-    def __init__(self, factor: float, key: str):
-        self.factor, self.key = factor, key
-        self.means: dict[str, float] = {}
-        self.taken = self.skipped = self.in_a_row = 0
-
-    @classmethod
-    def of(cls, factor: float | None, section: str) -> "SpikeGuard | None":
-        """The guard for a section of params.yaml; None if its `spike_factor` is null."""
-        return None if factor is None else cls(factor, f"{section}.spike_factor")
-
-    def skips(self, step: int, values: dict[str, float]) -> bool:
-        """Whether to skip the step because a value is not finite or too far above its mean. Prints
-        a line if so.
-
-        Args:
-            values: of the step, the same on every worker.
-
-        Raises:
-            Diverged: too many steps in a row were skipped.
-        """
-        high = [k for k, v in values.items() if not v <= self.factor * self.means.get(k, v)]
-        if not high or self.taken < WARM:
-            self.taken, self.in_a_row = self.taken + 1, 0
-            weight = max(1 - DECAY, 1 / self.taken)  # at first the plain mean
-            for key, value in values.items():
-                mean = self.means.get(key, value)
-                self.means[key] = mean + weight * (value - mean)
-            return False
-        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-        value, why, way_out = values[high[0]], "not finite", "turn bf16 off"
-        if math.isfinite(value):
-            why, way_out = f"over {self.factor:g} times its mean", f"raise {self.key}"
-        text = f"{high[0]} {value:.3g} is {why}"
-        if self.in_a_row > LONGEST:
-            reason = f"{text} in {self.in_a_row} steps in a row, up to step {step + 1}"
-            way_out = f"lower the learning rate, or {way_out}, and run again"
-            raise Diverged("training", reason, way_out)
-        print(f"step {step + 1} skipped: {text} ({self.skipped} in all)", flush=True)
-        return True
-
-    def state_dict(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("factor", "key")}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-
-
-@torch.no_grad()
-def put_back(tensors: Iterable[Tensor], before: Iterable[Tensor]) -> None:
-    """Restore the values that tensors had before a skipped step."""
-    for tensor, value in zip(tensors, before, strict=True):
-        tensor.copy_(value)
 
 
 def mean_over_workers(values: Mapping[str, Tensor | float], ranks: Ranks) -> dict[str, float]:

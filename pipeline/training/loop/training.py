@@ -2,7 +2,6 @@
 randomness of every step is a function of (seed, step), so that a run that was killed, and resumed
 from its last checkpoint, ends with the same bytes as one that was not."""
 
-import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from pipeline.runtime.run_log import RunLog
 from pipeline.training.loop.checkpoints import RayTrainCheckpoints, RunDirCheckpoints, State
 from pipeline.training.loop.divergence import (
     CHECK_EVERY,
-    SpikeGuard,
     mean_over_workers,
     require_finite,
 )
@@ -33,49 +31,21 @@ class Task(ABC):
     saved: tuple[str, ...]  # the attributes whose state dicts a checkpoint holds
     model: torch.nn.Module
     ranks: Ranks = ALONE
-    guard: SpikeGuard | None = None
 
     @abstractmethod
     def step(self, step: int) -> dict[str, Tensor]:
-        """Take an optimisation step. Returns scalars whose means are logged, or none if the step
-        was skipped because a scalar was not finite."""
+        """Take an optimisation step. Returns scalars whose means are logged."""
 
     @abstractmethod
     def evaluate(self, step: int) -> dict[str, float]:
         """Measure the networks after `step` steps, when a checkpoint is written."""
 
-    def spikes(
-        self, step: int, loss: Tensor, losses: dict[str, Tensor], norm: Tensor | None = None
-    ) -> bool:
-        """Whether to skip a step because its loss or gradient spikes. With a guard, the gradient's
-        norm is added to the losses. If a loss of a skipped step is not finite on some worker, all
-        losses of the step are removed.
-
-        Args:
-            norm: of the gradient; None to compute it.
-        """
-        if self.guard is None:
-            return False
-        if norm is None:
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
-        watched = mean_over_workers({"loss": loss, "gradient_norm": norm}, self.ranks)
-        if not self.guard.skips(step, watched):
-            losses["gradient_norm"] = norm
-            return False
-        if not all(map(math.isfinite, mean_over_workers(losses, self.ranks).values())):
-            losses.clear()
-        return True
-
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).state_dict() for name in self._saved()}
+        return {name: getattr(self, name).state_dict() for name in self.saved}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in self._saved():
+        for name in self.saved:
             getattr(self, name).load_state_dict(state[name])
-
-    def _saved(self) -> tuple[str, ...]:
-        return (*self.saved, "guard") if self.guard else self.saved
 
 
 @dataclass(frozen=True)
@@ -198,10 +168,7 @@ def train(
                 if workers.elastic:  # their number may change
                     row |= {"workers": workers.count, "cpus_per_worker": workers.cpus}
                 row |= task.evaluate(step + 1)
-                row |= {"skipped_steps": task.guard.skipped} if task.guard else {}
                 found = {f"{key} after step {step + 1}": value for key, value in row.items()}
-                if not means:  # every step was skipped
-                    found = {f"the loss of every step after step {saved}": math.nan}
                 require_finite(name, saved, found, task)
                 history = [*state["history"], row]
                 state = state | {"task": task.state_dict(), "step": step + 1, "history": history}
