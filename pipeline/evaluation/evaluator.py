@@ -25,18 +25,12 @@ Metrics = dict[str, float | None]  # by name; None where the images are too few
 Outputs = dict[str, Tensor]
 
 
-def open_networks(
-    params: Params, root: Path, second: bool, device: torch.device
-) -> Callable[..., Outputs]:
-    """The networks that params name, as a function of images (B, C, H, W) uint8.
-
-    Args:
-        root: the project's folder.
-        second: whether to use the second extractor.
-    """
+def open_networks(params: Params, second: bool, device: torch.device) -> Callable[..., Outputs]:
+    """The networks that params name, as a function of images (B, C, H, W) uint8; with the second
+    extractor if `second`."""
     main = params.evaluation.extractor
     other = params.evaluation.second_extractor if second else main
-    classifier = load_model(root / CLASSIFIER, "classifier", device)
+    classifier = load_model(CLASSIFIER, "classifier", device)
     extractors = {
         name: features.open_extractor(name, classifier, params.evaluation, device)
         for name in {main, "classifier", other}
@@ -79,23 +73,20 @@ class Evaluator:
 
     Args:
         workers: run images through the networks.
-        root: the project's folder; a worker may have another working directory.
         second: whether to use the second extractor, as `metrics` does.
     """
 
-    def __init__(
-        self, params: Params, workers: BatchWorkers, root: Path = Path(), second: bool = False
-    ):
-        self.params, self.workers, self.root, self._second = params, workers, root, second
-        self.networks = open_networks(params, root, second, workers.device)
+    def __init__(self, params: Params, workers: BatchWorkers, second: bool = False):
+        self.params, self.workers, self._second = params, workers, second
+        self.networks = open_networks(params, second, workers.device)
         self.extractor: str = params.evaluation.extractor
-        self.reference = features.reference_features(self.extractor, root)  # (R, F)
-        self.statistics = features.reference_statistics(params, root)
+        self.reference = features.reference_features(self.extractor)  # (R, F)
+        self.statistics = features.reference_statistics(params)
 
     @cached_property
     def second_reference(self) -> Tensor:
         """The second extractor's features (R, G) of the training images."""
-        return features.reference_features(self.params.evaluation.second_extractor, self.root)
+        return features.reference_features(self.params.evaluation.second_extractor)
 
     @cached_property
     def second_statistics(self) -> Statistics:
@@ -104,7 +95,7 @@ class Evaluator:
 
     def labels(self, count: int) -> Tensor:
         """Labels (count,) of the samples to measure, in the proportions of `evaluation.labels`."""
-        images = ImageShards(self.root / IMAGES, "train")
+        images = ImageShards(IMAGES, "train")
         images_K = torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
         uniform = self.params.evaluation.labels == "uniform"
         return proportional_labels(count, torch.ones_like(images_K) if uniform else images_K)
@@ -125,8 +116,7 @@ class Evaluator:
             maker: of images (B, C, H, W) uint8.
             others: open what else is measured of them, as for `open_measured`.
         """
-        root = self.root.absolute()
-        networks = Maker(open_networks, self.params, root, self._second, here=self.networks)
+        networks = Maker(open_networks, self.params, self._second, here=self.networks)
         return Maker(open_measured, maker, (networks, *others))
 
     # A row of a result file

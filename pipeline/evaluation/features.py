@@ -181,13 +181,12 @@ def _open_extraction(
     return lambda *part: {"features": extractor(images.read(*part)).features}
 
 
-def reference_features(name: str, root: Path = Path()) -> Tensor:
-    """Features (R, F) of the training images by the extractor of that name; `root` is the project's
-    folder."""
-    return _mapped(root / FEATURES / name / "features.npy")
+def reference_features(name: str) -> Tensor:
+    """Features (R, F) of the training images by the extractor of that name."""
+    return _mapped(FEATURES / name / "features.npy")
 
 
-def reference_statistics(params: Params, root: Path = Path()) -> Statistics:
+def reference_statistics(params: Params) -> Statistics:
     """The statistics with which FID compares: published ones if params name a file, otherwise those
     of the training images.
 
@@ -196,7 +195,7 @@ def reference_statistics(params: Params, root: Path = Path()) -> Statistics:
     """
     name, published = params.evaluation.extractor, params.evaluation.reference_statistics
     path = of_project(published) if published else FEATURES / name / "statistics.npz"
-    found, dimensions = load_statistics(root / path), reference_features(name, root).shape[1]
+    found, dimensions = load_statistics(path), reference_features(name).shape[1]
     if len(found.mu) != dimensions:
         reason = f"they are of {len(found.mu)}-dimensional features, and {name} has {dimensions}"
         way_out = "use statistics that were made with the same extractor"
