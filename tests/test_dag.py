@@ -4,7 +4,6 @@ import re
 import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -31,16 +30,6 @@ def test_every_stage_ran_and_left_its_results(finished):
     assert noise == []
     summary = finished.run("python", "-m", "pipeline", "summary")
     assert "FID (classifier)" in summary and "analysis/report.html" in summary
-
-
-@pytest.mark.slow
-def test_sweep_rows_are_tidy_and_named_after_their_extractor(finished):
-    rows = pd.read_csv(finished.folder / "results/sweep/rows.csv")
-    assert len(rows) == 3 * 2 * 1
-    assert not rows.duplicated(["schedule", "iterations", "seed"]).any()
-    assert {"fid_classifier", "is_classifier", "precision_classifier", "nll"} <= set(rows.columns)
-    assert "fid" not in rows.columns
-    assert rows.notna().all().all()
 
 
 @pytest.mark.slow

@@ -37,11 +37,9 @@ def test_an_error_is_its_three_parts_in_one_line():
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("plain γ 日本", "plain γ 日本"),
-        ("two\nlines\tof\x00it", "two lines of\\x00it"),
+        ("two\nlines\tof\x00γ 日本", "two lines of\\x00γ 日本"),
         ("\x1b[31mred", "\\x1b[31mred"),
         ("\udcff bytes", "\\udcff bytes"),
-        ("half \ud800", "half \\ud800"),
     ],
 )
 def test_a_message_is_one_line_of_what_can_be_printed(text, shown):
@@ -74,9 +72,7 @@ def test_output_that_cannot_be_written_is_no_traceback(closed):
         (system_error(errno.ENOSPC, "a/b"), "a/b: No space left on device; make room"),
         (system_error(errno.ENOSPC), "No space left on device; make room"),
         (system_error(errno.EACCES, "a/b"), "a/b: Permission denied; change its permissions"),
-        (system_error(errno.EROFS, "a/b"), "a/b: Read-only file system; make its file system"),
         (system_error(errno.ENOTDIR, "a/b"), "a/b: Not a directory; another file or folder"),
-        (system_error(errno.EMFILE), "Too many open files; allow more of them"),
         (MemoryError(), "there is not enough memory; use a smaller batch_size"),
         (RuntimeError(CPU), f"there is not enough memory: {CPU}; use a smaller"),
         (torch.OutOfMemoryError(CUDA), f"there is not enough memory: {CUDA}; use a smaller"),
@@ -109,9 +105,7 @@ def test_the_error_inside_of_rays_is_what_is_told():
         (FileNotFoundError(errno.ENOENT, "No such file or directory"), True),
         (system_error(errno.EIO), True),  # a bad sector
         (OSError("Couldn't deserialize thrift"), True),  # a library's, of a damaged file
-        (system_error(errno.ESTALE), False),
         (system_error(errno.EACCES), False),
-        (MemoryError(), False),
         (RuntimeError(CPU), False),
     ],
 )

@@ -255,7 +255,6 @@ def test_an_address_without_a_server_behind_it_is_one_line(project, monkeypatch)
     [
         ("", "sqlite:///{}/mlflow.db"),
         (" http://127.0.0.1:5000 ", "http://127.0.0.1:5000"),
-        ("sqlite:///s", "sqlite:///{}/s"),
         ("sqlite:///logs/a.db?timeout=5", "sqlite:///{}/logs/a.db?timeout=5"),
         ("sqlite:////tmp/a.db", "sqlite:////tmp/a.db"),
     ],

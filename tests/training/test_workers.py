@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from pipeline.config.params import Params
 from pipeline.data.ranks import ALONE, Ranks, sum_in_order
@@ -60,17 +61,11 @@ def trained(changes: dict, ranks: Ranks) -> dict:
             torch.set_default_dtype(torch.float32)
 
 
-def flat(state, prefix: str = "") -> dict[str, torch.Tensor]:
+def flat(state: dict) -> dict[str, torch.Tensor]:
     """Every number in a state, by its path."""
-    if state is None or isinstance(state, str):
-        return {}
-    if isinstance(state, dict):
-        parts = [flat(value, f"{prefix}/{key}") for key, value in state.items()]
-    elif isinstance(state, list | tuple):
-        parts = [flat(value, f"{prefix}/{number}") for number, value in enumerate(state)]
-    else:
-        return {prefix: state if isinstance(state, torch.Tensor) else torch.tensor(state)}
-    return {key: value for part in parts for key, value in part.items()}
+    leaves = {keystr(path): leaf for path, leaf in tree_flatten_with_path(state)[0]}
+    numbers = {k: v for k, v in leaves.items() if not isinstance(v, str | None)}
+    return {path: torch.as_tensor(number) for path, number in numbers.items()}
 
 
 @pytest.mark.parametrize(
