@@ -79,8 +79,6 @@ def test_mlflow_has_a_child_per_trial_with_fid_at_each_T(finished):
     assert whole.data.tags["sweep.best"] and len(whole.data.params) > 100
     assert {f.path for f in client.list_artifacts(whole.info.run_id)} >= {"report.html"}
     assert not [name for r in runs for name in r.data.metrics if "/" not in name]
-    own = [[name for name in r.data.metrics if not name.startswith("system/")] for r in runs]
-    assert max(map(len, own)) < 110  # a stage that takes long has the machine's load besides
     (sweep,) = [r for r in runs if r.info.run_name == "sweep"]
     assert 20 < len(sweep.data.params) < 90 and "cas.steps" not in sweep.data.params
     assert sweep.data.metrics["best/iterations"] in (2, 4) and sweep.data.tags["best.schedule"]
