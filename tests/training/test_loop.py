@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.training.loop.checkpoints import RunDirCheckpoints, load_checkpoint
 from pipeline.training.loop.divergence import Diverged
 from pipeline.training.loop.training import Task
-from tests.damage import cut, failing
+from tests.damage import cut
 from tests.interruption import Killed, KilledAfter, fit, weight_bytes
 
 
@@ -169,7 +170,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(killed):
 def test_a_checkpoint_that_cannot_be_read_now_stays(killed, monkeypatch, error):
     before = {path: path.read_bytes() for path in killed.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "load", failing(torch.load, error))
+        patch.setattr(torch, "load", Mock(side_effect=error))
         with pytest.raises(UserError, match="cannot be read now"):
             RunDirCheckpoints(killed).load()
     assert {path: path.read_bytes() for path in killed.iterdir()} == before

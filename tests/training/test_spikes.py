@@ -11,7 +11,7 @@ from pipeline.data.ranks import Ranks
 from pipeline.training.loop.checkpoints import RunDirCheckpoints
 from pipeline.training.loop.divergence import LONGEST, WARM, Diverged, SpikeGuard
 from tests.images import image_batches
-from tests.interruption import fit, straight_and_resumed, weight_bytes
+from tests.interruption import Killed, KilledAfter, fit, weight_bytes
 from tests.training.test_classifier import classifier_task
 from tests.training.test_tokenizer import tokenizer_task
 from tests.transformer_task import transformer_task
@@ -129,10 +129,12 @@ def test_without_a_spike_the_guard_changes_nothing(make_task):
 
 
 def test_a_guarded_training_resumes_with_its_means(make_task, tmp_path):
-    (straight, history), (resumed, again) = straight_and_resumed(
-        lambda: make_task(at=5), tmp_path, steps=8, every=4
-    )
-    assert again == history and history[-1]["skipped_steps"] == 1
+    straight, killed, resumed = (make_task(at=5) for _ in range(3))
+    history = fit(straight, RunDirCheckpoints(tmp_path / "straight"), steps=8, every=4)
+    with pytest.raises(Killed):
+        fit(killed, KilledAfter(tmp_path / "killed", 1), steps=8, every=4)
+    assert fit(resumed, RunDirCheckpoints(tmp_path / "killed"), steps=8, every=4) == history
+    assert history[-1]["skipped_steps"] == 1
     assert state_of(resumed) == state_of(straight)
 
 

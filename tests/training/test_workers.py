@@ -11,7 +11,6 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from pipeline.config.params import Params
 from pipeline.data.ranks import ALONE, Ranks, sum_in_order
-from pipeline.runtime import device
 from pipeline.runtime.errors import UserError
 from pipeline.training import transformer
 from pipeline.training.autoregressive import AutoregressiveTask
@@ -129,7 +128,9 @@ GRAPHS = {TransformerTask: 2, AutoregressiveTask: 1}
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
-def test_compiled_losses_and_checkpoints_are_the_same(tiny, tokens_dir, monkeypatch, kind):
+def test_compiled_losses_and_checkpoints_are_the_same(
+    tiny, tokens_dir, in_bfloat16, monkeypatch, kind
+):
     """Each graph that `torch.compile` takes from a network runs as it is, which needs no compiler,
     in bfloat16 as in the presets that compile."""
     graphs: list[torch.fx.GraphModule] = []
@@ -146,7 +147,6 @@ def test_compiled_losses_and_checkpoints_are_the_same(tiny, tokens_dir, monkeypa
     monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr(transformer, "require_compiler", lambda gpu: None)
     monkeypatch.setattr(transformer, "ROWS", 64)  # of which a tiny batch has one to seven
-    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: True)
     quick, plain, resumed = task(True), task(False), task(False)
     for step in range(3):
         assert quick.step(step) == plain.step(step)
