@@ -13,10 +13,11 @@ import pytest
 import torch
 from filelock import FileLock
 
+from analysis.exhibits.base import Table
 from analysis.exhibits.results import Results, read_results
-from analysis.report.build import build
+from analysis.report.build import build, contents
 from pipeline.config.params import Params
-from tests.analysis.synthetic import write_results, write_source, write_tables
+from tests.analysis.synthetic import write_results, write_source
 from tests.damage import within
 from tests.params import make_params
 from tests.project import FAIR, Project
@@ -117,7 +118,15 @@ def found(tmp_path_factory) -> Results:
 @pytest.fixture
 def make_tables(found, params, tmp_path) -> Callable[..., Path]:
     """Makes the tables of the results with some fields replaced, and returns their folder."""
-    return lambda **fields: write_tables(replace(found, **fields), tmp_path / "tables", params)
+
+    def make(**fields) -> Path:
+        for section in contents(replace(found, **fields), params)[1]:
+            for exhibit in section.exhibits:
+                if isinstance(exhibit, Table):
+                    exhibit.write(tmp_path / "tables")
+        return tmp_path / "tables"
+
+    return make
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """Ways in which a disk, or a copy, damages a file, and a limit to how long anyone waits for it."""
 
-import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,17 +38,6 @@ def zero(path: Path) -> None:
 
 def empty(path: Path) -> None:
     path.write_bytes(b"")
-
-
-def failing(real: Callable, error: Exception) -> Callable:
-    """The function, which raises the error for checkpoints and what belongs to them."""
-
-    def call(path, *args, **options):
-        if os.path.basename(str(path)).startswith("checkpoint"):
-            raise error
-        return real(path, *args, **options)
-
-    return call
 
 
 named = {"ids": lambda function: function.__name__}

@@ -1,13 +1,11 @@
 """A training that is killed, and taken up again."""
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from torch import nn
 
 from pipeline.data.ranks import ALONE, Ranks
@@ -67,23 +65,3 @@ def weight_bytes(module: nn.Module | dict) -> bytes:
     for name in sorted(state):
         buffer.write(name.encode() + state[name].detach().contiguous().numpy().tobytes())
     return buffer.getvalue()
-
-
-def straight_and_resumed(
-    make_task: Callable[[], Task], folder: Path, steps: int, every: int
-) -> tuple[tuple[Task, History], tuple[Task, History]]:
-    """A task trained without a break, and one taken up after the first checkpoint of a killed run;
-    each with its history."""
-    straight = make_task()
-    history = fit(straight, RunDirCheckpoints(folder / "straight"), steps, every)
-    with pytest.raises(Killed):
-        fit(make_task(), KilledAfter(folder / "killed", 1), steps, every)
-    resumed = make_task()
-    again = fit(resumed, RunDirCheckpoints(folder / "killed"), steps, every)
-    return (straight, history), (resumed, again)
-
-
-def assert_same(one: dict, other: dict) -> None:
-    """Two trainings ended alike: every row, and the bytes of every weight."""
-    assert one["history"] == other["history"]
-    assert weight_bytes(one["task"]["model"]) == weight_bytes(other["task"]["model"])

@@ -4,7 +4,6 @@ import re
 import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -34,16 +33,6 @@ def test_every_stage_ran_and_left_its_results(finished):
 
 
 @pytest.mark.slow
-def test_sweep_rows_are_tidy_and_named_after_their_extractor(finished):
-    rows = pd.read_csv(finished.folder / "results/sweep/rows.csv")
-    assert len(rows) == 3 * 2 * 1
-    assert not rows.duplicated(["schedule", "iterations", "seed"]).any()
-    assert {"fid_classifier", "is_classifier", "precision_classifier", "nll"} <= set(rows.columns)
-    assert "fid" not in rows.columns
-    assert rows.notna().all().all()
-
-
-@pytest.mark.slow
 def test_workers_say_how_far_they_are_and_nothing_else(finished):
     """The line of a worker names its training, in place of Ray's `(trainable pid=123)`."""
     assert "pid=" not in finished.log
@@ -60,17 +49,11 @@ def test_workers_say_how_far_they_are_and_nothing_else(finished):
 
 @pytest.mark.slow
 def test_samples_are_exported_for_evaluators_elsewhere(finished, tmp_path):
-    def export(name: str, *options: str) -> None:
-        path = str(tmp_path / name)
-        finished.run("python", "-m", "pipeline", "export", "transformer", path, *options)
-
-    export("pngs")
-    assert len(list((tmp_path / "pngs").glob("*.png"))) == 100
-    for options, count in (((), 100), (("--all",), 200)):
-        export("adm.npz", *options)
-        with np.load(tmp_path / "adm.npz") as archive:
-            assert archive["arr_0"].shape == (count, 16, 16, 3)
-            assert archive["arr_1"].tolist() == [i % 10 for i in range(count)]
+    path = tmp_path / "adm.npz"
+    finished.run("python", "-m", "pipeline", "export", "transformer", str(path), "--all")
+    with np.load(path) as archive:
+        assert archive["arr_0"].shape == (200, 16, 16, 3)
+        assert archive["arr_1"].tolist() == [i % 10 for i in range(200)]
 
 
 def parent(run) -> str | None:
@@ -90,8 +73,6 @@ def test_mlflow_has_a_child_per_trial_with_fid_at_each_T(finished):
     assert whole.data.tags["sweep.best"] and len(whole.data.params) > 100
     assert {f.path for f in client.list_artifacts(whole.info.run_id)} >= {"report.html"}
     assert not [name for r in runs for name in r.data.metrics if "/" not in name]
-    own = [[name for name in r.data.metrics if not name.startswith("system/")] for r in runs]
-    assert max(map(len, own)) < 110  # a stage that takes long has the machine's load besides
     (sweep,) = [r for r in runs if r.info.run_name == "sweep"]
     assert 20 < len(sweep.data.params) < 90 and "cas.steps" not in sweep.data.params
     assert sweep.data.metrics["best/iterations"] in (2, 4) and sweep.data.tags["best.schedule"]

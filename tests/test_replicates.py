@@ -2,20 +2,20 @@
 played by a loop; `test_ray.py` has the real one."""
 
 import json
-import platform
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline.config.paths import TOKENS
-from pipeline.config.replicates import main_replicates, replicates
+from pipeline.config.replicates import replicates
 from pipeline.data.ranks import ALONE
 from pipeline.runtime import stage as stage_module
-from pipeline.runtime.run_log import RunLog
+from pipeline.runtime.files import read_json
+from pipeline.runtime.run_log import RunLog, read_rows
 from pipeline.training import networks
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.loop import run as loop_run
@@ -31,39 +31,6 @@ TASKS = {"transformer": TransformerTask, "autoregressive": AutoregressiveTask}
 TRAINING = {"steps": 4, "batch_size": 6, "checkpoint_every": 2, "bf16": False}
 
 
-class Run(RunLog):
-    """Stands for a run's log, for the monitor of the machine and for what sends to MLflow."""
-
-    run_id, key = "run", "key"
-
-    def __init__(self):
-        self.rows, self.pictures, self.children, self.ended = [], [], {}, []
-
-    def log_metrics(self, metrics, step=0):
-        self.rows.append((step, dict(metrics)))
-
-    def log_tags(self, tags):
-        assert tags == {"workers": f"{platform.node()} (cpu)"}
-
-    def log_artifact(self, path):
-        self.pictures.append(Path(path).name)
-
-    def log_image(self, path, name, step):
-        self.pictures.append(Path(path).name)
-
-    def begin(self):
-        return self
-
-    def child(self, key, name, params, note):
-        return self.children.setdefault(name, Run())
-
-    def finish(self, ok):
-        self.ended.append(ok)
-
-    def close(self, most=60.0):
-        return ""
-
-
 def params_with(seeds=(0, 1), smoothing=0.1, others=(0.2,)):
     return with_params(
         training=TRAINING | {"label_smoothing": smoothing, "other_label_smoothings": list(others)},
@@ -73,7 +40,7 @@ def params_with(seeds=(0, 1), smoothing=0.1, others=(0.2,)):
 
 @pytest.fixture
 def train_stage(tiny_project, tmp_path, monkeypatch):
-    """Run a network's stage in a project of the test's own; what it trained, its run, metrics."""
+    """Run a network's stage in a project of the test's own; what it trained, and its metrics."""
     shutil.copytree(tiny_project, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     for network in TASKS:
@@ -86,6 +53,7 @@ def train_stage(tiny_project, tmp_path, monkeypatch):
     stages = {f"train_{network}": listed for network in TASKS}
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
     monkeypatch.setattr(loop_run, "join_with", lambda *_: None)
+    monkeypatch.setattr(stage_module, "Sync", Mock(**{"return_value.close.return_value": ""}))
     trained = []
 
     def run_trials(function, trials, needs, *, stage, on_done):
@@ -98,12 +66,9 @@ def train_stage(tiny_project, tmp_path, monkeypatch):
 
     def run(params, network="transformer"):
         trained.clear()
-        stage_run = Run()
-        for opened in ("open_reproduction", "RunLog", "log_load", "Sync"):
-            monkeypatch.setattr(stage_module, opened, lambda *_, **__: stage_run)
         Path("params.yaml").write_text(json.dumps(params.model_dump()))
         metrics = networks.train_network(params, network, TASKS[network])
-        return list(trained), stage_run, metrics
+        return list(trained), metrics
 
     return run
 
@@ -132,7 +97,7 @@ def single(params, network: str, seed: int, folder: Path) -> tuple[bytes, list[d
 @pytest.mark.parametrize("network", TASKS)
 def test_a_replicate_is_a_single_training_with_its_seed(train_stage, tmp_path, network):
     params = params_with()
-    trained, _, metrics = train_stage(params, network)
+    trained, metrics = train_stage(params, network)
     names = [r.name for r in replicates(params, network)]
     assert trained == [f"{network}/{name}" for name in names] and len(names) == 4
     models = published(params, network)
@@ -156,7 +121,7 @@ def test_one_more_seed_and_one_more_smoothing_train_themselves_alone(train_stage
     train_stage(params_with(seeds=[1], others=[]))
     first = published(params_with(seeds=[1], others=[]))
     more = params_with(seeds=[0, 1], others=[0.0])
-    trained, _, _ = train_stage(more)
+    trained, _ = train_stage(more)
     new = ["main/seed0", "smoothing_0.0/seed0", "smoothing_0.0/seed1"]
     assert trained == [f"transformer/{name}" for name in new]
     models = published(more)
@@ -177,7 +142,7 @@ def test_killed_trainings_go_on_and_end_with_the_same_bytes(train_stage, monkeyp
     straight = published(params)
     for folder in ("models/transformer", "runs/train_transformer"):
         shutil.rmtree(folder)
-    log, rows = Run.log_training, []
+    log, rows = RunLog.log_training, []
 
     def dies(self, row):
         rows.append(row)
@@ -186,12 +151,12 @@ def test_killed_trainings_go_on_and_end_with_the_same_bytes(train_stage, monkeyp
         log(self, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "log_training", dies)
+        patch.setattr(RunLog, "log_training", dies)
         with pytest.raises(KeyboardInterrupt):
             train_stage(params)
     assert not Path("models/transformer").exists()
     capsys.readouterr()
-    trained, _, _ = train_stage(params)
+    trained, _ = train_stage(params)
     said = capsys.readouterr().out
     assert "train_transformer: 4 trainings, 1 finished before" in said
     assert "transformer/main/seed1: going on from step 2 of 4" in said
@@ -199,20 +164,24 @@ def test_killed_trainings_go_on_and_end_with_the_same_bytes(train_stage, monkeyp
     assert published(params) == straight
 
 
-def once(items: Iterable) -> list:
-    return list(dict.fromkeys(items))
+def rows_of(log: Path) -> list[tuple[int, dict[str, float]]]:
+    return [(row["step"], row["metrics"]) for _, row in read_rows(log / "metrics.jsonl")]
 
 
 def test_every_training_is_logged_as_a_child_of_the_stage(train_stage):
     params = params_with(others=[])
-    _, run, metrics = train_stage(params)
-    _, again, _ = train_stage(params_with(seeds=[0, 1, 2], others=[]))  # two are finished before
-    assert (0, {f"transformer/{k}": v for k, v in metrics.items()}) in run.rows
-    for children in (run.children, again.children):
-        for replicate in main_replicates(params, "transformer"):
-            child = children[replicate.name]
-            # By its worker and at its end: a log keeps one of each.
-            assert once(step for step, _ in child.rows) == [2, 4] and child.ended == [True]
-            assert once(child.pictures) == ["samples_0000002.png", "samples_0000004.png"]
-    assert run.children["main/seed0"].rows == 2 * again.children["main/seed0"].rows
-    assert set(again.children) == {"main/seed0", "main/seed1", "main/seed2"}
+    _, metrics = train_stage(params)
+    (first,) = Path("runs/train_transformer").glob("*/log")
+    train_stage(params_with(seeds=[0, 1, 2], others=[]))  # two are finished before
+    (second,) = set(Path("runs/train_transformer").glob("*/log")) - {first}
+    assert read_json(first / "run.json")["tags"]["workers"].endswith(" (cpu)")
+    assert (0, {f"transformer/{k}": v for k, v in metrics.items()}) in rows_of(first)
+    for stage, seeds in ((first, 2), (second, 3)):
+        children = sorted((stage / "runs").iterdir())
+        assert [child.name for child in children] == [f"main-seed{seed}" for seed in range(seeds)]
+        for child in children:
+            assert [step for step, _ in rows_of(child)] == [2, 4]
+            assert read_json(child / "run.json")["status"] == "FINISHED"
+            pictures = sorted((child / "artifacts/images").glob("*.png"))
+            assert [path.name.split("+")[2] for path in pictures] == ["2", "4"]
+    assert rows_of(first / "runs/main-seed0") == rows_of(second / "runs/main-seed0")

@@ -24,17 +24,13 @@ def project(finished, tmp_path) -> Project:
     ("change", "expected"),
     [
         ({}, set()),
-        ({"analysis__dpi": 60}, {"analysis"}),
         ({"mlflow__experiment": "other"}, set()),
         # Which the report lists.
         ({"evaluation__keep_samples": False}, {"analysis"}),
-        ({"ray__loaders_per_worker": 1}, {"analysis"}),
         # Real images are measured in sets as large as those that rejection keeps.
         ({"rejection__acceptance": [0.9]}, {"evaluate", "reject", "analysis"}),
-        ({"cas__steps": 6}, {"cas", "analysis"}),
         ({"autoregressive__steps": 21}, {"train_autoregressive", "analysis"}),
         ({"sweep__seeds": [1]}, {"sweep", "analysis"}),
-        ({"temperature__values": [0.0, 3.0]}, {"temperature", "analysis"}),
     ],
 )
 def test_a_changed_param_runs_only_what_lists_it(project, change, expected):

@@ -9,10 +9,6 @@ import numpy as np
 import pandas as pd
 
 from analysis.exhibits import paper
-from analysis.exhibits.base import Table
-from analysis.exhibits.results import Results
-from analysis.report.build import contents
-from pipeline.config.params import Params
 
 # FID at the best T (8): the paper's ranking, except that linear and cosine change places.
 BEST_FID = dict(zip(paper.TABLE_3, (5.0, 3.0, 2.0, 4.0, 1.0, 6.0, 7.0), strict=True))
@@ -253,15 +249,6 @@ def write_results(folder: Path) -> Path:
         curve = pd.DataFrame({"r": r, "gamma_49": 1 - r / 2, "gamma_256": 1 - r ** (4 - place / 2)})
         curve.to_csv(folder / f"../data/schedules/{name}.csv", index=False)
     return folder
-
-
-def write_tables(results: Results, output: Path, params: Params) -> Path:
-    """The tables that the analysis makes of results, and no figures."""
-    for section in contents(results, params)[1]:
-        for exhibit in section.exhibits:
-            if isinstance(exhibit, Table):
-                exhibit.write(output)
-    return output
 
 
 def write_source(folder: Path, stage: str, **changes) -> None:

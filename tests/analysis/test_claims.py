@@ -152,7 +152,6 @@ def test_the_paper_is_not_held_to_a_cache_that_it_does_not_name(verdicts):
     # At batch 1 MaskGIT is faster: a part fails, and not the whole.
     assert found[CACHED].word == NOT_SHOWN and not found[CACHED].claim.source
     assert "**not shown here: its parts differ**" in found[CACHED].sentence
-    assert "batch 32, with a cache: 0.00" in found[CACHED].sentence
 
 
 def test_what_was_not_measured_is_said_and_not_tested(found, verdicts):
@@ -160,20 +159,11 @@ def test_what_was_not_measured_is_said_and_not_tested(found, verdicts):
     words = verdicts(sweep=sweep, crossing=found.crossing.head(0))
     for said in ("cosine is the best of the schedules", "concave schedules help in training"):
         assert words[said].word == UNDECIDED and "not measured; n = 0" in words[said].sentence
-
-
-def test_a_claim_names_the_schedules_that_were_swept_where_others_were_not(found, verdicts):
-    rows = found.crossing
-    few = rows[["schedule", "decoding_schedule"]].isin(["cosine", "linear"]).all(axis=1)
     sweep = sweep_rows({"cosine": 0.0, "linear": 1.0, "square_root": 3.0})
-    words = verdicts(sweep=sweep, crossing=rows[few])
+    words = verdicts(sweep=sweep)  # a claim names the schedules that were swept
     swept = "(of which cosine, linear and square root alone were swept)"
-    best = words[f"cosine is the best of the schedules {swept}"]
-    assert best.word == SHOWN and "cosine and linear: " in best.sentence
-    assert {
-        "concave schedules (of which cosine alone was swept) are better than linear",
-        "concave schedules help in training (cosine against linear)",
-    } <= set(words)
+    assert words[f"cosine is the best of the schedules {swept}"].word == SHOWN
+    assert "concave schedules (of which cosine alone was swept) are better than linear" in words
 
 
 @pytest.mark.parametrize("out", ["figure5", "figure8"])

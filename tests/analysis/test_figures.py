@@ -1,6 +1,7 @@
 """The analysis' pictures, read back as pixels, and what it says of them."""
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -61,17 +62,12 @@ def test_tokens_that_are_masked_again_are_covered_but_not_those_of_the_answer(tm
 
 
 def test_the_curves_are_those_of_the_swept_schedules_and_a_missing_one_is_named(
-    found, params, tmp_path, monkeypatch
+    found, params, tmp_path
 ):
     curves = {name: curve for name, curve in found.curves.items() if name != "cosine"}
-    drawn, plot = {}, Axes.plot
-
-    def recorded(axes, *values, **style):
-        drawn[style["label"]] = values
-        return plot(axes, *values, **style)
-
-    monkeypatch.setattr(Axes, "plot", recorded)
-    schedules.curves(replace(found, curves=curves), params).draw(tmp_path / "schedules.png", 40)
+    with patch.object(Axes, "plot", autospec=True, side_effect=Axes.plot) as plot:
+        schedules.curves(replace(found, curves=curves), params).draw(tmp_path / "a.png", 40)
+    drawn = {call.kwargs["label"]: call.args[1:] for call in plot.call_args_list}
     assert "(cosine: not defined)" in drawn and len(drawn) == 7
     r, gamma = drawn["square root"][:2]
     expected = curves["square_root"].set_index("r")["gamma"]

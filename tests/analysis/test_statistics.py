@@ -114,15 +114,15 @@ def test_a_seed_has_no_part_in_the_choice_that_it_reports_on():
     assert chosen_options(higher, "iterations") == "8"
 
 
-def test_one_seed_chooses_for_itself_and_equal_options_give_the_smallest():
-    alone = nested_choice(rows_of([[3, 1, 2]]), "iterations", "fid", "fid")
-    assert list(alone["iterations"]) == [4]
-    equal = nested_choice(rows_of([[1, 1], [1, 1]]), "iterations", "fid", "fid")
-    assert list(equal["iterations"]) == [2, 2]
-
-
-def test_options_that_a_seed_lacks_are_not_chosen():
-    rows = rows_of([[3, 1, 2], [3, np.nan, 2]])
-    assert list(nested_choice(rows, "iterations", "fid", "fid")["iterations"]) == [8, 8]
-    nothing = rows.assign(fid=np.nan)
-    assert nested_choice(nothing, "iterations", "fid", "fid").empty
+@pytest.mark.parametrize(
+    ("values", "chosen"),
+    [
+        ([[3, 1, 2]], [4]),  # one seed chooses for itself
+        ([[1, 1], [1, 1]], [2, 2]),  # of equal options the smallest
+        ([[3, 1, 2], [3, np.nan, 2]], [8, 8]),  # not one that a seed lacks
+        ([[np.nan], [np.nan]], []),
+    ],
+)
+def test_a_choice_is_of_what_all_seeds_have(values, chosen):
+    found = nested_choice(rows_of(values), "iterations", "fid", "fid")
+    assert list(found["iterations"]) == chosen

@@ -1,5 +1,9 @@
 """What dvc.yaml says of a stage, and the run directories that its key names."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,7 @@ from pipeline.runtime.dag import (
 )
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.runs import run_dir
+from tests.project import ROOT
 
 DVC = """
 stages:
@@ -115,3 +120,44 @@ def test_a_stage_that_dvc_yaml_lacks_is_one_line(project):
     assert error.value.subject == "dvc.yaml" and "evaluate" in error.value.way_out
     nested = {"a": {"b": 1, "c": {"d": [2]}}, "e": None}
     assert flatten(nested) == {"a.b": 1, "a.c.d": [2], "e": None}
+
+
+HOLD = """
+import sys
+from pipeline.runtime.runs import run_dir
+print(run_dir("evaluate", {"seed": 0}, sys.argv[1]), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that holds the run directory of seed 0."""
+    process = subprocess.Popen(
+        (sys.executable, "-c", HOLD, str(tmp_path)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+    )
+    process.folder = Path(process.stdout.readline().strip())
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_one_process_holds_it_until_it_is_killed(other, tmp_path):
+    with pytest.raises(UserError) as error:
+        run_dir("evaluate", {"seed": 0}, str(tmp_path))
+    assert error.value.subject == "evaluate" and f"process {other.pid} on" in error.value.reason
+    assert run_dir("evaluate", {"seed": 1}, str(tmp_path)) != other.folder
+    half = [at / ".checkpoint.pt.0123abcd.tmp" for at in (other.folder, other.folder / "deep")]
+    for file in half:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"half")
+    other.send_signal(signal.SIGKILL)
+    other.communicate()
+    folder = run_dir("evaluate", {"seed": 0}, str(tmp_path))
+    assert folder == other.folder == run_dir("evaluate", {"seed": 0}, str(tmp_path))
+    assert str(os.getpid()) in (folder / ".owner").read_text()
+    assert not any(file.exists() for file in half)

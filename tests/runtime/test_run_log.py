@@ -67,17 +67,9 @@ def test_processes_that_log_at_once_lose_nothing(run):
     assert len(rows(run)) == 150 and expected < set(rows(run))
 
 
-def test_a_line_that_a_killed_process_left_unfinished_is_cut_off(run):
-    run.log_metrics({"loss": 0.5}, 0)
-    with open(run.folder / "metrics.jsonl", "ab") as file:
-        file.write(b'{"time": 1, "step')
-    assert rows(run) == [("loss", 0, 0.5)]
-    run.log_metrics({"loss": 0.25}, 1)
-    assert rows(run) == [("loss", 0, 0.5), ("loss", 1, 0.25)]
-
-
 @pytest.mark.parametrize("room", [0, 5])
 def test_a_full_disk_is_one_error_and_costs_no_row(run, room):
+    """With room for five bytes it leaves an unfinished line, as a killed process does."""
     run.log_metrics({"loss": 0.5}, 0)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (run.folder / "metrics.jsonl").stat().st_size
@@ -120,22 +112,14 @@ def test_an_artifact_is_a_copy_of_the_file_as_it_was(run, tmp_path):
     assert not list(run.folder.rglob("*.tmp"))
 
 
-def test_a_picture_of_each_step_is_there_once_with_a_preview(run, tmp_path):
-    for step in (10, 20):
-        Image.new("L", (300 + step, 4)).save(tmp_path / "samples.png")
-        for _ in range(2):  # by the worker, and by the stage at the training's end
-            run.log_image(tmp_path / "samples.png", "samples", step)
-    images = run.folder / "artifacts/images"
-    found = sorted(images.iterdir())
-    assert [file.name.partition("+timestamp+")[0] for file in found] == [
-        *("samples+step+10",) * 2,
-        *("samples+step+20",) * 2,
-    ]
-    sizes = [Image.open(file).size for file in found]
-    assert sizes == [(256, 3), (310, 4), (256, 3), (320, 4)]
-    next(images.glob("samples+step+20+*.png")).unlink()  # as after a kill between the two files
-    run.log_image(tmp_path / "samples.png", "samples", 20)
-    assert sorted(images.iterdir()) == found
+def test_a_picture_has_a_preview_beside_it(run, tmp_path):
+    Image.new("L", (310, 4)).save(tmp_path / "samples.png")
+    run.log_image(tmp_path / "samples.png", "samples", 10)
+    found = sorted((run.folder / "artifacts/images").iterdir())
+    assert [Image.open(file).size for file in found] == [(256, 3), (310, 4)]
+    found[1].unlink()  # as after a kill between the two files
+    run.log_image(tmp_path / "samples.png", "samples", 10)
+    assert sorted((run.folder / "artifacts/images").iterdir()) == found
 
 
 def test_rows_that_differ_in_their_seed_are_one_point_of_a_curve(run):
@@ -153,10 +137,7 @@ def test_a_child_begins_where_it_is_worked_on(run):
     child.finish(ok=False)  # as where the stage failed before the child began
     assert not child.folder.exists()
     pickle.loads(pickle.dumps(child)).begin()
-    found = described(child)
-    assert child.folder.parent == run.folder / "runs" and found["parent"] == "k"
-    assert found["params"] == {"seed": "3"} and found["tags"]["tag"] == "t"
-    assert found["tags"]["mlflow.note.content"] == "What it is."
+    assert described(child)["parent"] == "k" and described(child)["tags"]["tag"] == "t"
 
 
 def test_the_machines_load_is_logged_by_the_second(run, monkeypatch, capfd):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipeline.runtime import device, trials
+from pipeline.runtime import trials
 from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import bug, innermost
 
@@ -136,13 +136,10 @@ def test_a_trial_that_did_not_end_is_an_error(run, monkeypatch):
         run("plain")
 
 
-def test_the_machines_of_the_workers_or_this_one(run, monkeypatch):
+def test_the_machines_of_the_workers_or_this_one(run):
     assert trials.machines() == [trials.this_machine()]
     found = trials.this_machine()
     assert found["host"] == platform.node() and found["torch"] == torch.__version__
     trials.note_machines([B, A, A])
     trials.note_machines([A])
     assert trials.machines() == [A, B]
-    monkeypatch.setattr(device, "_picked", [torch.device("cuda")])
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda of: "NVIDIA H100")
-    assert trials.this_machine()["device"] == "NVIDIA H100"

@@ -1,14 +1,14 @@
 """Finished networks are measured on all validation data in batches, which workers may share: the
 bits are those of one pass."""
 
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 
 from pipeline.autoregressive import token_nll
 from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER, TOKENS
-from pipeline.config.replicates import main_replicates
+from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation import reconstruction
@@ -29,37 +29,26 @@ def project(in_tiny_project, monkeypatch) -> None:
         write_tokens()
 
 
-def of_one_pass(network: str):
-    images, params = View(ImageShards(IMAGES, "val"), with_params().data), with_params()
-    batches = map(images.centers, torch.arange(len(images.images)).split(BATCH))
-    if network == "tokenizer":
-        model = load_model(TOKENIZER, "tokenizer")
-        totals = (reconstruction.rebuild(model, batch, CPU)[1] for batch in batches)
-        return reconstruction.quality(sum(totals))
-    if network == "classifier":
-        model, labels = load_model(CLASSIFIER, "classifier"), torch.from_numpy(images.images.labels)
-        return classifier.accuracy(model, batches, labels, CPU)
-    replicate, tokens = main_replicates(params, network)[1], TokenCache(TOKENS, "val")
-    given = (load_model(replicate.folder, network), *tokens.everything())
-    if network == "autoregressive":
-        return token_nll(*given, batch_size=BATCH)
-    schedule = params.training.mask_schedule
-    return masked_nll(*given, schedule=schedule, batch_size=BATCH, seed=replicate.seed)
-
-
-def in_batches(network: str, parts: Path):
-    params = with_params()
-    if network == "tokenizer":
-        return reconstruction.held_out_quality(TOKENIZER, params, parts, ALONE)
-    if network == "classifier":
-        return classifier.held_out_accuracy(CLASSIFIER, params, parts, ALONE)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_likelihood_in_batches_has_the_bits_of_one_pass(network, tmp_path):
+    params, tokens = with_params(), TokenCache(TOKENS, "val").everything()
     replicate = main_replicates(params, network)[1]
+    one = token_nll
+    if network == "transformer":
+        one = partial(masked_nll, schedule=params.training.mask_schedule, seed=replicate.seed)
     given = (network, replicate.folder, params, replicate.seed)
-    return likelihood.held_out_nll(*given, parts, ALONE)
+    found = likelihood.held_out_nll(*given, tmp_path / "run", ALONE)
+    assert found == one(load_model(replicate.folder, network), *tokens, batch_size=BATCH)
+    assert list((tmp_path / "run").iterdir()) == []
 
 
-@pytest.mark.parametrize("network", ["tokenizer", "classifier", "transformer", "autoregressive"])
-def test_a_measurement_in_batches_has_the_bits_of_one_pass(network, tmp_path):
-    parts = tmp_path / "run"
-    assert in_batches(network, parts) == of_one_pass(network)
-    assert list(parts.iterdir()) == []
+def test_quality_and_accuracy_in_batches_have_the_bits_of_one_pass(tmp_path):
+    params, images = with_params(), ImageShards(IMAGES, "val")
+    view = View(images, params.data)
+    batches = [view.centers(rows) for rows in torch.arange(len(images)).split(BATCH)]
+    tokenizer, model = load_model(TOKENIZER, "tokenizer"), load_model(CLASSIFIER, "classifier")
+    total = sum(reconstruction.rebuild(tokenizer, batch, CPU)[1] for batch in batches)
+    found = reconstruction.held_out_quality(TOKENIZER, params, tmp_path / "a", ALONE)
+    assert found == reconstruction.quality(total)
+    found = classifier.held_out_accuracy(CLASSIFIER, params, tmp_path / "b", ALONE)
+    assert found == classifier.accuracy(model, batches, torch.from_numpy(images.labels), CPU)

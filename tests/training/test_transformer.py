@@ -1,5 +1,5 @@
-"""The transformer's training: what a step shows to the network, how it descends the loss, what it
-resumes from, and workers."""
+"""The transformers' training: what a step shows to the network, how it descends the loss, and
+workers."""
 
 import copy
 import gc
@@ -7,13 +7,14 @@ import math
 import time
 import weakref
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from pipeline.autoregressive import AutoregressiveTransformer, token_nll
+from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive, token_nll
 from pipeline.data.order import Prefetch
 from pipeline.data.ranks import Ranks, sum_in_order
 from pipeline.data.tokens import TokenCache
@@ -21,9 +22,10 @@ from pipeline.masking import masked_nll
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import MaskGitTransformer
-from tests.interruption import straight_and_resumed, weight_bytes
+from tests.images import write_token_cache
+from tests.interruption import weight_bytes
 from tests.tiny_networks import inputs, spread
-from tests.transformer_task import calls, spied, transformer_task
+from tests.transformer_task import CLASSES, calls, spied, transformer_task
 
 
 def test_an_epoch_shows_every_image_in_a_random_view_with_its_label(tiny, tokens_dir):
@@ -125,20 +127,9 @@ def test_warm_up_weight_decay_and_betas(tiny, tokens_dir):
 
 
 @pytest.mark.parametrize("kind", [TransformerTask, AutoregressiveTask])
-def test_interrupted_transformer_ends_with_the_same_bytes(tiny, tokens_dir, tmp_path, kind):
-    """In the middle of the warm-up, and with dropout on, which is drawn anew in every step."""
-
-    def task(dropout=0.1):
-        return transformer_task(tiny(dropout=dropout, warmup_steps=3), tokens_dir, kind)
-
-    (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=4, every=2)
-    assert again == history
-    assert weight_bytes(resumed.model) == weight_bytes(straight.model)
-    assert weight_bytes(resumed.average.module) == weight_bytes(straight.average.module)
-    without = task(dropout=0.0)
-    for step in range(4):
-        without.step(step)
-    assert weight_bytes(without.model) != weight_bytes(straight.model)
+def test_dropout_is_on_in_training(tiny, tokens_dir, kind):
+    tasks = [transformer_task(tiny(dropout=p), tokens_dir, kind) for p in (0.0, 0.1)]
+    assert len({task.step(0)["loss"].item() for task in tasks}) == 2
 
 
 def test_a_task_ends_with_its_training(tiny, tokens_dir):
@@ -220,3 +211,42 @@ def test_a_likelihood_that_workers_share_is_that_of_one_to_the_last_bit(network,
         likelihood(ranks=Unconnected(rank, workers))
     assert all((torch.stack(parts) != 0).sum(dim=0) == 1)  # each batch by one worker
     assert sum_in_order(sum(parts)) / len(tokens) == likelihood()
+
+
+# The autoregressive baseline
+
+
+def test_baseline_learns_to_count_from_its_class_on(tiny, tmp_path):
+    """Token n is class + n, of 16: no more to learn than the token before, or the class."""
+    labels = np.arange(18) % CLASSES
+    grids = (labels[:, None, None] + np.arange(49)) % 16
+    splits = ("train", "val")
+    tokens_dir = write_token_cache(
+        tmp_path / "tokens", {s: [grids] for s in splits}, dict.fromkeys(splits, labels), 16
+    )
+    exact = {"label_smoothing": 0.0, "other_label_smoothings": []}
+    task = transformer_task(tiny(lr=1e-2, ema_decay=0.5, **exact), tokens_dir, AutoregressiveTask)
+    before = task.evaluate(0)["val_nll"]
+    for step in range(50):
+        task.step(step)
+    assert before == pytest.approx(math.log(16), abs=0.2)
+    assert task.evaluate(50)["val_nll"] < 0.1
+    drawn = generate_autoregressive(task.average.module, torch.from_numpy(labels), seed=0)
+    assert drawn[:, 0].tolist() == labels.tolist()
+    assert (drawn.diff(dim=1) % 16 == 1).float().mean() > 0.95
+
+
+def test_batches_are_maskgits_and_the_loss_is_of_every_token(tiny, tokens_dir):
+    """Label smoothing is over the whole vocabulary; labels are never dropped."""
+    params = tiny(label_smoothing=0.3, label_drop=0.9)
+    task = spied(transformer_task(params, tokens_dir, AutoregressiveTask))
+    initial = SimpleNamespace(**{name: p.clone() for name, p in task.model.state_dict().items()})
+    for step, theirs in enumerate(calls(tiny(), tokens_dir, range(4))):
+        task.model.load_state_dict(vars(initial))
+        loss = task.step(step)["loss"].item()
+        tokens, labels = task.parallel.calls[-1]
+        assert torch.equal(tokens, theirs.tokens) and torch.equal(labels, theirs.labels)
+        task.model.load_state_dict(vars(initial))
+        log_prob = task.model(tokens, labels).log_softmax(dim=-1)
+        wanted = 0.7 * log_prob.gather(2, tokens[..., None])[..., 0] + 0.3 * log_prob.mean(dim=-1)
+        assert loss == pytest.approx(-wanted.mean().item(), rel=1e-5)

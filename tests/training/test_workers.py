@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from pipeline.config.params import Params
 from pipeline.data.ranks import ALONE, Ranks, sum_in_order
-from pipeline.runtime import device
 from pipeline.training import transformer
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.tokenizer import TokenizerTask
@@ -59,17 +59,11 @@ def trained(changes: dict, ranks: Ranks) -> dict:
             torch.set_default_dtype(torch.float32)
 
 
-def flat(state, prefix: str = "") -> dict[str, torch.Tensor]:
+def flat(state: dict) -> dict[str, torch.Tensor]:
     """Every number in a state, by its path."""
-    if state is None or isinstance(state, str):
-        return {}
-    if isinstance(state, dict):
-        parts = [flat(value, f"{prefix}/{key}") for key, value in state.items()]
-    elif isinstance(state, list | tuple):
-        parts = [flat(value, f"{prefix}/{number}") for number, value in enumerate(state)]
-    else:
-        return {prefix: state if isinstance(state, torch.Tensor) else torch.tensor(state)}
-    return {key: value for part in parts for key, value in part.items()}
+    leaves = {keystr(path): leaf for path, leaf in tree_flatten_with_path(state)[0]}
+    numbers = {k: v for k, v in leaves.items() if not isinstance(v, str | None)}
+    return {path: torch.as_tensor(number) for path, number in numbers.items()}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +124,9 @@ GRAPHS = {TransformerTask: 2, AutoregressiveTask: 1}
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
-def test_compiled_losses_and_checkpoints_are_the_same(tiny, tokens_dir, monkeypatch, kind):
+def test_compiled_losses_and_checkpoints_are_the_same(
+    tiny, tokens_dir, in_bfloat16, monkeypatch, kind
+):
     """Each graph that `torch.compile` takes from a network runs as it is, which needs no compiler,
     in bfloat16 as in the presets that compile."""
     graphs: list[torch.fx.GraphModule] = []
@@ -147,7 +143,6 @@ def test_compiled_losses_and_checkpoints_are_the_same(tiny, tokens_dir, monkeypa
     monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr(transformer, "require_compiler", lambda gpu: None)
     monkeypatch.setattr(transformer, "ROWS", 64)  # of which a tiny batch has one to seven
-    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: True)
     quick, plain, resumed = task(True), task(False), task(False)
     for step in range(3):
         assert quick.step(step) == plain.step(step)
