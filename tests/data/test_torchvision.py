@@ -11,48 +11,42 @@ from pipeline.runtime.errors import UserError
 decoded: list[int] = []  # images that were read
 
 
-class GreySet:
+class Whole:
     """A data set as torchvision has them: image i has grey level i and class i % 3."""
 
     labels_in: str | None = None
 
-    def prepare(self, root: str, split: str) -> None:
-        self.split = split
+    def __init__(self, root, held_out=False):
+        self.size = 3 if held_out else 6
         if self.labels_in:
-            setattr(self, self.labels_in, [i % 3 for i in range(len(self))])
+            setattr(self, self.labels_in, [i % 3 for i in range(self.size)])
 
     def __len__(self) -> int:
-        return 6 if self.split.startswith("train") else 3
+        return self.size
 
     def __getitem__(self, i: int):
         decoded.append(i)
         return Image.new("L", (4, 4), i), i % 3
 
 
-class ByTrain(GreySet):
+class ByTrain(Whole):
     classes = ("zero", "one", "two")
 
-    def __init__(self, root, train=True, transform=None, download=False):
+    def __init__(self, root, train=True, download=False):
         assert download
-        self.prepare(root, "train" if train else "test")
+        super().__init__(root, held_out=not train)
 
 
-class BySplit(GreySet):
+class BySplit(Whole):
     classes = (("zero", "nought"), ("one", "single"), ("two", "pair"))
 
-    def __init__(self, root, split="train", transform=None):
-        assert split in ("train", "val")  # as ImageNet's
-        self.prepare(root, split)
-
-
-class Whole(GreySet):
-    def __init__(self, root, transform=None):
-        self.prepare(root, "train")
+    def __init__(self, root, split="train"):
+        super().__init__(root, held_out={"train": False, "val": True}[split])  # as ImageNet's
 
 
 @pytest.mark.parametrize("labels_in", ["targets", None])
 @pytest.mark.parametrize(
-    ("name", "kind"), [("GreySet", ByTrain), ("ImageNet", BySplit), ("GreySet", Whole)]
+    ("name", "kind"), [("ByTrain", ByTrain), ("ImageNet", BySplit), ("Whole", Whole)]
 )
 def test_sets_split_by_train_by_split_or_not_at_all(monkeypatch, tmp_path, name, kind, labels_in):
     monkeypatch.setattr(kind, "labels_in", labels_in)
