@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.runtime.dag import stages_up_to
-from pipeline.runtime.files import read_yaml
+from pipeline.runtime.files import read_json, read_yaml
 from tests.project import SECRET, Project
 from tests.ray_head import TOKEN, kill_node, node_apart, ray_head
 
@@ -131,6 +131,8 @@ def run_elsewhere(finished: Project, folder: Path, kill: bool) -> tuple[list[str
             print("a node was killed", flush=True)
         assert job.wait(timeout=3600) == 0, log.read_text()[-3000:]
         ran, _ = home.repro("--pull")
+        record = read_json(home.folder / "results/sources/sweep.json")
+        assert record["commit"] == home.run("git", "rev-parse", "HEAD").strip()
         made, wanted = outputs(home, "analysis"), outputs(finished, "analysis")
         return ran, sorted(path for path in wanted if made.get(path) != wanted[path])
 

@@ -1,6 +1,5 @@
 """A Ray head of a test's own, that takes jobs, and a node that sees nothing of it but its ports."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -96,15 +95,6 @@ def kill_node(node: subprocess.Popen) -> None:
         for process in (*psutil.Process(node.pid).children(recursive=True), node):
             process.kill()
         node.wait(timeout=60)
-
-
-def trains(node: subprocess.Popen) -> bool:
-    """Whether a worker of the node is at a step of a trial: Ray gives its process that name."""
-    for process in psutil.Process(node.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error, IndexError):  # it has ended
-            if process.cmdline()[0] == "ray::ImplicitFunc.train":
-                return True
-    return False
 
 
 def _started(command: tuple[str, ...], env: dict[str, str], log: Path) -> subprocess.Popen:

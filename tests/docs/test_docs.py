@@ -51,9 +51,10 @@ def test_links_lead_to_files(page: Path):
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
-def test_the_page_of_params_is_that_of_todays():
-    params = script("params")
-    assert params.PAGE.read_text() == params.page(), "run `python docs/params.py`"
+@pytest.mark.parametrize("name", ["params", "command_line"])
+def test_a_page_that_a_script_makes_is_that_of_today(name):
+    made = script(name)
+    assert made.PAGE.read_text() == made.page(), f"run `python docs/{name}.py`"
 
 
 def test_the_pages_of_presets_and_stages_have_every_one():
