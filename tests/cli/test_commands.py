@@ -52,12 +52,8 @@ def test_every_help_has_examples_that_the_command_line_takes(name, run):
     [
         ("inpiant", "Did you mean 'inpaint'?"),
         ("sample --cuont 3", "--cuont"),
-        ("sample --count 0", "--count"),
         (f"sample --seed {2**63}", "--seed"),
-        ("sample --rounding up", "--rounding"),
         ("outpaint x.png --class 0 --count 1001", "--count"),
-        ("plan --images 0", "--images"),
-        ("demo --port 99999", "--port"),
         ("export gan x.npz", "gan"),
         ("edit x.png", "--class"),
         ("", "Usage: maskgit"),

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import pandas as pd
 import pytest
 
 from pipeline.config.presets import preset_names, preset_params
@@ -80,17 +79,3 @@ def test_the_run_that_is_kept_had_the_params_of_now_and_took_the_time_that_is_pr
     for stage, source in sources.items():
         kept = source["params"]
         assert kept and kept == {key: values[key] for key in kept}, stage
-
-
-def test_a_scoreboard_lists_every_claim_under_its_verdict():
-    board = pd.DataFrame(
-        {
-            "claim": ["a", "b"],
-            "verdict": ["undecided", "shown here"],
-            "p_holm": [float("nan"), 0.00001],
-            "n": [1, 3],
-        }
-    )
-    said = script("readme").scoreboard(board).splitlines()
-    assert said[:3] == ["<b>Shown here</b> (1 of 2)", "", "- b (p < 0.0001, n = 3)"]
-    assert said[-1].endswith("(1 of 2): a.")
