@@ -52,12 +52,8 @@ def test_every_help_has_examples_that_the_command_line_takes(name, run):
     [
         ("inpiant", "Did you mean 'inpaint'?"),
         ("sample --cuont 3", "--cuont"),
-        ("sample --count 0", "--count"),
         (f"sample --seed {2**63}", "--seed"),
-        ("sample --rounding up", "--rounding"),
         ("outpaint x.png --class 0 --count 1001", "--count"),
-        ("plan --images 0", "--images"),
-        ("demo --port 99999", "--port"),
         ("export gan x.npz", "gan"),
         ("edit x.png", "--class"),
         ("", "Usage: maskgit"),
@@ -128,43 +124,20 @@ def test_the_summary_has_every_seed_as_json_and_their_means_as_text(run, tmp_pat
     assert re.search(r"CAS top-1 without +0.500 +0.500 +0.500", text) and "PSNR 20.0 dB" in text
 
 
-def test_the_report_is_found_or_said_to_be_missing(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    done = run("report")
-    assert done.code == 1 and "dvc repro" in done.err
-    Path("analysis").mkdir()
-    Path("analysis/report.html").touch()
-    assert run("report").out == f"{tmp_path / 'analysis/report.html'}\n"
-
-
-def start(*command: str, **options) -> subprocess.Popen:
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        (sys.executable, "-m", "pipeline", *command),
-        env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
-
-
 @pytest.mark.slow
 def test_ctrl_c_is_one_line_and_130(project, tmp_path):
-    # As in a foreground shell: what one starts with & has Ctrl-C ignored.
-    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    count = ("--count", "1000000", "--output", str(tmp_path / "a.npz"))
-    process = start("sample", "--model", str(project), *count, cwd=tmp_path, **heard)
+    process = subprocess.Popen(
+        (sys.executable, "-m", "pipeline", "sample", "--model", project, "--count", "1000000"),
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        stderr=subprocess.PIPE,
+        # As in a foreground shell: what one starts with & has Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     time.sleep(8)  # within its work
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "error: interrupted\n")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_a_deleted_folder_is_one_line(tmp_path):
-    (tmp_path / "gone").mkdir()
-    process = start("params", cwd=tmp_path / "gone", preexec_fn=(tmp_path / "gone").rmdir)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1 and err.count("\n") == 1
-    assert err.startswith("error: the current folder: cannot be read")
 
 
 @pytest.mark.slow

@@ -7,14 +7,11 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import MaskGIT
 from pipeline.config.presets import preset_names
 from tests.project import ROOT, Project
-from tests.tiny_project import make_project, with_params
 
 pytestmark = pytest.mark.slow
 
@@ -73,17 +70,6 @@ def test_its_commands_work_without_a_project(installed):
         assert f"preset {name}" in installed.run("maskgit", "plan", name)
     assert "there is no project in" in installed.run("maskgit", "preset", "smoke", ok=False)
     assert not list(installed.folder.iterdir())
-
-
-def test_a_saved_model_is_sampled_and_edits_a_picture(installed, tmp_path):
-    project = make_project(tmp_path)
-    (project / "params.yaml").write_text(json.dumps(with_params().model_dump()))
-    model = MaskGIT.from_pretrained(project, device="cpu")
-    model.save_pretrained(tmp_path / "saved")
-    place = ("--model", str(tmp_path / "saved"))
-    installed.run("maskgit", "sample", *place, "--count", "1", "--classes", "class1")
-    installed.run("maskgit", "inpaint", "samples.png", "--class", "2", "--box", "9,9,40,40", *place)
-    sampled, inpainted = (
-        np.array(Image.open(installed.folder / f"{name}.png")) for name in ("samples", "inpainted")
-    )
-    assert sampled.shape > (8, 8) and inpainted.shape == (8, 8)
+    installed.run("maskgit", "sample", "--count", "1", "--classes", "7")
+    installed.run("maskgit", "inpaint", "samples.png", "--class", "2", "--box", "9,9,40,40")
+    assert Image.open(installed.folder / "inpainted.png").size == (28, 28)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import pandas as pd
 import pytest
 
 from pipeline.config.presets import preset_names, preset_params
@@ -51,9 +50,10 @@ def test_links_lead_to_files(page: Path):
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
-def test_the_page_of_params_is_that_of_todays():
-    params = script("params")
-    assert params.PAGE.read_text() == params.page(), "run `python docs/params.py`"
+@pytest.mark.parametrize("name", ["params", "command_line"])
+def test_a_page_that_a_script_makes_is_that_of_today(name):
+    made = script(name)
+    assert made.PAGE.read_text() == made.page(), f"run `python docs/{name}.py`"
 
 
 def test_the_pages_of_presets_and_stages_have_every_one():
@@ -79,17 +79,3 @@ def test_the_run_that_is_kept_had_the_params_of_now_and_took_the_time_that_is_pr
     for stage, source in sources.items():
         kept = source["params"]
         assert kept and kept == {key: values[key] for key in kept}, stage
-
-
-def test_a_scoreboard_lists_every_claim_under_its_verdict():
-    board = pd.DataFrame(
-        {
-            "claim": ["a", "b"],
-            "verdict": ["undecided", "shown here"],
-            "p_holm": [float("nan"), 0.00001],
-            "n": [1, 3],
-        }
-    )
-    said = script("readme").scoreboard(board).splitlines()
-    assert said[:3] == ["<b>Shown here</b> (1 of 2)", "", "- b (p < 0.0001, n = 3)"]
-    assert said[-1].endswith("(1 of 2): a.")

@@ -104,12 +104,3 @@ def test_a_folder_of_pictures_is_read_as_the_stage_reads_it(tmp_path, monkeypatc
     assert doctor.data(params)[1:3] == ("good", "4 images of 2 classes")
     (tmp_path / "pictures/train/cat/notes.txt").write_text("grey")
     assert doctor.data(params).state == "note"
-
-
-def test_torch_compile_needs_a_compiler(project, monkeypatch):
-    params = make_params(training={"compile": True})
-    Path("params.yaml").write_text(params.model_dump_json())
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(UserError):
-        doctor.params()

@@ -106,9 +106,6 @@ def test_the_size_of_the_data_set(tmp_path, monkeypatch):
         with pytest.raises(UserError) as error:
             data_size(own, *given)
         assert error.value.subject == "folder:mine"
-    with pytest.raises(UserError) as error:
-        data_size(own, 5, 5)
-    assert error.value.subject == "--images"
 
 
 def test_the_rate_is_of_the_device_that_is_named_or_of_the_params():

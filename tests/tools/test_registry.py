@@ -1,16 +1,8 @@
-"""The model in MLflow's registry: its versions, its champion, and pictures from it over HTTP."""
+"""The model in MLflow's registry: its versions, its champion, and pictures from it."""
 
 import base64
 import io
 import json
-import os
-import signal
-import subprocess
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -20,7 +12,6 @@ from PIL import Image
 from pipeline.config.paths import CLASSIFIER
 from pipeline.runtime.errors import UserError
 from pipeline.tools.registry import ON, judge, measured_on, register
-from tests.project import Project, free_port
 from tests.tiny_project import with_params
 
 
@@ -66,42 +57,14 @@ def test_a_model_that_nothing_was_measured_of_is_refused(in_tiny_project):
     assert not Path("mlflow.db").exists()
 
 
-def ask(port: int, classes: list[str], **params) -> list[dict]:
-    """Pictures of classes from the server."""
-    rows = {"columns": ["class"], "data": [[name] for name in classes]}
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/invocations",
-        json.dumps({"dataframe_split": rows, "params": params}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)["predictions"]
-
-
-@contextmanager
-def served(project: Project, model: str, folder: Path) -> Iterator[int]:
-    """The port of `mlflow models serve` for a project's model, outside of the project: what it
-    needs of our code is in the model."""
-    port, log = free_port(), folder / "serve.log"
-    env = {k: v for k, v in project.env.items() if k != "PYTHONPATH"}
-    env |= {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder / 'mlflow.db'}"}
-    command = ("mlflow", "models", "serve", "-m", model, "--env-manager", "local")
-    with open(log, "w") as output:
-        process = subprocess.Popen(
-            (*command, "--port", str(port)),
-            cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-    try:
-        while True:
-            with suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
-                break
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.5)
-        yield port
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+# As `mlflow models serve`, outside of the project: what it needs of our code is in the model.
+DRAW = """
+import json, mlflow, pandas as pd
+model = mlflow.pyfunc.load_model("models:/maskgit-smoke@champion")
+for names, seed in ((["3", "7"], 1), (["3", "7"], 1), (["3", "7"], 2), (["cat"], 1)):
+    rows = pd.DataFrame({"class": names})
+    print(json.dumps(model.predict(rows, {"seed": seed, "iterations": 2}).to_dict("records")))
+"""
 
 
 @pytest.mark.soak
@@ -116,14 +79,13 @@ def test_a_registered_model_answers_with_pictures(finished, tmp_path):
     files = [path for path in (project.folder / "mlruns/models").rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"model.safetensors", "config.json"}
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".bin")]
-    with served(project, "models:/maskgit-smoke@champion", tmp_path) as port:
-        drawn = ask(port, ["3", "7"], seed=1, iterations=2)
-        assert [row["class"] for row in drawn] == ["3", "7"]
-        for row in drawn:
-            picture = Image.open(io.BytesIO(base64.b64decode(row["png"])), formats=["PNG"])
-            assert picture.size == (16, 16)
-        assert ask(port, ["3", "7"], seed=1, iterations=2) == drawn
-        assert ask(port, ["3", "7"], seed=2, iterations=2) != drawn
-        with pytest.raises(urllib.error.HTTPError) as error:
-            ask(port, ["cat"])
-        assert error.value.code == 400
+    del project.env["PYTHONPATH"]
+    tracking = f"sqlite:///{project.folder / 'mlflow.db'}"
+    project.folder = tmp_path
+    said = project.run("python", "-c", DRAW, ok=False, MLFLOW_TRACKING_URI=tracking)
+    drawn, again, other = (json.loads(line) for line in said.splitlines() if line[:2] == "[{")
+    assert drawn == again != other and "this model has no class cat" in said
+    assert [row["class"] for row in drawn] == ["3", "7"]
+    for row in drawn:
+        picture = Image.open(io.BytesIO(base64.b64decode(row["png"])), formats=["PNG"])
+        assert picture.size == (16, 16)

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from contextlib import suppress
 from types import SimpleNamespace
+from unittest.mock import Mock
 from urllib.parse import unquote
 
 import pytest
@@ -22,28 +23,14 @@ from tests.tiny_project import with_params
 SERVER = "http://127.0.0.1:5000"
 
 
-class Store:
-    """Stands for MLflow's client."""
-
-    def __init__(self, *sweeps: str, known: bool = True):
-        self.sweeps, self.known = sweeps, known
-
-    def __call__(self, uri):
-        return self
-
-    def get_experiment_by_name(self, name):
-        return SimpleNamespace(experiment_id="7") if self.known else None
-
-    def search_runs(self, experiments, query, order_by, max_results):
-        assert (experiments, query) == (["7"], "attributes.run_name = 'sweep'")
-        return [SimpleNamespace(info=SimpleNamespace(run_id=name)) for name in self.sweeps]
-
-
 def test_links_open_all_runs_and_the_trials_of_the_last_sweep(monkeypatch):
+    client, run = Mock(), SimpleNamespace(info=SimpleNamespace(run_id="run1"))
+    client.get_experiment_by_name.return_value.experiment_id = "7"
+    monkeypatch.setattr("mlflow.MlflowClient", lambda uri: client)
+    client.search_runs.return_value = []
     runs = f"{SERVER}/#/experiments/7/runs?workflowType=machine_learning"
-    monkeypatch.setattr("mlflow.MlflowClient", Store())
     assert links("http://store", SERVER, "maskgit", 0) == {"all runs": runs}
-    monkeypatch.setattr("mlflow.MlflowClient", Store("run1"))
+    client.search_runs.return_value = [run]
     found = unquote(links("http://store", SERVER, "maskgit", 3)["Figure 8"])
     assert "parentRunId` = 'run1' AND params.seed = '3'" in found
 

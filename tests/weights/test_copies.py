@@ -17,10 +17,9 @@ from tests.tiny_project import with_params
 
 def test_what_params_name_is_the_projects(tmp_path, monkeypatch):
     project, copy = tmp_path / "project", tmp_path / "copy"
-    for folder, names in ((project, ("both", "one")), (copy, ("both",))):
-        (folder / ".dvc").mkdir(parents=True)
-        for name in names:
-            (folder / name).write_text(folder.name)
+    for path in (project / "both", project / "one", copy / "both"):
+        (path.parent / ".dvc").mkdir(parents=True, exist_ok=True)
+        path.write_text(path.parent.name)
     monkeypatch.setenv("DVC_ROOT", str(project))
     monkeypatch.chdir(copy)
     assert of_project("both").read_text() == of_project("one").read_text() == "project"

@@ -10,10 +10,9 @@ from tests.release import TOKENIZER_CHECKPOINT, TRANSFORMER_CHECKPOINT, needs_to
 pytestmark = [needs_tokenizer, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
+def test_sampling_needs_no_stage_stages_convert_and_the_sweep_only_decodes(tmp_path):
     """The smoke preset with the architecture of the tiny released checkpoints."""
-    project = Project.clone(tmp_path_factory.mktemp("released"))
+    project = Project.clone(tmp_path)
     project.run("python", "-m", "pipeline", "preset", "smoke")
     project.set(
         data__image_size=16,
@@ -31,10 +30,6 @@ def project(tmp_path_factory) -> Project:
         transformer__heads=4,
         transformer__mlp=64,
     )
-    return project
-
-
-def test_sampling_needs_no_stage_stages_convert_and_the_sweep_only_decodes(project):
     project.run("python", "-m", "pipeline", "sample", "--count", "6", "--output", "grid.png")
     before = ("prepare", "train_classifier", "features", "train_tokenizer", "cache_tokens")
     for stage in (*before, "schedules"):
@@ -47,13 +42,3 @@ def test_sampling_needs_no_stage_stages_convert_and_the_sweep_only_decodes(proje
     model = load_model(project.folder / "models/transformer/main/seed0", "transformer")
     assert model.config.layers == 3 and model.config.num_classes == 10
     assert (project.folder / "results/transformer/history.csv").read_text().count("\n") == 2
-
-
-def test_a_mismatch_is_one_line_and_writes_nothing(project):
-    before = (project.folder / "models/tokenizer/model.safetensors").read_bytes()
-    project.set(tokenizer__embedding_dim=32)
-    output = project.stage("train_tokenizer", ok=False)
-    project.set(tokenizer__embedding_dim=16)
-    assert output.startswith("error: ") and len(output.strip().splitlines()) == 1
-    assert "tokenizer.*" in output
-    assert (project.folder / "models/tokenizer/model.safetensors").read_bytes() == before
