@@ -1,6 +1,5 @@
 """Folders of pictures as `data.source`: splits, classes, and what is refused or skipped."""
 
-import json
 import os
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from sklearn.datasets import load_sample_images
 
 from pipeline.data.images.pixels import decode_image
 from pipeline.data.images.shards import ImageShards, View, write_manifest, write_shards
-from pipeline.prepare.datasets import open_source, stratified_split
+from pipeline.prepare.datasets import open_source
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.limits import PICTURE_FORMATS
 from tests.images import noise_image
@@ -63,37 +62,38 @@ def test_splits_have_many_names(tmp_path, train, val):
     ]
 
 
-@pytest.mark.parametrize("above", ["", "train"])
+@pytest.mark.parametrize("above", ["pictures", "train"])
 def test_a_folder_without_validation_has_no_split(classes, tmp_path, above):
-    if above:
-        os.rename(classes, tmp_path / above)
-        classes = tmp_path
-    source = folder_source(classes)
+    os.rename(classes, tmp_path / above)
+    source = folder_source(tmp_path if above == "train" else tmp_path / above)
     assert source.class_names == ["cat", "dog"]
-    assert [item.label for item in source.items] == [0, 0, 0, 1, 1, 1]
-    assert {item.split for item in source.items} == {None}
+    assert [(item.label, item.split) for item in source.items] == 3 * [(0, None)] + 3 * [(1, None)]
 
 
 def test_photographs_reach_trainings_in_their_colours(tmp_path, make_params):
-    """Of scikit-learn's temple and flower, pieces of all the sizes that are stored differently."""
-    pieces = {}
-    for name, photo in zip(("china", "flower"), load_sample_images().images, strict=True):
+    """Of scikit-learn's temple and flower, pieces of all the sizes that are stored differently, in
+    folders of odd names."""
+    pieces, names = {}, {"日本\n": "日本\\n", os.fsdecode(b"\xff<&"): "\\udcff<&"}
+    for name, photo in zip(names, load_sample_images().images, strict=True):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number, side in enumerate((40, 64, 65, 80, 200, 300)):
             for kind in ("png", "jpg"):
-                key = f"{name}/{number}.{kind}"
-                pieces[key] = photo[50 : 50 + side, 70 : 70 + side]
-                Image.fromarray(pieces[key]).save(tmp_path / "photos" / key, quality=95)
+                piece = pieces[f"{names[name]}/{number}.{kind}"] = photo[50:, 70:][:side, :side]
+                place = tmp_path / "photos" / name / f"{number}.{kind}"
+                Image.fromarray(piece).save(os.fsencode(place), quality=95)
     source, folder = folder_source(tmp_path / "photos"), tmp_path / "shards"
     shards = {"train": write_shards(source, range(24), "train", 10, folder)}
     write_manifest(folder, source.class_names, "x", shards)
     images, data = ImageShards(folder, "train"), make_params(data={"channels": 3}).data
     shown = View(images, data).centers(range(24)).double().mean(dim=(2, 3))
-    for index, (key, piece) in enumerate(sorted(pieces.items())):
-        found, content = images.read(index)
-        assert found == key and decode_image(content, 3).width == min(len(piece), 4 * 28)
-        assert images.class_names[images.labels[index]] == key.split("/")[0]
+    assert images.class_names == sorted(names.values(), reverse=True)
+    for index, (item, label) in enumerate(zip(source.items, images.labels, strict=True)):
+        key, content = images.read(index)
+        piece = pieces.pop(key)
+        assert key == item.key and images.class_names[label] == key.split("/")[0]
+        assert decode_image(content, 3).width == min(len(piece), 4 * 28)
         np.testing.assert_allclose(shown[index], piece.mean(axis=(0, 1)), atol=4)
+    assert not pieces
 
 
 def test_hidden_files_are_skipped_and_others_counted(classes, capsys):
@@ -158,21 +158,6 @@ def test_a_few_validation_pictures_that_are_training_pictures_are_told(tmp_path,
         save(tmp_path / "val/a" / f"other-{number}.png", number + 1)
     assert len(folder_source(tmp_path).items) == 6
     assert "2 of 3 validation pictures" in capsys.readouterr().out
-
-
-def test_odd_names_reach_shards_and_manifest(tmp_path):
-    root, names = os.fsencode(tmp_path / "odd"), [b"new\nline", b"\xff\xfe", "日本".encode(), b"<&"]
-    for number, name in enumerate(names):
-        for i in range(2):
-            save(os.path.join(root, name, b"%d " % i + name + b".png"), 10 * number + i)
-    source = folder_source(tmp_path / "odd")
-    assert set(source.class_names) == {"new\\nline", "\\udcff\\udcfe", "日本", "<&"}
-    splits, folder = stratified_split(source, 0.4, seed=0), tmp_path / "shards"
-    shards = {split: write_shards(source, i, split, 64, folder) for split, i in splits.items()}
-    write_manifest(folder, source.class_names, "folder:x", shards)
-    json.loads((folder / "manifest.json").read_text())
-    keys = [ImageShards(folder, "train").read(index)[0] for index in range(4)]
-    assert len(set(keys)) == 4 and all(key.isprintable() for key in keys)
 
 
 def test_a_folder_whose_pictures_were_written_again_is_another_version(classes):

@@ -101,26 +101,22 @@ def test_sixteen_bits_are_scaled(shown, kind):
     assert np.abs(shown(content)[..., 1] - values / 257).max() <= 0.51
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L", "GIF", "WEBP"])
-def test_transparent_pixels_are_white(shown, mode):
-    """The left half is black and clear, the right half black and opaque."""
-    clear, black = np.zeros((6, 8), np.uint8), np.zeros((6, 8), np.uint8)
-    clear[:, 4:] = 255
-    kind = mode if mode in ("GIF", "WEBP") else "PNG"
-    if mode in ("RGBA", "LA", "WEBP"):
-        bands = [Image.fromarray(black)] * (1 if mode == "LA" else 3)
-        image = Image.merge("LA" if mode == "LA" else "RGBA", [*bands, Image.fromarray(clear)])
-        content = encoded(image, kind, **({"lossless": True} if kind == "WEBP" else {}))
-    else:  # one value of the pixels is transparent: that of the left half
-        black[:, 4:] = 1
-        image = Image.fromarray(black)
-        if mode == "RGB":
-            image = image.convert("RGB")
-        elif mode in ("P", "GIF"):
-            image = image.convert("P")
-            image.putpalette([0] * 768)
-        content = encoded(image, kind, transparency=(0, 0, 0) if mode == "RGB" else 0)
-    seen = shown(content)
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        *((mode, "PNG") for mode in ("RGBA", "LA", "P", "RGB", "L")),
+        *(("P", "GIF"), ("RGBA", "WEBP")),
+    ],
+)
+def test_transparent_pixels_are_white(shown, mode, kind):
+    """The left half is black and clear, the right half nearly black and opaque."""
+    values, options = np.array([[0] * 4 + [1] * 4] * 6, np.uint8), {"lossless": True}
+    image = Image.fromarray(values).convert(mode)
+    if mode.endswith("A"):
+        image.putalpha(Image.fromarray(255 * values))
+    else:
+        options["transparency"] = (0, 0, 0) if mode == "RGB" else 0
+    seen = shown(encoded(image, kind, **options))
     assert (seen[:, :3] >= 250).all() and (seen[:, 5:] <= 5).all()
 
 

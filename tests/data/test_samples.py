@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.data.images import samples, shards
 from pipeline.data.images.pixels import random_resized_crop
-from pipeline.data.images.samples import open_samples, publish_samples
+from pipeline.data.images.samples import publish_samples
 from pipeline.data.order import BatchOrder
 from pipeline.evaluation.image_sets import SampleImages
 from pipeline.experiments import cas
@@ -40,12 +40,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.fixture
-def params():
-    classifier = {"batch_size": 7, "crop_scale": [0.3, 0.6]}
-    return with_params(classifier=classifier, cas={"samples": 130})
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pixels_and_labels_are_those_that_were_drawn_in_their_order(tmp_path, channels):
     images = noise(channels)
@@ -53,11 +47,10 @@ def test_pixels_and_labels_are_those_that_were_drawn_in_their_order(tmp_path, ch
     publish_samples(tmp_path / "run", tmp_path / "published")
     found, labels = samples_in(tmp_path / "published")
     assert np.array_equal(found, images) and labels.tolist() == LABELS
-    opened = open_samples(tmp_path / "published")
-    assert opened.labels.tolist() == LABELS and opened.class_names == NAMES
     data = with_params(data={"channels": channels}).data
     read = SampleImages(tmp_path / "published", data)
-    assert read.labels.tolist() == LABELS and read.shape == images.shape[1:]
+    assert read.view.images.class_names == NAMES and read.shape == images.shape[1:]
+    assert read.labels.tolist() == LABELS
     assert np.array_equal(read.read(60, 75).numpy(), images[60:75])
     content = cloudpickle.dumps(SampleImages(tmp_path / "run", data, 101))  # for Ray
     there = cloudpickle.loads(content)
@@ -113,9 +106,11 @@ def test_samples_are_published_whole_or_not_at_all(tmp_path, monkeypatch):
     assert np.array_equal(samples_in(target)[0], noise())
 
 
-def test_cas_crops_samples_as_it_would_those_of_an_array(tmp_path, params):
+def test_cas_crops_samples_as_it_would_those_of_an_array(tmp_path):
     """The first `cas.samples`, in one order over all of them whatever their shards; each crop's
     seed is the sample's number."""
+    classifier = {"batch_size": 7, "crop_scale": [0.3, 0.6]}
+    params = with_params(classifier=classifier, cas={"samples": 130})
     images, data, folder = noise(), params.classifier_images, write(tmp_path / "set")
     training = cas_training(params, "transformer", "none", folder, samples=folder)
     batches = cas.CasBatches(training)
