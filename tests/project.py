@@ -121,13 +121,13 @@ class Project:
         assert ok is None or (result.returncode == 0) == ok, said
         return result.stdout
 
-    def start(self, *command: str, log: Path, **env: str) -> subprocess.Popen:
+    def start(self, *command: str, log: Path) -> subprocess.Popen:
         """Start a command in a process group of its own; what it prints is in the log."""
         with open(log, "w") as output:
             return subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=self.env | env,
+                env=self.env,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
