@@ -241,9 +241,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return load_part(path, safetensors.torch.load_file)
 
 
-def load_part(
-    path: Path, load: Callable[[Path], Any], way_out: str = "delete it and run again"
-) -> Any:
+def load_part(path: Path, load: Callable[[Path], Any], way_out: str = "delete it") -> Any:
     """Read a file with `load(path)`; raises a `UserError` if it is damaged or missing."""
     try:
         return load(path)
