@@ -1,16 +1,14 @@
 """Training every replicate of a network: what is trained, kept, published and logged. Ray's part is
-played by a loop; `test_ray.py` has the real one."""
+played by a loop; `test_ray_train.py` has the real one."""
 
 import json
 import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config.paths import TOKENS
 from pipeline.config.replicates import replicates
 from pipeline.data.ranks import ALONE
 from pipeline.runtime import stage as stage_module
@@ -23,9 +21,8 @@ from pipeline.training.loop.checkpoints import RunDirCheckpoints
 from pipeline.training.loop.training import Workers, train
 from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model
-from tests.images import write_token_cache
 from tests.interruption import weight_bytes
-from tests.tiny_project import CHANGES, CLASSES, CODES, CPU, GRID, with_params
+from tests.tiny_project import CHANGES, CPU, with_params, write_tokens
 
 TASKS = {"transformer": TransformerTask, "autoregressive": AutoregressiveTask}
 TRAINING = {"steps": 4, "batch_size": 6, "checkpoint_every": 2, "bf16": False}
@@ -45,10 +42,7 @@ def train_stage(tiny_project, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "project")
     for network in TASKS:
         shutil.rmtree(f"models/{network}")
-    noise = np.random.default_rng(0).integers(0, CODES, (24, 2, GRID**2))
-    splits = {"train": [noise], "val": [noise[:6, :1]]}
-    labels = {split: np.arange(len(of[0])) % CLASSES for split, of in splits.items()}
-    write_token_cache(TOKENS, splits, labels, CODES)
+    write_tokens()
     listed = {"params": ["transformer", "training", "evaluation"], "deps": ["data/tokens"]}
     stages = {f"train_{network}": listed for network in TASKS}
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))

@@ -119,16 +119,6 @@ def test_released_weights_are_of_one_training_and_conclude_nothing(verdicts):
     assert "the weights are of one training" in found[QUALITY].sentence
 
 
-def test_too_few_timings_cannot_be_told_from_luck(verdicts):
-    def timed(repeats: int) -> Verdict:
-        return verdicts(speed=speed_rows().assign(repeats=repeats))[UNCACHED]
-
-    # Two and two timings are apart in 2 of 6 ways to deal them.
-    assert "no p below 0.33" in timed(2).sentence and timed(2).word == UNDECIDED
-    assert "one timing of each" in timed(1).sentence
-    assert timed(4).p == pytest.approx(2 / 70)
-
-
 def test_how_long_something_took_changes_no_other_p(verdicts):
     """Each comparison's p repeats with its results, and is never less than Holm's of them all."""
     timed, rows = (UNCACHED, CACHED), speed_rows().assign(repeats=5)

@@ -98,9 +98,8 @@ def test_precision_stands_beside_the_papers_of_the_same_network(tmp_path, make_t
 
 def test_metrics_that_could_not_be_measured_are_no_error(found, make_tables):
     def without(rows: pd.DataFrame, few: pd.Series) -> pd.DataFrame:
-        kinds, rows = ("fid", "kid", "precision", "recall", "density", "coverage"), rows.copy()
-        rows.loc[few, [name for name in rows if name.startswith(kinds)]] = math.nan
-        return rows
+        kinds = ("fid", "kid", "precision", "recall", "density", "coverage")
+        return rows.assign(**{k: rows[k].mask(few) for k in rows if k.startswith(kinds)})
 
     sets = ("real", "reconstruction")  # of a small validation split
     metrics = {name: dict(values) for name, values in found.evaluation.items()}

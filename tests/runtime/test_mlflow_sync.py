@@ -40,14 +40,12 @@ class FailingClient:
     def __getattr__(self, request: str) -> Any:
         def answer(*args: Any, **kwargs: Any) -> Any:
             self.requests += 1
-            failure = self.fails(request)
-            if failure == "down":
-                raise MlflowException(f"API request to {tracking_uri()} failed: refused")
-            if isinstance(failure, Exception):
-                raise failure
+            failure, refused = self.fails(request), MlflowException(f"{tracking_uri()}: refused")
+            if failure and failure != "lost":
+                raise refused if failure == "down" else failure
             result = getattr(self.real, request)(*args, **kwargs)
             if failure == "lost":
-                raise MlflowException(f"API request to {tracking_uri()} failed: reset")
+                raise refused
             return result
 
         return answer

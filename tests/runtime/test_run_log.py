@@ -43,14 +43,6 @@ def test_finite_numbers_are_logged_in_groups(run):
     assert rows(run) == [("loss", 3, 0.5), ("train/loss", 50, 2.0), ("network/val_nll", 0, 3.0)]
 
 
-def test_a_value_is_logged_once_by_all_processes_together(run):
-    run.log_metrics({"loss": 0.5, "nll": 1.0}, 3)
-    worker = pickle.loads(pickle.dumps(run))  # as it travels to a worker
-    worker.log_metrics({"loss": 0.5, "nll": 2.0}, 3)
-    run.log_metrics({"loss": 0.5, "nll": 2.0}, 3)
-    assert rows(run) == [("loss", 3, 0.5), ("nll", 3, 1.0), ("nll", 3, 2.0)]
-
-
 def _log_many(run: RunLog, process: int) -> None:
     for step in range(50):
         run.log_metrics({f"loss{process}": step / 7, "shared": step}, step)

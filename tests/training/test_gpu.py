@@ -32,14 +32,12 @@ pytestmark = [
 ]
 
 CPU = torch.device("cpu")
-PATCH = {"discriminator": "patch", "adaptive_weight": False}
-STYLEGAN = {"discriminator": "stylegan", "adaptive_weight": True}
 TASKS = {
     "transformer": (TransformerTask, {}),
     "autoregressive": (AutoregressiveTask, {}),
     "classifier": (classifier_task, {}),
-    "tokenizer, patch": (tokenizer_task, PATCH),
-    "tokenizer, stylegan": (tokenizer_task, STYLEGAN),
+    "tokenizer, patch": (tokenizer_task, {"discriminator": "patch", "adaptive_weight": False}),
+    "tokenizer, stylegan": (tokenizer_task, {"discriminator": "stylegan", "adaptive_weight": True}),
 }
 
 
