@@ -4,5 +4,5 @@ import os
 
 from pipeline.runtime.process import set_up
 
-os.environ["MPLBACKEND"] = "agg"  # figures are files, whatever a user's own windows need
+os.environ["MPLBACKEND"] = "agg"  # figures are only saved, whatever backend the user sets
 set_up()  # before a table or figure imports torch, SciPy and the like

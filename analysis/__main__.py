@@ -23,7 +23,7 @@ def main() -> int:
         params, listed, stale = load_params(), stage_params("analysis"), out_of_date()
         deps = [(dep, tree_hash(dep)) for dep in stage_deps("analysis")]
         written = build(RESULTS, Path("analysis"), params, stale)
-        if "DVC_STAGE" in os.environ:  # one that is made by hand may be of several runs' results
+        if "DVC_STAGE" in os.environ:  # results may be of several runs if started by hand
             _log(params, written[-1])
         require_unchanged(deps, "analysis")
         require_params(listed, "analysis")
@@ -34,7 +34,7 @@ def main() -> int:
         print(f"error: {bug(error, 'analysis')}", file=sys.stderr)
         return 1
     if stale:
-        print(f"left out, as out of date (`dvc repro` makes it new): {described(stale)}")
+        print(f"left out because out of date (run `dvc repro`): {described(stale)}")
     print(f"wrote {len(written)} files from results/; open {written[-1]}")
     for path in written:
         print(f"  {path}")
@@ -43,11 +43,11 @@ def main() -> int:
 
 
 def _log(params: Params, report: Path) -> None:
-    """Log the report, and the few numbers that stand for all, to MLflow."""
+    """Log the report and the headline numbers to MLflow."""
     metrics = RESULTS / "metrics.json"
     try:
         left = log_reproduction(params, read_json(metrics), [metrics, report])
-    except UserError as unlogged:  # as of a full disk: the report is there all the same
+    except UserError as unlogged:  # such as a full disk; the report is written already
         left = str(unlogged)
     if left:
         print(f"analysis: {left}")

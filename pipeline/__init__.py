@@ -1,7 +1,7 @@
 """MaskGIT as a pipeline: the paper's networks, masking and decoding, and its experiments.
 
-`MaskGIT` is a trained model to sample and to edit with; it is imported when it is first asked for,
-so that a stage or `--help` does not wait for it.
+`MaskGIT` is a trained model for sampling and editing. The class is imported on first use, so that
+stages and `--help` start fast.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,5 +1,5 @@
-"""VQGAN∗, the paper's autoregressive baseline (section 4.2). It has the same tokenizer, tokens and
-hyperparameters as MaskGIT, but predicts one token after another in raster order.
+"""VQGAN∗, the paper's autoregressive baseline (section 4.2). The baseline has MaskGIT's tokenizer,
+tokens and hyperparameters, but predicts one token after another in raster order.
 
 The input is the class token followed by all tokens but the last; the output at each position is the
 next token. Shape suffixes: B batch, N tokens, V vocabulary, K codes.
@@ -63,9 +63,9 @@ def next_token_logits(
     """Logits (B, K) of token n, from the class and the tokens before it.
 
     Args:
-        ids_BN: vocabulary ids, as `model.sequence` gives them; those after position n are ignored.
-        caches: one for each block, filled with the first n positions, so that only the newest one
-            is computed. Without caches all of them are.
+        ids_BN: vocabulary ids, as `model.sequence` returns; ids after position n are ignored.
+        caches: one cache per block, filled with the first n positions, so that only position n is
+            computed. Without caches, all positions up to n are computed.
     """
     first = n if caches else 0
     hidden_BSD = model.encode(ids_BN[:, first : n + 1], caches, start=first)
@@ -86,11 +86,11 @@ def generate_autoregressive(
 
     Args:
         labels: (B,).
-        bf16: bfloat16 autocast of the network, where the device is quick in it.
-        cache: keep the keys and values of earlier positions, so that a step computes one position
-            only. Without it every step computes all of them (Figure 4 times both).
-            In float32 both draw the same tokens; bfloat16 rounds them differently. The cache of a
-            large batch would fill the memory: it is drawn in parts, with the same noise.
+        bf16: bfloat16 autocast of the network, if bfloat16 is fast on the device.
+        cache: keep the keys and values of earlier positions, so that each step computes only one
+            position. Without a cache, each step computes all positions so far (Figure 4 times
+            both). In float32, both draw the same tokens; in bfloat16, rounding differs. With a
+            cache, a large batch is drawn in parts, with the same noise, to save memory.
 
     Raises:
         UserError: logits are NaN or infinite.
@@ -103,7 +103,7 @@ def generate_autoregressive(
     rows = max(1, TOKENS // model.config.num_tokens if cache else len(labels))
     parts = []
     for rows_b in torch.arange(len(labels), device=device).split(rows):
-        noise = generator(seed, "autoregressive", device=device)  # the whole batch's, for each part
+        noise = generator(seed, "autoregressive", device=device)  # the same in each part
         parts.append(_generate_rows(model, labels_B, rows_b, noise, bf16, cache))
     return torch.cat(parts)
 
@@ -145,7 +145,7 @@ def token_nll(
     device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
 ) -> float:
-    """The exact mean negative log-likelihood of a token in nats, over the K codes.
+    """The exact mean negative log-likelihood per token in nats, with probabilities over K codes.
 
     Args:
         tokens: (M, N) int64.
@@ -165,7 +165,7 @@ def token_nll_sum(
     *,
     device: torch.device | str = "cpu",
 ) -> float:
-    """The sum over a batch's images, of which `token_nll` is the mean, in nats."""
+    """The sum over a batch's images of the values that `token_nll` averages, in nats."""
 
     def total(tokens: Tensor, labels: Tensor) -> Tensor:
         """The sum over images, (1,)."""

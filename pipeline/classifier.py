@@ -1,5 +1,5 @@
-"""The reference classifier, trained on real images. It gives features without a download, the
-perceptual loss and the upper bound of CAS.
+"""The reference classifier, trained on real images. It provides features that need no download,
+the perceptual loss and the upper bound of CAS.
 
 Images are NCHW in [0, 1].
 """
@@ -16,8 +16,8 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.pytorch_files import downloaded, only_tensors
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its colours
-IMAGENET_SIDE = 256  # pixels of the images that torchvision evaluates its networks with
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of colours
+IMAGENET_SIDE = 256  # side in pixels to which torchvision resizes images for evaluation
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class ClassifierConfig:
     architecture: str
     channels: int
     num_classes: int
-    width: int  # of the small network's first stage
+    width: int  # channels of the small network's first stage
 
 
 class Outputs(NamedTuple):
     maps: list[Tensor]  # feature maps of the stages, (B, C_i, H_i, W_i)
-    features: Tensor  # (B, F) pooled, what FID and precision/recall compare
+    features: Tensor  # (B, F) pooled features, which FID, precision and recall compare
     logits: Tensor  # (B, classes)
 
 
@@ -87,7 +87,7 @@ class TorchvisionResNet(nn.Module):
             raise UserError("classifier.architecture", f"torchvision has no '{name}'") from error
         if not isinstance(network, torchvision.models.ResNet):
             reason = f"'{name}' is not a ResNet"
-            raise UserError("classifier.architecture", reason, "use one, such as resnet50")
+            raise UserError("classifier.architecture", reason, "use a ResNet, such as resnet50")
         self.num_features = network.fc.in_features
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         self.stages = nn.ModuleList(
@@ -132,8 +132,8 @@ def _centred(images: Tensor) -> Tensor:
 
 
 def _for_imagenet(images: Tensor) -> Tensor:
-    """Images as torchvision's weights expect them: of 256 pixels a side, and normalised. (Its
-    evaluation crops the middle 224 of them; the network takes images of any size.)"""
+    """Resize images to 256×256 pixels and normalise them, as torchvision's weights expect.
+    (torchvision also crops the central 224×224 pixels; the network takes images of any size.)"""
     if images.shape[-1] != IMAGENET_SIDE:
         images = F.interpolate(images, IMAGENET_SIDE, mode="bilinear", antialias=True)
     mean, deviation = (images.new_tensor(each)[:, None, None] for each in IMAGENET)
@@ -144,8 +144,8 @@ def torchvision_classifier(name: str, file: Path | None = None) -> Classifier:
     """A ResNet with weights in torchvision's format, in evaluation mode and frozen.
 
     Args:
-        file: its state dict; None downloads torchvision's weights of ImageNet (IMAGENET1K_V1). The
-            classes are those of its last layer.
+        file: path of a state dict; None downloads torchvision's ImageNet weights (IMAGENET1K_V1).
+            The weights of the last layer set the number of classes.
 
     Raises:
         UserError: the weights cannot be downloaded, or do not load.

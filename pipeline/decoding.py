@@ -26,9 +26,9 @@ class DecodingSettings:
     iterations: int  # T
     schedule: str  # name of the mask schedule γ
     choice_temperature: float  # scale of the Gumbel noise on the confidence, annealed linearly to 0
-    guidance_scale: float = 0.0  # s of classifier-free guidance; 0, as in the paper, is none
-    bf16: bool = False  # bfloat16 autocast of the network, where the device is quick in it
-    rounding: Rounding = "floor"  # of the number of tokens to mask: as released; paper: "ceil"
+    guidance_scale: float = 0.0  # s of classifier-free guidance; 0, as in the paper, is off
+    bf16: bool = False  # bfloat16 autocast of the network, if bfloat16 is fast on the device
+    rounding: Rounding = "floor"  # of the number of tokens to mask; the paper's is "ceil"
 
     def __post_init__(self):
         if not isinstance(self.iterations, int) or self.iterations < 1:
@@ -38,7 +38,7 @@ class DecodingSettings:
                 way_out = f"use one of {', '.join(allowed)}"
                 raise ArgumentError(name, f"'{given}' is unknown", way_out)
         for name in ("choice_temperature", "guidance_scale"):
-            if not 0 <= (given := getattr(self, name)) <= LARGEST:  # nor NaN
+            if not 0 <= (given := getattr(self, name)) <= LARGEST:  # False for NaN
                 raise ArgumentError(name, f"{given} is not allowed", "use a number from 0 on")
 
 
@@ -59,9 +59,9 @@ def num_tokens_to_mask(
 ) -> Tensor:
     """Number of tokens that are still masked after iteration `step` (0-based), for each sample.
 
-    ⌊N·γ((step + 1)/T)⌋ as in the release, or the paper's ⌈N·γ((step + 1)/T)⌉; but at least one
-    prediction is kept an iteration and at least one token stays masked, so that every iteration
-    has work to do.
+    ⌊N·γ((step + 1)/T)⌋ as in the release, or the paper's ⌈N·γ((step + 1)/T)⌉. But each iteration
+    keeps at least one prediction and leaves at least one token masked, so that every iteration has
+    work to do.
 
     Args:
         unknown_at_start: (B,) tokens that were unknown when decoding began; N of the schedule.
@@ -72,8 +72,8 @@ def num_tokens_to_mask(
     """
     ratio = mask_ratio(schedule, (step + 1) / iterations, unknown_at_start)
     scheduled = unknown_at_start * ratio
-    # 10·(1 − 0.7) is 3.0000000000000004 in floating point, and its ceiling is to be 3; 10·(1 − 0.9)
-    # is 0.9999999999999998, and its floor is to be 1.
+    # In floating point, 10·(1 − 0.7) is 3.0000000000000004, but its ceiling must be 3; 10·(1 − 0.9)
+    # is 0.9999999999999998, but its floor must be 1.
     scheduled = (scheduled + 1e-9).floor() if rounding == "floor" else (scheduled - 1e-9).ceil()
     return torch.minimum(unknown_now - 1, scheduled.long()).clamp(min=1)
 
@@ -89,7 +89,7 @@ def gumbel_noise(shape: torch.Size, generator: torch.Generator, device: torch.de
 def mask_by_confidence(confidence: Tensor, mask_len: Tensor) -> Tensor:
     """Mask the `mask_len` least confident tokens of each row.
 
-    The cut-off is the mask_len-th smallest confidence, 0-based; what lies strictly below is masked.
+    The cut-off is the mask_len-th smallest confidence, 0-based; tokens strictly below are masked.
 
     Args:
         confidence: (B, N), infinite at tokens that must not be masked.
@@ -106,23 +106,23 @@ def sample_categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def require_finite_logits(total: Tensor) -> None:
-    """Raise an error if a logit was NaN or infinite: tokens drawn from it would not be samples.
+    """Raise an error if a logit was NaN or infinite, since drawn tokens would not be samples. Call
+    once at the end of decoding: reading `total` waits for the device.
 
     Args:
-        total: the sum of all logits, or of their log-probabilities, which is not finite if one of
-            them is not. It is read once, at the end, since reading it waits for the device.
+        total: the sum of all logits or log-probabilities; not finite if any addend is not.
 
     Raises:
         UserError: a logit was not finite.
     """
     if not total.isfinite():
         reason = "the network's logits are NaN or infinite: its training diverged"
-        raise UserError("decoding", reason, "train it again (`dvc repro -f` of its stage)")
+        raise UserError("decoding", reason, "train the network again (`dvc repro -f` of its stage)")
 
 
 def _log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log p of each token (B, N). Known tokens may lie outside the codebook (they may come from
-    another vocabulary); their value is that of the nearest code and is not used."""
+    """log p of each token (B, N). Known tokens may be outside the codebook (from another
+    vocabulary); the values returned for such tokens are not used."""
     index = tokens.clamp(0, logits.shape[-1] - 1)[..., None]
     return logits.log_softmax(dim=-1).gather(-1, index)[..., 0]
 
@@ -141,12 +141,11 @@ def decode(
         predict: maps tokens (B, N) and the mask (B, N; True is [MASK]) to logits (B, N, K) over
             the K codes. Tokens under the mask are ignored.
         tokens: (B, N) int64; values at unknown positions are ignored.
-        unknown: (B, N) bool; True where a token is to be generated. Rows may differ in number.
+        unknown: (B, N) bool; True where a token is to be generated. Counts per row may differ.
         generator: source of all randomness.
 
     Yields:
-        One `DecodingStep` for each iteration, as it is done; `sampled` of the last one is the
-        result.
+        A `DecodingStep` after each iteration; `sampled` of the last step is the result.
 
     Raises:
         UserError: logits are NaN or infinite.
@@ -173,7 +172,7 @@ def decode(
             masked.sum(dim=-1),
             settings.rounding,
         )
-        # A row without unknown tokens has only infinite confidence: nothing lies below its cut-off.
+        # A row without unknown tokens has only infinite confidence: no token is below its cut-off.
         tokens, masked = sampled, mask_by_confidence(confidence, mask_len)
         yield DecodingStep(sampled, masked)
     require_finite_logits(total)
@@ -182,11 +181,10 @@ def decode(
 def predictor(
     model: MaskGitTransformer, labels: Tensor, settings: DecodingSettings
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the function that gives `decode` its logits (B, N, K) for fixed labels (B,) on the
-    model's device.
+    """Return the function `predict` of `decode` for fixed labels (B,), on the model's device.
 
-    With classifier-free guidance these are (1 + s)·conditional − s·unconditional logits; the model
-    must have been trained with `training.label_drop`.
+    With classifier-free guidance, the logits are (1 + s)·conditional − s·unconditional logits; the
+    model must have been trained with `training.label_drop`.
     """
     bf16, guidance_scale = settings.bf16, settings.guidance_scale
     bf16 = bf16 and quick_in_bfloat16(labels.device)
@@ -222,7 +220,7 @@ def generate(
         labels: (B,) int64.
 
     Yields:
-        One `DecodingStep` for each iteration, as `decode`.
+        A `DecodingStep` after each iteration, as in `decode`.
     """
     shape = (len(labels), model.config.num_tokens)
     return decode(

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from pipeline.data.ranks import ALONE, Ranks
 
-WIDEST = 512  # channels that no convolution of StyleGAN's discriminator exceeds
-SMALLEST = 4  # side in pixels of the map that it judges
+WIDEST = 512  # most channels of a convolution in StyleGAN's discriminator
+SMALLEST = 4  # side in pixels of the last feature map
 
 
 class PatchDiscriminator(nn.Module):
-    """Strided convolutions that give a map of logits, one for each patch of 26 pixels."""
+    """Convolutions that output a map of logits, one for each patch of 26×26 pixels."""
 
     def __init__(self, channels: int, filters: int):
         super().__init__()
@@ -56,7 +56,7 @@ class BlurPool(nn.Module):
 
 
 class StyleGanBlock(nn.Module):
-    """Residual block of StyleGAN's discriminator, which halves the side."""
+    """Residual block of StyleGAN's discriminator, which halves the sides of feature maps."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -75,9 +75,9 @@ class StyleGanDiscriminator(nn.Module):
     image.
 
     Args:
-        filters: channels at the images' own side; they double with each halving, up to 512. The
-            release has 64 at 256×256 pixels.
-        side: of the images, in pixels; a power of 2, 4 or more.
+        filters: channels at the images' full size; the number doubles with each halving, up to 512.
+            The release has 64 at 256×256 pixels.
+        side: side of the images in pixels; a power of 2, at least 4.
     """
 
     def __init__(self, channels: int, filters: int, side: int):
@@ -104,8 +104,8 @@ class StyleGanDiscriminator(nn.Module):
 def make_discriminator(
     name: Literal["patch", "stylegan"], channels: int, filters: int, side: int
 ) -> PatchDiscriminator | StyleGanDiscriminator:
-    """Make the discriminator of that name (`tokenizer.discriminator`), with fresh weights, for
-    images of `side` × `side` pixels."""
+    """Make a discriminator with fresh weights, for images of `side` × `side` pixels. `name` is the
+    param `tokenizer.discriminator`."""
     if name == "patch":
         return PatchDiscriminator(channels, filters)
     return StyleGanDiscriminator(channels, filters, side)
@@ -131,8 +131,8 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
 
 
 def adversarial_ramp(step: int, start: int) -> float:
-    """Weight in [0, 1] of the adversarial loss: 0 before `start`, then rising linearly over as many
-    steps (at most 1,000), so that the untrained discriminator does not harm the generator."""
+    """Weight in [0, 1] of the adversarial loss: 0 before step `start`, then rising linearly over
+    `start` steps (at most 1,000), so that an untrained discriminator cannot harm the generator."""
     if step < start:
         return 0.0
     return min(1.0, (step - start + 1) / min(max(start, 1), 1000))
@@ -146,18 +146,18 @@ def gradient_norm(loss: Tensor, weight: Tensor, ranks: Ranks = ALONE) -> Tensor:
 def adaptive_weight(
     faithful: Tensor, fooling: Tensor, last_layer: Tensor, ranks: Ranks = ALONE
 ) -> Tensor:
-    """VQGAN's adaptive weight λ: the norm of the reconstruction loss's gradient divided by that of
-    the adversarial loss, both at the decoder's last layer (VQGAN, equation 7; at most 1e4, as in
-    its code).
+    """VQGAN's adaptive weight λ: the norm of the reconstruction loss's gradient divided by the norm
+    of the adversarial loss's gradient, both at the decoder's last layer (VQGAN, equation 7; at most
+    1e4, as in VQGAN's code).
 
     Args:
         faithful: the reconstruction loss with its perceptual part.
         fooling: the generator's adversarial loss.
-        last_layer: the last weight that both depend on.
-        ranks: the workers, the means of whose losses are compared.
+        last_layer: the last weight that both losses depend on.
+        ranks: the workers; gradients are averaged over all workers.
 
     Returns:
-        A scalar, a constant to autograd.
+        A scalar without a gradient.
     """
     asked, pull = (gradient_norm(loss, last_layer, ranks) for loss in (faithful, fooling))
     quotient = asked / (pull + 1e-6)

@@ -1,6 +1,6 @@
-"""Editing: decoding starts with a mask that covers only a part of the tokens (paper, section 4.3).
+"""Editing (paper, section 4.3): decoding starts with a mask that covers only some of the tokens.
 
-Inpainting, outpainting and class-conditional editing are the same call with another mask or label.
+Inpainting, outpainting and class-conditional editing are one call with different masks and labels.
 Pixel masks are bool, True where the content is unknown and is to be generated; a token grid is
 (B, h, w), and f is the tokenizer's downsampling, in pixels per token.
 """
@@ -21,7 +21,7 @@ from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 
 Side = Literal["left", "right", "top", "bottom"]
-# The axis that a side lies on, and whether it comes before the image; in the order of `F.pad`.
+# side -> its axis, and whether it is at the beginning of the axis; in the order of `F.pad`.
 SIDES: dict[Side, tuple[int, bool]] = {
     "left": (-1, True),
     "right": (-1, False),
@@ -43,10 +43,10 @@ def box_mask(size: tuple[int, int], top: int, left: int, height: int, width: int
     """(H, W) pixel mask of a box.
 
     Args:
-        size: (H, W) of the image, in pixels as all others.
+        size: (H, W) of the image; all arguments are in pixels.
 
     Raises:
-        UserError: the box is empty or sticks out of the image.
+        UserError: the box is empty or not inside the image.
     """
     inside = 0 <= top < top + height <= size[0] and 0 <= left < left + width <= size[1]
     if not inside:
@@ -75,7 +75,7 @@ def outpaint_mask(size: tuple[int, int], side: Side, fraction: float) -> Tensor:
 
 
 def _dilate(mask: Tensor, radius: int) -> Tensor:
-    """Maximum of a (B, H, W) float mask over squares of 2·radius + 1."""
+    """Maximum of a (B, H, W) float mask over squares of side 2·radius + 1."""
     return F.max_pool2d(mask[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
 
 
@@ -83,12 +83,12 @@ def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
     """The mask of tokens to generate: tokens with an unknown pixel, and all tokens at most `dilate`
     tokens away from these.
 
-    The release knows boxes only. For boxes on token borders it gives the same tokens; for others it
-    can miss the last row or column.
+    The release supports only boxes. It selects the same tokens for boxes on token borders; for
+    other boxes, the release can miss the last row or column.
 
     Args:
         mask: (B, H, W) bool; H and W are multiples of `grid`.
-        dilate: tokens added around; 1 in the release.
+        dilate: width in tokens of the border that is added to the mask; 1 in the release.
 
     Returns:
         (B, grid, grid) bool.
@@ -101,10 +101,10 @@ def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
 def feather_weight(mask: Tensor, feather: int) -> Tensor:
     """Weight of the generated image: 1 on the mask, falling to 0 within `feather` pixels around it.
 
-    The mask is grown by half of the feather, rounded down, and blurred with a Gaussian cut off at
-    the rest, so that the ramp is finite and outside of the mask. (The release blurs the dilated
-    token mask with a σ of about one token: hidden pixels shine through at the mask's border, and
-    known ones are mixed with their reconstruction far from it.)
+    The mask is grown by half of `feather`, rounded down, and blurred with a Gaussian that is cut
+    off at the other half, so that the ramp is finite and outside the mask. (The release blurs the
+    dilated token mask with a σ of about one token: hidden pixels shine through at the mask's
+    border, and known pixels far from the mask are mixed with their reconstruction.)
 
     Args:
         mask: (B, H, W) bool.
@@ -119,7 +119,7 @@ def feather_weight(mask: Tensor, feather: int) -> Tensor:
     kernel /= kernel.sum()
     grown = _dilate(mask.float(), grown_by)
     padded = F.pad(grown[:, None], [radius] * 4, mode="replicate")[:, 0]
-    # Windows times kernel and not a convolution, some of whose algorithms turn exact zeros into
+    # A product of windows and kernel, because some convolution algorithms turn exact zeros into
     # small numbers.
     rows = padded.unfold(-1, len(kernel), 1) @ kernel
     blurred = rows.unfold(-2, len(kernel), 1) @ kernel
@@ -129,9 +129,9 @@ def feather_weight(mask: Tensor, feather: int) -> Tensor:
 def fill_unknown(images: Tensor, mask: Tensor) -> Tensor:
     """Give every unknown pixel the value of the known pixel nearest to it; 0 if none is known.
 
-    The encoder sees far and normalizes over the whole image, so whatever lies under the mask moves
-    known tokens too. A tokenizer of MNIST digits, the right half hidden, gives 80% of the known
-    tokens as in the complete image (with the known pixels' mean for a fill 77%, with zeros 75%).
+    The encoder's receptive field is wide and it normalizes over the whole image, so pixels under
+    the mask change known tokens too. With the right half of MNIST digits hidden, this fill leaves
+    80% of the known tokens unchanged (the known pixels' mean as fill leaves 77%, zeros 75%).
 
     Args:
         images: (B, C, H, W) on the CPU.
@@ -159,27 +159,27 @@ def edit(
     dilate: int = 1,
     feather: int | None = None,
 ) -> Edited:
-    """Generate the masked part of images as the given labels, and blend it into the images.
+    """Generate the masked part of images for given class labels, and blend it into the images.
 
     The masked image is tokenized, as the paper does for inpainting: the result does not depend on
-    the pixels under the mask. (The release has class-conditional editing only; it encodes the whole
-    image, and begins with the third of 12 iterations. Here all T are spent on the unknown tokens.)
+    the pixels under the mask. (The release has only class-conditional editing: it encodes the whole
+    image and begins with the third of 12 iterations. Here, all T iterations are decoded.)
 
     Args:
         images: (B, C, H, W) uint8 on the CPU, of the size that the model makes.
         mask: (B, H, W) bool, or (H, W) for all images.
-        labels: (B,) int64; the images' own class, or another to put into the mask (Figure 6).
-        dilate: tokens generated around those that the mask touches, as context for the blend.
-            On a grid of a few tokens the release's 1 can leave nothing known.
-        feather: width of the blend around the mask in pixels. None reaches as far as `dilate`
-            does, so that known content is blended with generated content and nothing else.
+        labels: (B,) int64; each image's own class, or another class to generate (Figure 6).
+        dilate: width in tokens of the border around the mask that is also generated, for the blend.
+            On a small grid, the release's 1 can leave no known token.
+        feather: width of the blend around the mask in pixels. None blends over the width of
+            `dilate`, so that known content is only blended with generated content.
 
     Returns:
         See `Edited`. The composite equals the canvas on the mask and, bit for bit, the image
         further than the feather from it.
 
     Raises:
-        UserError: images or mask have another size than the model's.
+        UserError: images or mask differ in size from the model's images.
     """
     f, grid = tokenizer.config.downsampling, math.isqrt(model.config.num_tokens)
     _check_sizes(images, mask, grid * f)
@@ -203,7 +203,7 @@ def edit(
 
 
 def _check_sizes(images: Tensor, mask: Tensor, side: int) -> None:
-    """Refuse images and masks whose sides are not the model's `side` pixels."""
+    """Raise a `UserError` if images or masks are not `side` × `side` pixels, as the model's are."""
     for name, given in (("image", images.shape[-2:]), ("mask", mask.shape[-2:])):
         if given != (side, side):
             size = f"{given[0]}×{given[1]} pixels (height × width)"
@@ -225,22 +225,22 @@ def outpaint_beyond(
     dilate: int = 1,
     feather: int | None = None,
 ) -> Tensor:
-    """Extend images beyond a side by sliding a window of the model's size over it.
+    """Extend images beyond a side by sliding a window of the model's image size across the side.
 
-    Each step moves the window on by its size − overlap (the last one by what is left), keeps the
-    known pixels in it, and generates the others with `edit`.
+    Each step moves the window by its size − overlap (the last step by the remaining pixels), keeps
+    the known pixels in the window, and generates the others with `edit`.
 
     Args:
-        images: (B, C, H, W) uint8; as high as the model's images for the sides left and right (as
-            wide for top and bottom), and as wide or wider: a result can be extended again.
-        pixels: how far to extend.
-        overlap: least number of known pixels in a window; those that `dilate` leaves are all the
-            context that the window's new part has.
+        images: (B, C, H, W) uint8. For left and right, as high as the model's images and at least
+            as wide (for top and bottom, with height and width swapped), such as an earlier result.
+        pixels: number of pixels to extend by.
+        overlap: least width in pixels of a window's known part. The known tokens that `dilate`
+            leaves are the new part's only context.
         settings, dilate, feather: as for `edit`.
 
     Returns:
-        (B, C, H, W + pixels), or (B, C, H + pixels, W); bit for bit the images further than the
-        feather from the side.
+        (B, C, H, W + pixels), or (B, C, H + pixels, W); bit for bit the given images at pixels
+        further than the feather from the side.
 
     Raises:
         UserError: the images are smaller than a window, or no overlap is left.
@@ -252,7 +252,7 @@ def outpaint_beyond(
     wide = F.pad(images, [pixels if name == side else 0 for name in SIDES])
     borders: dict[str, Any] = {"dilate": dilate, "feather": feather}
     for number, known in enumerate(range(extent, length, size - overlap)):
-        # Distances run from the far side of the image: `known` pixels are there already.
+        # Distances are from the opposite side of the image; `known` is the number of known pixels.
         end = min(known + size - overlap, length)
         window = wide.narrow(axis, length - end if before else end - size, size)
         mask = outpaint_mask((size, size), side, (end - known) / size)

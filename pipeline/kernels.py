@@ -1,5 +1,5 @@
-"""Dropout, attention and linear layers that are fast on a CPU. Up to rounding, they compute the
-same as PyTorch's."""
+"""Dropout, attention and linear layers that are fast on a CPU. Attention and linear layers equal
+PyTorch's up to rounding."""
 
 import copy
 from typing import TypeVar
@@ -14,8 +14,8 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Dropout(nn.Module):
-    """Dropout, faster than PyTorch's on a CPU, which draws one element at a time in one thread and
-    takes a sixth of a training step at the paper's size. Here 64 random bits decide on four
+    """Dropout that is faster on a CPU than PyTorch's, which draws one element at a time in one
+    thread (a sixth of a training step at the paper's size). Here, 64 random bits decide about four
     elements, which rounds p to a multiple of 1/65,536."""
 
     def __init__(self, p: float):
@@ -25,13 +25,13 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        if x.device.type != "cpu" or torch.compiler.is_compiling():  # which has a quick one too
+        if x.device.type != "cpu" or torch.compiler.is_compiling():  # it is fast there
             return F.dropout(x, self.p)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         dropped = min(round(self.p * 2**16), 2**16 - 1)
         kept = bits.view(torch.int16)[: x.numel()].view(x.shape).ge_(dropped - 2**15)
         scale = torch.tensor(2**16 / (2**16 - dropped), dtype=x.dtype)
-        if x.dtype == torch.bfloat16:  # its bits are multiplied: no pass that converts
+        if x.dtype == torch.bfloat16:  # multiplies bit patterns, which saves a conversion
             return x * kept.mul_(scale.view(torch.int16)).view(torch.bfloat16)
         return x * kept.to(x.dtype).mul_(scale)
 
@@ -41,8 +41,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout, causal: bool) -> T
     p = dropout.p if dropout.training else 0.0
     if q.device.type != "cpu" or (p == 0 and q.dtype == torch.float32):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
-    # On a CPU torch computes in float32 if there is dropout, and is slow in bfloat16. Products copy
-    # non-contiguous inputs too, but slowly if these are also transposed.
+    # On a CPU, torch's attention with dropout computes in float32, and bfloat16 is slow. Matrix
+    # products also copy non-contiguous inputs, but slowly if the inputs are transposed too.
     q, k, v = (x.contiguous() for x in (q, k, v))
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     if causal:
@@ -51,26 +51,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout, causal: bool) -> T
 
 
 class LinearGelu(nn.Linear):
-    """A linear layer followed by GELU, which the release approximates by tanh."""
+    """A linear layer followed by GELU in the tanh approximation, as in the release."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(super().forward(x), approximate="tanh")
 
 
 class BFloat16Linear(nn.Module):
-    """A linear layer in bfloat16, for prediction only. On a CPU its weights are stored in oneDNN's
-    layout, so that they need not be reordered at every call. The results are the same, except that
-    a `LinearGelu` then rounds only once, after the GELU."""
+    """A linear layer in bfloat16, for prediction only. On a CPU, the weights are stored in oneDNN's
+    layout, which saves reordering at every call. This layout changes no result, except that a
+    `LinearGelu` rounds only once, after the GELU."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
         self.gelu = isinstance(linear, LinearGelu)
         self.bias = nn.Parameter(linear.bias.detach().bfloat16(), requires_grad=False)
         weight = linear.weight.detach().bfloat16()
-        on_cpu = weight.device.type == "cpu" and type(weight) is Tensor  # and none without content
+        on_cpu = weight.device.type == "cpu" and type(weight) is Tensor  # not a fake tensor
         self.laid_out = on_cpu and onednn_takes_bfloat16()
         if self.laid_out:
-            # Private: torch offers no public way to keep weights as oneDNN's products read them.
+            # A private API: torch has no public one that stores weights in oneDNN's layout.
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.weight = nn.Parameter(weight, requires_grad=False)
 
@@ -79,17 +79,16 @@ class BFloat16Linear(nn.Module):
         if self.laid_out:
             after: tuple[str, list[float], str]
             after = ("gelu", [], "tanh") if self.gelu else ("none", [], "")
-            # Private, as above: the product with such weights.
+            # A private API, as above: the product with reordered weights.
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *after)
         y = F.linear(x, self.weight, self.bias)
         return F.gelu(y, approximate="tanh") if self.gelu else y
 
 
 def with_bfloat16_linears(model: Network) -> Network:
-    """A copy of the model with linear layers in bfloat16, so that autocast need not cast their
-    weights at every call; for use without gradients. The results are the same, except for one
-    rounding fewer at each GELU if oneDNN computes it. All other parameters are shared with the
-    model."""
+    """A copy of the model with linear layers in bfloat16, for use without gradients. Autocast then
+    need not cast weights at every call. Results are the same as under autocast, except that oneDNN
+    rounds once less at each GELU. The copy shares all other parameters with the model."""
     copied = copy.deepcopy(model, {id(p): p for p in model.parameters()})
     for parent in list(copied.modules()):
         for name, layer in list(parent.named_children()):

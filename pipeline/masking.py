@@ -29,11 +29,11 @@ def sample_training_mask(
 
     Args:
         min_masking_rate: lower bound on the mask ratio; the paper has none, the release 0.5.
-        rows: chooses the rows whose masks are made (a worker's share); all are drawn, so that the
-            masks of a row are the same whoever makes them.
+        rows: selects the rows to return (a worker's share). Random numbers are drawn for all rows,
+            so that a row's mask is the same on every worker.
 
     Returns:
-        (rows, num_tokens) bool, True where the token becomes [MASK]; at least one a row.
+        (rows, num_tokens) bool, True where the token becomes [MASK]; at least one per row.
     """
     r = torch.rand(batch_size, generator=generator, dtype=torch.float64)
     ratio = mask_ratio(schedule, r, num_tokens).clamp(min=min_masking_rate)
@@ -78,8 +78,8 @@ def masked_nll(
     """Mean negative log-likelihood of masked tokens in nats, reported beside Table 3's NLL, which
     the paper does not define.
 
-    Masks follow the schedule's own training distribution; probabilities are over the K codes, as
-    decoding samples from them; weighted as the training loss (tokens of a sample, then samples).
+    Masks are drawn as in training with the schedule. Probabilities are over the K codes, as in
+    decoding. The mean is over the tokens of each sample, then over samples, as in the loss.
 
     Args:
         tokens: (M, N) int64.
@@ -110,10 +110,10 @@ def masked_nll_sum(
     min_masking_rate: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> float:
-    """The sum over a batch's images, of which `masked_nll` is the mean, in nats.
+    """The sum over a batch's images of the values that `masked_nll` averages, in nats.
 
     Args:
-        number: of the batch, from which its masks are drawn.
+        number: index of the batch; it seeds the batch's masks.
     """
     noise = generator(seed, "nll", number)
     masks = sample_training_mask(len(tokens), tokens.shape[1], schedule, noise, min_masking_rate)

@@ -16,8 +16,8 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
 def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
-    """Open the perceptual distance of that name: a differentiable function of two image batches (B,
-    C, H, W) in [0, 1] that returns distances (B,). The tokenizer's loss is their mean.
+    """Open a perceptual distance: a differentiable function of two image batches (B, C, H, W) in
+    [0, 1] that returns distances (B,). The tokenizer's perceptual loss is the mean distance.
 
     Args:
         name: `tokenizer.perceptual`: "classifier", or "lpips_<backbone>", whose weights
@@ -49,9 +49,9 @@ def _unit(maps: Tensor) -> Tensor:
 
 
 def open_distance_map(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
-    """Open the perceptual distance of each pixel: a function of two image batches (B, C, H, W) in
-    [0, 1] that returns (B, H, W), with the maps of each stage resized to the images. Its mean over
-    an image is the distance, except for interpolation at the edges.
+    """Open a map of perceptual distances: a function of two image batches (B, C, H, W) in [0, 1]
+    that returns the distance at each pixel, (B, H, W). Feature maps are resized to the images. The
+    mean over an image is its perceptual distance, except for interpolation at the edges.
 
     Args and errors are those of `open_perceptual`.
     """
@@ -71,7 +71,7 @@ def classifier_distance_map(classifier: Classifier, images: Tensor, others: Tens
 
 def _lpips_of(network: nn.Module, images: Tensor, others: Tensor) -> Tensor:
     rgb = (x.expand(-1, 3, -1, -1) for x in (images, others))
-    return network(*rgb, normalize=True)  # normalize: from [0, 1] to its [-1, 1]
+    return network(*rgb, normalize=True)  # normalize: from [0, 1] to [-1, 1]
 
 
 def _lpips_network(backbone: str, device: torch.device, by_place: bool = False) -> nn.Module:
@@ -85,14 +85,14 @@ def _lpips_network(backbone: str, device: torch.device, by_place: bool = False) 
         "squeeze": models.SqueezeNet1_1_Weights,
     }
     try:
-        downloaded(backbones[backbone].DEFAULT.url)  # into where torchvision looks for it
+        downloaded(backbones[backbone].DEFAULT.url)  # to the folder that torchvision reads
         with only_tensors():
-            # The params let nothing pass but its three backbones.
+            # Params allow only the three backbones above.
             network = LearnedPerceptualImagePatchSimilarity(backbone).net  # type: ignore[arg-type]
     except Exception as error:  # a download may fail in many ways
         cause = " ".join(str(error).split())[:200]
         reason = f"the backbone of lpips_{backbone} cannot be downloaded ({cause})"
-        way_out = "put torchvision's file into $TORCH_HOME, or set it to classifier"
+        way_out = "copy torchvision's file into $TORCH_HOME, or set this param to classifier"
         raise UserError("tokenizer.perceptual", reason, way_out) from error
     network.spatial = by_place
     return network.to(device).eval().requires_grad_(False)

@@ -24,7 +24,7 @@ def sampler(model: Network, settings: DecodingSettings) -> Callable[[Tensor, int
     transformer.
 
     Args:
-        settings: the autoregressive network uses only their `bf16`.
+        settings: the autoregressive network uses only `settings.bf16`.
     """
     device = next(model.parameters()).device
     if isinstance(model, AutoregressiveTransformer):
@@ -43,7 +43,7 @@ class Sampler:
         self.model, self.tokenizer = model, tokenizer
 
     def __call__(self, settings: DecodingSettings, labels: Tensor, seed: int) -> Tensor:
-        """Sample images (B, C, H, W) uint8 of labels (B,), on the CPU."""
+        """Sample an image of each label (B,). Returns (B, C, H, W) uint8 on the CPU."""
         tokens = sampler(self.model, settings)(labels, seed)
         return tokens_to_images(self.tokenizer, tokens)
 
@@ -51,11 +51,11 @@ class Sampler:
 def sample_batches(
     settings: DecodingSettings, labels: Tensor, *, batch_size: int, seed: int
 ) -> list[tuple[DecodingSettings, Tensor, int]]:
-    """Yield the arguments of a `Sampler` for each batch of `labels`, in order.
+    """Return the arguments of a `Sampler` for each batch of `labels`, in order.
 
-    Each batch has its own seed, so that they may be sampled in any order, or only in part.
+    Each batch has its own seed, so that batches may be sampled in any order.
     """
     return [
-        (settings, chunk.clone(), mix(seed, "batch", number))  # a view would travel as the whole
+        (settings, chunk.clone(), mix(seed, "batch", number))  # a view is pickled with all labels
         for number, chunk in enumerate(labels.split(batch_size))
     ]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # a schedule's name is checked without torch, which takes a second to import
     from torch import Tensor
 
-# γ(r, n): r in [0, 1] is the progress of decoding, n the number of maskable tokens; both are
-# tensors, `r.sin()` is the sine. Adding a schedule is adding one line here; its name is then valid
-# everywhere in params.yaml.
+# γ(r, n): r in [0, 1] is the progress of decoding, n the number of maskable tokens. Both are
+# tensors, so write `r.sin()` for the sine. To add a schedule, add one line here; params.yaml then
+# accepts the name everywhere.
 SCHEDULES: "dict[str, Callable[[Tensor, Tensor], Tensor]]" = {
     "exponential": lambda r, n: 1 - (-n.log2() * (1 - r)).exp2(),
     "cubic": lambda r, n: 1 - r**3,
@@ -21,8 +21,8 @@ SCHEDULES: "dict[str, Callable[[Tensor, Tensor], Tensor]]" = {
     "logarithmic": lambda r, n: -r.log2() / n.log2(),
 }
 
-POINTS = 1201  # of a curve: every (step + 1) / T of the usual T is one of them
-SIZES = (1, 2, 4, 8, 16, 64, 256, 1024)  # tokens of a curve; the paper's are the last two
+POINTS = 1201  # points of a curve: they include every (step + 1) / T of the usual T
+SIZES = (1, 2, 4, 8, 16, 64, 256, 1024)  # numbers of tokens N; the last two are the paper's
 
 
 def mask_ratio(schedule: str, r: "Tensor | float", num_tokens: "Tensor | int") -> "Tensor":
@@ -43,11 +43,11 @@ def mask_ratio(schedule: str, r: "Tensor | float", num_tokens: "Tensor | int") -
 
 
 def curve(schedule: str, num_tokens: int) -> dict[str, list[float]]:
-    """A schedule as numbers: a column r, and a column `gamma_<N>` for each of several numbers of
-    tokens.
+    """Tabulate a schedule: a column r, and a column `gamma_<N>` for `num_tokens` and each N in
+    `SIZES`.
 
     Args:
-        num_tokens: N of the images at hand; the paper's and a few others stand beside it.
+        num_tokens: number of tokens of this data set's images.
     """
     import torch
 
@@ -59,8 +59,8 @@ def curve(schedule: str, num_tokens: int) -> dict[str, list[float]]:
 
 
 def curve_csv(schedule: str, num_tokens: int) -> str:
-    """The curve as CSV with all digits, so that stages that depend on the file depend on the
-    function."""
+    """The table of `curve` as CSV with all digits. Stages that depend on the CSV file therefore run
+    again if the schedule's function changes."""
     columns = curve(schedule, num_tokens)
     lines = [",".join(map(repr, row)) for row in zip(*columns.values(), strict=True)]
     return "\n".join([",".join(columns), *lines]) + "\n"

@@ -33,7 +33,7 @@ class TransformerConfig:
 
     @property
     def mask_id(self) -> int:
-        """The last row of the vocabulary."""
+        """The vocabulary id of [MASK], which is the last id."""
         return self.codebook_size + self.num_classes
 
     @property
@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
     def forward(self, x_BSD: Tensor, cache: Cache | None = None) -> Tensor:
         qkv = self.qkv(x_BSD).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, S, D / heads)
-        if cache is not None:  # x is the newest position alone: it may look at all others
+        if cache is not None:  # x is only the newest position, which attends to all
             k, v = cache.append(k, v)
         y = attend(q, k, v, self.dropout, causal=self.causal and cache is None)
         return self.out(y.transpose(1, 2).flatten(2))
@@ -86,7 +86,7 @@ class Block(nn.Module):
 class TokenTransformer(nn.Module):
     """The embeddings, blocks and tied head that MaskGIT shares with the autoregressive baseline."""
 
-    causal: bool  # whether a position sees only those before it
+    causal: bool  # whether a position attends only to itself and earlier positions
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -106,7 +106,7 @@ class TokenTransformer(nn.Module):
         """Hidden states (B, S, D) of a sequence of vocabulary ids, class token first.
 
         Args:
-            caches: one a block, for a sequence whose first `start` positions went before.
+            caches: one cache per block, which holds the sequence's first `start` positions.
         """
         positions_SD = self.position_embedding[start : start + ids_BS.shape[1]]
         x_BSD = self.dropout(self.embedding_norm(self.token_embedding(ids_BS) + positions_SD))
@@ -153,8 +153,8 @@ class MaskGitTransformer(TokenTransformer):
         """Logits over the whole vocabulary at chosen positions only, (len(where), V).
 
         Args:
-            where: flat int64 indices into (B, N); the positions whose loss is taken, so that the
-                head is computed for no others.
+            where: flat int64 indices into (B, N) of the positions in the loss; the head is computed
+                only at these positions.
         """
         hidden_BSD = self.encode(self.sequence(tokens_BN, mask_BN, labels_B))
         return self.logits(hidden_BSD[:, 1:].flatten(0, 1).index_select(0, where))

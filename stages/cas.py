@@ -1,4 +1,4 @@
-"""Classification Accuracy Scores: a classifier for each set of images, augmentation and seed."""
+"""Trains a classifier for each set of images, augmentation and seed, and measures CAS."""
 
 from pathlib import Path
 
@@ -22,8 +22,8 @@ def main(params: Params) -> str:
 
 
 def trainings(params: Params, stage: Stage) -> list[CasTraining]:
-    """A training for each set of images, augmentation and replicate; those on real images have the
-    replicates' seeds."""
+    """A training for each set of images, augmentation and replicate; on real images, a training for
+    each augmentation and seed."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     workers = params.cas.workers_per_classifier or params.ray.num_workers
     sets: list[tuple[str, int, Path, Path]] = [

@@ -16,7 +16,7 @@ from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
 from stages.running import REPLICATES, replicate_folders
 
-# The sizes of other stages' sets: real images are measured in sets as large, and nothing else.
+# Sizes of other stages' sets of samples: only sets of real images are measured at these sizes.
 SIZES = ("sweep.samples", "temperature.samples", "editing.images", "rejection.acceptance")
 
 

@@ -20,8 +20,8 @@ def main(params: Params) -> str:
         source = open_source(data.source, data.download_dir, data.image_size)
         splits = stratified_split(source, params.data.val_fraction, params.seed)
         _require_enough(len(splits["train"]), params)
-        # A folder of images may change under the same params. Shards of a killed run are used again
-        # only if the items are the same, in the same order, and no image was written since.
+        # A folder of images may change while params stay the same. Shards of a killed run are
+        # reused only if the items and their order are the same, and no image was written since.
         items = value_hash([source.items, source.version])
         folder = stage.folder(items=items) / "shards"
         shards = {
@@ -31,7 +31,7 @@ def main(params: Params) -> str:
         manifest = write_manifest(folder, source.class_names, params.data.source, shards)
         metrics: dict[str, float] = {f"{split}_images": len(i) for split, i in splits.items()}
         metrics |= {"classes": len(source.class_names)}
-        # What guessing that class alone finds, of samples in the classes' proportions.
+        # The share of labels that always guessing the largest class gets right.
         labels = np.array([source.items[i].label for i in splits["train"]])
         metrics |= {"largest_class": float(np.bincount(labels).max() / len(labels))}
         write_json(RESULTS / "prepare/metrics.json", metrics)
@@ -39,14 +39,15 @@ def main(params: Params) -> str:
         stage.run.log_group("data", metrics)
         stage.run.log_artifact(save_picture(sheet, RESULTS / "prepare/contact_sheet.png"))
         stage.run.log_dataset(params.data.source, tree_hash(folder), str(IMAGES.absolute()))
-        # Last: DVC deletes what is published where the stage fails after all.
+        # Last, because DVC deletes published outputs if the stage then fails.
         publish_folder(folder, IMAGES)
     total = sum(sum(counts.values()) for counts in manifest["counts"].values())
     return f"prepare: {total} images of {len(source.class_names)} classes in {IMAGES}"
 
 
 def _require_enough(images: int, params: Params) -> None:
-    """Check the number of training images. Published statistics need none."""
+    """Check that there are enough training images for the metrics. Published statistics need
+    none."""
     evaluation = params.evaluation
     dimensions = 0 if evaluation.reference_statistics else params.feature_dimensions
     require_training_images(images, dimensions, evaluation.kid_subset_size, evaluation.neighbors)

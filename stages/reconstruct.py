@@ -19,5 +19,5 @@ def main(params: Params) -> str:
         return write_rows(
             *(stage, "reconstruction/rows.csv", rows),
             group=lambda row: "median" if row["draw"] == MEDIAN else "draws",
-            step=lambda row: 100 * row["mask_ratio"],  # a percent of the tokens that is hidden
+            step=lambda row: 100 * row["mask_ratio"],  # percentage of hidden tokens
         )

@@ -16,5 +16,5 @@ def main(params: Params) -> str:
         return write_rows(
             *(stage, "rejection/rows.csv", rejection_rows(params, folders, workers)),
             group="{network}/{selection}".format_map,
-            step=lambda row: 100 * row["acceptance"],  # a percent of the samples that is kept
+            step=lambda row: 100 * row["acceptance"],  # percentage of kept samples
         )

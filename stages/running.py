@@ -26,9 +26,9 @@ from pipeline.training.loop.run import join_with, run_training
 from pipeline.training.loop.training import Training, Workers
 
 INTERRUPTED = "error: interrupted; run again to go on from the last checkpoint"
-# The params that list the replicates: what is made of one does not depend on the others.
+# Params that list the replicates: work on one replicate does not depend on other replicates.
 REPLICATES = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
-# The columns of result files that say what a row is about; the others are metrics.
+# Columns of result files that identify a row; all other columns are metrics.
 IDENTITY = {
     *("images", "network", "seed", "samples", "augmentation", "training_images", "mask_ratio"),
     *("choice_temperature", "task", "method", "draw", "selection", "acceptance", "candidates"),
@@ -39,8 +39,8 @@ IDENTITY = {
 def run_stage(name: str) -> None:
     """Run `main(params)` of a stage's script, and print the summary that it returns.
 
-    An error becomes one line on stderr and exit code 1: a `UserError` names the way out, any other
-    error the file that has its traceback.
+    An error becomes one line on stderr and exit code 1. The line of a `UserError` says what to do;
+    the line of another error names a file with the traceback.
     """
     end_when_told()
     started = time.monotonic()
@@ -50,9 +50,9 @@ def run_stage(name: str) -> None:
         listed, params = stage_params(name), load_params()
         check_files(params.model_dump(), name)
         main = import_module(f"stages.{name}").main
-        Thread(target=load_mlflow).start()  # while a stage that uses Ray waits for it
+        Thread(target=load_mlflow).start()  # while the stage waits for Ray
         summary = main(params)
-        require_params(listed, name)  # they may have changed before the stage hashed them
+        require_params(listed, name)  # a change before the stage computed its key
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -65,14 +65,14 @@ def run_stage(name: str) -> None:
 
 
 def _check_inputs(stage: str) -> None:
-    """Refuse inputs that were made with other params. DVC compares them, but a stage that is
-    started by hand must do so itself."""
+    """Raise a `UserError` if an earlier stage ran with other params. DVC checks this itself; here,
+    the check is for stages that are started by hand."""
     for maker in stages_up_to(stage)[:-1]:
         record = SOURCES / f"{maker}.json"
         if "DVC_STAGE" not in os.environ and record.exists():
             made = read_json(record, "params")["params"]
             for key, (was, now) in differences(made, stage_params(maker)).items():
-                if key.startswith("ray."):  # who works may differ from stage to stage
+                if key.startswith("ray."):  # workers may differ from stage to stage
                     continue
                 reason = f"{maker} ran with {str(was)[:80]}, but it is now {str(now)[:80]}"
                 raise UserError(key, reason, f"run `dvc repro {stage}`")
@@ -81,17 +81,17 @@ def _check_inputs(stage: str) -> None:
 def replicate_folders(
     stage: Stage, replicates: Iterable[Replicate], *ignore: str, samples: bool = False
 ) -> dict[Replicate, Path]:
-    """The run directory of a stage's work on each replicate. It is named after the replicate's own
-    model, so that a new seed leaves other replicates' directories unchanged.
+    """The run directory of a stage's work on each replicate. Its key contains the replicate's own
+    model only, so a new seed leaves other replicates' directories unchanged.
 
     Args:
         ignore: params that the work does not depend on.
-        samples: the stage reads the replicate's published samples, not its model.
+        samples: whether the stage reads a replicate's published samples instead of its model.
     """
     ignored = (*REPLICATES, *ignore, *(str(path) for path in (*NETWORKS.values(), SAMPLES)))
     found = {}
     for r in replicates:
-        # A main one has more samples, and more is measured of it.
+        # A main replicate has more samples and more metrics.
         own = {"network": r.network, "seed": r.seed, "main": r.main}
         made = tree_hash(r.samples if samples else r.folder)
         found[r] = stage.folder(*ignored, **own, input=made)
@@ -113,7 +113,7 @@ def train_one(
     if training.workers.under_ray_train:
         join_with(training.workers, "ray.num_workers")
     state = run_training(training)
-    for row in state["history"]:  # another machine may have made some
+    for row in state["history"]:  # other machines may have made some rows
         stage.run.log_training(row)
     write_csv(RESULTS / name / "history.csv", state["history"])
     return state
@@ -126,8 +126,8 @@ def write_rows(
     group: Callable[[Any], str],
     step: Callable[[Any], float] = lambda row: 0,
 ) -> str:
-    """Write a result file, log it, and log the means of its metrics over the rows of one group and
-    step; returns the stage's summary."""
+    """Write a result file, log it, and log the means of its metrics over each group and step of
+    rows. Returns the stage's summary."""
     path = RESULTS / file
     write_csv(path, rows)
     stage.run.log_artifact(path)

@@ -16,18 +16,18 @@ def main(params: Params) -> str:
     device = driver_device(ray.use_gpu, ray.num_workers)
     num_classes = len(read_json(IMAGES / "manifest.json", "class_names")["class_names"])
     with Stage("speed", params) as stage:
-        if ray.use_gpu and device.type == "cpu":  # the workers have GPUs, and this machine none
+        if ray.use_gpu and device.type == "cpu":  # workers have GPUs; this machine has none
             join_ray()
             require_resources(1, ray.cpus_per_worker, ray.use_gpu, "ray.num_workers")
             resources = {"CPU": ray.cpus_per_worker, "GPU": 1}
             rows = run_beside(run_speed, params, num_classes, resources=resources)
         else:
-            load_mlflow()  # its import in the background would be in the times of the first grid
+            load_mlflow()  # now: its import in the background would slow the first timings
             rows = run_speed(params, num_classes)
         write_csv(path, rows)
         stage.run.log_artifact(path)
         for row in rows:
-            # A group is a panel of Figure 4, and a step a number of tokens.
+            # MLflow groups batch sizes, as panels of Figure 4; a step is a number of tokens.
             name = f"seconds_per_image_in_batches_of_{row['batch_size']}/{row['method']}"
             stage.run.log_metrics({name: row["seconds_per_image"]}, step=row["tokens"])
     return f"speed: {len(rows)} times in {path}"

@@ -1,4 +1,4 @@
-"""The ablation of mask schedules and numbers of iterations, with Ray Tune."""
+"""Trains and samples with every mask schedule and number of iterations, with Ray Tune."""
 
 from operator import itemgetter
 from typing import Any
@@ -34,7 +34,7 @@ def main(params: Params) -> str:
 
 def _log(trial: Trial) -> None:
     """Log a finished trial: its training curve, its metrics with T as the step, and its best T.
-    MLflow draws groups in the order of their names: Figure 8, `T`, is the first."""
+    MLflow sorts groups by name, so that `T` (Figure 8) comes first."""
     run = trial.log.begin()  # its worker may have logged on another machine
     for row in trial.training.history if trial.training else ():
         run.log_training(row)
@@ -49,8 +49,8 @@ def _log(trial: Trial) -> None:
 
 
 def _best(rows: list[dict[str, Any]], params: Params) -> dict[str, Any]:
-    """The cell with the lowest FID (mean over seeds): its settings and its FID. It is chosen on the
-    samples that are reported."""
+    """The settings and the FID of the cell with the lowest FID (mean over seeds). The same samples
+    choose the cell and give its FID."""
     import pandas as pd
 
     fid, names = f"fid_{params.evaluation.extractor}", ["schedule", *axes(params)]

@@ -1,4 +1,4 @@
-"""The reference classifier, trained on real images or taken from released weights."""
+"""Trains the reference classifier on real images, or loads released weights."""
 
 import torch
 

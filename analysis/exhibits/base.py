@@ -1,4 +1,4 @@
-"""What the analysis shows: tables and figures, each with what the paper and what this run found."""
+"""Tables and figures of the analysis, each with the findings of the paper and of this run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ class Exhibit:
     """A table or a figure.
 
     Args:
-        name: stem of its files.
-        paper: what the paper found, in plain sentences; empty where it has nothing like it.
-        here: what this run found; words between ** are bold.
-        files: the fields of `Results` that it is made from; set by the report.
+        name: stem of the exhibit's file names.
+        paper: findings of the paper, in plain sentences; empty if the paper has no such exhibit.
+        here: findings of this run; words between ** are bold.
+        files: the fields of `Results` that the exhibit is made from; set by the report.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Exhibit:
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Exhibit):
-    """Numbers.
+    """A table of numbers.
 
     Args:
-        cells: every value, written with ten digits; the paper's in columns named `paper_…`.
-        readable: the same as strings, the paper's in columns named "… (paper…)".
+        cells: all values, for the CSV file; the paper's values are in columns named `paper_…`.
+        readable: the values as strings; the paper's values are in columns named "… (paper…)".
         notes: how the numbers were measured.
-        timed: it holds timings, which differ from run to run.
-        folded: the report shows it only after a click, since it is long.
-        links: for each row, the anchor in the report that its last cell links to.
+        timed: whether the table has timings, which differ from run to run.
+        folded: whether the report shows a long table only after a click.
+        links: for each row, the anchor in the report that the row's last cell links to.
     """
 
     cells: pd.DataFrame
@@ -70,10 +70,10 @@ class Figure(Exhibit):
     """A drawing.
 
     Args:
-        alt: a text for readers who cannot see it.
-        draw: writes a PNG to a path at a resolution in dpi. A chart also takes `narrow=True`, for a
-            narrow screen.
-        chart: it shows curves on white, not pictures.
+        alt: alternative text for readers who cannot see the figure.
+        draw: function that writes a PNG to a path at a resolution in dpi. For a chart, it also
+            accepts `narrow=True`, for narrow screens.
+        chart: whether the figure shows curves on white, not pictures.
     """
 
     alt: str

@@ -1,9 +1,9 @@
-"""The claims of the paper, tested together, and the sentences that report the verdicts.
+"""Tests all claims together, and writes the sentences that report the verdicts.
 
-Tables and figures draw no conclusions of their own. Of twenty comparisons, one has p = 0.05 by
-chance; so each p is corrected for all of them (Holm), and only a corrected p below 5% decides.
-Timings differ from run to run. So that all other p repeat, they are corrected as if no timings
-differed, which is stricter.
+Tables and figures draw no conclusions of their own. By chance, one of twenty comparisons has a p
+below 0.05. Each p is therefore corrected for all comparisons (Holm), and only a corrected p below
+5% decides. Timings differ from run to run, so every other p is corrected as if no timings differed:
+this makes it repeatable, and is stricter.
 """
 
 import math
@@ -19,15 +19,15 @@ from analysis.exhibits.results import MODELS, NETWORKS, Results
 from analysis.exhibits.statistics import ALPHA, LEVEL, NAN, Effect, holm, paired, pairs
 from pipeline.config.params import Params
 
-HYPOTHESIS = "hypothesis"  # in the source of what the paper only supposes
-# What n counts.
+HYPOTHESIS = "hypothesis"  # in the source of a claim that the paper only supposes
+# The kinds of values that n counts.
 SEEDS, TIMINGS, SCHEDULES = "training seeds", "timings of each in one process", "schedules"
-ONE = {SEEDS: "training seed", TIMINGS: "timing of each"}  # of several
+ONE = {SEEDS: "training seed", TIMINGS: "timing of each"}  # singular
 SWEPT = "the sweep's models"
-NEAR = 0.1  # of the way from chance to real images
+NEAR = 0.1  # fraction of the way from chance to real images that counts as near chance
 # The exhibits whose first claims open the report: quality, speed, schedules, T, editing.
 HEADLINES = ("table1-table", "figure4", "table3-table", "figure8", "table2-table")
-P_LEAST = 0.0001  # no number here is worth a smaller p
+P_LEAST = 0.0001  # a smaller p is shown as "< 0.0001"
 RELEASED = "the weights are of one training, and the seeds only of what is drawn from them"
 UNKNOWN = "whether its networks have learned anything is out of date"
 SHOWN, NOT_SHOWN, UNDECIDED = "shown here", "not shown here", "undecided"
@@ -39,8 +39,8 @@ class Part:
 
     Args:
         effect: the first side minus the second, or the agreement of the two.
-        values: the mean of each side; empty if the effect is all there is.
-        sides: the two sides, where the claim does not name them.
+        values: the mean of each side; empty if the comparison has only an effect.
+        sides: names of the two sides, if the claim does not name them.
         kind: the name of the effect.
     """
 
@@ -51,7 +51,7 @@ class Part:
 
     @property
     def numbers(self) -> str:
-        """ "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)", after the sides."""
+        """ "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)", after `sides`."""
         text, effect = " against ".join(map(number, self.values)), self.effect
         if not math.isnan(effect.low) or not self.values:
             like = max((abs(value) for value in self.values), default=effect.value)
@@ -66,21 +66,21 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A statement of the paper, or an expectation of ours, and the comparisons that test it.
+    """A claim of the paper, or one of our own, and the comparisons that test the claim.
 
     Args:
         said: the claim in plain words.
-        source: its section in the paper; empty for an expectation of ours.
-        exhibit: anchor of the table or figure that shows its numbers; `shown_in` is its label.
+        source: section of the paper; empty for a claim of our own.
+        exhibit: anchor of the table or figure with the numbers; `shown_in` is its label.
         measure: what is compared, as in the tables: "FID (classifier)".
         sign: sign of the effect if the claim holds.
         parts: comparisons that must all hold; empty if nothing was measured.
-        noise: what n counts.
-        networks: the networks whose samples are compared; none of them may be barely trained.
-        fewest: the smallest n that can be tested. It is three where seeds choose T for one another:
-            each of two would choose by the value that the other reports.
-        caveat: why the claim holds trivially; empty if it does not.
-        lacking: why nothing can be tested at any n; empty if something can.
+        noise: the kind of values that n counts.
+        networks: the compared networks; if one is barely trained, the claim is not tested.
+        fewest: the least n for a test. If seeds choose T for one another, three: each of two seeds
+            would choose by the value that the other seed reports.
+        caveat: why the claim holds trivially; empty if the claim can fail.
+        lacking: why no test is possible at any n; empty if a test is possible.
     """
 
     said: str
@@ -103,16 +103,16 @@ class Claim:
 
     @property
     def weakest(self) -> Part | None:
-        """The part that supports the claim least; None where nothing was measured."""
+        """The part that supports the claim least; None if no part was measured."""
         measured = [part for part in self.parts if not math.isnan(part.effect.value)]
         return max(measured, key=self._support) if measured else None
 
     @property
     def p(self) -> float:
-        """Two-sided p of all parts together; NaN where one of them could not be tested.
+        """Two-sided p of all parts together; NaN if a part could not be tested.
 
-        The claim holds if every part does (intersection-union: the greatest of the one-sided p),
-        and fails if any part is the other way round (the least of them, times their number).
+        The claim holds if every part holds (intersection-union: the greatest one-sided p), and
+        fails if any part is reversed (the least reversed one-sided p, times the number of parts).
         """
         effects = [part.effect for part in self.parts]
         if self.lacking or self.n < self.fewest or any(math.isnan(effect.p) for effect in effects):
@@ -126,27 +126,27 @@ class Claim:
         return min((part.effect.n for part in self.parts), default=0)
 
     def _support(self, part: Part) -> float:
-        """The part's one-sided p; without one, how far its value is on the other side."""
+        """The part's one-sided p; if p is NaN, the effect's size against the claim."""
         if math.isnan(part.effect.p):
             return -self.sign * part.effect.value
         return part.effect.one_sided(self.sign)
 
 
 def by_pairs(ours: pd.Series, theirs: pd.Series, sides: str = "") -> list[Part]:
-    """A comparison paired by seed; none if no seed has both sides."""
+    """A comparison paired by seed, as a list; empty if no seed has both sides."""
     a, b = pairs(ours, theirs)
     return [Part(paired(a, b), (a.mean(), b.mean()), sides)] if len(a) else []
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim and what this run says of it.
+    """A claim with this run's verdict.
 
     Args:
-        p: p of this claim alone; NaN if nothing can be tested.
+        p: p of this claim alone; NaN if no test is possible.
         adjusted: p corrected for all comparisons of the report.
-        comparisons: the number of these comparisons.
-        untested: why the networks allow no conclusion; empty if they do.
+        comparisons: number of all comparisons of the report.
+        untested: why the claim's networks allow no conclusion; empty if a conclusion is allowed.
     """
 
     claim: Claim
@@ -166,7 +166,7 @@ class Verdict:
 
     @property
     def mixed(self) -> bool:
-        """Whether the claim fails by some of its parts, while others point to it."""
+        """Whether the claim fails because of some parts, while other parts support it."""
         values = [part.effect.value * self.claim.sign for part in self.claim.parts]
         return self.word == NOT_SHOWN and any(value > 0 for value in values)
 
@@ -217,8 +217,8 @@ def judge(
     """Every claim with its verdict, in the same order.
 
     Args:
-        left_out: exhibits whose results are out of date. Their claims get no verdict but are still
-            counted, with p = 1: otherwise leaving one out could decide others.
+        left_out: exhibits whose results are out of date. Their claims get no verdict but count as
+            comparisons with p = 1: otherwise, leaving out a claim could decide other claims.
     """
     barely = barely_trained(results, params)
     reasons = [_reason(claim, barely, params, left_out) for claim in claims]
@@ -238,12 +238,12 @@ def judge(
 def _reason(
     claim: Claim, barely: Collection[str], params: Params, left_out: Collection[str]
 ) -> str:
-    """Why the networks of a claim allow no test; empty if they do."""
+    """Why the networks of a claim allow no test; empty if a test is allowed."""
     if not claim.networks:
         return ""
     if params.transformer.pretrained:
         return RELEASED
-    # Networks are judged by samples and images of the stage evaluate, and those of the sweep.
+    # Whether a network is barely trained is known from the stage evaluate or sweep.
     if "figure5" in left_out or ("figure8" in left_out and SWEPT in claim.networks):
         return UNKNOWN
     names = [name for name in claim.networks if name in barely]
@@ -251,7 +251,7 @@ def _reason(
 
 
 def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
-    """Holm's p over all claims. Claims without timings get p as if no timings differed."""
+    """Holm's p over all claims; without timings, a claim's p is as if no timings differed."""
     each = zip(p_values, timed, strict=True)
     alike = [1.0 if is_timed and not math.isnan(p) else p for p, is_timed in each]
     corrected = zip(holm(p_values), holm(alike), timed, strict=True)
@@ -259,7 +259,7 @@ def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
 
 
 def p_value(p: float) -> str:
-    """Format p with two significant digits, with more if it would read "0.05", and tiny ones as a
+    """Format p with two significant digits (more if p would read "0.05"), and a tiny p as a
     bound."""
     if math.isnan(p):
         return "–"
@@ -272,7 +272,7 @@ def p_value(p: float) -> str:
 @dataclass(frozen=True)
 class Recognised:
     """The share of samples whose class the reference classifier finds, with its 95% interval over
-    samples (Wilson), the share that guessing would find at best, and that of real images."""
+    samples (Wilson), the best share of guessing (`chance`), and the share of real images."""
 
     share: float
     low: float
@@ -288,8 +288,8 @@ class Recognised:
 
 
 def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
-    """Which networks are recognised near chance: MaskGIT, VQGAN∗, those of the sweep (at the cell
-    where most of their samples are recognised). Of a single class there is nothing to recognise."""
+    """The networks with samples recognised near chance, of MaskGIT, VQGAN∗ and the sweep's models
+    (at the best recognised cell of the sweep). Empty if the data has a single class."""
     if results.data["classes"] < 2:
         return {}
     main = results.trained_with(params.training.label_smoothing)
@@ -303,7 +303,7 @@ def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
 
 
 def _recognised(rows: pd.DataFrame, results: Results, params: Params) -> Recognised | None:
-    """The share over several sets of samples; None if they have no samples."""
+    """The recognised share over several sets of samples; None if the sets are empty."""
     rows = rows.dropna(subset="class_accuracy")
     samples, data = int(rows["samples"].sum()), results.data
     if not samples:
@@ -316,11 +316,11 @@ def _recognised(rows: pd.DataFrame, results: Results, params: Params) -> Recogni
     return Recognised(found / samples, interval.low, interval.high, samples, chance, real)
 
 
-# The scoreboard: every claim of the paper in a line, and what this run says of it
+# The scoreboard: every claim in a line, with this run's verdict
 
 
 def headlines(verdicts: list[Verdict]) -> dict[str, list[Verdict]]:
-    """The verdicts that open the report, the paper's claims apart from ours."""
+    """The verdicts that open the report, the paper's claims separate from ours."""
     first = {verdict.claim.exhibit: verdict for verdict in reversed(verdicts)}
     found: dict[str, list[Verdict]] = {}
     for verdict in (first[name] for name in HEADLINES if name in first):
@@ -332,7 +332,7 @@ def headlines(verdicts: list[Verdict]) -> dict[str, list[Verdict]]:
 def scoreboard(
     verdicts: list[Verdict], results: Results, params: Params, left_out: Collection[str] = ()
 ) -> Table:
-    """Claim, verdict, numbers and p, with a link to the table or figure that holds them."""
+    """Claim, verdict, numbers and p, with a link to the table or figure with the numbers."""
     return Table(
         name="scoreboard",
         title="What of the paper is shown here",
@@ -371,7 +371,7 @@ def scoreboard(
 
 
 def warnings(results: Results, params: Params, left_out: Collection[str]) -> list[str]:
-    """Sentences that name the barely trained networks, unless the results that tell are out of
+    """A sentence about each barely trained network; none about networks whose results are out of
     date."""
     if "figure5" in left_out:
         return []
@@ -401,7 +401,7 @@ def _count(verdicts: list[Verdict]) -> str:
 
 
 def _row(verdict: Verdict) -> dict[str, str | float]:
-    """A line of the CSV, which has ten digits."""
+    """The verdict's row of the scoreboard's CSV file."""
     part, claim = verdict.claim.weakest, verdict.claim
     effect = part.effect if part else Effect(NAN)
     return {

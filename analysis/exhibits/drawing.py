@@ -1,4 +1,4 @@
-"""One look for all figures, the one way they are saved, and pictures in rows and columns."""
+"""The style of all figures, how figures are saved, and pictures in rows and columns."""
 
 import textwrap
 import warnings
@@ -32,12 +32,12 @@ STYLE = {
     "lines.markersize": 3.5,
 }
 
-# Fonts of systems with the Chinese, Japanese and Korean letters that class names may have.
+# System fonts with Chinese, Japanese and Korean letters, for class names.
 OTHER_FONTS = ("Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Microsoft YaHei")
 
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; its yellow is too pale for lines
-# on white and is replaced by Tol's olive.
+# Okabe and Ito's colours, which colour-blind readers can distinguish. Their yellow is too pale for
+# lines on white and is replaced by Tol's olive.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 COLOURS = {
     "exponential": ORANGE,
@@ -59,7 +59,7 @@ def schedule_colours(schedules: list[str]) -> dict[str, str]:
     return {name: COLOURS.get(name) or more[name] for name in schedules}
 
 
-NARROW = 3.5  # inches of a chart for a narrow screen, where it is not shrunk
+NARROW = 3.5  # width in inches of a chart for narrow screens
 LegendPlace = Literal["outside lower center", "outside right center"]
 
 
@@ -73,7 +73,7 @@ def panels(canvas: Figure, narrow: bool) -> list[Axes]:
 
 
 def plain_numbers(axis: Axis, logarithmic: bool) -> None:
-    """Ticks at 1, 2 and 5 in plain numbers, also where the scale is logarithmic."""
+    """Label ticks with plain numbers; a logarithmic axis gets ticks at 1, 2 and 5."""
     if logarithmic:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_formatter(NullFormatter())
@@ -94,9 +94,9 @@ def figure(
 ) -> Iterator[Figure]:
     """Yield a figure (size in inches) and save it as PNG, the same bytes for the same content.
 
-    Made without pyplot, so no display and no global state is involved; the user's own matplotlib
-    settings are set aside and the PNG does not carry the library's version. Letters that no font
-    has are drawn as boxes, without a warning for each.
+    pyplot is not used, so no display and no global state is involved. The user's own matplotlib
+    settings are ignored, and the PNG does not contain matplotlib's version. Letters without a font
+    are drawn as boxes, without warnings.
     """
     installed = fontManager.get_font_names()
     fonts = {"font.family": ["sans-serif", *(f for f in OTHER_FONTS if f in installed)]}
@@ -116,12 +116,12 @@ def figure(
             )
 
 
-# Pictures in rows and columns on a transparent ground; the labels read on white and on black
+# Pictures in rows and columns on a transparent background; labels are legible on white and black
 
 GREY = "#767676"
-CELL_INCHES = (0.6, 1.4)  # height of one picture, small ones to large ones
-MAX_INCHES = 9.4  # width of the pictures: labels beside them, they fill the report's column
-LETTERS = (8.3, 9)  # points; less than 11 pixels is not read
+CELL_INCHES = (0.6, 1.4)  # least and greatest height of a picture
+MAX_INCHES = 9.4  # greatest width of all pictures; with labels, this fills the report's column
+LETTERS = (8.3, 9)  # least and greatest font size in points; below 11 pixels is not legible
 LETTER = 0.62  # mean width of a letter, as a fraction of its size
 
 
@@ -140,7 +140,7 @@ def draw_mosaic(
     Args:
         images: (rows, columns, H, W, C) uint8, C = 1 or 3.
         column_labels: one for each column, or one for each block.
-        block: rows and columns that belong together; between blocks the gap is wide.
+        block: numbers of rows and columns in a block; gaps between blocks are wider.
         empty: (rows, columns) bool, cells without a picture.
     """
     rows, columns, height, width, _ = images.shape
@@ -152,7 +152,7 @@ def draw_mosaic(
 
     cell = float(np.clip(height / dpi, *CELL_INCHES))
     scale = min(cell / height, MAX_INCHES / canvas.shape[1])  # inches a pixel
-    # The axes fill the figure exactly; labels lie outside it and saving grows to hold them.
+    # The axes fill the figure exactly; labels are outside, and saving extends the figure by them.
     size = (canvas.shape[1] * scale, canvas.shape[0] * scale)
     with figure(path, size, dpi, facecolor="none") as drawing:
         drawing.set_layout_engine("none")
@@ -163,10 +163,10 @@ def draw_mosaic(
         axes.set_facecolor("none")
         axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False, colors=GREY)
         centres, room = lefts + width / 2, width * scale * 72
-        if len(column_labels) < columns:  # one a block
+        if len(column_labels) < columns:  # one per block
             centres, room = centres.reshape(-1, across).mean(axis=1), across * room
         text, letters = _fitted(column_labels, room)
-        # Names of classes are anyone's: a dollar sign in one begins no formula.
+        # A dollar sign in a class name must not begin a formula.
         axes.set_xticks(centres if text else [], text, fontsize=letters, parse_math=False)
         middles = tops + height / 2 if len(row_labels) else []
         axes.set_yticks(middles, row_labels, parse_math=False)

@@ -1,4 +1,4 @@
-"""In- and outpainting, measured on the composites (Table 2), and pictures (Figures 6 and 7)."""
+"""Inpainting and outpainting: metrics of the composites (Table 2), and Figures 6 and 7."""
 
 from functools import partial
 
@@ -28,7 +28,7 @@ METHODS = {"maskgit": "MaskGIT", "nearest": "nearest pixel (floor)", "original":
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """Composites against those that copy the nearest known pixel, which no seed changes."""
+    """Claims that MaskGIT's composites beat copying the nearest known pixel, which has no seed."""
     fid = results.metric("fid")
     found = []
     for task, name in TASKS.items():
@@ -54,7 +54,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def table(results: Results, params: Params) -> Table:
-    """Every task and method in a row, then the paper's other models."""
+    """One row per task and method, then the paper's other models."""
     printed_rows = pd.DataFrame(
         {
             "task": task,
@@ -145,7 +145,7 @@ def class_edit(results: Results, params: Params) -> Figure:
 
 
 def inpainting(results: Results, params: Params) -> Figure:
-    """Inputs with a hole, what fills it, and the originals."""
+    """Inputs with a hole, MaskGIT's composites, and the originals."""
     images, rows = results.edits["inpainting"], ["input", "MaskGIT", "original"]
     return Figure(
         name="inpainting",
@@ -172,7 +172,7 @@ def outpainting(results: Results, params: Params) -> Figure:
 
 
 def panorama(results: Results, params: Params) -> Figure:
-    """Images extended to both sides by sliding the window of the model over them."""
+    """Images extended to both sides by sliding the model's window over the extended image."""
     images = results.edits["panorama"]
     return Figure(
         name="panorama",

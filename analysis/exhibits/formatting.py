@@ -1,6 +1,6 @@
 """Numbers and tables as text, Markdown and LaTeX.
 
-"±" means half of a 95% interval in all tables; the heading says over what.
+"±" means half of a 95% interval in all tables; headings say what the interval is over.
 """
 
 import math
@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.exhibits.results import LOWER_IS_BETTER, metric_label
 from pipeline.config.params import Params
 
-# What the names of metrics of which less is better begin with.
+# Prefixes of the names of metrics for which lower is better.
 LOWER = (*LOWER_IS_BETTER, "perceptual")
 NONE = "–"
 LATEX = {letter: f"\\{letter}" for letter in "_%&#${}"}
@@ -23,7 +23,7 @@ LATEX |= {"ρ": r"$\rho$", "γ": r"$\gamma$", "−": "$-$", "–": "--", "…": 
 
 
 def number(value: float, like: float | None = None) -> str:
-    """Format with four significant digits (three below 1), or as many decimals as `like` has."""
+    """Format with four significant digits (three below 1), or with the decimals of `like`."""
     if math.isnan(value):
         return NONE
     scale = abs(value if like is None else like)
@@ -35,14 +35,14 @@ def number(value: float, like: float | None = None) -> str:
 
 
 def spread(mean: float, std: float) -> str:
-    """ "mean ± std", without a spread where there is none (a single seed)."""
+    """ "mean ± std"; only the mean if `std` is NaN (a single seed)."""
     if math.isnan(mean) or math.isnan(std):
         return number(mean)
     return f"{number(mean)} ± {number(std, like=mean)}"
 
 
 def printed(values: pd.Series, decimals: int) -> list[str]:
-    """Format the paper's values with at least so many decimals; NaN is "–"."""
+    """Format the paper's values with at least `decimals` decimals; NaN is "–"."""
     return [
         NONE if pd.isna(value) else max(f"{value:.{decimals}f}", f"{value:g}", key=len)
         for value in values
@@ -81,8 +81,8 @@ def extent(values: pd.Series) -> str:
 
 
 def seeds_of(seeds: pd.Series, params: Params) -> str:
-    """What intervals are over: "3 training seeds"; "" for one seed, which has no interval."""
-    repeated = seeds[seeds > 0]  # without what has no seed, such as a floor
+    """What intervals are over, such as "3 training seeds"; "" for one seed (no interval)."""
+    repeated = seeds[seeds > 0]  # without rows that have no seed, such as a floor
     if repeated.empty or repeated.max() < 2:
         return ""
     kind = "sampling" if params.transformer.pretrained else "training"
@@ -90,8 +90,8 @@ def seeds_of(seeds: pd.Series, params: Params) -> str:
 
 
 def counted_label(name: str, extractor: str, samples: pd.Series) -> str:
-    """As `metric_label`, with the number of samples for FID, whose bias depends on it: "FID
-    (classifier) of 320 samples"."""
+    """The label of a metric (`metric_label`). FID's label has the number of samples, on which FID's
+    bias depends: "FID (classifier) of 320 samples"."""
     label = metric_label(name, extractor)
     if name != f"fid_{extractor}" or samples.dropna().empty:
         return label
@@ -99,7 +99,7 @@ def counted_label(name: str, extractor: str, samples: pd.Series) -> str:
 
 
 def heading(label: str, over: str) -> str:
-    """The heading of a column, which says what its ± is over if it has one."""
+    """The heading of a column; says what ± is over, unless `over` is empty (no interval)."""
     return f"{label}, ± 95% interval over {over}" if over else label
 
 
@@ -109,8 +109,8 @@ def columns(
     """Format several metrics as columns, by heading.
 
     Args:
-        labels: label of each metric.
-        over: what the intervals are over.
+        labels: metric -> label.
+        over: what the intervals are over, for the headings; empty without intervals.
         among: as in `column`.
     """
     return {heading(label, over): column(cells, name, among) for name, label in labels.items()}
@@ -119,10 +119,10 @@ def columns(
 def column(
     cells: pd.DataFrame, metric: str, among: pd.Series | None = None, interval: bool = True
 ) -> list[str]:
-    """ "mean ± half of the interval" of a metric, as `statistics.over_seeds` leaves it.
+    """Format a metric in the columns of `statistics.over_seeds` as "mean ± half of the interval".
 
     Args:
-        among: rows that can be compared; the best mean among them is bold.
+        among: rows that can be compared; the best mean of these rows is bold.
         interval: whether the interval is shown.
     """
     means = cells[f"{metric}_mean"]
@@ -132,14 +132,14 @@ def column(
         return texts
     means = means.where(among)
     best = means.min() if metric.startswith(LOWER) else means.max()
-    tied = np.isclose(means, best, rtol=1e-9, atol=0)  # but for the rounding of a mean
+    tied = np.isclose(means, best, rtol=1e-9, atol=0)  # up to the rounding of means
     if tied.sum() == means.count():
         return texts
     return [f"**{text}**" if first else text for text, first in zip(texts, tied, strict=True)]
 
 
 def is_text(column: pd.Series) -> bool:
-    """Whether a column of strings holds words and no numbers, but for what is missing."""
+    """Whether all strings of a column are words, not numbers; missing values are ignored."""
     words = [bool(re.match(r"[^\W\d_]|\d+ [a-z]", value)) for value in column if value != NONE]
     return bool(words) and all(words)
 
@@ -151,7 +151,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def latex(table: pd.DataFrame, caption: str) -> str:
-    """A table of strings in LaTeX; it needs the packages booktabs and graphicx."""
+    """A table of strings in LaTeX, for the packages booktabs and graphicx."""
     align = "".join("l" if is_text(table[name]) else "r" for name in table)
     rows = [table.columns, *table.itertuples(index=False)]
     head, *lines = [" & ".join(map(_escape, row)) + r" \\" for row in rows]

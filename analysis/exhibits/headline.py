@@ -1,4 +1,4 @@
-"""The few numbers of a run that DVC and MLflow show; all others are in the result files."""
+"""The headline numbers of a run, which DVC and MLflow show."""
 
 import math
 from collections.abc import Collection
@@ -16,14 +16,14 @@ STAGES = {
 
 
 def headline(results: Results, stale: Collection[str] = ()) -> dict[str, Values]:
-    """Means over seeds, by group, without those that could not be measured.
+    """The headline numbers by group: means over seeds, without values that could not be measured.
 
     Args:
-        stale: stages whose results are out of date; their numbers are left out.
+        stale: stages whose results are out of date; numbers from these stages are left out.
     """
     fid = results.metric("fid")
     rebuilt = results.evaluation["reconstruction"].get(f"r{fid}", math.nan)
-    # The best cell of the sweep is chosen on its own samples.
+    # The same samples choose the sweep's best cell and give its FID.
     cells = results.sweep.groupby(["schedule", "iterations"])[fid].mean()
     schedule, iterations = cells.idxmin()
     edits = results.editing[results.editing["method"] == "maskgit"]
@@ -42,7 +42,7 @@ def headline(results: Results, stale: Collection[str] = ()) -> dict[str, Values]
 
 
 def _network(results: Results, network: str) -> Values:
-    """The samples of a network, and CAS without RandAugment."""
+    """Metrics of a network's samples, and CAS without RandAugment."""
     metrics = [results.metric(kind) for kind in ("fid", "is", "class_accuracy")]
     values: Values = {name: results.evaluation[network][name] for name in metrics}
     cas = results.cas[results.cas["augmentation"] == "none"]

@@ -1,7 +1,7 @@
-"""The numbers of the paper that ours are set beside (MaskGIT, Chang et al., CVPR 2022).
+"""The paper's numbers, to compare with ours (MaskGIT, Chang et al., CVPR 2022).
 
-Every row of its tables is here. Accuracies are printed there in percent; here every accuracy is a
-fraction. NaN: not given ("n/a", or left empty).
+Every row of the paper's tables is here. The paper prints accuracies in percent; here every accuracy
+is a fraction. NaN: not given ("n/a", or left empty).
 """
 
 import math
@@ -53,7 +53,7 @@ class Score(NamedTuple):
     is_: float
 
 
-# Table 2, at 512×512 (MaskGIT, HiFill, CoModGAN) or the others' own sizes. Inpainting: validation
+# Table 2, at 512×512 (MaskGIT, HiFill, CoModGAN) or other models' sizes. Inpainting: validation
 # images of Places2; outpainting: images from the authors of InfinityGAN and In&Out.
 TABLE_2: dict[str, dict[str, Score]] = {
     "inpaint_center": {
@@ -95,8 +95,8 @@ TABLE_3: dict[str, Schedule] = {
 }
 BEST_SCHEDULE = "cosine"  # by FID and by IS
 
-# Table 4, ImageNet, by the side: classifier-based rejection sampling at this acceptance; ADM has a
-# classifier's guidance (1.0) in its stead.
+# Table 4, ImageNet, by image side: classifier-based rejection sampling at this acceptance; ADM uses
+# classifier guidance (1.0) instead of rejection.
 ACCEPTANCE = 0.05
 TABLE_4: dict[int, dict[str, Score]] = {
     256: {
@@ -112,7 +112,7 @@ TABLE_4: dict[int, dict[str, Score]] = {
 
 
 class Diversity(NamedTuple):
-    """One row of Table 5: over Inception features; classifiers trained without augmentation."""
+    """One row of Table 5: precision and recall over Inception features, CAS without RandAugment."""
 
     precision: float
     recall: float
@@ -132,10 +132,10 @@ MAX_SPEEDUP = 64  # over autoregressive decoding (abstract, Figure 4)
 KNEE = 0.9  # mask ratio up to which reconstructions stay close to the original (appendix A)
 CHOICE_TEMPERATURE = 4.5  # the release's; the paper gives none
 
-# What the paper measured. Its FID and IS are over Inception features.
+# Headings of the paper's columns. The paper's FID and IS are over Inception features.
 FID, IS, NLL = "FID (paper, Inception)", "IS (paper, Inception)", "NLL (paper)"
 
 
 def side(image_size: int) -> int:
-    """The side, of the two that the paper has, whose rows suit images of `image_size` pixels."""
+    """The image side in the paper, 256 or 512, to compare images of `image_size` pixels with."""
     return 512 if image_size >= 512 else 256

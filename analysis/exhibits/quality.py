@@ -38,7 +38,7 @@ BOTH = [MODELS[name] for name in NETWORKS]
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """MaskGIT against VQGAN∗ by every metric of Tables 1 and 5."""
+    """Claims that MaskGIT outperforms VQGAN∗, by every metric of Tables 1 and 5."""
     main, second = params.training.label_smoothing, results.manifold_extractors[1]
     table1, table5 = ("4.2, Table 1", "table1-table"), ("B, Table 5", "table5-table")
     found = _by_table_1(results, main, "", *table1, "Table 1")
@@ -48,7 +48,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
     ):
         rows = results.cas[results.cas["augmentation"] == augmentation]
         found.append(_outperforms(rows, "top1", f"CAS {how}", f"CAS top-1 {how}", *at))
-    if second != "random":  # whose features hold the decoder's texture and little else
+    if second != "random":  # its features show little but the decoder's texture
         rows, label = results.trained_with(main), f"recall ({second})"
         found.append(_outperforms(rows, f"recall_{second}", label, label, *table5, "Table 5"))
     for value in results.other_smoothings(main):
@@ -58,7 +58,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _by_table_1(results: Results, value: float, note: str, *at: str) -> list[Claim]:
-    """The metrics of Table 1, of networks that were trained with one label smoothing."""
+    """Claims by the metrics of Table 1, for networks trained with one label smoothing."""
     x, (y, _) = results.extractor, results.manifold_extractors
     rows, found = results.trained_with(value), []
     for kind, z in {"fid": x, "is": x, "recall": y, "precision": y}.items():
@@ -70,9 +70,9 @@ def _by_table_1(results: Results, value: float, note: str, *at: str) -> list[Cla
 def _outperforms(
     rows: pd.DataFrame, metric: str, by: str, measure: str, source: str, exhibit: str, shown_in: str
 ) -> Claim:
-    """MaskGIT against VQGAN∗ as independent trainings. A seed gives both the same first weights and
-    the same batches, but what they learn of them is another task: there is no reason that their
-    scores should rise and fall together, as those of two schedules do."""
+    """The claim that MaskGIT outperforms VQGAN∗ by a metric, tested on independent trainings. With
+    the same seed, both networks have the same first weights and batches but learn different tasks,
+    so scores are not expected to vary together as the scores of two schedules do."""
     ours, theirs = (by_seed(rows[rows["images"] == name], metric) for name in NETWORKS)
     parts = []
     if len(ours) and len(theirs):
@@ -94,7 +94,7 @@ def _outperforms(
 
 
 def table1(results: Results, params: Params) -> Table:
-    """One row per set of images, beside the paper's rows of the nearest image size."""
+    """One row per set of images, with the paper's rows of the nearest image size."""
     side = paper.side(params.data.image_size)
     ours, theirs = paper.TABLE_1[side]["MaskGIT"], paper.TABLE_1[side]["VQGAN∗"]
     printed_rows = pd.DataFrame(paper.TABLE_1[side].values())
@@ -144,8 +144,8 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
 
 
 def _measured(results: Results, params: Params) -> pd.DataFrame:
-    """All sets of images with their cost and CAS; and as many real images as there are samples, if
-    that is another number."""
+    """All sets of images with their cost and CAS. If there are more or fewer real images than
+    samples, the table also has a row of as many real images as samples."""
     metrics = [*map(results.metric, DISTRIBUTION), *_neighbours(results), *_added(results)]
     sets = sets_of(results, params, [*metrics, "class_accuracy"])
     rows = pd.DataFrame(results.evaluation).T.reindex(columns=["samples", "parameters", "steps"])
@@ -248,7 +248,7 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
 
 
 def table5(results: Results, params: Params) -> Table:
-    """Precision and recall over another network's features, CAS without RandAugment."""
+    """Precision and recall over a second network's features, and CAS without RandAugment."""
     _, x = results.manifold_extractors
     metrics = [f"{kind}_{x}" for kind in DIVERSITY]
     sets = sets_of(results, params, metrics)
@@ -298,7 +298,7 @@ def table5(results: Results, params: Params) -> Table:
 
 
 def _cas_scores(results: Results, augmentation: str) -> pd.DataFrame:
-    """Means and intervals over seeds of top1 and top5, by the images that the classifiers saw.
+    """Means and intervals over seeds of top1 and top5, by the classifiers' training images.
 
     Returns:
         Columns model, cas_top1_mean, cas_top1_std, cas_top1_ci95, the same of top5, cas_seeds and
@@ -314,7 +314,7 @@ def _cas_scores(results: Results, augmentation: str) -> pd.DataFrame:
 
 
 def _cas_columns(cells: pd.DataFrame, trained: str, among: pd.Series) -> dict[str, list[str]]:
-    """The columns of CAS beside the paper's; `trained` is "with RandAugment" or "without
+    """Our columns of CAS, each followed by the paper's; `trained` is "with RandAugment" or "without
     RandAugment"."""
     seeds, found = cells["cas_seeds"].dropna(), {}
     over = f"{fmt.extent(seeds)} trainings" if seeds.max() > 1 else ""
@@ -341,7 +341,7 @@ def _cas_note(cells: pd.DataFrame, trained: str) -> str:
 
 
 def smoothing(results: Results, params: Params) -> Table:
-    """Both networks with every label smoothing that they were trained with."""
+    """One row per network and label smoothing, for every label smoothing that was trained."""
     x, main = results.extractor, params.training.label_smoothing
     metrics = [*map(results.metric, ("fid", "is", "precision", "recall")), "class_accuracy"]
     values = [main, *results.other_smoothings(main)]

@@ -30,8 +30,8 @@ MAX_IMAGES = 3  # of Figure 9
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """The fall of PSNR per 10% of the tokens in the step after the knee, against the step before it
-    (against the whole curve before, any bend would count)."""
+    """The claim that PSNR falls faster, per 10% of the tokens, in the step after the knee than in
+    the step before (compared with the whole curve before, any bend would count)."""
     rows = results.reconstruction
     samples = rows[rows["draw"] != MEDIAN]
     psnr = samples.groupby(["seed", "mask_ratio"])["psnr"].mean().unstack().dropna(axis=1)
@@ -41,7 +41,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
     if knee in ratios[1:-1]:
         place = ratios.index(knee)
         before, beyond = ratios[place - 1 : place + 1], ratios[place : place + 2]
-        # Of few tokens not quite the ratios are hidden, or as many at two of them.
+        # With few tokens, the hidden shares differ from the ratios, or are equal at two ratios.
         steps = [(psnr[a] - psnr[b], hidden[a], hidden[b]) for a, b in (beyond, before)]
     if steps and all(a < b for _, a, b in steps):
         falls = [fall / (b - a) / 10 for fall, a, b in steps]
@@ -103,14 +103,14 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
-    """Samples pooled over draws, beside their median; both over seeds.
+    """Metrics of the samples, averaged over draws, and of their median; both over seeds.
 
     Returns:
-        Columns mask_ratio, hidden (the share that is, which of few tokens is not quite the ratio),
-        seeds, draws (of a seed), and psnr and perceptual as `<metric>_sample`, `<metric>_median`
-        and each of these with `_std` and `_ci95`. The stds are over images, the root of the mean
-        variance. The ci95 is half of a 95% interval: over seeds, or over images where every mask
-        ratio has one seed.
+        Columns mask_ratio, hidden (the hidden share of tokens, which can differ from the ratio if
+        there are few tokens), seeds, draws (per seed), and psnr and perceptual as
+        `<metric>_sample`, `<metric>_median` and each of these with `_std` and `_ci95`. std is over
+        images (root of the mean variance). ci95 is half of a 95% interval: over seeds, or over
+        images if every mask ratio has one seed.
     """
     kinds = rows.assign(kind=np.where(rows["draw"] == MEDIAN, "median", "sample"))
     draws = rows[rows["draw"] != MEDIAN].groupby("mask_ratio")
@@ -134,8 +134,8 @@ def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _over_images(std: pd.Series, images: pd.Series) -> pd.Series:
-    """Half of the t interval (95%) of a mean over images, from their standard deviation (n); NaN
-    where that is 0."""
+    """Half of the 95% t interval of a mean over images, from the standard deviation (ddof = 0); NaN
+    for a standard deviation of 0."""
     return images.map(student) * std.where(std > 0) / np.sqrt(images - 1)
 
 
@@ -170,7 +170,7 @@ def pictures(results: Results, params: Params) -> Figure:
 
 
 def _draw_pictures(arrays: Arrays, path: Path, dpi: int) -> None:
-    """originals (n, H, W, C); inputs, samples and medians (ratios, n, H, W, C), all uint8."""
+    """Draw `originals` (n, H, W, C), `inputs`, `samples` and `medians` (ratios, n, H, W, C)."""
     hidden, originals = arrays["hidden"], arrays["originals"][:MAX_IMAGES]
     kinds = {"input": "inputs", "sample": "samples", "median": "medians"}
     rows, empty = [], []

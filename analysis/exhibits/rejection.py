@@ -1,4 +1,4 @@
-"""Classifier-based rejection sampling (Table 4), beside as many samples drawn at random."""
+"""Classifier-based rejection sampling (Table 4), compared with as many random samples."""
 
 import pandas as pd
 
@@ -21,10 +21,10 @@ SELECTS = "by construction, since the same classifier selects"
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """MaskGIT's samples that the classifier rates highest, against as many drawn at random."""
+    """Claims about MaskGIT's samples that the classifier rates highest, against random samples."""
     rows, share = _smallest_share(results)
     kept, drawn = (rows[rows["selection"] == name] for name in ("rejection", "random"))
-    # What happens to a metric, as a word and as a sign, and where the paper has it.
+    # Metric -> the claim's verb, the sign of the expected effect, and the paper's section.
     expected = {
         "is": ("improves", 1, "B, Table 4"),
         "fid": ("improves", -1, "B, Table 4"),
@@ -49,8 +49,8 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _smallest_share(results: Results) -> tuple[pd.DataFrame, float | None]:
-    """MaskGIT's rows at the smallest acceptance below 1 of which rejection and random selection
-    have a FID, and that acceptance; none and None where there is none."""
+    """MaskGIT's rows at the smallest acceptance below 1 with a FID of both rejection and random
+    selection, and this acceptance. Without such an acceptance, no rows and None."""
     rows = results.rejection[results.rejection["network"] == "transformer"]
     known = rows[(rows["acceptance"] < 1) & rows[results.metric("fid")].notna()]
     both = known.groupby("acceptance")["selection"].nunique()
@@ -59,7 +59,7 @@ def _smallest_share(results: Results) -> tuple[pd.DataFrame, float | None]:
 
 
 def table(results: Results, params: Params) -> Table:
-    """Every network, selection and acceptance in a row, then the paper's other models."""
+    """One row per network, selection and acceptance, then the paper's other models."""
     side = paper.side(params.data.image_size)
     cells = beside(_measured(results), _printed(side), KEYS)
     ours, unselected = paper.TABLE_4[side]["MaskGIT"], paper.TABLE_1[side]["MaskGIT"]
@@ -97,14 +97,14 @@ def _readable(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataF
 
 
 def _measured(results: Results) -> pd.DataFrame:
-    """Means over seeds, MaskGIT first, every acceptance with rejection before random; after each
-    network's as many real images."""
+    """Means over seeds: MaskGIT first, and rejection before random at each acceptance; then real
+    images in sets of the same sizes."""
     metrics = [results.metric("fid"), results.metric("is")]
     metrics += [*neighbour_metrics(results.rejection, results.extractor), "class_accuracy"]
     rows = results.rejection.assign(model=results.rejection["network"].map(MODELS))
     cells = over_seeds(rows, KEYS, metrics)
     for place, size in enumerate(("candidates", "samples")):
-        fewest = rows.groupby(KEYS)[size].min().to_numpy()  # sorted by the keys as well
+        fewest = rows.groupby(KEYS)[size].min().to_numpy()  # in the order of `cells`
         cells.insert(len(KEYS) + place, size, fewest)
     rank = {name: place for place, name in enumerate([*MODELS.values(), "rejection", "random"])}
     order = cells.assign(model=cells["model"].map(rank), selection=cells["selection"].map(rank))

@@ -1,4 +1,4 @@
-"""The result files, read, and the names of the metrics in them."""
+"""Reads the result files, and names the metrics in them."""
 
 import re
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ from pipeline.runtime.files import read_json
 from pipeline.runtime.provenance import Record
 from pipeline.runtime.tables import DAMAGED, MISSING, has_param, read_metrics, read_rows, with_nan
 
-# Metrics whose value depends on the network that extracts the features. One more line here, and
-# table 1 and the sweep's show it, and table 4 where rejection measures it (docs/extend.md).
+# Metrics whose value depends on the network that extracts the features. A metric that is added here
+# is shown in Tables 1 and 3, and in Table 4 if rejection measures the metric (docs/extend.md).
 FEATURE_METRICS = {
     "fid": "FID",
     "fid_infinity": "FID∞",
@@ -26,28 +26,28 @@ FEATURE_METRICS = {
     "density": "density",
     "coverage": "coverage",
 }
-# Those of the main extractor alone; the others, of neighbours, are measured with both.
+# Metrics of the main extractor only; the others, based on neighbours, are measured with both.
 DISTRIBUTION = ("fid", "fid_infinity", "is", "kid")
 OTHER_METRICS = {"nll": "NLL", "class_accuracy": "recognised", "psnr": "PSNR"}
 LOWER_IS_BETTER = {"fid", "fid_infinity", "kid", "nll"}
 SWEEP_METRICS = ["fid", "is", "kid", "nll", "precision", "recall", "class_accuracy"]  # of Table 3
 
-# Sets of images that are measured, by the paper's names for the networks that made them.
+# Measured sets of images, with the paper's names for the networks that made the images.
 MODELS = {
     "transformer": "MaskGIT",
     "autoregressive": "VQGAN∗",
     "reconstruction": "reconstructions",
     "real": "real images",
 }
-NETWORKS = ("transformer", "autoregressive")  # the sets of networks that are trained
-# Extractors in a sentence; others are called by their name.
+NETWORKS = ("transformer", "autoregressive")  # the sets of images from trained networks
+# Phrases for extractors in sentences; other extractors appear by name.
 EXTRACTORS = {
     "classifier": "this data's own classifier",
     "random": "an untrained classifier",
     "inception": "Inception",
     "vgg": "VGG",
 }
-CURVE_TOKENS = 256  # N of the curves that are drawn: the paper's at 256×256
+CURVE_TOKENS = 256  # N of the drawn curves, as for the paper's images of 256×256 pixels
 
 # The CSV file of each field of `Results`, and the columns that its rows are sorted by.
 TABLES = {
@@ -77,15 +77,15 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Results:
-    """The contents of all result files; the stages describe each file."""
+    """The contents of all result files; the stages that write the files document the columns."""
 
     folder: Path
     curves: dict[str, pd.DataFrame]  # swept schedule → columns r and gamma
     evaluation: dict[str, dict[str, float]]  # a key of `MODELS` → metric → mean over seeds
-    extractor: str  # of FID, IS and KID
-    second_extractor: str  # of precision and recall, beside the first
-    rows: pd.DataFrame  # every set of images that was measured: of each training, real, …
-    real: pd.DataFrame  # held-out real images at other numbers of them
+    extractor: str  # main feature extractor, for FID, IS and KID
+    second_extractor: str  # second feature extractor, for precision and recall
+    rows: pd.DataFrame  # one row per measured set of images: samples of a training, real, …
+    real: pd.DataFrame  # held-out real images, in sets of several sizes
     sweep: pd.DataFrame  # schedule × iterations × seed
     crossing: pd.DataFrame  # training schedule × decoding schedule
     cas: pd.DataFrame
@@ -108,13 +108,13 @@ class Results:
         return f"{kind}_{self.extractor}" if kind in FEATURE_METRICS else kind
 
     def label(self, kind: str) -> str:
-        """What readers see of a kind of metric: "FID (classifier)"."""
+        """The label of a kind of metric: "FID (classifier)"."""
         return metric_label(self.metric(kind), self.extractor)
 
     @property
     def manifold_extractors(self) -> tuple[str, str]:
         """The extractors of precision and recall in Table 1 and in Table 5: VGG and Inception as in
-        the paper if either was used, else the main and the second one."""
+        the paper if either was used, else the main and the second extractor."""
         pair = (self.extractor, self.second_extractor)
         as_printed = self.second_extractor == "vgg" or self.extractor == "inception"
         return pair[::-1] if as_printed else pair
@@ -131,7 +131,7 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """Read every result file, and γ of each schedule beside them. Raises a `UserError` if one is
+    """Read every result file, and the curve γ of each schedule. Raises a `UserError` if a file is
     missing or damaged."""
     tables = {name: read_rows(folder / file, keys, []) for name, (file, keys) in TABLES.items()}
     metrics = read_json(folder / FILES["evaluation"], *MODELS, way_out=DAMAGED)
@@ -154,7 +154,7 @@ def read_results(folder: Path) -> Results:
 
 
 def _extractors(kind: str, columns: Iterable[str]) -> list[str]:
-    """The feature extractors that a metric was measured with, from names like `fid_classifier`."""
+    """The feature extractors in the names of a metric's columns, such as `fid_classifier`."""
     return [match[1] for name in columns if (match := re.fullmatch(rf"{kind}_([^_]+)", name))]
 
 
@@ -169,7 +169,7 @@ def _read_arrays(path: Path) -> Arrays:
 
 
 def _read_curves(folder: Path, schedules: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """γ(r) of each schedule, without schedules that were removed from the code since."""
+    """The curve γ(r) of each schedule, except schedules that were removed from the code."""
     if not folder.is_dir():
         raise UserError(str(folder), "missing", MISSING)
     gamma = f"gamma_{CURVE_TOKENS}"

@@ -13,12 +13,12 @@ from analysis.exhibits.results import EXTRACTORS, MODELS, Arrays, Results
 from pipeline.config.params import Params
 
 MAX_CLASSES = 20
-MANY, FEW = 10, 5  # pictures of a class, of one model alone or of several side by side
-OPENING = (2, 10)  # at most so many pictures of so many classes open the report
+MANY, FEW = 10, 5  # most pictures per class: of one model, or of each of several models
+OPENING = (2, 10)  # most pictures per class, and most classes, in the report's opening
 SHOWN = ("transformer", "autoregressive", "real")
 ORDINALS = ("nearest", "2nd", "3rd")
 MAX_ITERATIONS = 12
-GREY = 150.0  # of the cover over masked tokens
+GREY = 150.0  # grey level of the cover over masked tokens
 OPACITY = 0.8
 
 
@@ -35,7 +35,7 @@ def by_class(results: Results, params: Params) -> Figure:
 
 
 def opening(results: Results, params: Params) -> Figure:
-    """A few samples in a column for each class; opens the report."""
+    """A few samples in a column for each class, for the report's opening."""
     names, images = results.class_grid["class_names"], results.class_grid["transformer"]
     each, classes = OPENING
     shown = even_selection(len(names), classes)
@@ -62,7 +62,7 @@ def comparison(results: Results, params: Params) -> Figure:
 
 
 def _part(results: Results) -> str:
-    """How many of the classes are drawn, where it is not all of them."""
+    """The number of drawn classes, for a title; empty if all classes are drawn."""
     shown, total = min(len(results.class_grid["class_names"]), MAX_CLASSES), results.data["classes"]
     return f" ({shown} of {count(total)} classes)" if shown < total else ""
 
@@ -113,7 +113,7 @@ def _draw_neighbours(arrays: Arrays, path: Path, dpi: int) -> None:
 
 
 def iterations(results: Results, params: Params) -> Figure:
-    """The sample after each iteration, with the tokens that are still masked covered (Figure 2)."""
+    """The samples after each iteration, with grey over still masked tokens (Figure 2)."""
     images, masked = results.decoding["images"], results.decoding["masked"]
     return Figure(
         name="figure2",
@@ -131,12 +131,12 @@ def draw_decoding(images: np.ndarray, masked: np.ndarray, path: Path, dpi: int) 
 
     Args:
         images: (T, n, H, W, C) uint8, the sample after each iteration.
-        masked: (T, n, h, w) bool, tokens masked again after it; the last is ignored, as the
-            answer has none.
+        masked: (T, n, h, w) bool, tokens masked again after each iteration. The last iteration's
+            mask is ignored, since the result has no masked tokens.
     """
     unknown = masked.copy()
     unknown[-1] = False
-    # Nearest token of each pixel.
+    # The nearest token of each pixel.
     rows = np.arange(images.shape[2]) * masked.shape[2] // images.shape[2]
     columns = np.arange(images.shape[3]) * masked.shape[3] // images.shape[3]
     cover = OPACITY * unknown[:, :, rows[:, None], columns, None]

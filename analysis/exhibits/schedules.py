@@ -1,5 +1,5 @@
-"""Mask schedules and the number of iterations (section 4.4: Table 3 and Figure 8), and schedules
-crossed: trained with one and decoded with another, which the paper always changes together."""
+"""Mask schedules and numbers of iterations (section 4.4: Table 3 and Figure 8), and crossed
+schedules: training with one schedule, decoding with another. The paper always changes both."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -47,15 +47,15 @@ from pipeline.config.params import Params
 # The paper's three families (section 3.3); the third is linear.
 CONCAVE = ("exponential", "cubic", "square", "cosine")
 CONVEX = ("square_root", "logarithmic")
-CHOOSING = 3  # fewest seeds for a test in which each has its T from another (docs/metrics.md)
-EVERY = 3  # points of a curve from one that is drawn to the next
+CHOOSING = 3  # fewest seeds for a test if another seed chooses each seed's T (docs/metrics.md)
+EVERY = 3  # every third point of a curve is drawn
 
 
 # The claims of section 4.4
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """The best schedule, the best T, and the effect of a schedule on training and on decoding."""
+    """Claims about the best schedule, the best T, and schedules in training or decoding alone."""
     best_by, schedule = params.analysis.best_by, params.training.mask_schedule
     claim = partial(Claim, networks=(SWEPT,))
     return [
@@ -82,7 +82,7 @@ def _sign(kind: str) -> int:
 
 
 def _families(results: Results, kind: str, claim: "partial[Claim]") -> list[Claim]:
-    """Cosine against each other schedule; concave against linear against convex ones."""
+    """Claims that cosine is the best schedule, and concave before linear before convex."""
     best = at_best_iterations(results, kind)
     values = {name: by_seed(rows, results.metric(kind)) for name, rows in best.groupby("schedule")}
     claim = partial(
@@ -123,13 +123,13 @@ def _families(results: Results, kind: str, claim: "partial[Claim]") -> list[Clai
 
 
 def _found(family: Sequence[str], among: Iterable[str]) -> list[str]:
-    """The schedules of a family that were measured, in its order."""
+    """The schedules of a family that were measured, in the order of the family."""
     measured = set(among)
     return [name for name in family if name in measured]
 
 
 def _partly(family: Sequence[str], values: Iterable[str]) -> str:
-    """An addition to a claim whose family was only partly swept."""
+    """A note for a claim whose family of schedules was only partly swept."""
     found = _found(family, values)
     if len(found) in (0, len(family)):
         return ""
@@ -149,7 +149,7 @@ def _names(schedules: list[str]) -> str:
 
 
 def _sweet_spot(results: Results, schedule: str, kind: str, claim: "partial[Claim]") -> Claim:
-    """The best T between the smallest and the largest, chosen by another seed, against both."""
+    """The claim that the best T in between, chosen by another seed, beats both extreme T."""
     metric = results.metric(kind)
     rows = results.sweep[results.sweep["schedule"] == schedule]
     steps = sorted(set(rows["iterations"]))
@@ -172,7 +172,7 @@ def _sweet_spot(results: Results, schedule: str, kind: str, claim: "partial[Clai
 
 
 def _orders(results: Results, best_by: str, claim: "partial[Claim]") -> list[Claim]:
-    """Spearman's ρ with the paper's ordering of the schedules, by each of its three metrics."""
+    """Claims that the schedules rank as in the paper, by each of the paper's three metrics."""
     best = nested_best(results, best_by)
     return [
         claim(
@@ -191,7 +191,7 @@ def _orders(results: Results, best_by: str, claim: "partial[Claim]") -> list[Cla
 
 
 def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
-    """Concave schedules against the others, in training and in decoding alone."""
+    """Claims that concave schedules beat the others, in training alone and in decoding alone."""
     metric, rows = results.metric("fid"), results.crossing
     bent, others = list(CONCAVE), ["linear", *CONVEX]
     found = []
@@ -217,11 +217,11 @@ def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
     return found
 
 
-# Means over seeds, each schedule's best T, and the agreement of the ranking with the paper's
+# Means over seeds, each schedule's best T, and agreement with the paper's ranking
 
 
 def sweep_metrics(results: Results) -> list[str]:
-    """Every metric column of the sweep: those of Table 3, then added ones."""
+    """Every metric column of the sweep: the metrics of Table 3, then added metrics."""
     table3 = [results.metric(kind) for kind in SWEEP_METRICS]
     known = ["schedule", "iterations", "seed", "samples", *table3]
     others = [name for name in results.sweep.columns if name not in known]
@@ -229,7 +229,7 @@ def sweep_metrics(results: Results) -> list[str]:
 
 
 def schedule_order(names: Iterable[str]) -> list[str]:
-    """The paper's schedules in its Table 3's order, then the others by name."""
+    """The paper's schedules in the order of Table 3, then the others by name."""
     present = set(names)
     return _found(tuple(paper.TABLE_3), present) + sorted(present - set(paper.TABLE_3))
 
@@ -238,19 +238,19 @@ def summarize(results: Results) -> pd.DataFrame:
     """Means over seeds of the sweep, per (schedule, T), in the paper's order of schedules.
 
     Returns:
-        As `over_seeds`, and samples (of one seed).
+        The columns of `over_seeds`, and samples (per seed).
     """
     keys = ["schedule", "iterations"]
     summary = over_seeds(results.sweep, keys, sweep_metrics(results))
-    samples = results.sweep.groupby(keys)["samples"].min().to_numpy()  # sorted by the keys as well
+    samples = results.sweep.groupby(keys)["samples"].min().to_numpy()  # also sorted by keys
     summary.insert(summary.columns.get_loc("seeds") + 1, "samples", samples)
     rank = summary["schedule"].map(schedule_order(summary["schedule"]).index)
     return summary.iloc[np.lexsort((summary["iterations"], rank))].reset_index(drop=True)
 
 
 def best_iterations(summary: pd.DataFrame, metric: str, kind: str) -> pd.DataFrame:
-    """The row of each schedule's best T by the mean over all seeds, for figures (tables have
-    `nested_best`). Of equal means the smallest T wins."""
+    """The row of each schedule's best T by the mean over all seeds, for figures (tables use
+    `nested_best`). Among equal means, the smallest T wins."""
     groups = summary[f"{metric}_mean"].groupby(summary["schedule"], sort=False)
     best = groups.idxmin() if kind in LOWER_IS_BETTER else groups.idxmax()
     return summary.loc[best].reset_index(drop=True)
@@ -260,7 +260,7 @@ def nested_best(results: Results, kind: str) -> pd.DataFrame:
     """Each schedule, in the paper's order, at the best T that another seed chooses.
 
     Returns:
-        As `over_seeds`, with iterations (the T of each seed, as text) and samples (of one seed).
+        The columns of `over_seeds`, iterations (each seed's T, as text) and samples (per seed).
     """
     rows = at_best_iterations(results, kind)
     cells = over_seeds(rows, ["schedule"], sweep_metrics(results)).set_index("schedule")
@@ -274,7 +274,7 @@ def nested_best(results: Results, kind: str) -> pd.DataFrame:
 def rank_correlation(best: pd.DataFrame, results: Results) -> dict[str, Effect]:
     """Spearman's ρ between our ordering of the schedules and the paper's, by FID, IS and NLL.
 
-    Only schedules that both have count, each at its best T. Fewer than three have no ρ (NaN).
+    Only schedules that both have are ranked, each at its best T. ρ of fewer than three is NaN.
     """
     shared = best[best["schedule"].isin(paper.TABLE_3)]
     theirs = [paper.TABLE_3[name] for name in shared["schedule"]]
@@ -318,7 +318,7 @@ def table3(results: Results, params: Params) -> Table:
 
 
 def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
-    """Our columns, each followed by the paper's if it has one."""
+    """Our columns, each followed by the paper's column of the same metric, if any."""
     over = fmt.seeds_of(cells["seeds"], params)
     chosen = "T, chosen by another seed" if over else "T, chosen on the same samples"
     theirs = {
@@ -340,7 +340,7 @@ def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> pd.D
 
 def _ours(cells: pd.DataFrame, metric: str, results: Results, over: str) -> dict[str, list[str]]:
     label = fmt.counted_label(metric, results.extractor, cells["samples"])
-    # Real images are in no competition, nor NLLs: each schedule's is over masks of its own.
+    # Real images do not compete, nor do NLLs: each schedule's NLL is over different masks.
     among = None if metric == "nll" else cells["iterations"].notna()
     return fmt.columns(cells, {metric: label}, over, among)
 
@@ -408,7 +408,7 @@ def agreement(results: Results, params: Params) -> Table:
 
 
 def _training_note(params: Params) -> list[str]:
-    """How the sweep's models were trained, where it is not as the main model."""
+    """A note on the training of the sweep's models, if it differs from the main model's."""
     if params.transformer.pretrained:
         return [
             "Every schedule decodes from the same released weights; the paper trains a model for "
@@ -439,7 +439,7 @@ def _choice_note(cells: pd.DataFrame) -> str:
     return f"{chosen} Real images: validation images in subsets of {samples}."
 
 
-# Schedules crossed
+# Crossed schedules
 
 
 def crossing(results: Results, params: Params) -> Table:
@@ -472,7 +472,7 @@ def crossing(results: Results, params: Params) -> Table:
 
 
 def _square(cells: pd.DataFrame, metric: str, over: str, least: str) -> pd.DataFrame:
-    """A row for each schedule of training, a column for each of decoding, and the best of each."""
+    """A row per training schedule, a column per decoding schedule, and the best of both."""
     names = schedule_order(cells["schedule"])
     decoded = schedule_order(cells["decoding_schedule"])
     text = cells.assign(text=fmt.column(cells, metric))
@@ -531,7 +531,7 @@ def _draw_curves(results: Results, path: Path, dpi: int, narrow: bool = False) -
             if name in results.curves:
                 curve = results.curves[name].iloc[::EVERY]
                 axes.plot(curve["r"], curve["gamma"], color=colour, label=plain(name))
-            else:  # swept once, removed from the code since: say so instead of failing
+            else:  # the code no longer defines this swept schedule
                 axes.plot([], [], " ", label=f"({name}: not defined)")
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.set_xlabel("progress of decoding r = t / T")
@@ -560,7 +560,7 @@ def _draw_metric(axes: Axes, summary: pd.DataFrame, metric: str, kind: str) -> N
     means = summary[f"{metric}_mean"]
     colours = schedule_colours(schedule_order(summary["schedule"]))
     logarithmic = means.min() > 0 and means.max() > 10 * means.min()
-    # A log axis cannot show a band that reaches zero; it is cut below everything that is drawn.
+    # A log axis cannot show a band that reaches zero; the band is cut below all means.
     floor = means.min() / 2 if logarithmic else 0.0
     for name, colour in colours.items():
         cells = summary[summary["schedule"] == name]
@@ -577,7 +577,7 @@ def _draw_metric(axes: Axes, summary: pd.DataFrame, metric: str, kind: str) -> N
     for row in best_iterations(summary, metric, kind).to_dict("records"):
         colour, mean = colours[row["schedule"]], row[f"{metric}_mean"]
         axes.plot(row["iterations"], mean, "*", color=colour, **star)
-    log_steps(axes, summary["iterations"])  # where the stars are
+    log_steps(axes, summary["iterations"])  # ticks under the stars
     axes.set_xlabel("iterations T")
     if logarithmic:
         axes.set_yscale("log")

@@ -1,7 +1,7 @@
 """Means, intervals and tests over few seeds.
 
-All tests are two-sided. p is NaN if nothing can be tested: for a single number, and for equal
-numbers, which do not prove that there is no noise.
+All tests are two-sided. p is NaN if no test is possible: for a single number, and for equal
+numbers, since equal numbers do not prove that there is no noise.
 """
 
 import math
@@ -19,8 +19,8 @@ from scipy import stats
 
 from analysis.exhibits.results import LOWER_IS_BETTER, Results
 
-LEVEL = 0.95  # of every interval
-ALPHA = 0.05  # p below it, corrected for the other comparisons, decides
+LEVEL = 0.95  # confidence level of every interval
+ALPHA = 0.05  # a corrected p below this value decides
 NAN = math.nan
 
 
@@ -30,8 +30,8 @@ class Effect:
 
     Args:
         value: a difference, or a correlation; NaN if it could not be measured.
-        low, high: ends of its 95% interval; NaN if there is none.
-        p: two-sided p under a true value of zero; NaN if nothing can be tested.
+        low, high: ends of the 95% interval; NaN if no interval can be computed.
+        p: two-sided p under a true value of zero; NaN if no test is possible.
         n: number of independent values of the smaller side.
     """
 
@@ -42,7 +42,7 @@ class Effect:
     n: int = 0
 
     def one_sided(self, sign: int) -> float:
-        """One-sided p for the alternative that the true value has this sign; NaN if p is."""
+        """One-sided p for the alternative that the true value has this sign; NaN if `p` is NaN."""
         return self.p / 2 if self.value * sign > 0 else 1 - self.p / 2
 
 
@@ -97,7 +97,7 @@ def separation(first: tuple[float, float], second: tuple[float, float], n: int) 
     """Whether all of n numbers lie below all of n others: the exact permutation test.
 
     Args:
-        first, second: the least and the greatest of each n numbers.
+        first, second: the least and the greatest of the n numbers on each side.
 
     Returns:
         The gap between the two ranges, negative if the first lies below; 0 with p = 1 if they
@@ -112,7 +112,7 @@ def separation(first: tuple[float, float], second: tuple[float, float], n: int) 
 def rank_order(ours: ArrayLike, theirs: ArrayLike) -> Effect:
     """Spearman's ρ between two orderings of the same items, with the exact p over all orderings.
 
-    NaN for fewer than three items, and for items that are all equal.
+    ρ is NaN for fewer than three items, and if all items of an ordering are equal.
     """
     a, b = np.asarray(ours, float), np.asarray(theirs, float)
     n = len(a)
@@ -130,8 +130,8 @@ def rank_order(ours: ArrayLike, theirs: ArrayLike) -> Effect:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p for multiple comparisons (Holm 1979), in the order given.
 
-    The chance that any true zero has a corrected p below 5% is at most 5%, also for dependent
-    tests. NaN, for what was not tested, stays NaN and does not count.
+    The chance of any false positive at a corrected p below 5% is at most 5%, also for dependent
+    tests. NaN (not tested) stays NaN and does not count as a comparison.
     """
     tested = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     adjusted, highest = [NAN] * len(p_values), 0.0
@@ -161,7 +161,7 @@ def by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
 
 
 def pairs(first: pd.Series, second: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """The values of the seeds that both have, in the same order."""
+    """The values of both series at the seeds that both have, in the same order."""
     shared = first.index.intersection(second.index)
     return first[shared].to_numpy(), second[shared].to_numpy()
 
@@ -172,21 +172,21 @@ def nested_choice(
     """For each seed, the row of the option that is best for the next seed; for the last seed, the
     first seed's best.
 
-    Choosing the best option and reporting it on the same samples is biased. Here a seed's own value
-    has no part in the choice. One seed chooses for one other. If all others chose for each seed,
-    their values would vary together, and a paired t test would find two (n = 3) to three times
-    (n = 5) as many false differences as its level says. A single seed chooses and reports on the
-    same samples.
+    Choosing the best option and reporting it on the same samples is biased, so a seed's own value
+    has no part in its choice. Each seed chooses for one other seed only: if all other seeds chose
+    together, the reported values would be correlated, and a paired t test would find two (n = 3) to
+    three times (n = 5) as many false differences as its level says. If there is only one seed, it
+    chooses and reports on the same samples.
 
     Args:
         rows: one row per option and seed.
-        option: column that is chosen: iterations, choice_temperature.
-        metric: column that decides; of equal values the smallest option wins. `kind` says in which
-            direction it is better.
-        among: options to choose from; None: all that every seed has.
+        option: column with the options: iterations, choice_temperature.
+        metric: column that decides; among equal values, the smallest option wins. `kind` determines
+            whether lower or higher values are better.
+        among: options to choose from; None for all options that every seed has.
 
     Returns:
-        One row per seed, sorted by seed; none if no option was measured for all seeds.
+        One row per seed, sorted by seed; no rows if no option was measured for all seeds.
     """
     values = rows.pivot(index=option, columns="seed", values=metric).dropna()
     if among is not None:
@@ -209,8 +209,8 @@ def over_seeds(rows: pd.DataFrame, keys: list[str], metrics: list[str]) -> pd.Da
     """Mean, sample standard deviation and interval over seeds, grouped and sorted by `keys`.
 
     Returns:
-        The keys, the number of seeds, and `<metric>_mean`, `<metric>_std` and `<metric>_ci95` of
-        each metric. The last is half of the 95% t interval. For one seed both are NaN.
+        The keys, the number of seeds, and `<metric>_mean`, `<metric>_std` and `<metric>_ci95` (half
+        of the 95% t interval) of each metric. For one seed, std and ci95 are NaN.
     """
     cells = rows.groupby(keys)
     columns = {"seeds": cells["seed"].nunique()}
@@ -233,9 +233,9 @@ def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFr
     """Single sets of images, in the columns of `over_seeds`. The interval is over images, from the
     spread over random halves of a set.
 
-    FID∞ has the spread of FID, since the bias that it removes hardly varies.
+    FID∞ gets the spread of FID, since the removed bias hardly varies.
     """
-    quantile = student(halves)  # a standard deviation of so few is itself uncertain
+    quantile = student(halves)  # the standard deviation of few halves is itself uncertain
     columns = {}
     for metric in metrics:
         spread = metric.replace("fid_infinity_", "fid_")
@@ -247,10 +247,10 @@ def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFr
 
 
 def real_images(results: Results, samples: float, keys: Mapping[str, Any]) -> pd.DataFrame:
-    """Held-out real images, as many as there are samples, since FID depends on their number.
+    """Metrics of held-out real images in sets of `samples`, since FID depends on the number.
 
     Args:
-        keys: values of the row in the key columns of the table.
+        keys: values of the row in the table's key columns.
 
     Returns:
         One row in the columns of `over_seeds`, with means over disjoint subsets and no interval;

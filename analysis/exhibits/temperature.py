@@ -68,7 +68,7 @@ def _means(results: Results) -> pd.DataFrame:
 
 
 def _facts(results: Results) -> list[str]:
-    """What one seed would choose, reported on another, which had no part in it."""
+    """The FID of each seed at the choice temperature that another seed chooses."""
     fid, option, label = results.metric("fid"), "choice_temperature", results.label("fid")
     chosen = nested_choice(results.temperature, option, fid, "fid")
     if chosen.empty:

@@ -1,1 +1,1 @@
-"""The order of the exhibits, the files and the page that show them, and their sources."""
+"""Builds the report: the order of the exhibits, their files and sources, and the page."""

@@ -1,4 +1,4 @@
-"""All exhibits in the order of the report, written as files and as one page."""
+"""Writes all exhibits, in the order of the report, as files and as one page."""
 
 import os
 import shutil
@@ -38,16 +38,16 @@ from pipeline.runtime.provenance import OutOfDate, described
 
 FOLDERS = ("tables", "timings", "sources", "figures")
 METRICS, REPORT = "metrics.json", "report.html"
-NEW = "new"  # the folder in which all is made before any of it is in its place
+NEW = "new"  # the folder in which all files are made before any is moved to its place
 
 
 class Place(NamedTuple):
-    """An exhibit before it is made.
+    """An exhibit of the report before it is made.
 
     Args:
-        anchor: id of its article in the report; claims name it.
-        label: its name for readers.
-        files: the fields of `Results` that it is made from.
+        anchor: id of the exhibit's article in the report; claims refer to this id.
+        label: name of the exhibit for readers.
+        files: the fields of `Results` that the exhibit is made from, separated by spaces.
     """
 
     anchor: str
@@ -56,7 +56,7 @@ class Place(NamedTuple):
     files: str
 
 
-# Modules with claims, in the order of the scoreboard, and what that is made from.
+# Modules with claims, in the order of the scoreboard, and the scoreboard's fields of `Results`.
 CLAIMS = (quality, speed, schedules, rejection, editing, reconstruction)
 SCOREBOARD = "rows cas sweep crossing editing rejection reconstruction speed"
 PLACES: dict[str, list[Place]] = {
@@ -106,7 +106,7 @@ PLACES: dict[str, list[Place]] = {
 def contents(
     results: Results, params: Params, stale: Collection[str] = ()
 ) -> tuple[Opening, list[Section]]:
-    """Everything that is shown: what the report begins with, then the scoreboard and all exhibits.
+    """The contents of the report: its opening, and the sections with scoreboard and exhibits.
 
     Args:
         stale: stages whose results are out of date. Their exhibits and claims are left out.
@@ -155,17 +155,17 @@ def _maker(name: str, made: Mapping[str, str]) -> str:
 def build(
     results_folder: Path, output: Path, params: Params, stale: OutOfDate | None = None
 ) -> list[Path]:
-    """Make everything from the result files alone, and return the files written.
+    """Make all exhibits and the report from the result files alone, and return the written files.
 
     Args:
-        output: gets tables/ (CSV, Markdown, LaTeX), figures/, timings/ (tables of timings),
-            sources/ (the files and runs behind each table) and report.html; each folder is
-            replaced. The headline goes to metrics.json beside the results.
+        output: folder for tables/ (CSV, Markdown, LaTeX), figures/, timings/ (tables of timings),
+            sources/ (the files and runs behind each table) and report.html. Existing folders are
+            replaced. The headline numbers are written to metrics.json beside the results.
         stale: stages whose results are out of date. Their exhibits are left out.
 
     Raises:
-        UserError: a result file is missing or damaged, or all results are out of date. Nothing has
-            been written then.
+        UserError: a result file is missing or damaged, or all results are out of date. No file was
+            written in this case.
     """
     results, stale = read_results(results_folder), stale or {}
     current = {stage: entry for stage, entry in results.sources.items() if stage not in stale}
@@ -173,7 +173,7 @@ def build(
     opening, sections = contents(results, params, stale)
     exhibits = [exhibit for section in sections for exhibit in section.exhibits]
     if not exhibits:
-        reason = f"none is of params.yaml as it is now: {described(stale)}"
+        reason = f"all are out of date: {described(stale)}"
         raise UserError("the results", reason, "run `dvc repro`")
     remove_temporary(output, NEW)
     with temporary_folder(output / NEW) as made:
@@ -187,7 +187,7 @@ def build(
                 _write_sources(exhibit, results, made / "sources")
         write_json(made / METRICS, headline(results, stale))
         write_report(made / REPORT, opening, sections, made / "figures", results, params, stale)
-        # All is there: whatever failed until here has left what an earlier analysis made.
+        # All files are made. A failure before this line leaves an earlier analysis unchanged.
         for folder in FOLDERS:
             publish_folder(made / folder, output / folder)
         files = {METRICS: results_folder / METRICS, REPORT: output / REPORT}

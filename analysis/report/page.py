@@ -1,4 +1,4 @@
-"""One self-contained HTML page of everything: no network, no other file."""
+"""Writes the report as one self-contained HTML page, which loads no other file."""
 
 import base64
 import re
@@ -31,7 +31,7 @@ UNDER = Markup('<span class="paper">{}</span>')
 
 @dataclass(frozen=True)
 class Section:
-    """A subject of the paper: its exhibits, and the labels of those that are out of date."""
+    """A section on a subject of the paper: exhibits, and labels of exhibits out of date."""
 
     title: str
     exhibits: list[Exhibit]
@@ -40,8 +40,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Opening:
-    """What the report begins with: sentences on barely trained networks, the main claims by whose
-    they are, and two figures (None if they are out of date)."""
+    """The opening of the report: warnings about barely trained networks, the main claims (of the
+    paper, and our own), and two figures (None if out of date)."""
 
     warnings: list[str]
     headlines: dict[str, list[Verdict]]
@@ -99,7 +99,7 @@ def _emphasized(text: str) -> Markup:
 
 
 class Grid(NamedTuple):
-    """A table as HTML, and what all its "±" mean (empty if they differ: the headings say it)."""
+    """A table as HTML, and the meaning of all its "±" (empty if headings differ in meaning)."""
 
     headings: list[Markup]
     rows: list[tuple[Markup, ...]]
@@ -107,7 +107,7 @@ class Grid(NamedTuple):
 
 
 def _grid(strings: pd.DataFrame) -> Grid:
-    """Put each column of the paper under ours."""
+    """Convert a table to HTML, with each of the paper's columns merged into ours."""
     found = [INTERVAL.search(name) for name in strings if "±" in name]
     intervals = {match[1] if match else "" for match in found}
     interval = intervals.pop() if len(intervals) == 1 else ""
@@ -129,7 +129,7 @@ def _anchor(title: str) -> str:
 
 
 def _drawn(figure: Figure, dpi: int, **form: bool) -> dict[str, str | int]:
-    """Draw what only the page has: the samples that open it, and charts for narrow screens."""
+    """Draw a figure that only the page has: the opening's samples, or a narrow version."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "drawn.png"
         figure.draw(path, dpi, **form)
@@ -144,17 +144,17 @@ def _picture(path: Path, dpi: int) -> dict[str, str | int]:
     return {"src": f"data:image/png;base64,{data}", "width": width, "height": height}
 
 
-# What was run, on what and by which code
+# Facts about the run: data, networks, machines and code
 
 
 def _data_name(params: Params) -> str:
-    """The data set's own name: mnist5k, CIFAR10, or the folder's."""
+    """The name of the data set, such as mnist5k or CIFAR10, or of its folder."""
     kind, _, name = params.data.source.partition(":")
     return Path(name).name or kind
 
 
 def _facts(results: Results, params: Params, stale: Container[str]) -> list[tuple[str, str]]:
-    """Pairs of a subject and a fact, without those of stages that are out of date."""
+    """Pairs (subject, fact), without facts from stages that are out of date."""
     data, tokenizer, ours = results.data, results.tokenizer, results.evaluation["transformer"]
     size, network, training = params.data.image_size, params.transformer, params.training
     decoding, weights = params.decoding, params.transformer.pretrained
@@ -162,7 +162,7 @@ def _facts(results: Results, params: Params, stale: Container[str]) -> list[tupl
         f"{count(training.steps)} steps of {training.batch_size} images, schedule "
         f"{training.mask_schedule}; baseline {count(params.autoregressive.steps)} steps"
     )
-    # Each after the stage whose results it is of.
+    # Triples: the stage that the fact is from, its subject, and the fact.
     found = [
         (
             "prepare",

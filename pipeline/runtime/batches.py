@@ -1,8 +1,8 @@
 """Computes independent batches, in this process or in Ray actors, and stores them in files.
 
-A batch depends on its arguments alone, so that its bytes are the same whoever makes it. (On a CPU
-the number of threads changes products in float32 of 5 to 11 rows: see docs/cluster.md.) The
-batches of a file lie in `<file>.parts` until all are there: a killed run goes on after them.
+A batch depends on its arguments alone, so every process computes the same bytes. (On a CPU, the
+number of threads changes float32 products of 5 to 11 rows: see docs/cluster.md.) The batches of an
+unfinished file are stored in `<file>.parts`, so a run after a kill computes only the missing ones.
 """
 
 import shutil
@@ -24,21 +24,21 @@ from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.trials import Machine, note_machines, this_machine
 
-Batches = Mapping[Path, tuple]  # the arguments of each batch, by its file
-Files = Mapping[Path, Sequence[tuple]]  # the arguments of the batches of each file, in order
+Batches = Mapping[Path, tuple]  # path of the batch -> arguments
+Files = Mapping[Path, Sequence[tuple]]  # path of the file -> arguments of each batch, in order
 
 
 class Maker:
-    """Describes a function that computes batches. Each process calls `opens(*args, device)` once to
-    get the function with its networks and images. Only `opens` and `args` are pickled; paths in
-    `args` may be relative to the project. `here` is the function if this process already has it."""
+    """A picklable factory of a function that computes batches. Each process calls `opens(*args,
+    device)` once; this call loads networks and images and returns the function. Paths in `args` may
+    be relative to the project. `here` is the function, if this process has already opened it."""
 
     def __init__(self, opens: Callable[..., Any], *args: Any, here: Any = None):
         self.opens, self.args, self._here = opens, args, here
         self.name = uuid.uuid4().hex  # the same in every process
 
     def open(self, device: torch.device) -> Any:
-        """Return this process's function that computes batches."""
+        """Return the function that computes batches; only the first call opens it."""
         if self._here is None:
             self._here = self.opens(*self.args, device)
         return self._here
@@ -54,18 +54,18 @@ class BatchWorkers:
         self.device = device
 
     def make(self, maker: Maker, batches: Batches) -> Iterator[tuple[Path, Any]]:
-        """Compute batches. Yields each with its file, in any order, and raises the errors of the
-        function."""
+        """Compute batches, and yield pairs (path, batch) in any order. Errors of the function are
+        raised."""
         function = maker.open(self.device)
         for path, arguments in batches.items():
             yield path, function(*arguments)
 
     def end(self) -> None:
-        """Give the workers' CPUs and GPUs back to the cluster."""
+        """Release the workers' CPUs and GPUs."""
 
 
 def workers_of(ray: Any) -> BatchWorkers:
-    """The workers that compute batches, by the section `ray`: this process or Ray actors."""
+    """The workers that the params section `ray` asks for: this process, or Ray actors."""
     return RayActors(ray) if ray.num_workers > 1 else BatchWorkers(worker_device(ray.use_gpu))
 
 
@@ -100,7 +100,7 @@ class RayActors(BatchWorkers):
             ):
                 note_machines([machine])
                 yield path, value
-        except BaseException as error:  # or the caller stops: the batches under way are of no use
+        except BaseException as error:  # also if the caller stops: running batches are discarded
             self.end()
             if isinstance(inner := innermost(error), UserError):
                 raise inner from None
@@ -120,17 +120,17 @@ class RayActors(BatchWorkers):
 class _Worker:
     """A Ray actor that computes batches."""
 
-    _name = ""  # of the maker that it used last
-    _function: Any = None  # of that maker
+    _name = ""  # the name of the last maker
+    _function: Any = None  # the last maker's function
 
     def __init__(self, project: Checkout, use_gpu: bool):
         self._project, self._use_gpu = project, use_gpu
 
     def make(self, maker: Maker, path: Path, arguments: tuple) -> tuple[Path, Any, Machine]:
-        """Compute a batch. Returns the batch, its file and this machine."""
-        enter(self._project)  # not in __init__, whose errors Ray prints by the page
+        """Compute a batch. Returns the batch's path, the batch and this machine."""
+        enter(self._project)  # not in __init__: Ray prints long tracebacks for errors there
         if self._name != maker.name:
-            self._function = None  # before the next networks are opened
+            self._function = None  # frees memory before the next networks are opened
             self._function, self._name = maker.open(worker_device(self._use_gpu)), maker.name
         return path, self._function(*arguments), this_machine()
 
@@ -141,7 +141,7 @@ def parts_folder(path: Path) -> Path:
 
 
 def drop_parts(path: Path) -> None:
-    """Delete the batches of a file, if there are any."""
+    """Delete the stored batches of a file, if any exist."""
     shutil.rmtree(parts_folder(path), ignore_errors=True)
 
 
@@ -152,12 +152,12 @@ def making(
     name: str,
     save: Callable[[Any, Path], None],
 ) -> Iterator[Path]:
-    """Compute the missing batch files. Yields each file, in any order, once it exists; the caller
-    may then delete the file.
+    """Compute the missing batches, and yield the path of each stored batch, in any order. The
+    caller may then delete the stored batch.
 
     Args:
-        name: names the batches in messages.
-        save: writes a batch to its file, whole or not at all.
+        name: label of the batches in messages.
+        save: function that writes a batch to a path atomically.
     """
     for folder in {part.parent for part in batches}:
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,8 +177,8 @@ def making(
 def make_parts(
     files: Files, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[Path, list[Path]]:
-    """Compute the missing batches of several files of named tensors, and return the paths of all
-    batches, in order. The workers share the batches of all files."""
+    """Compute the missing batches of several files of named tensors, and return the paths of each
+    file's batches, in order. Any worker may compute any batch."""
     parts = {
         path: {parts_folder(path) / f"{n:06d}.safetensors": own for n, own in enumerate(batches)}
         for path, batches in files.items()
@@ -191,8 +191,8 @@ def make_parts(
 def make_tensors(
     path: Path, workers: BatchWorkers, maker: Maker, batches: Sequence[tuple], name: str
 ) -> dict[str, Tensor]:
-    """Compute named tensors without writing their file. The caller calls `drop_parts`
-    afterwards."""
+    """Compute named tensors without writing them to `path`. The caller must call `drop_parts` when
+    the tensors are no longer needed."""
     parts = make_parts({path: batches}, workers, maker, name)[path]
     return joined([load_tensors(part) for part in parts])
 
@@ -205,8 +205,8 @@ def tensors_of(
     batches: Sequence[tuple],
     name: str,
 ) -> dict[str, Tensor]:
-    """Compute named tensors with a network, and delete the batch files afterwards. Batches that a
-    killed run computed with other weights are not used."""
+    """Compute named tensors with a network, and delete the stored batches afterwards. Batches that
+    a killed run computed with other weights are ignored."""
     path = folder / f"{file_hash(weights)[:16]}.safetensors"
     tensors = make_tensors(path, workers, maker, batches, name)
     drop_parts(path)
@@ -216,7 +216,7 @@ def tensors_of(
 def write_files(
     files: Files, workers: BatchWorkers, maker: Maker, name: str, save: Callable[[Any, Path], None]
 ) -> None:
-    """Compute and write the missing files; `save` writes the tensors of one file."""
+    """Compute and write the missing files; `save(tensors, path)` writes one file."""
     missing = {path: batches for path, batches in files.items() if not path.exists()}
     for path, parts in make_parts(missing, workers, maker, name).items():
         save(joined([load_tensors(part) for part in parts]), path)
@@ -225,15 +225,15 @@ def write_files(
 
 
 def joined(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of batches, joined along the first axis."""
+    """Concatenate the tensors of batches, by name, along the first axis."""
     return {name: torch.cat([each[name] for each in batches]) for name in batches[0]}
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write named tensors, as safetensors."""
+    """Write named tensors to a safetensors file."""
     content = safetensors.torch.save(tensors)
     with atomic_file(path) as temporary:
-        temporary.write_bytes(content)  # the library has an error of its own for a full disk
+        temporary.write_bytes(content)  # `save_file` raises no OSError if the disk is full
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -249,4 +249,4 @@ def load_part(path: Path, load: Callable[[Path], Any], way_out: str = "delete it
         raise
     except Exception as error:  # a damaged file makes its reader raise nearly anything
         require_readable(path, error)
-        raise UserError(str(path), f"it cannot be read ({in_a_line(error)})", way_out) from error
+        raise UserError(str(path), f"cannot be read ({in_a_line(error)})", way_out) from error

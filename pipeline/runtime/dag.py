@@ -1,4 +1,4 @@
-"""The stages of dvc.yaml: their params by value, their dependencies by content, their outputs."""
+"""Reads dvc.yaml: the params, dependencies and outputs of each stage, and a key from them."""
 
 import os
 import re
@@ -25,7 +25,7 @@ FILE_PARAMS = (
     "evaluation.reference_statistics",
 )
 
-# How a training's batch is split among workers: it changes the order of sums, and dropout.
+# Params that split a training batch among workers, which changes the order of sums, and dropout.
 WHO = (
     *("ray.num_workers", "ray.cpus_per_worker", "training.accumulate"),
     *("sweep.workers_per_trial", "cas.workers_per_classifier"),
@@ -33,26 +33,26 @@ WHO = (
 
 
 def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
-    """Everything that a stage depends on: its params by value, its dependencies by content, and the
-    content of the files that its params name.
+    """The key of a stage: the values of its params, and the hashes of its dependencies and of the
+    files that its params name.
 
     Args:
-        ignore: params and dependencies, or sections and folders of them, to leave out (one trial of
-            the sweep does not depend on the sweep's grid).
+        ignore: params, sections of params, dependencies and folders of dependencies to leave out
+            (one trial of the sweep does not depend on the sweep's grid).
     """
     params = stage_params(stage)
     files = {name: of_project(params[name]) for name in FILE_PARAMS if params.get(name)}
     key = {
         "params": params,
         "deps": {dep: _hash(dep) for dep in stage_deps(stage) if not _is_in(dep, ignore)},
-        # A missing file is left out: the code that loads it reports that.
+        # A missing file is left out: the code that loads the file reports the error.
         "files": {name: _hash(file) for name, file in files.items() if os.path.exists(file)},
     }
     return part_of_key(key, ignore)
 
 
 def part_of_key(key: Mapping[str, Any], ignore: Iterable[str]) -> dict[str, Any]:
-    """The key of a stage without the ignored params and dependencies (see `stage_key`)."""
+    """A stage's key without the ignored params and dependencies (see `stage_key`)."""
     return {
         kind: {name: value for name, value in known.items() if not _is_in(name, ignore)}
         for kind, known in key.items()
@@ -64,7 +64,7 @@ def _is_in(name: str, listed: Iterable[str]) -> bool:
 
 
 def project_key() -> dict[str, Any]:
-    """Everything that the DAG as a whole depends on: all params, and the code that stages list."""
+    """The key of the whole DAG: the values of all params, and the hashes of all stages' code."""
     code = {dep for stage in read_stages() for dep in stage_deps(stage)} - makers().keys()
     return {
         "params": flatten(read_yaml(PARAMS_FILE)),
@@ -89,8 +89,8 @@ def _file_hash(path: Path, size: int, modified: int) -> str:
 
 
 def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
-    """Raise a `UserError` if a dependency changed while the stage ran. DVC would record the results
-    as those of the new content."""
+    """Raise a `UserError` if a dependency, given with its hash, changed while the stage ran. DVC
+    would record the results under the new content."""
     for path, known in deps:
         if not os.path.exists(path) or _hash(path) != known:
             raise UserError(
@@ -109,7 +109,7 @@ def require_params(params: Mapping[str, Any], stage: str) -> None:
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The params that differ, each with its old and its new value; None if it is missing."""
+    """The params that differ, each with its old and new value; a missing param counts as None."""
     keys = sorted(was.keys() | now.keys())
     return {k: (was.get(k), now.get(k)) for k in keys if was.get(k) != now.get(k)}
 
@@ -127,7 +127,7 @@ def stage_params(stage: str, root: Path = HERE) -> dict[str, Any]:
 
 
 def stage_deps(stage: str, root: Path = HERE) -> list[str]:
-    """The files and folders that dvc.yaml lists for a stage; `${key}` is that param's value."""
+    """The dependencies that dvc.yaml lists for a stage, with the param's value for `${key}`."""
     values = flatten(read_yaml(root / PARAMS_FILE))
     listed = read_stages(root)[stage].get("deps", [])
     return [re.sub(r"\$\{([\w.]+)\}", lambda m: str(values.get(m[1])), dep) for dep in listed]
@@ -141,7 +141,7 @@ def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
 
 
 def makers(root: Path = HERE) -> dict[str, str]:
-    """The stage that makes each dependency, by the dependency's path. Code is made by none."""
+    """Map the path of each dependency that a stage outputs to that stage. Code is left out."""
     stages = read_stages(root)
     outputs = {output: stage for stage in stages for output in stage_outputs(stage, root)}
     return {
@@ -154,7 +154,7 @@ def makers(root: Path = HERE) -> dict[str, str]:
 
 
 def stages_up_to(stage: str | None) -> list[str]:
-    """A stage and the stages that it depends on, in order; all stages for None.
+    """A stage and all stages that it depends on, in order; all stages if `stage` is None.
 
     Raises:
         UserError: dvc.yaml has no such stage.
@@ -181,7 +181,7 @@ def stages_from(*stages: str, root: Path = HERE) -> set[str]:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one level of dotted keys."""
+    """Flatten nested mappings into one level with dotted keys."""
     if not isinstance(value, dict):
         return {prefix: value}
     flat: dict[str, Any] = {}

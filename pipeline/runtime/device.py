@@ -16,8 +16,8 @@ _picked: list[torch.device] = []
 
 
 def pick_device() -> torch.device:
-    """Pick the GPU if there is one, else the CPU, and make the device's results repeatable."""
-    if not torch.cuda.is_available():  # a CPU repeats as it is
+    """Pick the GPU if PyTorch finds one, else the CPU, and make results on it repeatable."""
+    if not torch.cuda.is_available():  # results on a CPU are repeatable without settings
         return torch.device("cpu")
     repeatable()
     _picked.append(torch.device("cuda"))
@@ -34,7 +34,7 @@ def computing_on() -> str:
 
 def worker_device(use_gpu: bool) -> torch.device:
     """The device of a process that does a stage's work: the stage itself, or a Ray worker. Raises a
-    `UserError` if `ray.use_gpu` is true and there is no GPU: on a CPU the work would take days."""
+    `UserError` if `ray.use_gpu` is true and PyTorch finds no GPU: a CPU would take days."""
     if use_gpu and not torch.cuda.is_available():
         reason = f"PyTorch finds no GPU on {platform.node()}, where this process runs"
         way_out = "set it to false, or use a machine with a GPU (docs/cluster.md)"
@@ -43,13 +43,13 @@ def worker_device(use_gpu: bool) -> torch.device:
 
 
 def driver_device(use_gpu: bool, workers: int) -> torch.device:
-    """The device of a stage's own process. If there are several workers, this process only reads
-    their results, and may run on a cluster's head without a GPU."""
+    """The device of a stage's own process. With several workers, this process only collects
+    results, so it may run on a cluster's head without a GPU."""
     return worker_device(use_gpu and (workers == 1 or torch.cuda.is_available()))
 
 
 def quick_in_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32: not on a CPU that must convert each number."""
+    """Whether bfloat16 is faster than float32: true except on CPUs without bfloat16 products."""
     return device.type != "cpu" or _cpu_multiplies_bfloat16()
 
 
@@ -60,20 +60,20 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 def onednn_takes_bfloat16() -> bool:
     """Whether oneDNN can compute `F.linear` in bfloat16 on this CPU, even if slowly."""
-    # Private: nothing public says what oneDNN does with this build and ONEDNN_MAX_CPU_ISA.
+    # A private API: no public one tells what oneDNN supports (build, CPU, ONEDNN_MAX_CPU_ISA).
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def autocast(device: torch.device, bf16: bool) -> torch.autocast:
-    """Run the block's networks in bfloat16 if `bf16` is true and bfloat16 is fast here, else in
-    float32."""
+    """A context in which networks run in bfloat16, if `bf16` is true and bfloat16 is fast on the
+    device, else in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and quick_in_bfloat16(device))
 
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Within the block, compute a GPU's float32 convolutions in TF32 if `allowed`. TF32 has 10
-    bits of precision and is several times as fast. Outside of such blocks it is off (see
+    """Within the block, compute float32 convolutions on a GPU in TF32 if `allowed`. TF32 has 10
+    bits of precision and is several times as fast. Outside such blocks, TF32 is off (see
     `repeatable`)."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = allowed
@@ -90,7 +90,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock time of a call in seconds; the device has no unfinished work at both ends."""
+    """Wall-clock time of a call in seconds; the device is synchronized before and after."""
     wait = torch.get_device_module(device).synchronize
     wait()
     started = time.perf_counter()
@@ -100,9 +100,9 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
 
 
 def repeatable() -> None:
-    """Choose GPU algorithms that give the same bytes each time, and turn TF32 off: it would change
-    some tokens and every feature. Where PyTorch has no such algorithm (the fast gradient of
-    attention), it only warns."""
+    """Use deterministic algorithms on GPUs, and turn off TF32, which would change some tokens and
+    every feature. PyTorch only warns about operations that have no deterministic algorithm (the
+    fast gradient of attention)."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -112,11 +112,11 @@ def repeatable() -> None:
 
 
 def require_compiler(gpu: bool) -> None:
-    """Raise a `UserError` before training if `torch.compile` finds no compiler: it needs C++ on a
-    CPU and C on a GPU."""
+    """Raise a `UserError` before training if the compiler that `torch.compile` needs is missing:
+    C++ for a CPU, C for a GPU."""
     kind, variable, names = ("C", "CC", ["gcc", "clang"]) if gpu else ("C++", "CXX", ["g++"])
     names = [named] if (named := os.environ.get(variable)) else names
     if not any(map(shutil.which, names)):
-        reason = f"torch.compile needs a {kind} compiler, and there is no {' or '.join(names)}"
+        reason = f"torch.compile needs a {kind} compiler, but found no {' or '.join(names)}"
         way_out = f"install it (Debian: apt install {'gcc' if gpu else 'g++'} python3-dev)"
         raise UserError("training.compile", reason, f"{way_out}, or set training.compile to false")

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.runtime.limits import MESSAGE, WORD
 
 _MOVE = "another file or folder is in the way: move it away"
-WAYS_OUT = {  # what a user can do about an error of the system, by its number
+WAYS_OUT = {  # errno of an operating system error -> what the user can do
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more of them (`ulimit -n`)"),
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), _MOVE),
@@ -43,7 +43,7 @@ class ArgumentError(UserError, ValueError):
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """The error to raise when a file or folder cannot be written."""
+    """Return the error to raise if a file or folder cannot be written."""
     advice = WAYS_OUT.get(error.errno or 0, "check its folder and disk")
     way_out = f"{advice} and run again, finished work is kept"
     return UserError(f"cannot write {path}", error.strerror or str(error), way_out)

@@ -1,4 +1,4 @@
-"""Turns errors of Ray's workers, and unexpected errors of a stage or command, into one line."""
+"""Turns errors of Ray workers, and unexpected errors of stages and commands, into one line."""
 
 import contextlib
 import errno
@@ -11,14 +11,14 @@ from pipeline.runtime.errors import WAYS_OUT, PassingError, UserError, one_line
 from pipeline.runtime.project import in_project
 from pipeline.runtime.secrets import redacted
 
-DAMAGED = (None, errno.ENOENT, errno.EINVAL, errno.EIO)  # of errors of a damaged or missing file
-MEMORY = ("allocate memory", "not enough memory", "out of memory")  # of the system and PyTorch
+DAMAGED = (None, errno.ENOENT, errno.EINVAL, errno.EIO)  # errno of a damaged or missing file
+MEMORY = ("allocate memory", "not enough memory", "out of memory")  # parts of messages
 
 
 def bug(error: Exception, name: str) -> str:
-    """The line that reports an error other than a `UserError` at the end of a stage or command. For
-    a bug, the line names a file with the traceback, which a submitted job also prints. Raises the
-    error itself if the file cannot be written or nobody reads the output."""
+    """The line to print when an error other than a `UserError` ends a stage or command. For a bug,
+    the line names a file with the traceback; a submitted job also prints the traceback. Raises the
+    error itself if the file cannot be written or the reader has closed the output."""
     if isinstance(error, BrokenPipeError):
         raise error
     inner = innermost(error)
@@ -42,9 +42,9 @@ def bug(error: Exception, name: str) -> str:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """The original error, without the errors of Ray that wrap it."""
+    """The original error inside the Ray errors that wrap it."""
     inside = [*getattr(error, "worker_failures", {}).values()]
-    # Private: Ray Train offers the error that it wraps under no public name.
+    # Private attributes: Ray Train has no public one for the wrapped error.
     inside += [getattr(error, name, None) for name in ("controller_failure", "cause", "_base_exc")]
     causes = [cause for cause in inside if isinstance(cause, BaseException)]
     return innermost(causes[0]) if causes else error
@@ -57,8 +57,8 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def require_readable(path: Path, error: BaseException) -> None:
-    """Raise a `PassingError` if the system cannot read a file now (permissions, a stale handle, too
-    little memory). Do nothing if the file is damaged or missing."""
+    """Raise a `PassingError` if `error` means that the file cannot be read now (permissions, stale
+    handle, too little memory). Do nothing if the file is damaged or missing."""
     if isinstance(error.__cause__, OSError):
         error = error.__cause__
     if lacks_memory(error) or (isinstance(error, OSError) and error.errno not in DAMAGED):

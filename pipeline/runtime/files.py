@@ -16,19 +16,19 @@ from typing import Any
 from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.limits import SEED, YAML_BYTES
 
-# Files that Python, editors and file managers put into folders, as in .dvcignore.
+# Files that Python, editors and file managers create; .dvcignore lists the same patterns.
 IGNORED = ["__pycache__", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db"]
 IGNORED += [".*.sw?", "*~", ".#*", ".nfs*"]
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new temporary name beside `path`, which `remove_temporary` finds."""
+    """A new temporary path beside `path`, with a name that `remove_temporary` recognizes."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> None:
-    """Remove temporary files of that name that killed processes left in a folder, and in the
-    folders `below` it. No other process may be writing there."""
+    """Remove the temporary files and folders of the target `name` that killed processes left in a
+    folder (with `below`, also in its subfolders). No other process may be writing there."""
     pattern = f".{name}.{'[0-9a-f]' * 8}.tmp"
     for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
         if path.is_dir():
@@ -92,8 +92,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def publish_folder(source: Path, target: Path) -> None:
-    """Move a finished folder, if necessary to another file system. If that fails, the source is
-    unchanged."""
+    """Move a finished folder to `target`, which may be on another file system. If the move fails,
+    `source` is unchanged."""
     with atomic_folder(target) as new:
         shutil.copytree(source, new, dirs_exist_ok=True, copy_function=link_or_copy)
     shutil.rmtree(source, ignore_errors=True)
@@ -102,12 +102,12 @@ def publish_folder(source: Path, target: Path) -> None:
 def link_or_copy(source: Path | str, target: Path | str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, or no support for links
         shutil.copy2(source, target)
 
 
 def to_disk(path: Path) -> None:
-    """Wait until a file is on the disk: a power cut could lose a renamed file otherwise."""
+    """Flush a file to the disk. Without this, a power cut could lose a renamed file."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
@@ -122,8 +122,8 @@ def require_new(folder: Path) -> None:
 
 
 def require_file(path: Path | str, most: int | None = None) -> None:
-    """Check that a path is a regular file of at most `most` bytes: reading a pipe would hang.
-    Raises a `UserError` if it is not, and a FileNotFoundError if the path does not exist."""
+    """Check that a path is a regular file of at most `most` bytes; reading a pipe would hang.
+    Raises a `UserError` if not, and a FileNotFoundError if the path does not exist."""
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -158,7 +158,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str, *keys: str, way_out: str = "delete it and run again") -> Any:
-    """Read a JSON file; a `UserError` if it is missing, is not JSON, or lacks a required key."""
+    """Read a JSON file. Raises a `UserError` if it is missing, not JSON, or without a key."""
     try:
         value = json.loads(read_file(path).decode("utf-8"))
     except FileNotFoundError as error:
@@ -172,12 +172,12 @@ def read_json(path: Path | str, *keys: str, way_out: str = "delete it and run ag
 
 
 def read_yaml(path: Path) -> dict:
-    """Read a YAML file of sections; a `UserError` if it is missing, too large or not valid."""
+    """Read a YAML file of sections. Raises a `UserError` if it is missing, too large or invalid."""
     try:
         values = copy.deepcopy(parse_yaml(read_file(path, YAML_BYTES).decode("utf-8")))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run from the project's root folder") from error
-    except ValueError as error:  # of the text, or of its encoding
+    except ValueError as error:  # invalid YAML, or not UTF-8
         raise UserError(str(path), f"not valid YAML ({error})", "correct the file") from error
     if not isinstance(values, dict):
         reason = "must hold sections of key: value pairs"
@@ -185,10 +185,10 @@ def read_yaml(path: Path) -> dict:
     return values
 
 
-@lru_cache(maxsize=4)  # a stage reads dvc.yaml and params.yaml again and again
+@lru_cache(maxsize=4)  # a stage reads dvc.yaml and params.yaml many times
 def parse_yaml(text: str) -> Any:
-    """Parse a YAML document, or raise a ValueError that says where it is wrong. Results are cached,
-    so callers must not change them."""
+    """Parse a YAML document, or raise a ValueError that gives the position of the mistake. Results
+    are cached, so callers must not change them."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
 
@@ -198,7 +198,7 @@ def parse_yaml(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}"
         raise ValueError(f"{where}: {error.problem or error.context}") from error
-    except Exception as error:  # of a value that its type refuses, such as a date in month 13
+    except Exception as error:  # an impossible value, such as a date in month 13
         raise ValueError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
 
 
@@ -213,7 +213,7 @@ def write_csv(path: Path | str, rows: list[dict], columns: list[str] | None = No
     import pandas as pd
 
     table = pd.DataFrame(rows, columns=columns)
-    for name, column in table.select_dtypes("float").items():  # pandas' type if a cell is empty
+    for name, column in table.select_dtypes("float").items():  # or whole numbers with an empty cell
         if ((column.dropna() % 1 == 0) & (column.dropna().abs() <= SEED)).all():
             table[name] = column.astype("Int64")
     with atomic_file(path) as temporary:
@@ -253,7 +253,7 @@ def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> s
     hashes = {}
     for file in path.rglob("*"):
         name = file.relative_to(path)
-        # With its quotes, so that a file whose name is a part of another's is hashed.
+        # Search for the quoted name: it may be a part of another file's name.
         if file.is_file() and not is_ignored(name) and f'"{name}"' not in known:
             hashes[str(name)] = hash_of(file)
     return hashes[manifest.name] if list(hashes) == [manifest.name] else value_hash(hashes)

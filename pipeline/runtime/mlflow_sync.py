@@ -1,7 +1,7 @@
-"""Sends the logs in run directories to MLflow, while a stage works or by `maskgit sync`.
+"""Sends the logs in run directories to MLflow, while a stage runs or by `maskgit sync`.
 
-A stage never waits for the server while it works, and at its end only while the server answers
-quickly. The next stage, or `maskgit sync`, sends the rest.
+A running stage never waits for the server. At its end, a stage waits only while the server answers
+quickly; the next stage or `maskgit sync` sends the rest.
 """
 
 import contextlib
@@ -25,22 +25,22 @@ from pipeline.runtime.secrets import redacted
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a failed request is repeated here
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # this module repeats requests
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-# A connection that stays open writes to a database file that was deleted, without an error.
+# With a pool, an open connection would write to a deleted database file without an error.
 os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
-# At a run's end MLflow would print the server's address, with the password in it.
+# By default, MLflow prints the server's address at a run's end, with the password in it.
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
-RUN_KEY = "maskgit.run"  # the tag by which a run is found
-LOGS = ("reproduction/*", f"*/*/{LOG}", f"*/*/{LOG}/runs/*")  # below the runs folder, parents first
-MOST = {"metrics": 1000, "params": 100, "tags": 100}  # of a request; MLflow's limits
-ROUND, PAUSE = 1.0, 30.0  # seconds between two rounds; at most, while the server does not answer
-# How long a stage that has ended waits for one answer, and in all, of a local database (True) or a
-# server, in seconds.
+RUN_KEY = "maskgit.run"  # the tag with the run's key
+LOGS = ("reproduction/*", f"*/*/{LOG}", f"*/*/{LOG}/runs/*")  # in the runs folder, parents first
+MOST = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's limits of one request
+ROUND, PAUSE = 1.0, 30.0  # seconds between two rounds: normally, and at most after errors
+# Seconds that a stage waits at its end, for one answer and in total: of a local database (True), or
+# of a server (False).
 ENDED = {True: (3.0, 60.0), False: (1.0, 5.0)}
 STUCK = 120.0  # seconds that `maskgit sync` waits for one answer
-WAYS_OUT = {  # by what the reason says
+WAYS_OUT = {  # pattern in the reason -> what the user can do
     r"'active' state": "restore it in MLflow, or choose another mlflow.experiment in params.yaml",
     r"malformed|no such (table|column)|already exists|_alembic_": "move the file away",
     r"\b40[13]\b": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN",
@@ -48,7 +48,7 @@ WAYS_OUT = {  # by what the reason says
 
 
 class Unsent(Exception):
-    """MLflow did not answer, or with an error; the request is repeated later."""
+    """MLflow did not answer, or answered with an error; the request is repeated later."""
 
 
 class Refused(Unsent):
@@ -68,18 +68,18 @@ def tracking_uri() -> str:
 
 
 def is_local(uri: str) -> bool:
-    """Whether an address names a database file on this machine."""
+    """Whether a tracking URI names a database on this machine."""
     return uri.startswith("sqlite:")
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The database file that an address names; None for a server or a database in memory."""
+    """The database file of a tracking URI; None for a server or a database in memory."""
     path = uri.partition(":///")[2].partition("?")[0]
     return Path(path) if is_local(uri) and path not in ("", ":memory:") else None
 
 
 def way_out(reason: str) -> str:
-    """What the user can do if MLflow fails for that reason."""
+    """What the user can do about an error with this reason."""
     known = (advice for said, advice in WAYS_OUT.items() if re.search(said, reason))
     return next(known, "start the server, or correct MLFLOW_TRACKING_URI")
 
@@ -95,27 +95,27 @@ class Server:
 
     def __init__(self, uri: str):
         self.uri = uri
-        self.refused: list[str] = []  # why it will never accept a value or file
-        self.asked = math.inf  # when the request under way began
+        self.refused: list[str] = []  # reasons of refused values and files
+        self.asked = math.inf  # start of the current request
         self.experiments: dict[str, Any] = {}
         self._client: Any = None
 
     def ask(self, request: Callable[[Any], Any]) -> Any:
-        """Call `request(client)`; raise `Unsent`, with one line without secrets, if it fails."""
+        """Call `request(client)`. Raises `Unsent`, with one line without secrets, if it fails."""
         try:
             client = self._connected()
             self.asked = time.monotonic()
             return request(client)
-        except Exception as error:  # of MLflow, the network and the database, which have many
+        except Exception as error:  # MLflow, the network and the database raise many types
             raise _kind(error)(_reason(error)) from None
         finally:
             self.asked = math.inf
 
     def experiment(self, name: str) -> Any:
-        """Find or create MLflow's experiment of that name."""
+        """Find or create an MLflow experiment by its name."""
         if name not in self.experiments:
             get, location = methodcaller("get_experiment_by_name", name), None
-            if is_local(self.uri):  # MLflow's paths follow the working directory unless absolute
+            if is_local(self.uri):  # a relative path would depend on the working directory
                 location = Path(os.path.realpath(in_project("mlruns"))).as_uri()
             if not (found := self.ask(get)):
                 self.ask(methodcaller("create_experiment", name, location))
@@ -126,7 +126,7 @@ class Server:
         from mlflow import MlflowClient
 
         file = sqlite_file(self.uri)
-        if file and not file.exists():  # it may be deleted at any time
+        if file and not file.exists():  # the user may delete it at any time
             _make_database(Path(os.path.realpath(file)))
             self._client = None
         if self._client is None:
@@ -143,9 +143,9 @@ def _make_database(file: Path) -> None:
     with FileLock(file.with_name(f".{file.name}.lock")):
         remove_temporary(file.parent, file.name)
         with temporary_folder(file) as folder:
-            if not file.exists():  # no other process was quicker
+            if not file.exists():  # no other process has made it
                 MlflowClient(f"sqlite:///{folder / file.name}").search_experiments(max_results=1)
-                Path(f"{file}-journal").unlink(missing_ok=True)  # of a database that was deleted
+                Path(f"{file}-journal").unlink(missing_ok=True)  # left by a deleted database
                 os.replace(folder / file.name, file)
 
 
@@ -158,15 +158,15 @@ def _kind(error: Exception) -> type[Unsent]:
 
 
 def _reason(error: Exception) -> str:
-    """The error in one line; of a long message, only the essential part."""
+    """The error in one line; a long message is reduced to its essential part."""
     text = " ".join(str(error).split()) or type(error).__name__
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|\(sqlite3\.\w+\) ([^[]+)", text)
     return one_line(redacted((found[1] or found[2]).strip() if found else text)[:200])
 
 
 def project(folder: Path, server: Server) -> None:
-    """Send the log in a folder to MLflow. `sent.json` notes what MLflow has, to save requests;
-    MLflow ignores a row that it already has (same key, step, time and value)."""
+    """Send the log in a folder to MLflow. `sent.json` records what MLflow has, to save requests;
+    MLflow ignores a metric that it already has (same key, step, time and value)."""
     with FileLock(folder / ".sent.lock"):
         remove_temporary(folder, SENT)
         try:
@@ -184,7 +184,7 @@ class _Projection:
         self.folder, self.server, self.run = folder, server, read_json(folder / RUN)
         experiment = server.experiment(self.run["experiment"])
         self.where = experiment.experiment_id
-        # The time of its creation tells an experiment from one in another database.
+        # The creation time distinguishes this experiment from one with its id in another database.
         database = [self.where, experiment.creation_time]
         self.sent: dict[str, Any] = read_json(folder / SENT) if (folder / SENT).exists() else {}
         if self.sent.get("database") != database:
@@ -197,7 +197,7 @@ class _Projection:
             self._describe()
         self._send_metrics()
         if not described and self.run["status"] != "RUNNING":
-            for run in self._own_runs():  # a create request that timed out may have made one
+            for run in self._own_runs():  # a create request that timed out may have made a second
                 empty = not (run.data.metrics or run.data.params)
                 if empty and run.info.run_id != self.sent["run_id"]:
                     self.server.ask(methodcaller("delete_run", run.info.run_id))
@@ -219,7 +219,7 @@ class _Projection:
         run, tags = self.run, {RUN_KEY: self.run["key"], **self.run["tags"]}
         if run["parent"] and (parents := self._runs(run["parent"])):
             tags["mlflow.parentRunId"] = parents[0].info.run_id
-        if not self.sent["run_id"]:  # a request to create it that failed may have succeeded
+        if not self.sent["run_id"]:  # a create request that failed here may have succeeded
             create = methodcaller("create_run", self.where, run["start"], tags, run["name"])
             found = self._own_runs() or [self.server.ask(create)]
             self._note(run_id=found[0].info.run_id)
@@ -248,7 +248,7 @@ class _Projection:
 
     def _log(self, kind: str, values: list[Any]) -> None:
         """Send metrics, params or tags. A request that is too large, or that MLflow refuses, is
-        split in halves."""
+        split into halves."""
         if not values:
             return
         try:
@@ -266,7 +266,7 @@ class _Projection:
     def _send_artifacts(self) -> None:
         for path in sorted((self.folder / ARTIFACTS).rglob("*.*")):
             name = path.relative_to(self.folder / ARTIFACTS).as_posix()
-            if path.suffix == ".tmp":  # it is being written
+            if path.suffix == ".tmp":  # an unfinished copy
                 continue
             changed = path.stat().st_mtime_ns
             if self.sent["artifacts"].get(name) == changed:
@@ -281,25 +281,25 @@ class _Projection:
         self._ask("log_artifact", str(path), folder)
         if folder == IMAGES:
             self._ask("set_tag", "mlflow.loggedImages", True)
-        if not is_local(self.server.uri):  # MLflow takes any answer, such as a login page, for yes
+        if not is_local(self.server.uri):  # MLflow takes any answer, even a login page
             there = {Path(f.path).name: f.file_size for f in self._ask("list_artifacts", folder)}
             if there.get(path.name) != path.stat().st_size:
-                raise Unsent(f"MLflow does not have {path.name} as it was sent")
+                raise Unsent(f"MLflow has no complete copy of {path.name}")
 
 
 class Sync:
-    """A thread that sends the logs below a folder of run directories until it is closed."""
+    """A thread that sends the logs in a folder of run directories until `close` is called."""
 
     def __init__(self, folder: Path):
         self.folder, self.server = folder, Server(tracking_uri())
         self.problem = ""  # why the last round did not send everything
         self._closing, self._loaded = Event(), Event()
-        self._sent: dict[Path, list[int]] = {}  # when each log changed that was sent
+        self._sent: dict[Path, list[int]] = {}  # times of last changes of sent logs
         self.thread = Thread(target=self._run, name="mlflow", daemon=True)
         self.thread.start()
 
     def close(self, most: float = 60.0) -> str:
-        """At a stage's end, send the remaining logs for at most that many seconds. Returns what was
+        """Send the remaining logs at a stage's end, for at most `most` seconds. Returns what was
         not sent, and why."""
         self._loaded.wait(most)
         answer, longest = ENDED[is_local(self.server.uri)]
@@ -326,21 +326,21 @@ class Sync:
         self._loaded.set()
         pause, closing = ROUND, False
         while not closing:
-            closing = self._closing.is_set()  # one more round after that
+            closing = self._closing.is_set()  # then this round is the last
             try:
                 self._send()
                 self.problem = ""
-            except Exception as error:  # the stage goes on, whatever it is
+            except Exception as error:  # no error may stop the stage
                 self.problem = redacted(str(error))
             pause = min(PAUSE, 2 * pause) if self.problem else ROUND
             self._closing.wait(pause)
 
     def _send(self) -> None:
         """Send what is new in each log, parents before children, and raise the first error at the
-        end. The children of a run that failed wait for the run. After an error that took long,
-        nothing else is tried, because the server hangs."""
+        end. If a run cannot be sent, its children are skipped. A slow error ends the round, because
+        the server hangs."""
         first: Exception | None = None
-        failed: set[str] = set()  # keys of runs
+        failed: set[str] = set()  # keys of runs that could not be sent
         for file in [file for each in LOGS for file in sorted(self.folder.glob(f"{each}/{RUN}"))]:
             artifacts = file.parent / ARTIFACTS
             files = (file, file.parent / METRICS, artifacts, artifacts / IMAGES)
@@ -369,10 +369,10 @@ class Sync:
 
 
 def sync(folder: Path) -> str:
-    """Send all logs below a folder of run directories. Returns a line about the result.
+    """Send all logs in a folder of run directories. Returns a line about the result.
 
     Raises:
-        UserError: MLflow does not have everything.
+        UserError: some logs could not be sent.
     """
     work = Sync(folder)
     reason, shown = work.send_rest(STUCK, math.inf), redacted(work.server.uri)

@@ -1,7 +1,7 @@
-"""Where a worker finds the project: the driver's folder, or this node's own checkout.
+"""Tells a worker where the project is: in the driver's folder, or in this node's own checkout.
 
-In a job that `maskgit submit` sent with a DVC remote, nodes share no folder: Ray unpacks the code,
-workers pull what earlier stages made, and checkpoints are in the store of `ray.storage_path`.
+If `maskgit submit` sent a job with a DVC remote, nodes share no folder: Ray unpacks the code,
+workers pull the outputs of earlier stages, and checkpoints are in the store `ray.storage_path`.
 """
 
 import os
@@ -21,9 +21,9 @@ from pipeline.runtime.files import value_hash, write_text
 from pipeline.runtime.secrets import redacted
 from pipeline.runtime.storage import S3_ENVIRONMENT, Storage, storage, use_storage
 
-KEYS = (*S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")  # by which nodes use store and remote
+KEYS = (*S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")  # keys of the store and the remote
 JOB = "MASKGIT_JOB"  # set in a job whose nodes have checkouts of their own
-TOKENIZER = "models/tokenizer"  # every training that follows it draws samples with it
+TOKENIZER = "models/tokenizer"  # every later training draws samples with it
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Remote:
     """The project's default DVC remote."""
 
     name: str
-    settings: Mapping[str, Any] = field(repr=False, hash=False)  # the URL, perhaps keys
+    settings: Mapping[str, Any] = field(repr=False, hash=False)  # the URL, and keys if any
 
     @property
     def url(self) -> str:
         return self.settings["url"]
 
     def config(self, cache: Path) -> dict[str, Any]:
-        """DVC's configuration of a checkout without git, whose files are links into a cache."""
+        """DVC's configuration for a checkout without git, with files that link into `cache`."""
         return {
             "core": {"no_scm": True, "remote": self.name},
             "cache": {"dir": str(cache), "type": ["hardlink", "symlink"]},
@@ -47,7 +47,7 @@ class Remote:
 
 
 def default_remote() -> Remote | None:
-    """The default remote of the project in the current folder, if it has one."""
+    """The default DVC remote of the project in the current folder; None if none is set."""
     from dvc.config import Config
 
     config = Config(".dvc")
@@ -55,36 +55,36 @@ def default_remote() -> Remote | None:
     if name is None:
         return None
     if name not in remotes:
-        raise UserError("the default DVC remote", f"there is no remote '{name}'", "add it")
-    # Paths are of types of DVC, which would be written relative to another folder.
+        raise UserError("the default DVC remote", f"'{name}' is not defined", "`dvc remote add` it")
+    # DVC would write its own types of paths relative to another folder.
     settings = {k: str(v) if isinstance(v, str) else v for k, v in remotes[name].items()}
     return Remote(name, settings)
 
 
 def cache_folder(remote: Remote) -> Path:
-    """A machine's cache for jobs with that remote. It may be deleted."""
+    """This machine's DVC cache for jobs with the remote. Users may delete the folder."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches, "maskgit", value_hash(remote.url)[:16]).absolute()
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """Tells workers where the project is. The driver makes it and sends it to them."""
+    """Tells workers where the project is. The driver creates the object and sends it to workers."""
 
-    folder: str  # the project's, absolute
-    stage: str = ""  # that runs
-    code: tuple[tuple[str, str], ...] = ()  # its files of code, and the hash of each
+    folder: str  # the project's absolute path
+    stage: str = ""  # the running stage
+    code: tuple[tuple[str, str], ...] = ()  # the stage's code files, each with its hash
     storage: Storage | None = None
-    node: str = ""  # Ray's id of the driver's node; empty where all nodes see the folder
+    node: str = ""  # Ray's id of the driver's node; empty if all nodes see the folder
     lock: str = ""  # the content of dvc.lock
     inputs: tuple[str, ...] = ()  # the outputs of earlier stages that the stage depends on
     remote: Remote | None = None
-    keys: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)  # environment
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)  # variables
 
 
-@lru_cache(maxsize=1)  # a worker does one job after the other
+@lru_cache(maxsize=1)  # a worker does one job at a time
 def enter(project: Checkout) -> None:
-    """Change this worker's folder to the project. Raises a `UserError` if this node can reach
+    """Change this worker's current folder to the project. Raises a `UserError` if this node reaches
     neither the driver's folder nor the DVC remote, or if the code has changed since the stage
     began."""
     import ray
@@ -111,29 +111,29 @@ def _pull(project: Checkout) -> None:
     remote, folder = project.remote, Path(project.folder)
     if project.storage is None or remote is None:
         reason = f"{platform.node()} shares no folder with the job's head"
-        way_out = "name an object store that all nodes reach, such as s3://bucket/folder"
+        way_out = "set it to an object store that all nodes reach, such as s3://bucket/folder"
         raise UserError("ray.storage_path", reason, way_out)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):  # unless Ray's files lie elsewhere on this node
+    with suppress(FileExistsError):  # Ray may use the same path on this node
         folder.symlink_to(Path.cwd())
     os.chdir(folder)
     with FileLock(".dvc/tmp/checkout.lock"):
-        write_text("dvc.lock", project.lock)  # another worker may read it
+        write_text("dvc.lock", project.lock)  # atomic: another worker may read the file
         try:
             with Repo(".", config=remote.config(cache_folder(remote) / "cache")) as repo:
                 repo.pull(targets=list(project.inputs))
-        except Exception as error:  # each kind of store has errors of its own
+        except Exception as error:  # each kind of store raises other types
             subject = f"the DVC remote {redacted(remote.url)}"
             reason = f"{platform.node()} cannot pull from it ({redacted(str(error))})"
             raise UserError(subject, reason, "check its address and keys") from error
 
 
 _running = Checkout("")
-_entered: Checkout | None = None  # of this process, a worker
+_entered: Checkout | None = None  # set if this process is a worker
 
 
 def begin(stage: str, code: tuple[tuple[str, str], ...]) -> None:
-    """Record the code with which a stage begins: workers that start later may find other code."""
+    """Record a stage's code at its start: the code may have changed when a worker starts."""
     global _running
     _running = Checkout("", stage, code)
 

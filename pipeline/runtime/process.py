@@ -1,4 +1,4 @@
-"""Set-up that every process of the pipeline does before it imports large libraries."""
+"""Sets up every process of the pipeline before it imports large libraries."""
 
 import contextlib
 import ctypes
@@ -14,37 +14,37 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-THREADS = "OMP_NUM_THREADS"  # of every library on the CPU; Ray sets it for its workers
+THREADS = "OMP_NUM_THREADS"  # CPU threads of every library; Ray sets it in workers
 
 
 def set_up() -> None:
-    """Make the start fast, and hide notices of libraries that do not concern the user."""
-    gc.set_threshold(10_000)  # every 700 objects, as by default, takes a second of imports
+    """Speed up the start, and hide notices of libraries that do not concern the user."""
+    gc.set_threshold(10_000)  # the default of 700 objects slows imports by a second
     _keep_memory()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < 2**14:  # a sweep of 1,000 trials has 2,000 files and locks open
         with contextlib.suppress(OSError, ValueError):  # the system allows fewer
             resource.setrlimit(resource.RLIMIT_NOFILE, (2**14, hard))
     sys.excepthook = _print_interruption
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # it logs by the page what it raises
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # MLflow also logs what it raises
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def set_up_worker() -> None:
-    """Set up a worker of Ray, whose errors the stage prints in one line."""
+    """Set up a Ray worker. The stage, not the worker, prints the worker's errors."""
     set_up()
     logging.disable(logging.ERROR)
     sys.unraisablehook = _end_all_the_same
 
 
 def end_when_told() -> None:
-    """Make SIGTERM end this process like Ctrl-C: with one line, keeping finished work."""
+    """Make SIGTERM act like Ctrl-C: print one line, keep finished work, and end the process."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def end_quickly() -> None:
-    """Skip Python's slow clean-up at exit. Triton would print leaks without it."""
+    """Skip Python's slow clean-up at exit, unless Triton is loaded, which would print leaks."""
     if "triton" not in sys.modules:
         gc.freeze()
 
@@ -53,17 +53,17 @@ def end_quickly() -> None:
 def reader_may_leave() -> Iterator[None]:
     """Print lines at once, and exit quietly if the reader closes the output, as `| head` does."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not a test's own
+        if hasattr(stream, "reconfigure"):  # a test's stream may not
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         yield
-        print(end="", flush=True)  # later, an error would be a traceback
+        print(end="", flush=True)  # an error at exit would print a traceback
     except BrokenPipeError:
         output = select.poll()
         output.register(sys.stdout, 0)
         if not output.poll(0):  # another pipe broke
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # drop the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discard the rest
         sys.exit(1)
 
 
@@ -76,8 +76,8 @@ def cores() -> int:
 
 
 def _end_all_the_same(lost: Any) -> None:
-    """Send SIGTERM again if it arrived while Python ran a callback that cannot raise, such as that
-    of a weak reference. Python would print a traceback and continue."""
+    """Send SIGTERM again if it arrived while Python ran a callback that cannot raise, such as a
+    weak reference's. By default, Python prints a traceback and continues."""
     if lost.exc_type is SystemExit:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
     else:
@@ -93,9 +93,9 @@ def _print_interruption(kind: type[BaseException], *error: Any) -> None:
 
 
 def _keep_memory() -> None:
-    """Make glibc reuse the memory of freed tensors. By default the system clears the pages of each
+    """Make glibc reuse the memory of freed tensors. By default, the system zeroes the pages of each
     large tensor, which takes a tenth of a training step."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    # M_MMAP_THRESHOLD: smaller tensors lie in the heap; an old glibc admits 32 MiB at most.
+    # M_MMAP_THRESHOLD: smaller tensors are in the heap; an old glibc allows at most 32 MiB.
     if mallopt and (mallopt(-3, 2**30) or mallopt(-3, 2**25)):
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: free memory at the heap's end stays

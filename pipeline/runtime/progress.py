@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-PAUSE = 10.0  # seconds; for loops of which a run has many, so that short ones show nothing
+PAUSE = 10.0  # seconds; for frequent loops, so that short loops show nothing
 
 
 @contextmanager
@@ -15,8 +15,8 @@ def progress(
     """Show the progress of a loop. Yields a function `update(done, text="")`; the loop calls it
     with the amount done so far, out of `total`, and a short text to show.
 
-    On a terminal this is a bar, which appears after `pause` seconds. In a log it is a line for each
-    fifth of the work at most, `pause` seconds or more after the line before (or the start).
+    A terminal shows a bar, after `pause` seconds. A log gets at most one line for each fifth of the
+    work, each at least `pause` seconds after the previous line or the start.
     """
     from tqdm import tqdm
 
@@ -38,7 +38,7 @@ def progress(
 
 
 class Countdown:
-    """Prints how many trainings of a stage are done, and how long the remaining ones will take."""
+    """Prints how many of a stage's trainings are done, and how long the others will take."""
 
     def __init__(self, stage: str, what: str, total: int, pending: int):
         self.stage, self.total, self.pending = stage, total, pending
@@ -46,7 +46,7 @@ class Countdown:
         print(f"{stage}: {total} {what}, {total - pending} finished before", flush=True)
 
     def done(self, name: str) -> None:
-        """Count the training of that name as done."""
+        """Count the training called `name` as done, and print the rest."""
         self.pending, self._here = self.pending - 1, self._here + 1
         minutes = round((time.monotonic() - self._started) / self._here * self.pending / 60)
         left = f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,22 +1,22 @@
-"""The folder of the project, which outlives every run, and paths that params name."""
+"""Paths in the project's folder, and paths that params name."""
 
 import os
 from pathlib import Path
 
 from pipeline.runtime.errors import UserError
 
-RUNS = "runs"  # run directories, where `ray.storage_path` names no folder
+RUNS = "runs"  # folder of run directories, unless `ray.storage_path` names a folder
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path lies in a folder, by its name or after symbolic links are resolved."""
+    """Whether a path is inside a folder, with symbolic links resolved or not."""
     forms = (os.path.abspath, os.path.realpath)
     return any(Path(a(path)).is_relative_to(b(folder)) for a in forms for b in forms)
 
 
 def in_project(path: Path | str) -> Path:
     """The absolute path of a file or folder that must outlive the run. `dvc exp run --temp` and
-    `--queue` delete the copy of the project that they run in; DVC_ROOT names the project itself."""
+    `--queue` run in a copy of the project and delete the copy; DVC_ROOT names the original."""
     return Path(os.environ.get("DVC_ROOT") or "", path).absolute()
 
 
@@ -30,8 +30,8 @@ def require_here() -> None:
 
 
 def of_project(path: Path | str) -> Path:
-    """A file or folder that params name and that git and DVC may not track. In a copy of the
-    project (`dvc exp run --temp`) it is taken from the project itself, if it exists there."""
+    """The path of a file or folder that params name. Neither git nor DVC may track the file, so a
+    run in a copy of the project (`dvc exp run --temp`) takes the original's file if it exists."""
     own = in_project(path)
     return own if in_project("") != Path.cwd() and os.path.exists(own) else Path(path)
 

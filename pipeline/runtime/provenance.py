@@ -1,5 +1,5 @@
-"""The run that made each stage's results (`results/sources/<stage>.json`), and which results are
-out of date (by dvc.lock)."""
+"""Records which run made each stage's results (`results/sources/<stage>.json`), and finds results
+that are out of date (by dvc.lock)."""
 
 import hashlib
 import json
@@ -18,18 +18,18 @@ from pipeline.runtime.runs import provenance
 from pipeline.runtime.trials import Machine
 
 SOURCES = Path("results/sources")
-SHOWN = 3  # params that a message names
+SHOWN = 3  # most params that a message names
 
-Record = dict[str, Any]  # what made a stage's results, as `write_record` has it
-OutOfDate = dict[str, str]  # why each stage is out of date
-NO_RESULTS = "left no results"  # it never ran, or failed
+Record = dict[str, Any]  # how a stage's results were made, with the keys in `write_record`
+OutOfDate = dict[str, str]  # stage -> why its results are out of date
+NO_RESULTS = "left no results"  # the stage never ran, or failed
 
 
 def write_record(
     stage: str, run_id: str, key: dict[str, Any], started: float, workers: list[Machine]
 ) -> None:
-    """Record the run, commit, params and machines behind a stage's results. The stage began at
-    `started` (`time.monotonic`) with that key."""
+    """Record the run, commit, params and machines behind a stage's results. `key` is the stage's
+    key, `started` the time of its start (`time.monotonic`)."""
     import psutil
     import torch
 
@@ -54,18 +54,18 @@ def write_record(
 
 
 def out_of_date(root: Path = HERE) -> OutOfDate:
-    """The stages whose results are out of date, in the order of dvc.yaml: stages without results in
-    dvc.lock, or with other params or inputs there than the project has now, and all stages that
-    depend on these.
+    """The stages whose results are out of date, in the order of dvc.yaml. A stage is out of date if
+    dvc.lock has no results of it, if dvc.lock has other params or inputs than the project, or if
+    the stage depends on a stage that is out of date.
 
-    Edited code is no reason (`dvc commit` may have accepted it). Without a dvc.lock no stage is out
-    of date.
+    Edited code does not count (`dvc commit` may have accepted the edit). Without a dvc.lock, no
+    stage is out of date.
     """
     if not (locked := _locked(root)):
         return {}
     made, found = dag.makers(root), OutOfDate()
     current = {k: v for entry in locked.values() for k, v in _hashes(entry, "outs").items()}
-    for path in made:  # of a part of an output dvc.lock has no hash
+    for path in made:  # dvc.lock has no hashes of files in an output folder
         if path not in current and (root / path).exists():
             current[path] = dvc_hash(root / path)
     for stage in dag.read_stages(root):
@@ -79,7 +79,7 @@ def out_of_date(root: Path = HERE) -> OutOfDate:
 
 
 def _reason(stage: str, locked: dict[str, Any], current: dict[str, str], root: Path) -> str:
-    """Why a stage itself is out of date; an empty text if it is not."""
+    """Why a stage itself is out of date; an empty string if up to date."""
     if stage not in locked or not (root / SOURCES / f"{stage}.json").exists():
         return NO_RESULTS
     params = dag.flatten(locked[stage].get("params", {}).get(PARAMS_FILE.name, {}))
@@ -113,14 +113,14 @@ def dvc_hash(path: Path) -> str:
 
 
 def has_inputs(stage: str, folders: Sequence[Path], root: Path = HERE) -> bool:
-    """Whether a stage is up to date by dvc.lock, and these inputs are those that it read."""
+    """Whether a stage is up to date by dvc.lock, and has read the current content of `folders`."""
     inputs = _hashes(_locked(root).get(stage, {}), "deps").items()
     same = (dvc_hash(root / path) == known for path, known in inputs if Path(path) in folders)
     return bool(inputs) and stage not in out_of_date(root) and all(same)
 
 
 def described(stages: OutOfDate) -> str:
-    """One sentence that names the stages that are out of date, and why."""
+    """One sentence that names the stages that are out of date, each with the reason."""
     groups: dict[str, list[str]] = {}
     for stage, reason in stages.items():
         groups.setdefault(reason, []).append(stage)

@@ -20,15 +20,15 @@ _LOCK = threading.RLock()
 
 
 def downloaded(url: str) -> Path:
-    """The path of the file in torch's cache, where it is downloaded if it is missing or damaged.
-    Its name ends in the first digits of its SHA-256, as PyTorch and torch-fidelity name their
-    files."""
+    """The path of a file in torch's cache, downloaded from `url` if it is missing or damaged. The
+    file's name must end in the first digits of its SHA-256, as the names of PyTorch's and
+    torch-fidelity's files do."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     digits = path.stem.rsplit("-", 1)[1]
     if path.exists():
         if file_hash(path).startswith(digits):
             return path
-        print(f"{path} is damaged (its hash is not the one in its name): downloaded again")
+        print(f"{path} is damaged (its hash is not the one in its name): downloading it again")
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.hub.download_url_to_file(url, str(path), digits, progress=sys.stderr.isatty())
     return path
@@ -53,10 +53,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a zip file that `torch.save` wrote, memory-mapped.
 
     Raises:
-        ValueError: it holds anything else than a dict of dense tensors.
-        Exception: nearly any other, if the file is damaged.
+        ValueError: the file holds something other than a dict of dense tensors.
+        Exception: the file is damaged; the error may have nearly any type.
     """
-    with ZipFile(path) as archive:  # torch does not check its checksums
+    with ZipFile(path) as archive:  # torch does not verify checksums
         if broken := archive.testzip():
             raise ValueError(f"{broken} does not match its checksum")
     with only_tensors():

@@ -1,4 +1,4 @@
-"""Connects to Ray: to the cluster that RAY_ADDRESS names, or to a local one of the stage."""
+"""Connects to Ray: to the cluster that RAY_ADDRESS names, or to a local cluster."""
 
 import errno
 import logging
@@ -14,30 +14,30 @@ from typing import Any
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import end_when_told
 
-# Ray reads these when it is imported, here and in its workers.
+# Ray reads these at import, here and in workers. Comments say what Ray would otherwise do.
 _ENVIRONMENT = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in workers would lead elsewhere
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C would yield a partial grid without an error
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # four files a trial that nobody reads
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # each report would wait two seconds
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # prints of workers would go through a logger
-    "RAY_DISABLE_WORKER_LOG_PREFIX": "1",  # "(trainable pid=123)"; our lines name their training
-    "RAY_DEDUP_LOGS": "0",  # progress lines of different trials look alike
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would build an environment per worker
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future default, which Ray warns of otherwise
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # run workers in other folders
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # end a partial grid without an error on Ctrl-C
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # write four unused files per trial
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # wait two seconds at each report
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # send workers' prints through a logger
+    "RAY_DISABLE_WORKER_LOG_PREFIX": "1",  # prefix lines with "(trainable pid=123)"
+    "RAY_DEDUP_LOGS": "0",  # drop similar lines of different trials
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # build an environment per worker under `uv run`
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # warn of a future default
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints tables at any verbosity
+    "RAY_AIR_NEW_OUTPUT": "0",  # print tables at any verbosity
 }
 _LOCAL_ENVIRONMENT = {
-    # Ray listens on loopback, as by default on Windows and macOS.
+    # Makes Ray listen on loopback only, its default on Windows and macOS.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one's own machine is not preempted
-    # Workers that start before they are asked for would not have the environment of workers.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a local machine is not preempted
+    # Ray would start some workers in advance, without the workers' environment.
     "RAY_prestart_worker_first_driver": "0",
-    # An idle worker that Ray ends in the middle of a stage may abort and print a page.
+    # Ray would stop idle workers during a stage, and some abort with a long message.
     "RAY_idle_worker_killing_time_threshold_ms": str(2**31 - 1),
 }
-# Set to 1 where an autoscaler may bring nodes (deploy/raycluster.yaml): no public API of Ray says.
+# Set to 1 if an autoscaler may add nodes (deploy/raycluster.yaml): Ray has no public API for this.
 AUTOSCALING = "MASKGIT_AUTOSCALING"
 NODES = 1800.0  # seconds that a training waits for nodes
 ANSWER = 5.0  # seconds that a port may take to answer
@@ -49,23 +49,23 @@ def join_ray() -> None:
     `UserError` if Ray does not start or cannot be reached."""
     address = cluster_address()
     os.environ |= _ENVIRONMENT if address else _ENVIRONMENT | _LOCAL_ENVIRONMENT
-    # A failed trial or worker is an exception here, which Ray would also log by the page.
+    # A failed trial or worker raises an exception here; Ray would also log it at length.
     logging.disable(logging.ERROR)
     import ray
 
     if ray.is_initialized():
         return
-    # Workers import this project whatever their folder.
+    # Workers must find this project's modules from any folder.
     path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
     variables = {"PYTHONPATH": path} | _ENVIRONMENT
     hook = "pipeline.runtime.process.set_up_worker"
     environment: dict[str, Any] = {"env_vars": variables, "worker_process_setup_hook": hook}
     if (quoted := shlex.quote(sys.executable)) != sys.executable:
-        environment["py_executable"] = quoted  # Ray gives it to a shell as it is
+        environment["py_executable"] = quoted  # Ray passes the path to a shell unquoted
     options: dict[str, Any] = {"runtime_env": environment}
     if not address:
         _prepare_local()
-        # Nothing listens there: Ray Train would ask another cluster's dashboard for its controller.
+        # An unused port: Ray Train would ask another cluster's dashboard about its controller.
         variables["RAY_API_SERVER_ADDRESS"] = "http://127.0.0.1:9"
         # Starting the dashboard takes seconds of the workers' CPUs.
         options |= {"address": "local", "include_dashboard": False}
@@ -87,10 +87,10 @@ def cluster_address() -> str:
 
 
 def _prepare_local() -> None:
-    """Create private folders for Ray's token, sockets and logs: in Ray's own folders everyone may
-    write. An existing RAY_TMPDIR keeps its permissions."""
+    """Create private folders for Ray's token, sockets and logs: Ray's default folders are writable
+    by everyone. An existing RAY_TMPDIR keeps its permissions."""
     os.environ.pop("RAY_ADDRESS", None)
-    # By default Gloo listens on the address that the machine's name stands for.
+    # By default, Gloo listens on the address of the machine's host name.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     own = f"/tmp/ray-{os.getuid()}"  # short: the path of a socket has 107 bytes at most
     sockets, token = Path(os.environ.setdefault("RAY_TMPDIR", own)), Path.home() / ".ray"
@@ -102,7 +102,7 @@ def _prepare_local() -> None:
         if shutil.disk_usage(sockets).free < DISK:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(sockets))
     except OSError as error:
-        reason = f"cannot be Ray's folder, of this user alone ({error.strerror})"
+        reason = f"cannot be Ray's folder, private to this user ({error.strerror})"
         way_out = "remove it or make room, or set HOME and RAY_TMPDIR to other folders of your own"
         raise UserError(str(error.filename), reason, way_out) from error
 
@@ -116,7 +116,7 @@ def _cannot_join(address: str, reason: str) -> UserError:
 
 
 def why_no_cluster(address: str) -> str | None:
-    """Why no cluster can be at a RAY_ADDRESS. Ray itself would wait for it for several minutes."""
+    """Why no cluster can be reached at a RAY_ADDRESS; Ray itself would wait for several minutes."""
     if address in ("", "auto"):
         return None
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -126,12 +126,12 @@ def why_no_cluster(address: str) -> str | None:
         return reason
     import grpc
 
-    direct = [("grpc.enable_http_proxy", 0)]  # as Ray's own
+    direct = [("grpc.enable_http_proxy", 0)]  # like Ray's own channels
     with grpc.insecure_channel(f"{host}:{port}", direct) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=ANSWER)
         except grpc.FutureTimeoutError:
-            return "what answers is no Ray, whose port is 6379 (8265 is its dashboard's)"
+            return "what answers there is no Ray head (port 6379; 8265 is the dashboard's port)"
     return None
 
 
@@ -145,17 +145,17 @@ def why_unreachable(host: str, port: int) -> str | None:
 
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
-    """Check, before any work, that the cluster can hold the workers, whose number the param `key`
-    sets. Raises a `UserError`, or prints a line if an autoscaler may add nodes."""
+    """Check before any work that the cluster has room for the workers; the param `key` sets their
+    number. If not, raises a `UserError`, or prints a line if an autoscaler may add nodes."""
     import ray
 
     if (found := room_for({"CPU": cpus_per_worker, "GPU": int(use_gpu)})) >= workers:
         return
     size = f"{cpus_per_worker} CPUs{' and a GPU' if use_gpu else ''} each"
-    reason = f"{workers} workers of {size}, and the nodes of the Ray cluster have room for {found}"
+    reason = f"{workers} workers of {size}, but the Ray cluster's nodes have room for {found}"
     way_out = "lower it, or join a larger cluster by RAY_ADDRESS"
     if may_grow():
-        print(f"{key}: {reason}; they wait for nodes of its autoscaler", flush=True)
+        print(f"{key}: {reason}; the others wait for the autoscaler's nodes", flush=True)
         return
     if use_gpu and not ray.cluster_resources().get("GPU"):
         key, reason = "ray.use_gpu", "the Ray cluster has no GPU"
@@ -164,7 +164,7 @@ def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: st
 
 
 def room_for(each: Mapping[str, float]) -> int:
-    """How many workers with these resources the cluster holds at once, each on one node."""
+    """How many workers with these resources fit into the cluster at once, each on one node."""
     import ray
 
     return sum(
@@ -180,5 +180,5 @@ def may_grow() -> bool:
 
 
 def wait_longer(seconds: float) -> None:
-    """Make Ray Train wait longer for its workers than its default of one minute, four times."""
+    """Make Ray Train wait `seconds` for its workers; by default, it waits a minute, four times."""
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(seconds))

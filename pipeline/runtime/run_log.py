@@ -1,7 +1,7 @@
 """The log of a run, on disk beside its checkpoints; `mlflow_sync` sends it to MLflow.
 
-A log is a folder with `run.json`, `metrics.jsonl` (rows of values, with the time when they were
-measured), `artifacts/` (copies of files) and `runs/` (the logs of child runs).
+A log is a folder with `run.json`, `metrics.jsonl` (rows of metrics, each with the time of its
+measurement), `artifacts/` (copies of files) and `runs/` (the logs of child runs).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from pipeline.runtime.runs import provenance
 
 LOG = "log"  # the folder of a stage's log in its run directory
 RUN, METRICS, ARTIFACTS = "run.json", "metrics.jsonl", "artifacts"
-SENT = "sent.json"  # what MLflow has of the log (`mlflow_sync`)
+SENT = "sent.json"  # the parts of the log that MLflow has (`mlflow_sync`)
 NOTE = "mlflow.note.content"  # MLflow shows this tag above everything else, as Markdown
 IMAGES, SMALL = "images", (256, 256)  # MLflow's folder of pictures, and the size of their previews
 SAMPLED = 15.0  # seconds between two measurements of the machine's load
@@ -36,21 +36,21 @@ SAMPLED = 15.0  # seconds between two measurements of the machine's load
 
 @dataclass
 class RunLog:
-    """The log of one run. Every process of this machine may append to it."""
+    """The log of one run. Several processes of a machine may append to a log at once."""
 
     folder: Path  # absolute
-    key: str  # tells the run from all others
+    key: str  # unique to the run
     name: str
     experiment: str
     params: Mapping[str, Any]  # by dotted key; a resumed run keeps the first value of each
     tags: Mapping[str, str]
-    parent: str = ""  # the key of the run around it
-    _read: int = field(default=0, init=False, repr=False)  # bytes of metrics.jsonl
+    parent: str = ""  # the parent run's key
+    _read: int = field(default=0, init=False, repr=False)  # bytes read of metrics.jsonl
     _known: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def run_id(self) -> str:
-        """MLflow's id of the run; empty before the run was sent."""
+        """MLflow's id of the run; empty if the run was not sent yet."""
         sent = self.folder / SENT
         return read_json(sent)["run_id"] if sent.exists() else ""
 
@@ -78,7 +78,7 @@ class RunLog:
         are skipped, because a resumed training repeats its last rows."""
         file = self.folder / METRICS
         with self._locked(), open(file, "ab") as lines:
-            if file.stat().st_size < self._read:  # this is a copy on another machine
+            if file.stat().st_size < self._read:  # unpickled on another machine
                 self._read, self._known = 0, {}
             for end, row in read_rows(file, self._read):
                 self._known |= {(name, row["step"]): v for name, v in row["metrics"].items()}
@@ -97,7 +97,7 @@ class RunLog:
                 os.fsync(lines.fileno())
 
     def log_group(self, group: str, metrics: Mapping[str, Any], step: int = 0) -> None:
-        """Log metrics as `<group>/<metric>`; MLflow draws a row of charts for each group."""
+        """Log metrics as `<group>/<metric>`; MLflow shows a row of charts for each group."""
         self.log_metrics({f"{group}/{name}": value for name, value in metrics.items()}, step)
 
     def log_training(self, row: Mapping[str, float]) -> None:
@@ -112,12 +112,12 @@ class RunLog:
         leave_out: Container[str],
         step: Callable[[Any], float] = lambda row: 0,
     ) -> None:
-        """Log the metrics of rows, averaged over the rows of each group and step. A metric that one
-        of these rows lacks is left out.
+        """Log the means of the rows' metrics over each group and step. A metric is left out if one
+        of the averaged rows lacks it.
 
         Args:
             leave_out: columns that are not metrics.
-            step: of a row; rounded, since MLflow requires whole numbers.
+            step: gives the step of a row, which is rounded, since MLflow requires integers.
         """
         cells = defaultdict[tuple[str, float], list[Any]](list)
         for row in rows:
@@ -128,24 +128,24 @@ class RunLog:
             self.log_group(name, means, round(at))
 
     def log_tags(self, tags: Mapping[str, Any]) -> None:
-        """Set tags, as text."""
+        """Set tags; each value is converted to a string."""
         with self._edited() as run:
             run["tags"] |= {name: str(value) for name, value in tags.items()}
 
     def log_dataset(self, name: str, digest: str, source: str) -> None:
-        """Log the data set that the run reads. MLflow takes 500 characters of its name."""
+        """Log the data set that the run reads. MLflow accepts names of up to 500 characters."""
         with self._edited() as run:
             run["datasets"] = [{"name": name[:500], "digest": digest[:32], "source": source}]
 
     def log_artifact(self, path: Path | str) -> None:
-        """Log a copy of a file, which replaces an earlier one of the same name."""
+        """Log a copy of a file, which replaces an artifact of the same name."""
         with atomic_file(self.folder / ARTIFACTS / Path(path).name) as copy:
             shutil.copyfile(path, copy)
 
     def log_image(self, path: Path | str, name: str, step: int) -> None:
         """Log a copy of a PNG picture; MLflow shows pictures of one name with a slider over steps.
-        Files are named as by `mlflow.log_image`, and logging twice stores one picture. Nothing is
-        logged on a machine where the run did not begin."""
+        File names are those of `mlflow.log_image`; logging a picture twice stores one file. Does
+        nothing on a machine where the run did not begin."""
         if not (self.folder / RUN).exists():
             return
         stem = f"{name}+step+{step}+timestamp+{self.start}+{file_hash(Path(path))[:32]}"
@@ -159,12 +159,12 @@ class RunLog:
                 shutil.copyfile(path, copy)
 
     def child(self, key: str, name: str, params: Mapping[str, Any], note: str = "") -> "RunLog":
-        """The child run with that key. Call `begin` when its work begins."""
+        """Return the log of a child run. Call `begin` when the child's work begins."""
         folder, tags = self.folder / "runs" / name.replace("/", "-"), {**self.tags, NOTE: note}
         return RunLog(folder, key, name, self.experiment, params, tags, self.key)
 
     def finish(self, ok: bool) -> None:
-        """End the run, if it has begun."""
+        """End the run as finished or failed. Does nothing if the run has not begun."""
         if (self.folder / RUN).exists():
             with self._edited() as run:
                 run |= {"status": "FINISHED" if ok else "FAILED", "end": _now()}
@@ -188,8 +188,8 @@ class RunLog:
 
 
 def read_rows(file: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The complete lines of a metrics.jsonl from byte `start` on, each with the byte position of
-    its end."""
+    """Yield the complete rows of a metrics.jsonl file from byte `start` on, each after the byte
+    position of the row's end."""
     if not file.exists():
         return
     with open(file, "rb") as lines:
@@ -207,7 +207,7 @@ def _now() -> int:
 
 
 def origin() -> dict[str, str]:
-    """Tags that say where a run comes from: ours, and those that MLflow shows as its source."""
+    """Tags with the origin of a run: the project's own tags, and those that MLflow displays."""
     tags, user = provenance(), "unknown"
     with contextlib.suppress(KeyError, OSError):  # a container may have no name for its user
         user = getpass.getuser()
@@ -220,18 +220,18 @@ def origin() -> dict[str, str]:
 
 
 def log_load(run: RunLog, ended: Event) -> None:
-    """Log the machine's load until the event is set. A step is a second since the run began."""
-    if ended.wait(SAMPLED):  # a stage's other threads import MLflow as it begins
+    """Log the machine's load until the event is set. Steps are seconds since the run began."""
+    if ended.wait(SAMPLED):  # at a stage's start, other threads import MLflow
         return
     from mlflow.system_metrics import system_metrics_monitor as of
 
     monitors, start = list[Any](), run.start
     for kind in (of.CPUMonitor, of.DiskMonitor, of.NetworkMonitor, of.GPUMonitor):
-        with contextlib.suppress(Exception):  # there is no GPU, or no library for it
+        with contextlib.suppress(Exception):  # no GPU, or no library for GPUs
             monitors.append(kind())
     while True:
         for monitor in monitors:
-            with contextlib.suppress(Exception):  # nothing here may stop the stage
+            with contextlib.suppress(Exception):  # an error here must not stop the stage
                 monitor.clear_metrics()
                 monitor.collect_metrics()
                 run.log_group("system", monitor.aggregate_metrics(), (_now() - start) // 1000)

@@ -1,9 +1,9 @@
-"""Run directories, which hold checkpoints, and the origin of a run.
+"""Locks run directories, which hold checkpoints, and describes the origin of a run.
 
-DVC deletes a stage's outputs before it runs the stage. What must survive a kill is therefore kept
-in `runs/<stage>/<key>/`, where the key is a hash of the params and dependencies that dvc.yaml lists
-for the stage: a run resumes only from a checkpoint of the same run. A lock, which the system frees
-when its process dies, gives a run directory to one process at a time.
+DVC deletes a stage's outputs before it runs the stage. Files that must survive a kill are therefore
+in `runs/<stage>/<key>/`. The key is a hash of the params and dependencies that dvc.yaml lists for
+the stage, so a run resumes only from checkpoints with the same key. A lock allows one process at a
+time to use a run directory; the operating system frees the lock when the process dies.
 """
 
 import os
@@ -19,20 +19,20 @@ from pipeline.runtime.files import remove_temporary, tree_hash, value_hash, writ
 from pipeline.runtime.project import in_project
 from pipeline.runtime.storage import download
 
-GIT = 20.0  # seconds that git may take
+GIT = 20.0  # seconds that a git command may take
 
-_locks: dict[Path, FileLock] = {}  # of the run directories that this process holds
+_locks: dict[Path, FileLock] = {}  # run directory -> lock, held by this process
 
 
 def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
     """Lock the run directory of a key for this process, and return its absolute path. The key is
-    written to `key.json` for people to read. Temporary files of a killed process are removed.
+    also written to `key.json`, for people to read. A killed process's temporary files are removed.
 
     Args:
-        folder: of all run directories.
+        folder: parent folder of all stages' run directories.
 
     Raises:
-        UserError: another process holds it, it cannot be written, or the store does not answer.
+        UserError: another process has the lock, writing fails, or the store does not answer.
     """
     path = in_project(folder) / stage / value_hash(key)[:16]
     if path in _locks:
@@ -43,7 +43,7 @@ def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
         owner.write_text(f"process {os.getpid()} on {platform.node()}")
     except Timeout:
         by = owner.read_text() if owner.exists() else "process unknown"
-        way_out = "wait until it has ended, or end it"
+        way_out = "wait until that process ends, or stop it"
         raise UserError(stage, f"running already, {by}", way_out) from None
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -57,8 +57,8 @@ def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
 def provenance() -> dict[str, str]:
     """The origin of a run, as MLflow tags: commit, dirty flag, DVC stage and lock, host.
 
-    A job gets commit and flag from where it was submitted, since git's history does not travel. The
-    flag is "unknown" where nothing can tell.
+    A submitted job, which has no git history, gets commit and flag from `maskgit submit`. The flag
+    is "unknown" if git fails.
     """
     changed = _git("status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changed is None else str(bool(changed)).lower()

@@ -4,8 +4,8 @@ import os
 import re
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
-SHORTEST = 4  # characters of a secret that is looked for outside of an address
-# Databases accept a slash or an @ in a password, so the longest match is the password.
+SHORTEST = 4  # fewest characters of a secret that is replaced outside addresses too
+# Databases accept a slash or an @ in a password, so the longest match is taken as the password.
 _PASSWORD = re.compile(r"(://[^/@]*?):(?:\S*|[^/]*)@")
 _NO_SCHEME = re.compile(r"^([\w.+-]+):(?!//)\S*@")
 _TOKEN = re.compile(r"(https?://)[^/@:\s]+@")
@@ -17,7 +17,7 @@ _IN_QUERY = re.compile(
 
 
 def redacted(text: str) -> str:
-    """The text with *** in place of the passwords and tokens of addresses in it."""
+    """Replace the passwords and tokens in a text, such as those in addresses, by ***."""
     text = _NO_SCHEME.sub(r"\1:***@", _PASSWORD.sub(r"\1:***@", text))
     text = _IN_QUERY.sub(r"\1***", _TOKEN.sub(r"\1***@", text))
     for secret in sorted(_secrets(), key=len, reverse=True):
@@ -26,7 +26,7 @@ def redacted(text: str) -> str:
 
 
 def _secrets() -> set[str]:
-    """MLflow's passwords and tokens, in every spelling that an error message may repeat."""
+    """MLflow's passwords and tokens, in every encoding that an error message may contain."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     secrets = [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")]
     secrets += [value for _, value in _IN_QUERY.findall(uri)]

@@ -1,4 +1,4 @@
-"""A running stage: its key, its run directories and its MLflow run."""
+"""Runs a stage: computes its key, finds its run directories, and logs its MLflow run."""
 
 import os
 import time
@@ -36,7 +36,7 @@ class Stage:
         params: `Params`.
     """
 
-    run: RunLog  # within the context
+    run: RunLog  # set inside the context
 
     def __init__(self, name: str, params: Any):
         self.name, self.params = name, params
@@ -47,24 +47,24 @@ class Stage:
         open_storage(params.ray.storage_path, in_project(params.ray.folder))
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
-        """The run directory of the stage or of a part of it. It survives a kill.
+        """The run directory of the stage, or of a part of its work. It survives a kill.
 
         Args:
-            ignore: what the part does not depend on (see `stage_key`).
-            identity: values that tell the part from others, besides the stage's own key.
+            ignore: params and dependencies that the part does not use (see `stage_key`).
+            identity: names and values that distinguish the part from the stage's other parts.
         """
         return run_dir(self.name, self._part(*ignore) | identity, self.params.ray.folder)
 
     def _part(self, *ignore: str) -> dict[str, Any]:
-        """The key without the ignored entries and, if ray.elastic, without the number of
-        workers."""
+        """The stage's key without the ignored entries and, if `ray.elastic` is true, without the
+        number of workers."""
         return dag.part_of_key(self._key, (*ignore, *self.params.ray.not_in_key))
 
     def __enter__(self) -> "Stage":
         self._started, self._ended = time.monotonic(), Event()
         values = dag.stage_params(self.name)
         self._print_precision(values)
-        folder = self.folder() / LOG  # no other process may run the same
+        folder = self.folder() / LOG  # locked: no other process runs this stage
         for output in dag.stage_outputs(self.name):
             remove_temporary(output.parent, output.name)
         self._reproduction = open_reproduction(self.params)
@@ -79,7 +79,7 @@ class Stage:
         return self
 
     def _print_precision(self, values: Mapping[str, Any]) -> None:
-        """Print the params that ask for bfloat16 on a device where it is slow."""
+        """Print which params ask for bfloat16, if bfloat16 is slow on this device."""
         import torch
 
         from pipeline.runtime.device import quick_in_bfloat16
@@ -90,11 +90,11 @@ class Stage:
             print(f"{self.name}: {named} without effect: float32 is quicker here", flush=True)
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        begin("", ())  # no stage runs
+        begin("", ())  # the stage has ended
         failed = error or self._changed()
         interrupted = failed is not None and not isinstance(failed, Exception)
         self._ended.set()
-        self._load.join(timeout=1)  # a row that is being written comes before the run's end
+        self._load.join(timeout=1)  # its last row must precede the run's end
         workers = [] if failed else machines()
         try:
             if not failed:
@@ -103,7 +103,7 @@ class Stage:
             self.run.finish(ok=not failed)
             self._reproduction.finish(ok=not failed)
             left = self._sync.close(INTERRUPTED) if interrupted else self._sync.close()
-        except (UserError, OSError) as unlogged:  # it must hide neither results nor error
+        except (UserError, OSError) as unlogged:  # must hide neither results nor `error`
             left = str(unlogged)
         if left:
             print(f"{self.name}: {left}", flush=True)
@@ -113,7 +113,7 @@ class Stage:
             raise failed
 
     def _changed(self) -> UserError | None:
-        """The error if params, code or inputs changed since the stage began."""
+        """The error to raise if params, code or inputs changed since the stage began."""
         params = self._key["params"]
         files = {str(of_project(params[k])): known for k, known in self._key["files"].items()}
         try:
@@ -125,18 +125,18 @@ class Stage:
 
 
 def logs_folder(params: Any) -> Path:
-    """The folder with the logs of all runs, in their run directories."""
+    """The folder of all run directories, which contain the logs."""
     return Path(os.path.realpath(in_project(params.ray.folder)))
 
 
 def open_reproduction(params: Any) -> RunLog:
-    """Begin or resume the run of a whole `dvc repro`, the parent of its stages' runs. Its key is
-    everything that any stage depends on, so a repeated `dvc repro` resumes the same run."""
+    """Begin or resume the run of a whole `dvc repro`, the parent of its stages' runs. The run's key
+    covers all that any stage depends on, so a repeated `dvc repro` resumes the same run."""
     key = dag.project_key()
     digest, preset = value_hash(key), key["params"].get("preset", "run")
     note = (
-        "One state of params and code, reproduced by `dvc repro`. Its children are the stages that "
-        "ran; what DVC had in its cache is under the run that made it."
+        "One `dvc repro` with one state of params and code. Child runs are the stages that ran; a "
+        "stage that DVC took from its cache is a child of the run that computed it."
     )
     tags = {
         NOTE: note + REPEAT.format(""),
@@ -159,11 +159,11 @@ def open_reproduction(params: Any) -> RunLog:
 def log_reproduction(
     params: Any, metrics: Mapping[str, Mapping[str, Any]], files: Iterable[Path]
 ) -> str:
-    """Log the results of all stages; called by the last stage, which has no run of its own. Returns
-    what was not sent.
+    """Log the results of all stages to the parent run; the last stage, which has no run itself,
+    calls this. Returns what was not sent.
 
     Args:
-        metrics: by group; those that are text become tags.
+        metrics: group -> metrics of the group; text values become tags.
     """
     run, sync = open_reproduction(params), Sync(logs_folder(params))
     for group, values in metrics.items():

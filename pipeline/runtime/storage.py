@@ -1,7 +1,7 @@
 """The object store of `ray.storage_path`: a copy of the run directories that every node reaches.
 
-Files are written to the run directory itself. What another machine needs (a checkpoint, a finished
-model or row) is also uploaded, and downloaded where the run directory lacks it.
+Files are written to the run directory itself. Files that another machine needs (checkpoints,
+finished models and rows) are also uploaded; a machine downloads those that it lacks.
 """
 
 import os
@@ -15,7 +15,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import temporary_beside
 from pipeline.runtime.secrets import redacted
 
-# Arguments of s3fs, and where the tools of S3 find their values.
+# Arguments of s3fs, each with the environment variable that S3's tools read.
 S3_ENVIRONMENT = {
     "key": "AWS_ACCESS_KEY_ID",
     "secret": "AWS_SECRET_ACCESS_KEY",
@@ -26,14 +26,14 @@ S3_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Storage:
-    """The object store; the driver sends it to its workers."""
+    """The object store; the driver sends this object to its workers."""
 
-    files: Any  # the fsspec file system, with its keys, which its text does not show
-    folder: str  # in it, such as bucket/folder
+    files: Any  # the fsspec file system, with credentials that its repr does not show
+    folder: str  # path in the store, such as bucket/folder
     runs: Path  # the folder of all run directories
 
     def place(self, path: Path) -> str:
-        """The address of a file's or folder's copy in the store."""
+        """The path in the store of the copy of a file or folder."""
         return f"{self.folder}/{path.relative_to(self.runs).as_posix()}"
 
 
@@ -52,7 +52,7 @@ def use_storage(storage: Storage | None) -> None:
 
 
 def open_storage(storage_path: str, runs: Path) -> None:
-    """Use the store at `ray.storage_path`; a `UserError` if its package is not installed."""
+    """Use the store at `ray.storage_path`. Raises a `UserError` if its package is missing."""
     use_storage(None)
     if "://" in storage_path:
         names = S3_ENVIRONMENT if storage_path.startswith("s3://") else {}
@@ -70,7 +70,7 @@ def _error(error: Exception) -> UserError:
 
 
 def upload(path: Path) -> None:
-    """Copy a file to the store, if there is one. Errors are only printed."""
+    """Copy a file to the store, if this process uses a store. Errors are only printed."""
     if _storage is not None:
         try:
             _storage.files.put_file(str(path), _storage.place(path))
@@ -79,8 +79,8 @@ def upload(path: Path) -> None:
 
 
 def download(*folders: Path) -> None:
-    """Download the files of folders that are in the store, if there is one, but not on this
-    machine. Raises a `UserError` if the store does not answer."""
+    """Download the files of folders that this machine lacks, if this process uses a store. Raises a
+    `UserError` if the store does not answer."""
     if (store := _storage) is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""Reading result files, with an error of one line if one is missing or damaged."""
+"""Reads result files. A missing or damaged file raises an error of one line."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ DAMAGED = "delete it and run `dvc repro`"
 
 
 def read_rows(path: Path, keys: list[str], values: list[str]) -> "pd.DataFrame":
-    """Read a CSV file with these columns, sorted by its keys. Empty cells become NaN.
+    """Read a CSV file with columns `keys` and `values`, sorted by `keys`. Empty cells become NaN.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -24,7 +24,7 @@ def read_rows(path: Path, keys: list[str], values: list[str]) -> "pd.DataFrame":
 
     try:
         content = io.BytesIO(read_file(path))
-        # Without pandas' default, by which the selection "none" would be NaN too.
+        # By default, pandas would also read a word such as "none" as NaN.
         rows = pd.read_csv(content, keep_default_na=False, na_values=["", "nan"])
     except FileNotFoundError as error:
         raise UserError(str(path), "missing", MISSING) from error
@@ -36,7 +36,7 @@ def read_rows(path: Path, keys: list[str], values: list[str]) -> "pd.DataFrame":
 
 
 def read_metrics(path: Path, *names: str) -> dict[str, float]:
-    """Read a JSON file that has these metrics. Raises a `UserError` if it is missing or damaged."""
+    """Read metrics from a JSON file. Raises a `UserError` if the file is missing or damaged."""
     return with_nan(read_json(path, *names, way_out=DAMAGED))
 
 
@@ -46,5 +46,5 @@ def with_nan(metrics: dict[str, float | None]) -> dict[str, float]:
 
 
 def has_param(column: "pd.Series", value: float) -> "pd.Series":
-    """Whether each row of a result file has that value of a param."""
+    """Whether each cell of a result file's column equals a param's value."""
     return column.map(as_written) == as_written(value)

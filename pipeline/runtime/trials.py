@@ -1,4 +1,4 @@
-"""Independent jobs as trials of Ray Tune, and the machines that did a stage's work."""
+"""Runs independent jobs as Ray Tune trials, and records the machines that did a stage's work."""
 
 import os
 import platform
@@ -16,12 +16,12 @@ from pipeline.runtime.ray_cluster import may_grow, room_for, wait_longer
 from pipeline.runtime.storage import download
 
 Machine = dict[str, str]
-QUEUE = 365 * 86400.0  # seconds that a trial waits for its workers: others may have them for weeks
-_machines: list[Machine] = []  # that worked for this process
+QUEUE = 365 * 86400.0  # seconds a trial waits for workers: other jobs may hold them for weeks
+_machines: list[Machine] = []  # machines that worked for this process
 
 
 def this_machine() -> Machine:
-    """Host, device and versions of libraries of this process, which has picked its device."""
+    """This process's host, device and library versions. Call after the device is picked."""
     import torch
 
     from pipeline.runtime.device import computing_on
@@ -41,19 +41,19 @@ def note_machines(machines: Iterable[Machine]) -> None:
 
 
 def machines() -> list[Machine]:
-    """The machines that did work for this process: those of its workers, or its own."""
+    """The machines that did work for this process: its workers' machines, or its own."""
     return sorted(_machines or [this_machine()], key=lambda machine: list(machine.items()))
 
 
 @dataclass(frozen=True)
 class Needs:
-    """The resources of each trial, and the settings of all."""
+    """The resources and settings of a group of trials."""
 
-    workers: int  # of each trial
-    resources: Mapping[str, float]  # of each worker, as Ray names them
+    workers: int  # workers per trial
+    resources: Mapping[str, float]  # resources per worker, with Ray's names
     max_failures: int  # restarts of a trial whose worker was lost
-    folder: Path  # absolute; Tune's own files lie there while it runs
-    waits: bool = False  # a trial only waits for its workers, which Ray Train starts
+    folder: Path  # absolute path; Tune's own files are there while it runs
+    waits: bool = False  # trials only wait for their workers, which Ray Train starts
 
 
 def run_trials(
@@ -67,20 +67,20 @@ def run_trials(
     does not stop the others.
 
     Args:
-        function: importable; its value travels back to this process.
-        trials: values that can be pickled, each with a unique `name`, and `folders`, the run
-            directories that it reads and writes.
-        stage: names the stage in messages.
-        on_done: called in this process with each finished trial and its value.
+        function: an importable function; its return value is pickled back to this process.
+        trials: picklable values, each with a unique `name`, and `folders`, the run directories
+            that the trial reads and writes.
+        stage: name of the stage in messages.
+        on_done: called in this process with each finished trial and the function's value.
 
     Raises:
-        Exception: a trial, or `on_done` for it, failed; a `UserError` if the user can help it.
+        Exception: a trial or its `on_done` call failed; a `UserError` if the user can correct it.
     """
     from ray.exceptions import RayError, RayTaskError
 
     ended: dict[str, Exception | None] = {}  # the error of each trial, by its name
     stopped, folder = "it did not end", needs.folder / "tune"
-    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
     try:
         _tuner(function, trials, needs, folder, on_done, ended).fit()
     except Exception as failed:  # Tune raises many types when the disk is full
@@ -110,20 +110,20 @@ def _tuner(
     from ray import tune
     from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
-    # Private: Tune would put keys into its workers' runtime environment, which Ray logs.
+    # A private API. Tune would put keys into its workers' runtime environment, which Ray logs.
     ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
     by_name, project = {trial.name: trial for trial in trials}, checkout()
-    grows = may_grow()  # then all trials ask for room, and wait for it
+    grows = may_grow()  # then all trials start at once, and wait for nodes
 
     def trainable(config: dict[str, Any]) -> None:
         if needs.waits and grows:
             wait_longer(QUEUE)
         result = _call(project, function, by_name[config["trial"]])
         if isinstance(result.get("error"), PassingError):
-            raise result["error"]  # Ray tries again
+            raise result["error"]  # Ray restarts the trial
         tune.report(result)
 
-    class Watch(tune.Callback):  # Tune only logs what it raises
+    class Watch(tune.Callback):  # Tune only logs errors from callbacks
         def on_trial_complete(self, iteration, trials, trial, **info):
             name, result = trial.config["trial"], trial.last_result
             ended[name] = result.get("error")
@@ -131,20 +131,20 @@ def _tuner(
                 note_machines(result["machines"])
                 try:
                     download(*by_name[name].folders)
-                    for run in by_name[name].folders:  # on NFS, files of other machines are new
+                    for run in by_name[name].folders:  # on NFS, show files of other machines
                         list(os.walk(run))
                     on_done(by_name[name], result["value"])
                 except Exception as error:
                     ended[name] = error
 
-        def on_experiment_end(self, trials, **info):  # not before are the errors in their files
+        def on_experiment_end(self, trials, **info):  # only now are the error files complete
             for trial in trials:
                 error = trial.get_pickled_error() or trial.get_error()
                 if error and trial.status == trial.ERROR:
                     ended[trial.config["trial"]] = error
 
-    # A trial that waits for its workers reserves a little memory, since Tune requires something:
-    # beside a reserved CPU, or a part of one, its workers might never fit.
+    # Tune requires each trial to reserve something. A trial that only waits for workers reserves a
+    # little memory: if it reserved a CPU, or a part, its workers might never find room.
     own: dict[str, float] = {"memory": 2**20} if needs.waits else dict(needs.resources)
     at_once = len(trials) if grows else max(1, room_for(needs.resources) // needs.workers)
     return tune.Tuner(
@@ -163,14 +163,14 @@ def _tuner(
 def run_beside(
     function: Callable[..., Any], *arguments: Any, resources: Mapping[str, float]
 ) -> Any:
-    """Run `function(*arguments)` in a process with a worker's resources, and return its value. It
-    is for a trial that reserves no resources itself. The function must be importable; a `UserError`
-    that it raises is raised here."""
+    """Run `function(*arguments)` in a process with a worker's resources, and return its value. For
+    callers that reserve no resources themselves. The function must be importable; its `UserError`
+    is raised here."""
     import ray
 
     cpus, gpus = (resources.get(kind, 0) for kind in ("CPU", "GPU"))
-    # Given here, and not by `options`: then a process that had a GPU is never used again. The
-    # trial's placement group, which is the default, has no room for it.
+    # Resources are given here and not by `options`, so that Ray never reuses a process that had a
+    # GPU. By default, the task would run in the trial's placement group, which has no room.
     task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT")(_call)
     result = ray.get(task.remote(checkout(), function, *arguments))
     if "error" in result:
@@ -180,9 +180,9 @@ def run_beside(
 
 
 def _call(project: Checkout, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """Call a function in a worker. Returns its `value` and the `machines` that did its work, or its
-    `error` if that is a `UserError`."""
-    _machines.clear()  # of the job that this process did before
+    """Call a function in a worker. Returns the `value` of the function and the `machines` that did
+    the work, or only the `error` if the function raises a `UserError`."""
+    _machines.clear()  # forget the previous job's machines
     try:
         enter(project)
         return {"value": function(*arguments), "machines": machines()}

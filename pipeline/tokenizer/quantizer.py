@@ -68,13 +68,13 @@ class VectorQuantizer(nn.Module):
         Args:
             z: encoder outputs (B, D, h, w) of this worker's rows of the current batch.
             dead: (K,) bool.
-            ranks: the workers, all of which draw the same codes from the outputs of all.
+            ranks: the workers; all draw the same new codes, from the outputs of all workers.
         """
         flat = z.movedim(1, -1).flatten(0, -2)
         draw = torch.randint(len(flat) * ranks.workers, (len(dead),), generator=generator)
         row = to_device(draw, flat.device) - len(flat) * ranks.rank
         own = (row >= 0) & (row < len(flat))
-        # Each worker gives the outputs that are its own, and zeros.
+        # Each worker contributes its own outputs, and zeros for the others.
         drawn = ranks.total(torch.where(own[:, None], flat[row.where(own, 0)], 0))
         self.codebook.copy_(torch.where(dead[:, None], drawn, self.codebook))
 
@@ -86,7 +86,7 @@ def entropy_loss(distances: Tensor, temperature: float, ranks: Ranks = ALONE) ->
 
     Args:
         distances: (M, K) squared distances; the affinity is their negative.
-        ranks: the workers, whose codes together are to be used equally.
+        ranks: the workers; code usage is averaged over all workers.
     """
     log_prob = (-distances / temperature).log_softmax(dim=-1)
     prob = log_prob.exp()

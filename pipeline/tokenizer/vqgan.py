@@ -41,7 +41,7 @@ class ResBlock(nn.Module):
     """Pre-activation residual block.
 
     Where the number of channels changes, the release applies the 1×1 shortcut to the main
-    branch's output, so that the block's input is dropped. Its weights need that reproduced.
+    branch's output, so that the block's input is dropped. The released weights require the same.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -141,7 +141,7 @@ class Tokenizer(nn.Module):
         """Decode a token grid (B, h, w) to images (B, C, H, W), clipped to [0, 1]."""
 
         def decode(part: Tensor) -> Tensor:
-            # Channels first, which `lookup` leaves last: GroupNorm on a CPU is slow where they are.
+            # `lookup` returns channels-last memory, with which GroupNorm is slow on a CPU.
             return self.decoder(self.quantizer.lookup(part).contiguous()).clamp(0, 1)
 
         pixels = tokens.shape[-2:].numel() * self.config.downsampling**2
