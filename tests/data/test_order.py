@@ -21,21 +21,11 @@ def test_each_epoch_is_a_permutation(items, batch_size, seed):
 def test_the_order_never_changes():
     """Literal values, since no stage lists the code of the order among what it depends on."""
     plain = BatchOrder(7, 3, seed=5)
-    assert [plain(step).tolist() for step in range(4)] == [
-        [1, 4, 2],
-        [3, 6, 5],
-        [0, 4, 2],
-        [0, 6, 5],
-    ]
+    read = [plain(step).tolist() for step in range(4)]
+    assert read == [[1, 4, 2], [3, 6, 5], [0, 4, 2], [0, 6, 5]]
     blocks = BatchOrder(9, 4, 2, np.array([0, 3, 5, 9]), window=2)
-    assert [blocks(step).tolist() for step in range(3)] == [
-        [1, 2, 5, 7],
-        [0, 3, 6, 8],
-        [2, 4, 5, 8],
-    ]
+    read = [blocks(step).tolist() for step in range(3)]
+    assert read == [[1, 2, 5, 7], [0, 3, 6, 8], [2, 4, 5, 8]]
     whole = BatchOrder(9, 4, 2, np.array([0, 3, 5, 9]), window=3)
-    assert [whole(step).tolist() for step in range(3)] == [
-        [7, 5, 4, 3],
-        [6, 1, 2, 8],
-        [0, 0, 4, 3],
-    ]
+    read = [whole(step).tolist() for step in range(3)]
+    assert read == [[7, 5, 4, 3], [6, 1, 2, 8], [0, 0, 4, 3]]

@@ -1,21 +1,13 @@
 """Seeds, which DVC does not watch: what is drawn from them must never change silently."""
 
-import pytest
 import torch
 
 from pipeline.data.seeds import generator, mix
 
 
-@pytest.mark.parametrize(
-    ("parts", "seed"),
-    [
-        ((1, "2"), 1169240507383557186),
-        (("1", 2), 8565828550455237335),
-        ((7, "decode", "cosine", 8), 4594418420982909373),
-    ],
-)
-def test_seeds_are_those_that_every_published_run_was_drawn_with(parts, seed):
-    assert mix(*parts) == seed
+def test_seeds_are_those_that_every_published_run_was_drawn_with():
+    assert mix(1, "2") == 1169240507383557186 and mix("1", 2) == 8565828550455237335
+    assert mix(7, "decode", "cosine", 8) == 4594418420982909373
 
 
 def test_first_draws_are_those_that_every_published_run_was_drawn_with():
