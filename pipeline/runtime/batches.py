@@ -237,7 +237,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read what `save_tensors` wrote. Raises the errors of `load_part`."""
+    """Read a file that `save_tensors` wrote. Raises the errors of `load_part`."""
     return load_part(path, safetensors.torch.load_file)
 
 
@@ -245,7 +245,7 @@ def load_part(path: Path, load: Callable[[Path], Any]) -> Any:
     """Read a stored batch with `load(path)`. Raises a `UserError` if the file is damaged."""
     try:
         return load(path)
-    except Exception as error:  # a damaged file makes its reader raise nearly anything
+    except Exception as error:  # readers raise nearly any type for a damaged file
         require_readable(path, error)
         reason = f"the file is damaged ({in_a_line(error)})"
         raise UserError(str(path), reason, "delete it and run again") from error
