@@ -65,6 +65,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"it holds a {type(weights).__name__} and not a dict of tensors")
     for name, weight in weights.items():
         if not isinstance(weight, Tensor) or weight.layout != torch.strided:
-            reason = "not a dense tensor; if it is a dict of weights, save that dict by itself"
+            reason = "not a dense tensor; if it is a dict of weights, save it by itself"
             raise ValueError(f"{str(name)[:200]} is {reason}")
     return {str(name): weight.detach() for name, weight in weights.items()}
