@@ -89,7 +89,7 @@ def generate_autoregressive(
         bf16: bfloat16 autocast of the network, if bfloat16 is fast on the device.
         cache: keep the keys and values of earlier positions, so that each step computes only one
             position. Without a cache, each step computes all positions so far (Figure 4 times
-            both). In float32, both draw the same tokens; in bfloat16, rounding differs. With a
+            both). In float32, the tokens are the same; in bfloat16, rounding differs. With a
             cache, a large batch is drawn in parts, with the same noise, to save memory.
 
     Raises:

@@ -59,7 +59,7 @@ def num_tokens_to_mask(
 ) -> Tensor:
     """Number of tokens that are still masked after iteration `step` (0-based), for each sample.
 
-    ⌊N·γ((step + 1)/T)⌋ as in the release, or the paper's ⌈N·γ((step + 1)/T)⌉. But each iteration
+    ⌊N·γ((step + 1)/T)⌋ as in the release, or ⌈N·γ((step + 1)/T)⌉ as in the paper. Each iteration
     keeps at least one prediction and leaves at least one token masked, so that every iteration has
     work to do.
 

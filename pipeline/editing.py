@@ -80,11 +80,11 @@ def _dilate(mask: Tensor, radius: int) -> Tensor:
 
 
 def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
-    """The mask of tokens to generate: tokens with an unknown pixel, and all tokens at most `dilate`
-    tokens away from these.
+    """The mask of tokens to generate: tokens that contain an unknown pixel, and all tokens at most
+    `dilate` tokens away.
 
-    The release supports only boxes. It selects the same tokens for boxes on token borders; for
-    other boxes, the release can miss the last row or column.
+    The release supports only boxes. For boxes on token borders, this function gives the same tokens
+    as the release; for other boxes, the release can miss the last row or column.
 
     Args:
         mask: (B, H, W) bool; H and W are multiples of `grid`.
@@ -127,11 +127,11 @@ def feather_weight(mask: Tensor, feather: int) -> Tensor:
 
 
 def fill_unknown(images: Tensor, mask: Tensor) -> Tensor:
-    """Give every unknown pixel the value of the known pixel nearest to it; 0 if none is known.
+    """Give every unknown pixel the value of the nearest known pixel; 0 if all pixels are unknown.
 
-    The encoder's receptive field is wide and it normalizes over the whole image, so pixels under
-    the mask change known tokens too. With the right half of MNIST digits hidden, this fill leaves
-    80% of the known tokens unchanged (the known pixels' mean as fill leaves 77%, zeros 75%).
+    The encoder has a wide receptive field and normalizes over the whole image, so pixels under the
+    mask change known tokens too. With the right half of MNIST digits hidden, this fill leaves 80%
+    of the known tokens unchanged (filling with the known pixels' mean leaves 77%, zeros 75%).
 
     Args:
         images: (B, C, H, W) on the CPU.
@@ -207,7 +207,7 @@ def _check_sizes(images: Tensor, mask: Tensor, side: int) -> None:
     for name, given in (("image", images.shape[-2:]), ("mask", mask.shape[-2:])):
         if given != (side, side):
             size = f"{given[0]}×{given[1]} pixels (height × width)"
-            reason = f"it has {size}, the model's images have {side}×{side}"
+            reason = f"it has {size}, but the model's images have {side}×{side}"
             raise UserError(f"the {name}", reason, "resize or crop it")
 
 
@@ -264,8 +264,8 @@ def outpaint_beyond(
 
 def _check_window(extent: int, size: int, overlap: int) -> None:
     if extent < size:
-        reason = f"it has {extent} pixels from side to side, a window {size}"
+        reason = f"it has {extent} pixels from side to side, but a window has {size}"
         raise UserError("the image", reason, "resize it")
     if not 0 < overlap < size:
-        reason = f"windows have {size} pixels, {overlap} is not within 1–{size - 1}"
+        reason = f"{overlap} is not within 1–{size - 1}, since windows have {size} pixels"
         raise UserError("overlap", reason, f"use 1 to {size - 1}")

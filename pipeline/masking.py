@@ -28,7 +28,7 @@ def sample_training_mask(
     """Draw masks as in section 3.1: r ~ U[0, 1), then ⌈γ(r)·N⌉ positions uniformly at random.
 
     Args:
-        min_masking_rate: lower bound on the mask ratio; the paper has none, the release 0.5.
+        min_masking_rate: lower bound on the mask ratio: 0.5 in the release, 0 in the paper.
         rows: selects the rows to return (a worker's share). Random numbers are drawn for all rows,
             so that a row's mask is the same on every worker.
 

@@ -31,8 +31,8 @@ def mask_ratio(schedule: str, r: "Tensor | float", num_tokens: "Tensor | int") -
     Args:
         schedule: a key of `SCHEDULES`.
         r: progress in [0, 1], any shape.
-        num_tokens: number of maskable tokens N, broadcast against r (the logarithmic and
-            exponential schedules depend on it).
+        num_tokens: number of maskable tokens N, broadcast against r (only the logarithmic and
+            exponential schedules depend on N).
     """
     import torch
 

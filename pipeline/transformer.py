@@ -42,7 +42,7 @@ class TransformerConfig:
 
 
 class Cache(Protocol):
-    """Keys and values of one layer, stored between the steps of autoregressive decoding."""
+    """Keys and values of a layer, stored between the steps of autoregressive decoding."""
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append new positions (B, heads, s, d), and return all positions so far."""

@@ -1,5 +1,5 @@
-"""One script for each stage of the DAG: `main` reads params, calls the library and writes outputs;
-`python -m stages <name>` runs it."""
+"""One script for each stage of the DAG. `main` reads params, calls the library and writes outputs;
+`python -m stages <name>` runs a stage."""
 
 from pipeline.runtime.process import set_up
 

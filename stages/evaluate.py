@@ -1,4 +1,4 @@
-"""Draws samples of every replicate of both networks, and measures them."""
+"""Draws samples from every replicate of both networks, and measures the samples."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS

@@ -1,4 +1,4 @@
-"""Classifier-based rejection sampling of both networks' samples (Table 4)."""
+"""Selects both networks' samples by classifier-based rejection, and measures them (Table 4)."""
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS, main_replicates

@@ -1,5 +1,5 @@
-"""Shared code of the stage scripts: validated params, one-line errors, a closing summary, run
-directories and result files."""
+"""Shared code of the stage scripts: runs a stage with validated params and one-line errors, finds
+run directories, and writes result files."""
 
 import os
 import sys

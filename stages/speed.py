@@ -22,7 +22,7 @@ def main(params: Params) -> str:
             resources = {"CPU": ray.cpus_per_worker, "GPU": 1}
             rows = run_beside(run_speed, params, num_classes, resources=resources)
         else:
-            load_mlflow()  # now: its import in the background would slow the first timings
+            load_mlflow()  # an import in the background would slow the first timings
             rows = run_speed(params, num_classes)
         write_csv(path, rows)
         stage.run.log_artifact(path)

@@ -33,7 +33,7 @@ def main(params: Params) -> str:
 
 
 def _log(trial: Trial) -> None:
-    """Log a finished trial: its training curve, its metrics with T as the step, and its best T.
+    """Log a finished trial: the training curve, metrics with T as the step, and the best T.
     MLflow sorts groups by name, so that `T` (Figure 8) comes first."""
     run = trial.log.begin()  # its worker may have logged on another machine
     for row in trial.training.history if trial.training else ():

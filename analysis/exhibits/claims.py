@@ -2,8 +2,8 @@
 
 Tables and figures draw no conclusions of their own. By chance, one of twenty comparisons has a p
 below 0.05. Each p is therefore corrected for all comparisons (Holm), and only a corrected p below
-5% decides. Timings differ from run to run, so every other p is corrected as if no timings differed:
-this makes it repeatable, and is stricter.
+5% decides. Timings differ from run to run, so every other p is corrected as if no timings differed.
+This correction is stricter, and gives the same p in every run.
 """
 
 import math
@@ -71,8 +71,9 @@ class Claim:
     Args:
         said: the claim in plain words.
         source: section of the paper; empty for a claim of our own.
-        exhibit: anchor of the table or figure with the numbers; `shown_in` is its label.
-        measure: what is compared, as in the tables: "FID (classifier)".
+        exhibit: anchor of the table or figure with the numbers.
+        shown_in: label of the table or figure.
+        measure: name of the compared metric, as in the tables: "FID (classifier)".
         sign: sign of the effect if the claim holds.
         parts: comparisons that must all hold; empty if nothing was measured.
         noise: the kind of values that n counts.
@@ -126,7 +127,7 @@ class Claim:
         return min((part.effect.n for part in self.parts), default=0)
 
     def _support(self, part: Part) -> float:
-        """The part's one-sided p; if p is NaN, the effect's size against the claim."""
+        """The part's one-sided p; if p is NaN, the size of the effect against the claim."""
         if math.isnan(part.effect.p):
             return -self.sign * part.effect.value
         return part.effect.one_sided(self.sign)
@@ -371,8 +372,7 @@ def scoreboard(
 
 
 def warnings(results: Results, params: Params, left_out: Collection[str]) -> list[str]:
-    """A sentence about each barely trained network; none about networks whose results are out of
-    date."""
+    """A sentence about each barely trained network, except networks with results out of date."""
     if "figure5" in left_out:
         return []
     return [
@@ -386,7 +386,7 @@ def warnings(results: Results, params: Params, left_out: Collection[str]) -> lis
 
 
 def _count(verdicts: list[Verdict]) -> str:
-    """Count the verdicts of the paper's claims, of its hypotheses and of our own claims."""
+    """Count the verdicts of the paper's claims, the paper's hypotheses, and our own claims."""
     words: dict[str, list[str]] = {"claims of the paper": [], "hypotheses": [], "of our own": []}
     for verdict in verdicts:
         source = verdict.claim.source

@@ -53,7 +53,7 @@ MORE_COLOURS = ("#882255", "#44AA99", "#332288", "#AA4499", "#661100")
 
 
 def schedule_colours(schedules: list[str]) -> dict[str, str]:
-    """A colour per schedule: fixed for the known ones, in order of appearance for the others."""
+    """A colour per schedule: fixed for known schedules, by order of appearance for others."""
     others = [name for name in schedules if name not in COLOURS]
     more = {name: MORE_COLOURS[i % len(MORE_COLOURS)] for i, name in enumerate(others)}
     return {name: COLOURS.get(name) or more[name] for name in schedules}
@@ -68,7 +68,7 @@ def legend_place(narrow: bool) -> LegendPlace:
 
 
 def panels(canvas: Figure, narrow: bool) -> list[Axes]:
-    """Two panels: side by side, or for a narrow screen one above the other."""
+    """Two panels: side by side, or one above the other for a narrow screen."""
     return list(canvas.subplots(2, 1) if narrow else canvas.subplots(1, 2))
 
 
@@ -92,7 +92,7 @@ def log_steps(axes: Axes, values: Iterable[float]) -> None:
 def figure(
     path: Path, size: tuple[float, float], dpi: int, facecolor: str = "white"
 ) -> Iterator[Figure]:
-    """Yield a figure (size in inches) and save it as PNG, the same bytes for the same content.
+    """Yield a figure (`size` in inches), and save it as PNG. Equal figures give equal bytes.
 
     pyplot is not used, so no display and no global state is involved. The user's own matplotlib
     settings are ignored, and the PNG does not contain matplotlib's version. Letters without a font
@@ -135,7 +135,7 @@ def draw_mosaic(
     block: tuple[int, int] | None = None,
     empty: np.ndarray | None = None,
 ) -> None:
-    """Draw pictures with thin gaps between them.
+    """Draw pictures in rows and columns with thin gaps.
 
     Args:
         images: (rows, columns, H, W, C) uint8, C = 1 or 3.

@@ -55,7 +55,7 @@ def count(value: float) -> str:
 
 
 def millions(value: float) -> str:
-    """A number of parameters as the paper writes it: 227M, 1.4B; "–" for none."""
+    """A number of parameters in the paper's format: 227M, 1.4B; "–" for NaN."""
     if math.isnan(value):
         return NONE
     if value >= 1e9:

@@ -82,8 +82,8 @@ class Schedule(NamedTuple):
     nll: float
 
 
-# Table 3, "Ablation results on the mask scheduling functions", ImageNet 256×256, in its order.
-# Its cosine row has FID 6.06 where Table 1 has 6.18 for the same model; both are kept as printed.
+# Table 3, "Ablation results on the mask scheduling functions", ImageNet 256×256, in its order. The
+# cosine row has FID 6.06, Table 1 has 6.18 for the same model; both values are as printed.
 TABLE_3: dict[str, Schedule] = {
     "exponential": Schedule(8, 7.89, 156.3, 4.83),
     "cubic": Schedule(9, 7.26, 165.2, 4.63),

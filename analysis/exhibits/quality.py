@@ -125,7 +125,7 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
 
     Returns:
         Columns model, over (what the intervals are over: "3 training seeds", or "images" for one
-        set), seeds, and those of `over_seeds` for each metric.
+        set), seeds, and the columns of `over_seeds` for each metric.
     """
     rows = results.rows.reindex(columns=results.rows.columns.union(metrics, sort=False))
     main = rows.loc[results.trained_with(params.training.label_smoothing).index]

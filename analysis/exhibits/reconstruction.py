@@ -1,4 +1,4 @@
-"""Reconstructions from a part of the tokens (Figures 9 and 10), by the share that is masked."""
+"""Reconstructions from a part of the tokens (Figures 9 and 10), by the share of masked tokens."""
 
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def table(results: Results, params: Params) -> Table:
-    """PSNR and perceptual distance of samples and of their median, by mask ratio."""
+    """PSNR and perceptual distance of samples, and of the samples' median, by mask ratio."""
     cells = by_mask_ratio(results.reconstruction)
     labels = {"psnr": "PSNR (dB)", "perceptual": "perceptual distance"}
     labels = {

@@ -120,12 +120,12 @@ class Results:
         return pair[::-1] if as_printed else pair
 
     def trained_with(self, smoothing: float) -> pd.DataFrame:
-        """The rows of both networks trained with that label smoothing, one per seed."""
+        """The rows of both networks that were trained with this label smoothing, one per seed."""
         smoothed = has_param(self.rows["label_smoothing"], smoothing)
         return self.rows[self.rows["images"].isin(NETWORKS) & smoothed]
 
     def other_smoothings(self, main: float) -> list[float]:
-        """All label smoothings of the networks but the main one."""
+        """All label smoothings of the networks except the main label smoothing."""
         column = self.rows["label_smoothing"].dropna()
         return sorted(set(column[~has_param(column, main)]))
 
@@ -164,7 +164,7 @@ def _read_arrays(path: Path) -> Arrays:
             return dict(file)
     except FileNotFoundError as error:
         raise UserError(str(path), "missing", MISSING) from error
-    except Exception as error:  # a damaged file makes its reader raise nearly anything
+    except Exception as error:  # np.load raises nearly any type for a damaged file
         raise UserError(str(path), "damaged", DAMAGED) from error
 
 

@@ -1,5 +1,5 @@
 """Pictures of samples: by class beside real images (Figure 5), after each iteration of decoding
-(Figure 2), and beside the training images nearest to them."""
+(Figure 2), and beside the nearest training images."""
 
 from functools import partial
 from pathlib import Path

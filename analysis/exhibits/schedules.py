@@ -77,7 +77,7 @@ def at_best_iterations(results: Results, kind: str) -> pd.DataFrame:
 
 
 def _sign(kind: str) -> int:
-    """The sign of a better value minus a worse one."""
+    """The sign of a better value minus a worse value."""
     return -1 if kind in LOWER_IS_BETTER else 1
 
 
@@ -443,7 +443,7 @@ def _choice_note(cells: pd.DataFrame) -> str:
 
 
 def crossing(results: Results, params: Params) -> Table:
-    """Models trained with one schedule and decoded with another; a row for each model."""
+    """One row per training schedule, with a column per decoding schedule."""
     rows, kind = results.crossing, params.analysis.best_by
     metric, label = results.metric(kind), results.label(kind)
     cells = over_seeds(

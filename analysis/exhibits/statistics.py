@@ -29,7 +29,7 @@ class Effect:
     """An estimate with its interval and p.
 
     Args:
-        value: a difference, or a correlation; NaN if it could not be measured.
+        value: a difference, or a correlation; NaN if not measured.
         low, high: ends of the 95% interval; NaN if no interval can be computed.
         p: two-sided p under a true value of zero; NaN if no test is possible.
         n: number of independent values of the smaller side.
@@ -94,14 +94,14 @@ def welch(first: ArrayLike, second: ArrayLike) -> Effect:
 
 
 def separation(first: tuple[float, float], second: tuple[float, float], n: int) -> Effect:
-    """Whether all of n numbers lie below all of n others: the exact permutation test.
+    """Test whether all n numbers of a side are below all n of the other (exact permutation test).
 
     Args:
         first, second: the least and the greatest of the n numbers on each side.
 
     Returns:
-        The gap between the two ranges, negative if the first lies below; 0 with p = 1 if they
-        overlap.
+        The gap between the two ranges, negative if the first range is below the second; 0 with
+        p = 1 if the ranges overlap.
     """
     below, above = first[1] - second[0], first[0] - second[1]
     if below < 0 or above > 0:

@@ -200,7 +200,7 @@ def build(
 
 def _write_sources(table: Table, results: Results, folder: Path) -> None:
     """Write `<table>.sources.json`: the SHA-256 of each result file behind the table, and the run,
-    commit and machine of each stage behind it (null if not recorded)."""
+    commit and machine of each stage behind the table (null if not recorded)."""
     made, files = dag.makers(), [FILES[name] for name in table.files]
     stages = {s for name in table.files for s in dag.stages_up_to(_maker(name, made))}
     hashes = {name: file_hash(results.folder / name) for name in files}

@@ -237,7 +237,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read what `save_tensors` wrote. Raises the errors of `load_part`."""
+    """Read a file that `save_tensors` wrote. Raises the errors of `load_part`."""
     return load_part(path, safetensors.torch.load_file)
 
 
@@ -247,6 +247,6 @@ def load_part(path: Path, load: Callable[[Path], Any], way_out: str = "delete it
         return load(path)
     except UserError:
         raise
-    except Exception as error:  # a damaged file makes its reader raise nearly anything
+    except Exception as error:  # readers raise nearly any type for a damaged file
         require_readable(path, error)
         raise UserError(str(path), f"cannot be read ({in_a_line(error)})", way_out) from error

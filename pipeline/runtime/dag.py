@@ -1,4 +1,4 @@
-"""Reads dvc.yaml: the params, dependencies and outputs of each stage, and a key from them."""
+"""Reads the params, dependencies and outputs of stages from dvc.yaml, and computes stages' keys."""
 
 import os
 import re

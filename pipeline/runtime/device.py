@@ -60,7 +60,7 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 def onednn_takes_bfloat16() -> bool:
     """Whether oneDNN can compute `F.linear` in bfloat16 on this CPU, even if slowly."""
-    # A private API: no public one tells what oneDNN supports (build, CPU, ONEDNN_MAX_CPU_ISA).
+    # A private API: no public API tells what oneDNN supports (build, CPU, ONEDNN_MAX_CPU_ISA).
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

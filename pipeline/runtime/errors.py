@@ -20,7 +20,7 @@ class UserError(Exception):
 
     Args:
         subject: the file, param, option or server that is wrong, or a whole sentence.
-        reason: what is wrong with it.
+        reason: what is wrong with the subject.
         way_out: what the user can do.
     """
 
@@ -38,8 +38,8 @@ class PassingError(UserError):
 
 
 class ArgumentError(UserError, ValueError):
-    """An argument has a value that is not allowed; the message names the allowed values. It is a
-    `ValueError` in Python and one line on the command line."""
+    """An argument has a value that is not allowed; the message names the allowed values. In Python,
+    the error is also a `ValueError`; on the command line, it is printed as one line."""
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:

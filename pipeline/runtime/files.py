@@ -253,7 +253,7 @@ def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> s
     hashes = {}
     for file in path.rglob("*"):
         name = file.relative_to(path)
-        # Search for the quoted name: it may be a part of another file's name.
+        # With quotes, because the name may be a part of another file's name.
         if file.is_file() and not is_ignored(name) and f'"{name}"' not in known:
             hashes[str(name)] = hash_of(file)
     return hashes[manifest.name] if list(hashes) == [manifest.name] else value_hash(hashes)

@@ -184,7 +184,7 @@ class _Projection:
         self.folder, self.server, self.run = folder, server, read_json(folder / RUN)
         experiment = server.experiment(self.run["experiment"])
         self.where = experiment.experiment_id
-        # The creation time distinguishes this experiment from one with its id in another database.
+        # Experiments with the same id in different databases differ in creation time.
         database = [self.where, experiment.creation_time]
         self.sent: dict[str, Any] = read_json(folder / SENT) if (folder / SENT).exists() else {}
         if self.sent.get("database") != database:
@@ -319,7 +319,7 @@ class Sync:
             if now - self.server.asked > answer:
                 break
             self.thread.join(0.05)
-        return "it answers slowly" if self.thread.is_alive() else self.problem
+        return "the server answers slowly" if self.thread.is_alive() else self.problem
 
     def _run(self) -> None:
         load_mlflow()

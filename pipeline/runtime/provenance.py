@@ -128,7 +128,7 @@ def described(stages: OutOfDate) -> str:
 
 
 def require_current(*stages: str) -> None:
-    """Raise a `UserError` if the results of one of these stages are out of date."""
+    """Raise a `UserError` if the results of any of the stages are out of date."""
     stale = out_of_date()
     if found := [stage for stage in stages if stage in stale]:
         raise UserError(

@@ -65,7 +65,7 @@ def join_ray() -> None:
     options: dict[str, Any] = {"runtime_env": environment}
     if not address:
         _prepare_local()
-        # An unused port: Ray Train would ask another cluster's dashboard about its controller.
+        # An unused port, so that Ray Train does not query the dashboard of another cluster.
         variables["RAY_API_SERVER_ADDRESS"] = "http://127.0.0.1:9"
         # Starting the dashboard takes seconds of the workers' CPUs.
         options |= {"address": "local", "include_dashboard": False}
@@ -121,7 +121,7 @@ def why_no_cluster(address: str) -> str | None:
         return None
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isascii() and port.isdigit()):
-        return "it is not host:port"
+        return "the address is not host:port"
     if (reason := why_unreachable(host, int(port))) or os.environ.get("RAY_USE_TLS", "0") != "0":
         return reason
     import grpc

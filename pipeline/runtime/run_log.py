@@ -1,4 +1,4 @@
-"""The log of a run, on disk beside its checkpoints; `mlflow_sync` sends it to MLflow.
+"""Writes the log of a run to disk, beside its checkpoints; `mlflow_sync` sends the log to MLflow.
 
 A log is a folder with `run.json`, `metrics.jsonl` (rows of metrics, each with the time of its
 measurement), `artifacts/` (copies of files) and `runs/` (the logs of child runs).
@@ -74,8 +74,8 @@ class RunLog:
         return self
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int = 0) -> None:
-        """Log the finite numbers among the values. Values that the log already has for that step
-        are skipped, because a resumed training repeats its last rows."""
+        """Log the finite numbers among the values. Values that the log already has for the step are
+        skipped, because a resumed training repeats its last rows."""
         file = self.folder / METRICS
         with self._locked(), open(file, "ab") as lines:
             if file.stat().st_size < self._read:  # unpickled on another machine
@@ -209,7 +209,7 @@ def _now() -> int:
 def origin() -> dict[str, str]:
     """Tags with the origin of a run: the project's own tags, and those that MLflow displays."""
     tags, user = provenance(), "unknown"
-    with contextlib.suppress(KeyError, OSError):  # a container may have no name for its user
+    with contextlib.suppress(KeyError, OSError):  # a container may have no user name
         user = getpass.getuser()
     return tags | {
         "mlflow.user": user,

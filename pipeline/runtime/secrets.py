@@ -17,7 +17,7 @@ _IN_QUERY = re.compile(
 
 
 def redacted(text: str) -> str:
-    """Replace the passwords and tokens in a text, such as those in addresses, by ***."""
+    """Replace passwords and tokens in a text, for example in addresses, by ***."""
     text = _NO_SCHEME.sub(r"\1:***@", _PASSWORD.sub(r"\1:***@", text))
     text = _IN_QUERY.sub(r"\1***", _TOKEN.sub(r"\1***@", text))
     for secret in sorted(_secrets(), key=len, reverse=True):

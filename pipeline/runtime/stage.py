@@ -27,13 +27,13 @@ REPEAT = (
 
 
 class Stage:
-    """A stage of the DAG, as a context manager. It finds or creates the MLflow runs of the stage
-    and of the whole `dvc repro` at the start, and marks them as finished or failed at the end. A
-    finished stage writes `results/sources/<name>.json`, the record of its origin.
+    """A stage of the DAG, as a context manager. Entering begins or resumes the MLflow runs of the
+    stage and of the whole `dvc repro`; leaving marks both as finished or failed. A finished stage
+    writes `results/sources/<name>.json`, which records how the results were made.
 
     Args:
         name: the stage's name in dvc.yaml.
-        params: `Params`.
+        params: the `Params` of params.yaml.
     """
 
     run: RunLog  # set inside the context

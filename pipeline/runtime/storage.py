@@ -1,7 +1,7 @@
 """The object store of `ray.storage_path`: a copy of the run directories that every node reaches.
 
 Files are written to the run directory itself. Files that another machine needs (checkpoints,
-finished models and rows) are also uploaded; a machine downloads those that it lacks.
+finished models and rows) are also uploaded; a machine downloads the files that it lacks.
 """
 
 import os

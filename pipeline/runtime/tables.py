@@ -29,9 +29,9 @@ def read_rows(path: Path, keys: list[str], values: list[str]) -> "pd.DataFrame":
     except FileNotFoundError as error:
         raise UserError(str(path), "missing", MISSING) from error
     except ValueError as error:
-        raise UserError(str(path), f"no valid CSV ({error})", DAMAGED) from error
+        raise UserError(str(path), f"not valid CSV ({error})", DAMAGED) from error
     if missing := [name for name in keys + values if name not in rows.columns]:
-        raise UserError(str(path), f"no column {missing[0]}", DAMAGED)
+        raise UserError(str(path), f"has no column {missing[0]}", DAMAGED)
     return rows.sort_values(keys).reset_index(drop=True)
 
 

@@ -78,7 +78,7 @@ def run_trials(
     """
     from ray.exceptions import RayError, RayTaskError
 
-    ended: dict[str, Exception | None] = {}  # the error of each trial, by its name
+    ended: dict[str, Exception | None] = {}  # name of a trial -> error, or None
     stopped, folder = "it did not end", needs.folder / "tune"
     shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
     try:
@@ -144,7 +144,7 @@ def _tuner(
                     ended[trial.config["trial"]] = error
 
     # Tune requires each trial to reserve something. A trial that only waits for workers reserves a
-    # little memory: if it reserved a CPU, or a part, its workers might never find room.
+    # little memory: if the trial reserved a CPU, its workers might never find room.
     own: dict[str, float] = {"memory": 2**20} if needs.waits else dict(needs.resources)
     at_once = len(trials) if grows else max(1, room_for(needs.resources) // needs.workers)
     return tune.Tuner(

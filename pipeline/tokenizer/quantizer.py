@@ -82,7 +82,7 @@ class VectorQuantizer(nn.Module):
 def entropy_loss(distances: Tensor, temperature: float, ranks: Ranks = ALONE) -> Tensor:
     """Mean entropy of the code posteriors minus the entropy of their mean, as in the release.
 
-    Minimal when every position is certain of its code and all codes are used equally.
+    The loss is minimal if every position is certain of its code and all codes are used equally.
 
     Args:
         distances: (M, K) squared distances; the affinity is their negative.
