@@ -71,11 +71,8 @@ def register(params: Params, seed: int | None = None) -> str:
         except UserError:
             raise
         except Exception as error:  # of the network and the database, which have many
-            reason, subject = (
-                redacted(one_line(str(error))),
-                f"MLflow at {redacted(tracking_uri())}",
-            )
-            raise UserError(subject, reason, way_out(reason)) from error
+            reason, server = redacted(one_line(str(error))), redacted(tracking_uri())
+            raise UserError(f"MLflow at {server}", reason, way_out(reason)) from error
 
 
 def fid(params: Params, seed: int | None) -> tuple[str, float]:
