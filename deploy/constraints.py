@@ -1,7 +1,7 @@
-"""Makes constraints.txt of the environment that it runs in, where the tests passed:
+"""Write constraints.txt with the package versions of this environment, in which the tests passed:
 `python deploy/constraints.py`.
 
-What no part of the project needs is left out; of PyTorch any build will do.
+Only packages that the project needs are listed. Any build of PyTorch is allowed.
 """
 
 import platform
@@ -15,16 +15,16 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 OF_ANY_BUILD = ("torch", "torchvision")
 HEADER = f"""\
-# The versions that the tests of today's code passed with
-# (Python {sys.version_info.major}.{sys.version_info.minor}, {platform.system()}), for an
-# environment that is to be the same:
+# The package versions with which the tests passed
+# (Python {sys.version_info.major}.{sys.version_info.minor}, {platform.system()}).
+# To install these versions:
 # `pip install -c constraints.txt -e '.[pipeline,test,docs]'`. Any build of torch and torchvision
-# will do, for a processor or a GPU. Made by deploy/constraints.py.
+# works, for CPUs or GPUs. Written by deploy/constraints.py.
 """
 
 
 def installed() -> dict[str, str]:
-    """Versions by name, of all that the project and its extras need, and what these need."""
+    """The version of each package that the project and its extras need, directly or indirectly."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
     wanted = [Requirement(text) for text in sum(extras, project["dependencies"])]
@@ -43,7 +43,7 @@ def installed() -> dict[str, str]:
 
 
 def applies(need: Requirement, extras: set[str]) -> bool:
-    """Whether it is needed here, with these extras."""
+    """Whether the requirement applies to this environment and these extras."""
     return need.marker is None or any(
         need.marker.evaluate({"extra": extra}) for extra in ("", *extras)
     )

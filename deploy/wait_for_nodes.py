@@ -1,4 +1,4 @@
-"""Waits until the cluster that RAY_ADDRESS names has as many nodes as the argument says."""
+"""Wait until the Ray cluster at RAY_ADDRESS has the given number of nodes (first argument)."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ def main(wanted: int) -> None:
     while not ray.is_initialized():
         try:
             ray.init(log_to_driver=False, logging_level="error")
-        except ConnectionError:  # the head has not begun
+        except ConnectionError:  # the head has not started yet
             time.sleep(1)
     while sum(node["Alive"] for node in ray.nodes()) < wanted:
         time.sleep(1)

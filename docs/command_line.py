@@ -30,7 +30,6 @@ Run commands in the project's folder. `python -m pipeline` is the same as `maskg
 - `maskgit --install-completion` makes your shell complete commands and options.
 - Exit codes: 0, success; 1, an error, with one line on stderr that says how to correct it; 2, wrong
   usage; 130, Ctrl-C.
-- `--model` takes a model from [other places](python.md#where-models-come-from) too.
 
 `python docs/command_line.py` makes this page from the help of the commands.
 """
