@@ -1,11 +1,11 @@
-"""Saves a model as a folder for others: safetensors, JSON and a model card.
+"""The model card and the files of a saved model's folder.
 
-config.json              classes, the values it decodes with, what was measured
+config.json              class names, default decoding settings, measured metrics
 README.md                the model card
-tokenizer/, transformer/ each with model.safetensors and its config.json
+tokenizer/, transformer/ model.safetensors and config.json of each network
 """
 
-FILES = ["*.json", "*.safetensors", "README.md"]  # all that is downloaded: nothing to execute
+FILES = ["*.json", "*.safetensors", "README.md"]  # no other file is downloaded, so no code
 CARD = """\
 ---
 {{ card_data }}
@@ -50,15 +50,15 @@ choice temperature {{ decoding.choice_temperature }} |
 ## Measured
 
 {% if about.measured -%}
-| metric of its samples | value |
+| metric of the samples | value |
 |---|---|
 {%- for name, value in about.measured.items() %}
 | {{ name }} | {{ "%.4g" | format(value) }} |
 {%- endfor %}
 
-Only FID and IS of Inception's features (`fid_inception`, `is_inception`) are those of the
-literature; those of other networks compare models of the same data.
+Only FID and IS with Inception's features (`fid_inception`, `is_inception`) compare with the
+literature; with other networks, they only compare models of the same data.
 {%- else -%}
-Nothing: the run that made it had no results of this model.
+Nothing: the run that trained this model has no results for it.
 {%- endif %}
 """

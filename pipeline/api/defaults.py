@@ -1,4 +1,4 @@
-"""The default settings of a model: the values of the run that made it."""
+"""The default settings of a model, taken from the params of the run that trained it."""
 
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
@@ -12,24 +12,24 @@ from pipeline.runtime.errors import ArgumentError
 
 
 class Decoding(TypedDict, total=False):
-    """Decoding options of a call; missing options have the model's defaults."""
+    """Decoding options of a call. A missing option has the model's default."""
 
     iterations: int  # T, from 1 to the number of tokens of an image
     schedule: str  # name of the mask schedule γ
     temperature: float  # choice temperature
-    guidance: float  # s of classifier-free guidance; 0 is none
-    rounding: str  # of the number of tokens to mask: "floor" as released, "ceil" as in the paper
-    bf16: bool  # bfloat16 autocast of the network, where the device is quick in it
+    guidance: float  # scale s of classifier-free guidance; 0 turns guidance off
+    rounding: str  # rounds the number of masked tokens: "floor" (release) or "ceil" (paper)
+    bf16: bool  # bfloat16 autocast of the network, on devices with fast bfloat16
 
 
 @dataclass(frozen=True)
 class Defaults:
     decoding: DecodingSettings
-    editing_iterations: PositiveInt  # T of edits
-    dilate: NonNegativeInt  # tokens by which an edit's mask is grown
+    editing_iterations: PositiveInt  # T, the number of iterations, of edits
+    dilate: NonNegativeInt  # number of tokens by which an edit's mask grows
     feather: NonNegativeInt | None  # width of the blend, in pixels
     batch_size: PositiveInt  # images decoded at once
-    guided: bool  # trained without the class now and then, as guidance needs it
+    guided: bool  # trained with label dropout, which guidance requires
 
     @classmethod
     def of(cls, params: Params) -> "Defaults":
@@ -46,10 +46,10 @@ class Defaults:
         """The default settings, updated with the values of a call.
 
         Raises:
-            ArgumentError: a name or a value is not allowed.
+            ArgumentError: an option's name or value is not allowed.
         """
         if unknown := given.keys() - (known := Decoding.__annotations__).keys():
-            raise ArgumentError(min(unknown), "no setting of decoding", f"use {', '.join(known)}")
+            raise ArgumentError(min(unknown), "not a decoding option", f"use {', '.join(known)}")
         own: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         if edit:
             own.setdefault("iterations", self.editing_iterations)
@@ -60,7 +60,7 @@ class Defaults:
             own[scales[name]] = float(own.pop(name))
         settings = replace(self.decoding, **own)
         if settings.iterations > num_tokens:
-            reason = f"{settings.iterations} are more than an image has tokens"
+            reason = f"{settings.iterations} exceeds the number of tokens of an image"
             raise ArgumentError("iterations", reason, f"use 1 to {num_tokens}")
         if settings.guidance_scale and not self.guided:
             reason = f"{settings.guidance_scale} needs a model trained with training.label_drop"

@@ -1,4 +1,4 @@
-"""Converts class names or numbers to the labels that a model takes."""
+"""Converts class names or numbers to a model's labels."""
 
 import difflib
 import operator
@@ -21,20 +21,20 @@ def whole(name: str, given: Any) -> int:
     anything else."""
     try:
         return operator.index(given)
-    except (TypeError, RuntimeError):  # RuntimeError: of a tensor that is not one number
-        raise ArgumentError(name, f"{given} is not a whole number", "give one") from None
+    except (TypeError, RuntimeError):  # RuntimeError: some tensors without one number
+        raise ArgumentError(name, f"{given} is not a whole number", "give an int") from None
 
 
 def labels_for(classes: Classes | None, count: int | None, names: Sequence[str]) -> Tensor:
-    """(count,) int64 labels that cycle through the classes. A text is a class's name, or else its
-    number.
+    """Labels (count,) int64 that cycle through the classes. A string is a class's name or, if no
+    name matches, a class's number.
 
     Args:
-        classes: None for all of them.
-        count: None for one of each that is given.
+        classes: class names or numbers; None for all classes.
+        count: number of labels; None for one label per class.
 
     Raises:
-        ArgumentError: the model has no such class, none is given, or the count is below 1.
+        ArgumentError: the model has no such class, `classes` is empty, or `count` is below 1.
     """
     given: Any = range(len(names)) if classes is None else classes
     several = [given] if np.ndim(given) == 0 else list(given)
@@ -50,14 +50,14 @@ def labels_for(classes: Classes | None, count: int | None, names: Sequence[str])
 
 def _label(given: Class, names: Sequence[str]) -> int:
     labels = [label for label, name in enumerate(names) if name == given]
-    if len(labels) > 1:  # as two cranes are in torchvision's ImageNet
+    if len(labels) > 1:  # such as the two cranes of torchvision's ImageNet
         numbers = ", ".join(map(str, labels))
-        raise ArgumentError("classes", f"{given} is the name of {numbers}", "give one of these")
+        raise ArgumentError("classes", f"{given} is the name of {numbers}", "give a number")
     if labels:
         return labels[0]
     if not isinstance(given, str):
         number = whole("classes", given)
-    else:  # where names are numbers, "1" can only be a name
+    else:  # if the class names are numbers, "1" can only be a name
         number = int(given) if given.isdecimal() and not any(map(str.isdecimal, names)) else -1
     if 0 <= number < len(names):
         return number

@@ -37,13 +37,13 @@ from pipeline.weights.released.checkpoint import (
     open_pretrained_transformer,
 )
 
-GREY = 128  # the pixels of tokens that are still masked
+GREY = 128  # the pixel value shown for tokens that are still masked
 P = ParamSpec("P")
 TAGS = ["class-conditional-image-generation", "maskgit", "masked-image-modeling", "vqgan"]
 
 
 def _joined(batches: Callable[P, Iterator[Tensor]]) -> Callable[P, Tensor]:
-    """The method that returns the batches of another in one tensor."""
+    """Make a method that joins the batches of another method into one tensor."""
 
     @wraps(batches)
     def method(*args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -57,8 +57,8 @@ class Canvas(NamedTuple):
     """The canvas after an iteration of decoding, on the CPU."""
 
     iteration: int  # 1 to T
-    images: Tensor  # (B, C, H, W) uint8: the full sample; the last one is the result
-    masked: Tensor  # (B, H, W) bool: the pixels of tokens that are masked again
+    images: Tensor  # (B, C, H, W) uint8: all predicted tokens, decoded; after T, the result
+    masked: Tensor  # (B, H, W) bool: True on pixels of tokens that are masked again
 
     @property
     def shown(self) -> Tensor:
@@ -69,13 +69,13 @@ class Canvas(NamedTuple):
 class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_card_template=CARD):
     """A tokenizer and the transformer that was trained on its tokens.
 
-    Methods return images as uint8 tensors (B, C, H, W) on the CPU; `to_pil` converts them. They
-    take pictures as Pillow images or paths (cut to their centred square and resized to the model's
-    size), or as tensors of the model's size, uint8 or floats in [0, 1]. Classes are names or
-    numbers, one or several. The same call with the same seed gives the same bytes on one machine.
+    Methods return images as uint8 tensors (B, C, H, W) on the CPU; `to_pil` converts images.
+    Pictures are Pillow images or paths (cut to their centred square and resized to the model's
+    size), or tensors of the model's size, uint8 or floats in [0, 1]. Classes are names or numbers,
+    one or several. The same call with the same seed gives the same bytes on one machine.
 
-    A call decodes as the run did (`defaults`), but for the keywords of `Decoding` that it is given.
-    A value that is not allowed raises a ValueError that says which values are.
+    Decoding uses the run's settings (`defaults`); the keywords of `Decoding` override them. A value
+    that is not allowed raises a ValueError that names the allowed values.
     """
 
     def __init__(self, opened: Opened):
@@ -104,20 +104,20 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
 
         Args:
             source: a project's folder or its `models/`, a folder that `save_pretrained` wrote, or
-                a repository of the Hugging Face Hub ("owner/name"; a folder of that name is first).
-                None is the current folder or, if no model was trained there, the one that ships
-                with this package (a warning says so).
-            seed: the one to open of a project's replicates (`evaluation.seeds`); None the first.
-            device: the GPU if there is one, if None.
+                a repository of the Hugging Face Hub ("owner/name"; a local folder of that name
+                takes precedence). None is the current folder or, if no model was trained there, the
+                model that ships with this package (with a warning).
+            seed: the seed of a replicate (`evaluation.seeds`); None for the first replicate.
+            device: the networks' device; None for the GPU if PyTorch finds one, else the CPU.
             hub: options of `huggingface_hub.snapshot_download`, such as `revision` or `token`.
 
         Raises:
-            UserError: there is no model, or it is damaged, or has another seed.
+            UserError: the model is missing or damaged, or has another seed.
         """
         if source is not None and not os.path.exists(source):
             try:
                 source = snapshot_download(str(source), allow_patterns=FILES, **hub)
-            except Exception as error:  # of names and of the network, which have many
+            except Exception as error:  # wrong names and the network raise many types
                 reason = f"neither a folder nor on the Hub ({in_a_line(error)[:200]})"
                 way_out = "check the name, the network, and `hf auth login`"
                 raise UserError(str(source), reason, way_out) from error
@@ -136,8 +136,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         """Open checkpoints of the authors' release, or of another accepted format.
 
         Args:
-            preset: whose architecture and decoding they have.
-            classes: their names, by label; their numbers if None.
+            preset: preset with the checkpoints' architecture, and with the decoding settings.
+            classes: class names, by label; None to use the class numbers as names.
 
         Raises:
             UserError: a file is missing, damaged, or holds another architecture.
@@ -147,7 +147,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         known = list(classes or map(str, range(network.config.num_classes)))
         if len(known) != network.config.num_classes:
             reason = f"{len(known)} names, and the model has {network.config.num_classes} classes"
-            raise ArgumentError("classes", reason, "give a list with a name for each")
+            raise ArgumentError("classes", reason, "give one name for each class")
         defaults = replace(Defaults.of(params), guided=True)
         about = Description(classes=known, defaults=defaults, preset=preset)
         return cls(Opened(open_pretrained_tokenizer(params, device, tokenizer), network, about))
@@ -155,14 +155,14 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     def save_pretrained(  # type: ignore[override] # returns the folder
         self, save_directory: Path | str, **options: Any
     ) -> Path:
-        """Write the model to a new folder, atomically: safetensors, JSON, and a model card, which
-        has the run's metrics if its results are of this model.
+        """Write the model to a new folder, atomically: safetensors, JSON, and a model card. The
+        card shows the run's metrics if the run measured this model.
 
         Args:
-            options: of `ModelHubMixin.save_pretrained`.
+            options: options of `ModelHubMixin.save_pretrained`.
 
         Raises:
-            UserError: the folder is not new, or cannot be written.
+            UserError: the folder exists and is not empty, or cannot be written.
         """
         folder = Path(save_directory)
         require_new(folder)
@@ -179,16 +179,16 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             weights = {k: v.cpu() for k, v in network.state_dict().items()}
             save_model(save_directory / kind, kind, network.config, weights)
 
-    def push_to_hub(  # type: ignore[override] # private, and its card names the repository
+    def push_to_hub(  # type: ignore[override] # private; the card names the repository
         self, repository: str, *, private: bool = True, **options: Any
     ) -> str:
         """Save the model to a repository of the Hugging Face Hub, which is created if necessary.
 
         Args:
-            options: of `ModelHubMixin.push_to_hub`, such as `token` or `branch`.
+            options: options of `ModelHubMixin.push_to_hub`, such as `token` or `branch`.
 
         Returns:
-            The address of the commit.
+            The URL of the commit.
         """
         options["model_card_kwargs"] = {"name": repository}
         return str(super().push_to_hub(repository, private=private, **options))
@@ -201,12 +201,12 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         seed: int = 0,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
-        """Draw images of classes: `sample` returns them, `sample_batches` yields them in batches of
-        `defaults.batch_size`.
+        """Draw images of classes. `sample` returns one tensor; `sample_batches` yields batches of
+        `defaults.batch_size` images.
 
         Args:
-            classes: all of the model's if None.
-            count: of images, which cycle through the classes; one of each if None.
+            classes: class names or numbers; None for all classes.
+            count: number of images, which cycle through the classes; None for one per class.
 
         Returns:
             (count, C, H, W) uint8.
@@ -230,19 +230,19 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         """Draw one batch of images as `sample` does, and yield the canvas after each iteration.
 
         Args:
-            count: as that of `sample`, and of one batch (`defaults.batch_size`) at most.
+            count: number of images, as in `sample`, but at most `defaults.batch_size`.
         """
         self._networks()
         labels, most = labels_for(classes, count, self.classes), self.defaults.batch_size
         if len(labels) > most:
-            reason = f"{len(labels):,} are more than are decoded at once"
+            reason = f"{len(labels):,} images cannot be decoded at once"
             raise ArgumentError("count", reason, f"give 1 to {most}")
         settings = self.defaults.settings(self.num_tokens, decoding)
-        first = mix(whole("seed", seed), "batch", 0)  # as `sample_batches` names it
+        first = mix(whole("seed", seed), "batch", 0)  # the seed of `sample`'s first batch
         steps = generate(self.transformer, labels, settings, seed=first, device=self.device)
 
         def canvas(iteration: int, step: DecodingStep) -> Canvas:
-            again = step.masked & (iteration < settings.iterations)  # after the last, nothing
+            again = step.masked & (iteration < settings.iterations)  # after T, nothing
             masked = again.unflatten(-1, (self.grid, self.grid)).cpu()
             factor = self.tokenizer.config.downsampling
             pixels = masked.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
@@ -260,19 +260,19 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         seed: int = 0,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
-        """Regenerate a part of pictures as a class, and blend it in (section 4.3, Figure 6). With
-        the pictures' own class this is inpainting: the old content of the hole is not used (Table
-        2, Figure 7).
+        """Regenerate a part of each picture as a class, and blend the part in (section 4.3, Figure
+        6). The old content of the part is not used, so with the picture's own class this is
+        inpainting (Table 2, Figure 7).
 
         Args:
-            classes: one for all pictures, or one for each.
-            box: (left, top, right, bottom) of the part, in pixels of the pictures as given.
-            mask: in place of the box, a picture of their size or an array (H, W) of bool. With
-                neither, the part is the centred box of half the sides.
+            classes: one class for all pictures, or one class per picture.
+            box: (left, top, right, bottom) of the part, in pixels of the original pictures.
+            mask: the part as a picture of the original size or a bool array (H, W), instead of
+                `box`. By default, the part is the centred box with half the height and width.
 
         Returns:
-            (B, C, H, W) uint8, of the model's size; pixels that are neither in the part nor next to
-            it are unchanged.
+            (B, C, H, W) uint8, of the model's size; only pixels in the part or next to the part
+            change.
         """
         networks, first = self._networks(), whole("seed", seed)
         images, sizes = as_batch(pictures, self.channels, self.image_size)
@@ -298,17 +298,17 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
         """Extend pictures beyond their sides, one side after the other (Figures 6 and 7).
-        `outpaint` returns the images, `outpaint_batches` yields them in batches.
+        `outpaint` returns one tensor; `outpaint_batches` yields batches.
 
         Args:
             sides: "left", "right" or both, or "top", "bottom" or both.
-            pixels: how far at each side; half of the model's size if None.
+            pixels: number of pixels to add at each side; None for half of the model's size.
 
         Returns:
-            (B, C, H, W) uint8, higher or wider than the model's images by what was added.
+            (B, C, H, W) uint8, higher or wider than the model's images by the added pixels.
         """
         networks, several = self._networks(), [sides] if isinstance(sides, str) else list(sides)
-        # Windows are as high or as wide as the model's images, so only one direction can grow.
+        # Windows are as high or as wide as the model's images, so images grow in one direction.
         axes = {SIDES[side][0] if side in SIDES else None for side in several}
         if len(axes) != 1 or None in axes:
             reason = f"{', '.join(map(str, several)) or 'none'} cannot be extended together"
@@ -335,23 +335,23 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return {"settings": settings, "dilate": own.dilate, "feather": own.feather}
 
     def _batches(self, images: Tensor, classes: Classes) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Batches of pictures and their labels, with the numbers that determine their seeds."""
+        """Batches as (number, pictures, labels). A batch's seed depends on its number."""
         labels, size = labels_for(classes, None, self.classes), self.defaults.batch_size
         if len(labels) not in (1, len(images)):
-            reason = f"{len(labels)} of them for {len(images)} pictures"
-            raise ArgumentError("classes", reason, "give one for all, or one each")
+            reason = f"{len(labels)} classes for {len(images)} pictures"
+            raise ArgumentError("classes", reason, "give one class, or one per picture")
         pairs = zip(images.split(size), labels.expand(len(images)).split(size), strict=True)
         return ((number, *pair) for number, pair in enumerate(pairs))
 
     def encode(self, pictures: Pictures) -> Tensor:
-        """Tokens (B, h, w) int64 of pictures, on the CPU."""
+        """Encode pictures as tokens (B, h, w) int64, on the CPU."""
         _, tokenizer = self._networks()
         images, _ = as_batch(pictures, self.channels, self.image_size)
         chunks = images.split(self.defaults.batch_size)
         return torch.cat([tokenizer.encode(as_float(c).to(self.device)).cpu() for c in chunks])
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Images (B, C, H, W) uint8 of tokens (B, h, w)."""
+        """Decode tokens (B, h, w) to images (B, C, H, W) uint8."""
         _, tokenizer = self._networks()
         codes, tokens = tokenizer.config.codebook_size, torch.as_tensor(tokens)
         known = not tokens.is_floating_point() and ((tokens >= 0) & (tokens < codes)).all()
@@ -363,8 +363,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return torch.cat([tokens_to_images(tokenizer, c.to(self.device)) for c in chunks])
 
     def reconstruct(self, pictures: Pictures) -> Tensor:
-        """Encode pictures as tokens and decode them again, (B, C, H, W) uint8. No sample can look
-        better."""
+        """Encode pictures as tokens, and decode the tokens to images (B, C, H, W) uint8. Samples
+        cannot look better than these images."""
         return self.decode(self.encode(pictures))
 
     @staticmethod
@@ -378,13 +378,13 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return grid_picture(images, max(1, min(columns, len(images))))
 
     def _networks(self) -> tuple[MaskGitTransformer, Tokenizer]:
-        """Both networks, in evaluation mode. Raises an `ArgumentError` if PyTorch would compute in
-        another precision or on another device than in the run, which would change the results."""
+        """Both networks, in evaluation mode. Raises an `ArgumentError` if autocast or PyTorch's
+        default dtype or device would change the results."""
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
-            raise ArgumentError("torch.autocast", "changes what is drawn", "use bf16=True instead")
+            raise ArgumentError("torch.autocast", "it changes the images", "use bf16=True instead")
         if torch.get_default_dtype() != torch.float32 or torch.get_default_device().type != "cpu":
             way_out = "set them to float32 and cpu"
-            raise ArgumentError("torch's defaults", "they change what is drawn", way_out)
+            raise ArgumentError("PyTorch's default dtype and device", "change images", way_out)
         return self.transformer.eval(), self.tokenizer.eval()
 
 

@@ -1,4 +1,4 @@
-"""Opens the models of projects and saved folders, with what results say of them."""
+"""Opens the models of projects and saved folders, with the metrics of the models' samples."""
 
 import csv
 import math
@@ -27,45 +27,45 @@ from pipeline.weights.released.checkpoint import (
     open_pretrained_transformer,
 )
 
-CONFIG = "config.json"  # of a saved model
+CONFIG = "config.json"  # describes a saved model
 AGAIN = "save or download it again"
-TRAINING = ("train_tokenizer", "cache_tokens", "train_transformer")  # stages behind the networks
+TRAINING = ("train_tokenizer", "cache_tokens", "train_transformer")  # stages that make the networks
 SHIPPED = Path(__file__).with_name("pretrained")  # the default run's first model, in float16
-# The first words of the columns of the rows that are shown (docs/metrics.md).
+# Prefixes of the metrics that model cards show (docs/metrics.md).
 SHOWN = ("class_accuracy", "fid", "is", "precision", "recall", "nll")
-NEAR = 0.1  # of the way from chance to real images
-Z = 1.959964  # of a 95% interval
+NEAR = 0.1  # share of the way from chance to the accuracy on real images
+Z = 1.959964  # half the width of a 95% interval, in standard deviations
 
 
 class ModelWarning(UserWarning):
-    """Something to know of a model before its samples are judged."""
+    """Warns that a model is shipped, out of date or barely trained."""
 
 
 class Description(BaseModel):
-    """What is known about a model: config.json of a saved one."""
+    """A model's description, which a saved model stores as config.json."""
 
     model_config = ConfigDict(extra="forbid")
 
     format: Literal["maskgit-pipeline 1"] = "maskgit-pipeline 1"
-    classes: list[str]  # their names, by label
+    classes: list[str]  # class names, by label
     defaults: Defaults
     preset: str
-    seed: int | None = None  # the replicate's; None where there is but one
-    steps: int | None = None  # of the transformer's training; None of released weights
+    seed: int | None = None  # seed of the replicate; None if no run made the model
+    steps: int | None = None  # training steps of the transformer; None for released weights
     measured: dict[str, float] = {}  # metrics of the model's samples
-    barely_trained: bool = False  # by these metrics (docs/metrics.md)
+    barely_trained: bool = False  # derived from the metrics (docs/metrics.md)
 
 
 class Opened(NamedTuple):
     tokenizer: Tokenizer
     transformer: MaskGitTransformer
     about: Description
-    project: Path | None = None  # the root folder, where there is one
-    folders: tuple[Path, ...] = ()  # that the two networks were loaded from
+    project: Path | None = None  # root folder of the project; None for other sources
+    folders: tuple[Path, ...] = ()  # folders from which the two networks were loaded
 
     def described(self) -> Description:
-        """What is known about the model; without measurements if its weights were changed since it
-        was opened, or are of released files."""
+        """The model's description, without metrics if the weights changed after opening or come
+        from released files."""
         networks = self.tokenizer, self.transformer
         if self.folders and all(map(_same_weights, networks, self.folders)):
             return self.about
@@ -73,7 +73,7 @@ class Opened(NamedTuple):
 
 
 def _same_weights(network: nn.Module, folder: Path) -> bool:
-    """Whether a network has the weights, up to rounding, of the model that it was opened from."""
+    """Whether a network's weights equal those in a folder, up to rounding."""
     if not (folder / WEIGHTS).exists():
         return False
     own, there = network.state_dict(), load_file(folder / WEIGHTS)
@@ -83,15 +83,15 @@ def _same_weights(network: nn.Module, folder: Path) -> bool:
 
 
 def open_model(folder: Path | None, seed: int | None, device: torch.device) -> Opened:
-    """Open a project (its root, or its `models/`), or a saved folder. Warns the caller's caller of
-    what should be known of the model.
+    """Open the model of a project (its root or its `models/`) or of a saved folder. A warning
+    appears if the model is shipped, out of date or barely trained.
 
     Args:
-        folder: None for the current one or, if nothing was trained there, the one that ships with
-            this package.
+        folder: None for the current folder or, if nothing was trained there, the model that ships
+            with this package.
 
     Raises:
-        UserError: there is no model, or it is damaged, or has another seed.
+        UserError: the model is missing or damaged, or has another seed.
     """
     shipped = folder is None and not _trained_here()
     opened = _open(folder or (SHIPPED if shipped else HERE), seed, device)
@@ -102,9 +102,9 @@ def open_model(folder: Path | None, seed: int | None, device: torch.device) -> O
     stale = out_of_date(opened.project) if opened.project else {}
     if ours := {k: v for k, v in stale.items() if k in TRAINING and v != NO_RESULTS}:
         why = described(ours)
-        notes.append(f"the model is of an earlier run ({why}); `dvc repro` trains it again")
+        notes.append(f"the model is from an earlier run ({why}); `dvc repro` trains it again")
     if about.barely_trained:
-        found = "the classifier recognises its samples hardly more often than by chance"
+        found = "the classifier recognises samples hardly more often than by chance"
         notes.append(f"the model is barely trained: {found}; raise training.steps")
     for note in notes:
         warnings.warn(note, ModelWarning, stacklevel=3)
@@ -126,14 +126,14 @@ def _open(folder: Path, seed: int | None, device: torch.device) -> Opened:
             return open_project(root, seed, device)
     raise UserError(
         str(folder),
-        f"no model: neither a project's {PARAMS_FILE} nor the {CONFIG} of a saved one",
+        f"no model: neither a project's {PARAMS_FILE} nor a saved model's {CONFIG}",
         "give a project's folder, its models/, or a folder that save_pretrained wrote",
     )
 
 
 def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
-    """Open the model that a project's params.yaml describes: a trained one, or released files. A
-    seed of None is that of the first replicate."""
+    """Open the model that a project's params.yaml describes: a trained model or released weights.
+    A seed of None opens the first replicate."""
     params = load_params(root / PARAMS_FILE)
     replicate = main_replicate(params, "transformer", seed)
     folders = root / TOKENIZER, root / replicate.folder
@@ -167,11 +167,11 @@ def open_saved(folder: Path, seed: int | None, device: torch.device) -> Opened:
     path = folder / CONFIG
     try:
         about = Description.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:  # the latter of pydantic or the settings of decoding
+    except (OSError, ValueError) as error:  # ValueError: of pydantic or `DecodingSettings`
         reason = f"does not describe a saved model ({' '.join(str(error).split())[:200]})"
         raise UserError(str(path), reason, AGAIN) from error
     if seed not in (None, about.seed):
-        raise ArgumentError("seed", f"{folder} is a saved model, of seed {about.seed} alone")
+        raise ArgumentError("seed", f"{folder} holds the model of seed {about.seed} alone")
     folders = folder / "tokenizer", folder / "transformer"
     tokenizer = load_model(folders[0], "tokenizer", device, AGAIN)
     transformer = load_model(folders[1], "transformer", device, AGAIN)
@@ -179,8 +179,8 @@ def open_saved(folder: Path, seed: int | None, device: torch.device) -> Opened:
 
 
 def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float], bool]:
-    """The metrics of a main replicate's samples, and whether it is barely trained. Nothing and
-    False if the project has no results of the models that it has now."""
+    """The metrics of a main replicate's samples, and whether the model is barely trained; ({},
+    False) if the project has no results of its current models."""
     path = root / RESULTS / "evaluation/rows.csv"
     if not path.exists() or not has_inputs("evaluate", (TOKENIZER, TRANSFORMER), root):
         return {}, False
@@ -197,7 +197,7 @@ def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float
     data = read_json(root / RESULTS / "prepare/metrics.json", "classes", "largest_class")
     real = read_json(root / RESULTS / "evaluation/metrics.json").get("real", {})
     accuracy, others = values.get("class_accuracy"), real.get("class_accuracy")
-    if accuracy is None or others is None or data["classes"] < 2:  # nothing was recognised
+    if accuracy is None or others is None or data["classes"] < 2:  # not measured
         return shown, False
     uniform = params.evaluation.labels == "uniform"
     chance = 1 / data["classes"] if uniform else data["largest_class"]
@@ -205,9 +205,9 @@ def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float
 
 
 def is_barely_trained(accuracy: float, real: float, samples: int, chance: float) -> bool:
-    """Whether the 95% interval (Wilson) of the share of samples whose class is recognised reaches
-    into the lowest tenth of the way from chance to real images. The report uses the same rule for
-    all replicates together (`near_chance` in analysis/exhibits/claims.py)."""
+    """Whether the 95% interval (Wilson) of the class accuracy reaches into the lowest tenth of the
+    way from chance to the accuracy on real images. The report uses the same rule for all replicates
+    together (`near_chance` in analysis/exhibits/claims.py)."""
     variance = accuracy * (1 - accuracy) / samples + (Z / (2 * samples)) ** 2
     low = (accuracy + Z**2 / (2 * samples) - Z * math.sqrt(variance)) / (1 + Z**2 / samples)
     return low < chance + NEAR * max(real - chance, 0.0)

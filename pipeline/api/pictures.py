@@ -1,4 +1,4 @@
-"""Converts users' pictures to the batches that a model takes, and back."""
+"""Converts users' pictures, boxes and masks to tensors of a model's size."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from pipeline.editing import box_mask, center_mask
 from pipeline.prepare import pictures as clean
 from pipeline.runtime.errors import ArgumentError
 
-Picture = Image.Image | Path | str  # a path is opened
+Picture = Image.Image | Path | str  # a path is opened as a file
 Pictures = Picture | Sequence[Picture] | Tensor  # a tensor is (B, C, H, W) or (C, H, W)
-Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the picture, as Pillow's
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, as in Pillow
 Mask = Image.Image | np.ndarray | Tensor | Path | str
 _ONE = (Image.Image, Path, str)
 
@@ -24,11 +24,11 @@ _ONE = (Image.Image, Path, str)
 def open_picture(
     picture: Picture, channels: int = 3, name: str = "pictures", *, opaque: bool = False
 ) -> Image.Image:
-    """Open a picture (if it is a path) and clean it: upright, grey (mode L) or RGB.
+    """Open a path or take a Pillow picture, and make the picture upright, and grey (L) or RGB.
 
     Args:
-        name: of the argument, for messages.
-        opaque: refuse one that is partly transparent.
+        name: name of the argument in error messages.
+        opaque: refuse a partly transparent picture.
 
     Raises:
         UserError: the file is missing, or the picture cannot be used.
@@ -41,19 +41,19 @@ def open_picture(
 
 
 def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[tuple[int, int]]]:
-    """Convert pictures to (B, C, side, side) uint8, and return their original sizes (width,
-    height). Files and Pillow pictures are cut to their centred square and resized; tensors must
-    have the model's size.
+    """Convert pictures to a batch (B, C, side, side) uint8, and return the set of their original
+    sizes (width, height). Files and Pillow pictures are cut to their centred square and resized;
+    tensors must have the model's size.
 
     Raises:
-        ArgumentError: a tensor has another shape or kind of numbers, or there is no picture.
-        UserError: a file is missing, or no picture.
+        ArgumentError: a tensor has an unsupported shape, dtype or value, or the list is empty.
+        UserError: a file is missing, or is not a picture.
     """
     if isinstance(pictures, Tensor):
         return _checked(pictures, channels, side), {(side, side)}
     arrays, sizes = [], set()
     for picture in [pictures] if isinstance(pictures, _ONE) else pictures:
-        opened = open_picture(picture, channels)  # one large one in memory at a time
+        opened = open_picture(picture, channels)  # one large picture in memory at a time
         arrays.append(to_chw(center_crop(opened, side)))
         sizes.add(opened.size)
     if not arrays:
@@ -69,36 +69,36 @@ def _checked(images: Tensor, channels: int, side: int) -> Tensor:
     if batch.dtype != torch.uint8 or batch.shape != shape or not len(batch):
         reason = f"a tensor of shape {tuple(images.shape)}, {images.dtype}"
         allowed = f"(B, {channels}, {side}, {side}), uint8 or floats from 0 to 1"
-        raise ArgumentError("pictures", reason, f"give {allowed}, or pictures of Pillow")
+        raise ArgumentError("pictures", reason, f"give {allowed}, or Pillow pictures")
     return batch.cpu()
 
 
 def pixel_mask(
     box: Box | None, mask: Mask | None, sizes: set[tuple[int, int]], side: int
 ) -> Tensor:
-    """A mask (side, side) bool, True on every pixel to regenerate: every pixel that the box or mask
-    touches, cut and resized like the pictures. Without box and mask: the centred box of half the
-    sides.
+    """The mask (side, side) bool of the pixels to regenerate: all pixels that the box or mask
+    touches after the pictures' crop and resize. The default is the centred box with half the height
+    and width.
 
     Args:
-        sizes: (width, height) of the pictures, whose pixels box and mask count in.
+        sizes: original (width, height) of the pictures; box and mask count these pixels.
     """
     if box is None and mask is None:
         return center_mask((side, side), 0.5)
     if box is not None and mask is not None:
         raise ArgumentError("box and mask", "both are given", "give one of them")
     if len(sizes) > 1:
-        raise ArgumentError("pictures", "they have several sizes", "edit them one by one")
+        raise ArgumentError("pictures", "their sizes differ", "edit them one by one")
     width, height = next(iter(sizes))
     full = _as_bool(mask) if box is None else _boxed(box, width, height).numpy()
     if full.shape != (height, width):
         shape = "×".join(map(str, full.shape[::-1]))
-        reason = f"{shape} pixels (width × height), and the picture has {width}×{height}"
+        reason = f"{shape} pixels (width × height), but the picture has {width}×{height}"
         raise ArgumentError("mask", reason, "give a mask of the picture's size")
     fitted = _fitted(full, side)
     if not fitted.any():
         reason = "no pixel to regenerate lies in the centred square of the picture"
-        way_out = "give a box that meets it, or a mask with white (True) pixels in it"
+        way_out = "give a box that overlaps it, or a mask with white (True) pixels in it"
         raise ArgumentError("mask" if box is None else "box", reason, way_out)
     return fitted
 
@@ -108,14 +108,14 @@ def _boxed(box: Box, width: int, height: int) -> Tensor:
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         size = f"a picture of {width}×{height} pixels (width × height)"
         reason = f"{left},{top},{right},{bottom} is not left, top, right, bottom inside {size}"
-        raise ArgumentError("box", reason, "give a box that is")
+        raise ArgumentError("box", reason, "give a box inside the picture")
     return box_mask((height, width), top, left, bottom - top, right - left)
 
 
 def _as_bool(mask: Mask | None) -> np.ndarray:
-    """A mask (H, W) bool, True where a picture, or an array of numbers up to 1 or 255, is light."""
+    """A mask (H, W) bool, True where a picture or array (values up to 1 or up to 255) is light."""
     if isinstance(mask, _ONE):
-        # On a white background, transparent pixels of a mask would be regenerated.
+        # Transparent pixels would become white, and be regenerated.
         mask = np.array(open_picture(mask, channels=1, name="mask", opaque=True))
     values = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
     if values.dtype.kind not in "biuf" or values.ndim != 2 or not values.size:
@@ -125,8 +125,8 @@ def _as_bool(mask: Mask | None) -> np.ndarray:
 
 
 def _fitted(mask: np.ndarray, side: int) -> Tensor:
-    """The centred square of a (H, W) mask as (side, side), True on every pixel whose resized value
-    depends on the mask."""
+    """Cut a mask (H, W) to its centred square and resize it to (side, side): True on every pixel
+    whose resized value depends on a True pixel."""
     height, width = mask.shape
     square = min(height, width)
     left, top = (width - square) // 2, (height - square) // 2

@@ -1,5 +1,5 @@
-"""The command line `maskgit`. The work of its commands is in `pipeline/tools` and
-`pipeline/api`."""
+"""Defines the command line `maskgit`. `pipeline/tools` and `pipeline/api` do the work of its
+commands."""
 
 from pipeline.runtime.process import set_up
 

@@ -1,7 +1,7 @@
-"""The entry point of `maskgit`, which turns errors into exit codes and one line.
+"""The entry point of `maskgit`, which turns an error into one line and an exit code.
 
-Exit codes: 0, done; 1, an error, whose line says how to mend it; 2, a command line that cannot be
-read; 130, Ctrl-C. Commands import what they need when they run, so that `--help` answers at once.
+Exit codes: 0, success; 1, an error, with one line that says how to correct it; 2, wrong usage; 130,
+Ctrl-C. Commands import their tools when they run, so that `--help` answers at once.
 """
 
 import sys
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import drawing, project, results  # noqa: F401  (they add their commands)
+from pipeline.cli import drawing, project, results  # noqa: F401  (importing adds the commands)
 from pipeline.cli.options import app
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug

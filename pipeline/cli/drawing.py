@@ -1,4 +1,4 @@
-"""Commands that draw with a trained model."""
+"""Commands that draw pictures with a trained model."""
 
 import sys
 from collections.abc import Iterable
@@ -13,13 +13,13 @@ from pipeline.cli.options import app, examples, open_model, output_format
 if TYPE_CHECKING:
     from pipeline.api.model import MaskGIT
 
-CLASSES = "Names or numbers, in turn. [default: all]"
+CLASSES = "Class names or numbers, in turn. [default: all]"
 OUTPUT = (
-    "NAME.png: a grid; NAME.gif: the canvas as it fills; NAME.npz: for the ADM suite; without a "
+    "NAME.png: a grid; NAME.gif: every decoding step; NAME.npz: for the ADM suite; without a "
     "suffix: a folder of PNGs."
 )
-SIDES = "left, right, or both: left,right; or top, bottom"
-PIXELS = "How many to add at each side. [default: half of the model's size]"
+SIDES = "left, right or left,right; or top, bottom or top,bottom"
+PIXELS = "Number of pixels to add at each side. [default: half of the model's size]"
 
 
 @app.command(
@@ -35,7 +35,7 @@ def sample(
     classes: Annotated[
         str | None, typer.Option("--classes", "--class", metavar="CLASS,…", help=CLASSES)
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many samples.")] = 40,
+    count: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 40,
     file: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help=OUTPUT)] = Path(
         "samples.png"
     ),
@@ -50,7 +50,7 @@ def sample(
 ) -> None:
     """Draw pictures of classes.
 
-    The model is this project's (trained, or released weights that params.yaml names), or another.
+    The default model is this project's: trained, or the released weights in params.yaml.
     """
     output_format(file, ".png", ".gif", ".npz", "")
     opened = open_model(model, replicate)
@@ -69,9 +69,9 @@ def sample(
 def reconstruct(
     picture: options.Picture, file: options.Png = None, model: options.Model = None
 ) -> None:
-    """Encode a picture as tokens and decode it again.
+    """Encode a picture as tokens and decode the tokens.
 
-    Samples are decoded in the same way, so this shows the best that they can look.
+    The same decoder draws samples, so no sample can look better.
     """
     file = file or Path("reconstructed.png")
     output_format(file, ".png", reads=[picture])
@@ -107,10 +107,10 @@ def edit(
     model: options.Model = None,
     replicate: options.Replicate = None,
 ) -> None:
-    """Draw a part of a picture again as a class (Figure 6).
+    """Redraw a part of a picture as a class (Figure 6).
 
     The part is a box, a mask, or the picture's middle. The result is the picture's centred square
-    in the model's size; pixels that are not near the part stay as they are.
+    in the model's size; pixels far from the part do not change.
     """
     done = f"{context.info_name}ed"  # edited or inpainted
     file = file or Path(f"{done}.png")
@@ -144,7 +144,7 @@ def outpaint(
 ) -> None:
     """Extend a picture beyond its sides (Figure 7).
 
-    The new pixels are drawn window by window, so there may be any number of them.
+    The new pixels are drawn window by window, so any number is allowed.
     """
     file = file or Path("outpainted.png")
     output_format(file, ".png", reads=[picture])
@@ -158,7 +158,7 @@ def outpaint(
 def _write(
     what: str, count: int, batches: Iterable[Any], file: Path, model: "MaskGIT", picture: Path
 ) -> None:
-    """Write the results of an edit, and say if the picture was not of the model's size."""
+    """Write the results of a command, and print a note if the picture was cut or resized."""
     from pipeline.api.pictures import open_picture
     from pipeline.tools.export import collected, write_results
 
@@ -173,13 +173,13 @@ def _write(
 
 @app.command(epilog=examples("save digits", "save digits --replicate 1"))
 def save(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New, or empty.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
     model: options.Model = None,
     replicate: options.Replicate = None,
 ) -> None:
-    """Write a model as one folder, to keep or to give away.
+    """Save a model as one folder, to keep or to share.
 
-    It holds safetensors, JSON, and a model card with what the run measured of this model.
+    The folder holds safetensors, JSON, and a model card with the metrics of this model.
     """
     open_model(model, replicate).save_pretrained(folder)
     print(f"model in {folder}; `maskgit sample --model {folder}` draws from it")
@@ -190,15 +190,15 @@ def demo(
     model: options.Model = None,
     replicate: options.Replicate = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any other than loopback lets others in.")
+        str, typer.Option(help="Address to listen on; only loopback keeps other machines out.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="[default: 7860, or a free one]")
+        int | None, typer.Option(min=1, max=65535, help="[default: 7860, or a free port]")
     ] = None,
 ) -> None:
-    """Serve a page to play with in the browser.
+    """Serve a web page to try the model.
 
-    Draw, compare schedules, edit pictures; on this machine alone. Ctrl-C ends it.
+    Draw, compare schedules and edit pictures, on this machine only. Ctrl-C stops the server.
     """
     from pipeline.tools.demo import PORT, require_gradio, serve
     from pipeline.tools.ports import free_port

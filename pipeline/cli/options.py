@@ -1,5 +1,5 @@
-"""The Typer application, to which each module adds its commands, and options of several
-commands."""
+"""The Typer application, to which other modules add commands, and the options that several
+commands share."""
 
 import contextlib
 import json
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="maskgit",
-    help="MaskGIT (Chang et al., CVPR 2022), reproduced as a pipeline: its runs, models, results.",
+    help="Run the MaskGIT pipeline (Chang et al., CVPR 2022), and use its models and results.",
     epilog="\b\nA first run, in the project's folder:\n"
-    "  maskgit doctor         is this machine ready?\n"
+    "  maskgit doctor         check that this machine is ready\n"
     "  dvc repro              train, measure, and make the report\n"
-    "  maskgit summary        what came out\n"
-    "  maskgit sample         pictures of the model",
+    "  maskgit summary        print the main results\n"
+    "  maskgit sample         draw pictures with the model",
     no_args_is_help=True,
     rich_markup_mode=None,  # rich takes half a second to import, and wraps examples
     pretty_exceptions_enable=False,
@@ -38,22 +38,22 @@ app = typer.Typer(
 
 
 def examples(*lines: str) -> str:
-    """The epilog of a command's help.
+    """The epilog of a command's help, which lists examples.
 
     Args:
-        lines: what stands after `maskgit`.
+        lines: example command lines, without the leading `maskgit`.
     """
     title = "Examples" if len(lines) > 1 else "Example"
     return f"\b\n{title}:" + "".join(f"\n  maskgit {line}" for line in lines)
 
 
-OWN = "[default: the run's own]"
-PNG = "A .png. [default: named after the command]"
+OWN = "[default: the run's value]"
+PNG = "A .png file. [default: named after the command]"
 
 
 def box_of(text: str) -> tuple[int, ...]:
-    """Parse a box of four numbers: left, top, right, bottom. Raises a `UserError` if they are not a
-    box."""
+    """Parse a box of four whole numbers: left, top, right, bottom. Raises a `UserError` for any
+    other text."""
     parts = text.split(",")
     if len(parts) != 4 or not all(part.isascii() and part.isdigit() for part in parts):
         raise UserError("--box", f"'{text}' is not four whole numbers", "write --box 4,4,20,20")
@@ -64,34 +64,34 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="PLACE",
-        help="A project's folder, one that `maskgit save` wrote, or owner/name on the Hub. "
-        "[default: this project's or, if nothing was trained here, the one in this package]",
+        help="A project's folder, a folder saved by `maskgit save`, or owner/name on the Hub. "
+        "[default: this project's model or, before training, the model in this package]",
     ),
 ]
 Replicate = Annotated[
     int | None, typer.Option(metavar="SEED", help="One of evaluation.seeds. [default: the first]")
 ]
 Picture = Annotated[
-    Path, typer.Argument(metavar="PICTURE", help="Cut to its centred square and resized.")
+    Path, typer.Argument(metavar="PICTURE", help="A file, cut to its centred square and resized.")
 ]
 Class = Annotated[
-    str, typer.Option("--class", "--classes", metavar="CLASS", help="Its name or its number.")
+    str, typer.Option("--class", "--classes", metavar="CLASS", help="Name or number of a class.")
 ]
 Box = Annotated[
     Any,
     typer.Option(
         parser=box_of,
         metavar="X0,Y0,X1,Y1",
-        help="Left, top, right, bottom of the part, in pixels.",
+        help="Left, top, right and bottom of the part, in pixels.",
     ),
 ]
 Mask = Annotated[
     Path | None,
-    typer.Option(metavar="MASK", help="A picture of the same size, light where it is drawn again."),
+    typer.Option(metavar="MASK", help="A picture of the same size, light on the part to redraw."),
 ]
 Count = Annotated[
     int,
-    typer.Option(min=1, max=1000, metavar="N", help="How many results; two or more make a grid."),
+    typer.Option(min=1, max=1000, metavar="N", help="Number of results; several make a grid."),
 ]
 Seed = Annotated[
     int, typer.Option(min=0, max=SEED, metavar="SEED", help="The same seed gives the same bytes.")
@@ -104,14 +104,14 @@ Temperature = Annotated[float | None, typer.Option(help=f"Choice temperature. {O
 Guidance = Annotated[float | None, typer.Option(help=f"Classifier-free guidance. {OWN}")]
 Rounding = Annotated[
     Literal["floor", "ceil"] | None,
-    typer.Option(help=f"How the number of tokens that stay masked is rounded. {OWN}"),
+    typer.Option(help=f"Rounding of the number of masked tokens. {OWN}"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=PNG)]
 
 
 def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
-    """Open a model. Raises a `UserError` if there is no model, or none of that replicate."""
+    """Open a model. Raises a `UserError` if the model or the replicate does not exist."""
     if place and "/" not in place and not os.path.exists(place):
         way_out = "give a folder, or the name of a repository on the Hub, owner/name"
         raise UserError("--model", f"there is no folder '{place}'", way_out)
@@ -123,8 +123,8 @@ def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
 
 @contextlib.contextmanager
 def warnings_as_notes() -> Iterator[None]:
-    """Print the project's own warnings in a line each, such as that a model is of an earlier run;
-    hide warnings of libraries."""
+    """Print each of the project's own warnings as one line (such as a model from an earlier run),
+    and hide the warnings of libraries."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught:
@@ -133,14 +133,14 @@ def warnings_as_notes() -> Iterator[None]:
 
 
 def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) -> None:
-    """Check the path of an output before its content is computed.
+    """Check the path of an output file or folder before its content is computed.
 
     Args:
-        formats: the suffixes that are written; "" for a folder.
-        reads: the files that the command reads, which the output must not replace.
+        formats: allowed suffixes; "" allows a folder.
+        reads: input files of the command, which the output must not replace.
 
     Raises:
-        UserError: the suffix is another, DVC would delete the output, or it cannot be written.
+        UserError: the suffix is not allowed, or the path is the project's, an input or read-only.
     """
     suffix = path.suffix.lower()
     if suffix not in formats:
@@ -150,15 +150,15 @@ def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) 
         for folder in (*OUTPUTS, *CODE):
             if lies_in(path, folder):
                 reason = f"{path} lies in {folder}, which belongs to the project"
-                raise UserError("--output", reason, "name another place")
+                raise UserError("--output", reason, "choose another path")
     if any(os.path.realpath(path) == os.path.realpath(file) for file in reads if file):
-        raise UserError("--output", f"{path} is the picture that is read", "name another file")
+        raise UserError("--output", f"{path} is an input picture", "choose another file")
     if not suffix:
         require_new(path)
     parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     writable = parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
     if not writable or (suffix and path.exists() and not path.is_file()):
-        way_out = "name another file, or change the permissions of its folder"
+        way_out = "choose another file, or change the permissions of its folder"
         raise UserError("--output", f"{path} cannot be written", way_out)
 
 

@@ -1,4 +1,4 @@
-"""Commands for a run: before it begins, and on a cluster."""
+"""Commands that prepare and plan a run, or run stages on a cluster."""
 
 import sys
 from pathlib import Path
@@ -16,8 +16,8 @@ from pipeline.runtime.limits import IMAGES
 def doctor(as_json: AsJson = False) -> None:
     """Check that this machine and folder are ready for a run.
 
-    Looks at what is installed, and at the data set, the devices and the disk that the folder's
-    params ask for. Says how to mend what is wrong, and ends with 1 if something would stop a run.
+    Checks the installed packages, and the data set, devices and disk that params.yaml needs. Prints
+    how to correct each problem. The exit code is 1 if a problem would stop a run.
     """
     from pipeline.tools.doctor import examine, findings_text
 
@@ -32,13 +32,13 @@ def doctor(as_json: AsJson = False) -> None:
 
 @app.command(epilog=examples("preset", "preset smoke"))
 def preset(
-    name: Annotated[str | None, typer.Argument(help="The preset; without it, list them.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Preset to write; omit to list all.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the presets, or write params.yaml for one.
 
-    The list says what each is and costs. The comments of params.yaml stay, and git shows
-    what has changed.
+    The list describes each preset and its cost. The comments in params.yaml stay; `git diff` shows
+    the changes.
     """
     from pipeline.config.presets import apply_preset, preset_names, preset_summary
 
@@ -52,7 +52,7 @@ def preset(
     if not DVC_FILE.exists():
         way_out = "run it in the folder of a clone of the project"
         raise UserError(
-            str(Path.cwd()), f"there is no project in it ({DVC_FILE} is missing)", way_out
+            str(Path.cwd()), f"the folder has no project ({DVC_FILE} is missing)", way_out
         )
     params = apply_preset(name)
     if as_json:
@@ -71,22 +71,22 @@ def params() -> None:
 
 @app.command(epilog=examples("plan", "plan imagenet256 --gpu H100"))
 def plan(
-    name: Annotated[str | None, typer.Argument(help="A preset; without it, params.yaml.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A preset. [default: params.yaml]")] = None,
     images: Annotated[
         int | None,
-        typer.Option(min=1, max=IMAGES, help="All images; data.val_fraction are held out."),
+        typer.Option(min=1, max=IMAGES, help="Number of images, including held-out ones."),
     ] = None,
-    classes: Annotated[int | None, typer.Option(min=1, max=IMAGES, help="Their classes.")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, max=IMAGES, help="Class count.")] = None,
     gpu: Annotated[
         str | None, typer.Option(help="L4, A100, L40S, H100 or H200. [default: A100, or the CPU]")
     ] = None,
     tflops: Annotated[
-        float | None, typer.Option(help="The rate that a device achieves, in 10¹² FLOP/s.")
+        float | None, typer.Option(help="Achieved rate of a device, in 10¹² FLOP/s.")
     ] = None,
 ) -> None:
-    """Estimate a run: its time, FLOPs, parameters and disk.
+    """Estimate the time, FLOPs, parameters and disk of a run.
 
-    The size of the data set is that of the prepared images, else the published one, or given.
+    The data set's size is --images, else the size of the prepared images, else the published size.
     """
     from pipeline.config.params import load_params
     from pipeline.config.presets import preset_params
@@ -98,14 +98,14 @@ def plan(
 
 @app.command(epilog=examples("submit", "submit sweep --address http://head:8265"))
 def submit(
-    stage: Annotated[str, typer.Argument(help="Of dvc.yaml, with what it needs; or all.")] = "all",
-    address: Annotated[str, typer.Option(help="The dashboard's.")] = "http://127.0.0.1:8265",
+    stage: Annotated[str, typer.Argument(help="A stage, with its dependencies; or all.")] = "all",
+    address: Annotated[str, typer.Option(help="URL of Ray's dashboard.")] = "http://127.0.0.1:8265",
 ) -> None:
     """Run the DAG, or a stage, as a job on a Ray cluster.
 
-    Ray uploads the code, without what .gitignore names, and data travel through the default DVC
-    remote; `dvc repro --pull` takes the results. Without a remote the cluster must see this folder
-    at the same path.
+    Ray uploads the code, without files in .gitignore. Data travel through the default DVC remote;
+    `dvc repro --pull` fetches the results. Without a remote, the cluster must see this folder at
+    the same path.
     """
     from pipeline.tools.submit import submit as run
 

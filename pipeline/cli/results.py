@@ -1,4 +1,4 @@
-"""Commands for the results of a run."""
+"""Commands that show, export and publish the results of a run."""
 
 import sys
 from contextlib import redirect_stdout
@@ -14,7 +14,7 @@ from pipeline.runtime.errors import UserError
 
 @app.command(epilog=examples("summary", "summary --json"))
 def summary(as_json: AsJson = False) -> None:
-    """Print the results of the last run and where they are."""
+    """Print the main results of the last run, and where to find all results."""
     from pipeline.tools import summary as tool
 
     if as_json:
@@ -25,9 +25,9 @@ def summary(as_json: AsJson = False) -> None:
 
 @app.command(epilog=examples("report", "report --open"))
 def report(
-    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    show: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
 ) -> None:
-    """Say where the report is, or open it."""
+    """Print the path of the report, or open it."""
     import webbrowser
 
     page = Path("analysis/report.html").absolute()
@@ -42,8 +42,8 @@ def report(
 def ui() -> None:
     """Browse the runs in MLflow, on loopback.
 
-    Prints links and serves until Ctrl-C. If MLFLOW_TRACKING_URI names a server, it only prints
-    the links.
+    Prints links and serves until Ctrl-C. If MLFLOW_TRACKING_URI names a server, only prints the
+    links.
     """
     from pipeline.tools.ui import main
 
@@ -55,13 +55,13 @@ def ui() -> None:
 )
 def export(
     network: Literal["transformer", "autoregressive"],
-    path: Annotated[Path, typer.Argument(help="An .npz (the ADM suite's), or a folder for PNGs.")],
+    path: Annotated[Path, typer.Argument(help="An .npz (for the ADM suite), or a PNG folder.")],
     replicate: Replicate = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Include the samples that only CAS is trained on.")
+        bool, typer.Option("--all", help="Include samples that only CAS uses.")
     ] = False,
 ) -> None:
-    """Write the samples of a model for evaluators elsewhere."""
+    """Write a model's samples for other evaluation tools."""
     from pipeline.config.params import load_params
     from pipeline.tools.export import export_samples
 
@@ -77,12 +77,12 @@ def measure(
 ) -> None:
     """Print the metrics of images against the training images.
 
-    std estimates, from random halves of the set, how much another set of this size would vary.
+    std estimates, from random halves of the images, the spread over sets of this size.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.measure import measured, table
 
-    # What is said on the way is no part of what scripts read.
+    # With --json, progress goes to stderr, so that stdout is JSON only.
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         values = measured(load_params(), path)
     if as_json:
@@ -93,9 +93,9 @@ def measure(
 
 @app.command(epilog=examples("sync"))
 def sync() -> None:
-    """Send MLflow what it did not get while it was away.
+    """Send MLflow what it missed while it was unreachable.
 
-    Ends with 1 if MLflow does not have everything afterwards.
+    The exit code is 1 if something could not be sent.
     """
     from pipeline.config.params import load_params
     from pipeline.runtime.mlflow_sync import sync as send
@@ -108,8 +108,8 @@ def sync() -> None:
 def register(replicate: Replicate = None) -> None:
     """Add the model of the last run to MLflow's registry.
 
-    It becomes a version of maskgit-<preset>, unless a version has the same weights, and the
-    champion if its samples have a lower FID than the champion's, measured in the same way.
+    The model becomes a version of maskgit-<preset>, unless a version has the same weights. A lower
+    FID than the champion's, measured in the same way, makes the model the champion.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.registry import register as add

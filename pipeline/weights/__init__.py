@@ -1,1 +1,1 @@
-"""Published models, released checkpoints, and the configurations that follow from params."""
+"""Loads published models and released checkpoints, and configures networks from params."""

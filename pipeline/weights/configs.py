@@ -1,4 +1,4 @@
-"""The configurations of the networks that params describe."""
+"""Builds the configurations of networks from params."""
 
 from pipeline.classifier import ClassifierConfig
 from pipeline.config.params import Params

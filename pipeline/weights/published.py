@@ -1,5 +1,5 @@
-"""Published models: a folder with `model.safetensors` and the `config.json` that describes the
-network."""
+"""Saves and loads published models: a folder with `model.safetensors`, and with a `config.json`
+that describes the network."""
 
 import dataclasses
 import json
@@ -33,18 +33,18 @@ def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Te
     """Publish a model atomically.
 
     Args:
-        kind: a key of `MODELS`.
-        config: the dataclass the model is built from.
-        weights: its state dict.
+        kind: the key of the model's class in `MODELS`.
+        config: the dataclass instance that the model was built from.
+        weights: the model's state dict.
 
     Raises:
-        UserError: a weight is NaN or infinite; what was published before stays.
+        UserError: a weight is NaN or infinite; an already published model is kept.
     """
     if (name := not_finite(weights)) is not None:
         raise UserError(
             str(folder),
-            f"{name} of the {kind} holds values that are NaN or infinite, so it is not published",
-            "lower its learning rate (or turn bf16 off) and train it again",
+            f"{name} of the {kind} has NaN or infinite values, so the {kind} is not published",
+            "lower the learning rate (or turn bf16 off) and train again",
         )
     with atomic_folder(folder) as temporary:
         content = save({k: v.contiguous() for k, v in weights.items()})
@@ -58,11 +58,11 @@ def load_model(
     """Load a published model in evaluation mode with frozen weights.
 
     Args:
-        kind: a key of `MODELS`, which gives the class of the model.
-        way_out: ends the message where it does not load.
+        kind: the key of the model's class in `MODELS`.
+        way_out: the error's way out, if the model cannot be loaded.
 
     Raises:
-        UserError: the folder is missing, holds another kind of model, or weights that are damaged,
+        UserError: the folder is missing or holds another kind of model, or the weights are damaged,
             do not fit, or are not finite.
     """
     model_class, config_class = MODELS[kind]
@@ -70,12 +70,12 @@ def load_model(
     try:
         config = json.loads(file.with_name("config.json").read_bytes())
         if (found := config.pop("kind")) != kind:
-            raise ValueError(f"it is a {found}")
+            raise ValueError(f"the folder holds a {found}")
         model = model_class(TypeAdapter(config_class).validate_python(config))
         model.load_state_dict(weights := load_file(file))
         if name := not_finite(weights):
-            raise ValueError(f"{name} holds values that are NaN or infinite")
-    except Exception as error:  # each library has errors of its own for damaged files
+            raise ValueError(f"{name} has NaN or infinite values")
+    except Exception as error:  # each library raises its own errors for damaged files
         require_readable(file, error)
         reason = f"does not load as a {kind} ({' '.join(str(error).split())[:200]})"
         if isinstance(error, FileNotFoundError):
@@ -85,6 +85,6 @@ def load_model(
 
 
 def not_finite(weights: dict[str, Tensor]) -> str | None:
-    """The name of the first weight with a value that is NaN or infinite."""
+    """The name of the first weight with a NaN or infinite value; None if all are finite."""
     floats = {k: v for k, v in weights.items() if v.is_floating_point()}
     return next((name for name, w in floats.items() if not w.isfinite().all()), None)

@@ -179,7 +179,7 @@ def test_tokens_go_there_and_back(model, pictures, tmp_path):
         (lambda m, p: m.sample(iteration=3), "iteration", "iterations"),
         (lambda m, p: m.sample_steps(count=10**6), "count", "at once"),
         (lambda m, p: m.edit(p, 0, box=(0.5, 0, 4, 4)), "box", "whole number"),
-        (lambda m, p: m.edit(p, [0, 1]), "classes", "2 of them for 5 pictures"),
+        (lambda m, p: m.edit(p, [0, 1]), "classes", "2 classes for 5 pictures"),
         (lambda m, p: m.edit(p, 0, box=(0, 0, 2, 2), mask=HALF), "box and mask", "one of them"),
         (lambda m, p: m.inpaint(p, 0, box=(0, 0, 9, 4)), "box", "picture of 8×8"),
         (lambda m, p: m.inpaint(p, 0, mask=~HALF & HALF), "mask", "white (True) pixels"),

@@ -1,1 +1,1 @@
-"""Reads weights that others have published, under our names."""
+"""Loads weights that others have published, and renames them for this project's networks."""

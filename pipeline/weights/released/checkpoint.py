@@ -1,4 +1,4 @@
-"""Pretrained weights: the authors' checkpoints, the port of their tokenizer, published models."""
+"""Loads the authors' checkpoints, the PyTorch port of their tokenizer, and published models."""
 
 import json
 from collections.abc import Callable
@@ -29,14 +29,14 @@ from pipeline.weights.released.names import (
     from_port,
 )
 
-NDARRAY = 1  # flax's msgpack extension type of an array
-# By the kind of model: the params that names and shapes of its weights follow from.
+NDARRAY = 1  # the msgpack extension type that flax uses for arrays
+# Kind of model -> the params that determine the names and shapes of the model's weights.
 ARCHITECTURE = {
     "tokenizer": "tokenizer.* and data.channels",
     "transformer": "transformer.*, tokenizer.codebook_size and data.image_size",
 }
-# The layouts of files: the kind of model, prefixes of names that no other layout has, and the
-# function that gives its weights our names and shapes.
+# The layouts of files: the kind of model, prefixes of weight names that only this layout has, and
+# the function that converts the weights to our names and shapes.
 LAYOUTS: tuple[tuple[str, tuple[str, ...], Callable[[Weights, Any], Weights]], ...] = (
     ("tokenizer", ("encoder/", "decoder/", "quantizer/"), from_flax_tokenizer),
     ("transformer", ("Embed_0/", "TransformerLayer_", "MlmLayer_0/"), from_flax_transformer),
@@ -49,7 +49,7 @@ LAYOUTS: tuple[tuple[str, tuple[str, ...], Callable[[Weights, Any], Weights]], .
 def open_pretrained_tokenizer(
     params: Params, device: torch.device, path: Path | str | None = None
 ) -> Tokenizer:
-    """Load `tokenizer.pretrained`, or another path, as `load_pretrained` does."""
+    """Load the tokenizer at `path`, or at `tokenizer.pretrained` (see `load_pretrained`)."""
     path = path or of_project(str(params.tokenizer.pretrained))
     return load_pretrained(path, tokenizer_config(params)).to(device)
 
@@ -60,10 +60,10 @@ def open_pretrained_transformer(
     num_classes: int | None = None,
     path: Path | str | None = None,
 ) -> MaskGitTransformer:
-    """Load `transformer.pretrained`, or another path, as `load_pretrained` does.
+    """Load the transformer at `path`, or at `transformer.pretrained` (see `load_pretrained`).
 
     Args:
-        num_classes: how many classes it must have; None accepts any number.
+        num_classes: number of classes that the transformer must have; None accepts any number.
     """
     path = path or of_project(str(params.transformer.pretrained))
     if num_classes is None:
@@ -73,9 +73,9 @@ def open_pretrained_transformer(
 
 def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfig) -> Any:
     """Load `Tokenizer(config)` or `MaskGitTransformer(config)` in evaluation mode and float32, on
-    the CPU, its weights frozen.
+    the CPU, with frozen weights.
 
-    The format is found from the content: a checkpoint of the authors' release (flax msgpack), the
+    The content determines the format: a checkpoint of the authors' release (flax msgpack), the
     PyTorch port of their tokenizer (`maskgit-vqgan-imagenet-f16-256.bin`), or a published model's
     safetensors.
 
@@ -83,8 +83,8 @@ def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfi
         path: the file, or a folder with `model.safetensors`.
 
     Raises:
-        UserError: the file is missing, damaged or in none of these formats; or its weights are
-            another model's, have names or shapes that do not fit, or are not finite.
+        UserError: the file is missing, damaged, in another format, or of another kind of model;
+            or the weights have names or shapes that do not fit, or are not finite.
     """
     kind = "tokenizer" if isinstance(config, TokenizerConfig) else "transformer"
     path, weights, convert = _read(path, kind)
@@ -93,27 +93,27 @@ def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfi
         about = path.with_name("config.json")
         if path.name == WEIGHTS and about.exists():
             theirs, ours = json.loads(about.read_bytes()), {"kind": kind} | asdict(config)
-            for key in ("kind", "heads", "codebook_size"):  # which names and shapes do not show
+            for key in ("kind", "heads", "codebook_size"):  # names and shapes do not show these
                 if key in theirs and theirs[key] != ours.get(key):
                     raise ValueError(f"{key} is {theirs[key]} and not {ours.get(key)}")
         model.load_state_dict(convert(weights, config))
         if name := not_finite(model.state_dict()):
-            raise ValueError(f"{name} holds values that are NaN or infinite")
+            raise ValueError(f"{name} has NaN or infinite values")
     except (RuntimeError, ValueError, IndexError) as error:
-        lines = str(error).splitlines()  # PyTorch's first line names the class alone
+        lines = str(error).splitlines()  # PyTorch's first line only names the class
         reason = f"does not fit ({' '.join(lines[min(1, len(lines) - 1)].split())[:200]})"
-        way_out = f"give the whole file, or make {ARCHITECTURE[kind]} in params.yaml agree with it"
+        way_out = f"give the whole file, or change {ARCHITECTURE[kind]} in params.yaml to match it"
         raise UserError(str(path), reason, way_out) from error
     return model.eval().requires_grad_(False)
 
 
 def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
-    """Number of classes that a transformer's checkpoint was trained with.
+    """The number of classes of a transformer's checkpoint.
 
-    The token embedding has a row per code, per class, and one for [MASK] (release).
+    The token embedding has one row per code, one per class, and one for [MASK] (release).
 
     Raises:
-        UserError: as `load_pretrained`, or the rows are too few for the codebook.
+        UserError: the file cannot be read, or has too few rows for the codebook.
     """
     path, weights, _ = _read(path, "transformer")
     keys = (TOKEN_EMBEDDINGS, "token_embedding.weight")
@@ -122,13 +122,13 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
         raise UserError(
             str(path),
             f"has {rows} token embeddings, too few for {codebook_size} codes, a class and [MASK]",
-            "make tokenizer.codebook_size in params.yaml agree with the file",
+            "set tokenizer.codebook_size in params.yaml to the file's number of codes",
         )
     return classes
 
 
 def _read(path: Path | str, kind: str) -> tuple[Path, Weights, Callable[[Weights, Any], Weights]]:
-    """The file, its weights by its own names, and the function that converts them."""
+    """The file's path, the weights by the file's names, and the function that converts them."""
     path = Path(path, WEIGHTS) if Path(path).is_dir() else Path(path)
     weights = _weights(path)
     for of, prefixes, convert in LAYOUTS:
@@ -144,7 +144,7 @@ def _read(path: Path | str, kind: str) -> tuple[Path, Weights, Callable[[Weights
 
 
 def _weights(path: Path) -> Weights:
-    """Every weight by the file's own name, in its own shape and dtype. No code in the file is
+    """The weights of a file, with the file's names, shapes and dtypes. Code in the file is never
     run."""
     try:
         require_file(path)
@@ -158,20 +158,20 @@ def _weights(path: Path) -> Weights:
         if start[5:] == b"\0\0\0{":  # the high bytes of the header's length, then its JSON
             return load_file(path)
         return _read_flax(path)
-    except Exception as error:  # each library has errors of its own for damaged files
+    except Exception as error:  # each library raises its own errors for damaged files
         require_readable(path, error)
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             str(path),
-            f"damaged, or no flax msgpack, PyTorch zip or safetensors ({reason})",
+            f"damaged, or not a flax msgpack, PyTorch zip or safetensors file ({reason})",
             "download it again, or give another file",
         ) from error
 
 
 def _read_flax(path: Path) -> Weights:
-    """The weights under `params`, without what an optimizer keeps; nested names are joined by
+    """The weights under `params`, without the optimizer's state. Nested names are joined by
     `/`."""
-    # Arrays stay packed, as ExtType, so that those of an optimizer are never decoded.
+    # Arrays stay packed as ExtType, so the optimizer's arrays are never decoded.
     tree = msgpack.unpackb(path.read_bytes())
     while isinstance(tree.get("params"), dict):
         tree = tree["params"]
@@ -189,7 +189,7 @@ def _read_flax(path: Path) -> Weights:
 
 
 def _array(name: str, leaf: Any) -> Tensor:
-    """Tensor of flax's packed (shape, name of the dtype, row-major bytes)."""
+    """Convert flax's packed array (shape, dtype name, row-major bytes) to a tensor."""
     if not isinstance(leaf, msgpack.ExtType) or leaf.code != NDARRAY:
         raise ValueError(f"{name[:100]} is not an array")
     shape, dtype, data = msgpack.unpackb(leaf.data, raw=True)

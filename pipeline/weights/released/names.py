@@ -1,7 +1,7 @@
-"""Weights of others under this project's names.
+"""Renames the weights of others to this project's names.
 
-Two sets of names: the authors' (flax numbers modules in the order of their creation; release), and
-those of the PyTorch port of their tokenizer (`maskgit_vqgan.py` in open-muse and 1d-tokenizer).
+Two sources are known: the authors' release (flax numbers modules in the order of their creation),
+and the PyTorch port of their tokenizer (`maskgit_vqgan.py` in open-muse and 1d-tokenizer).
 """
 
 import re
@@ -14,7 +14,7 @@ from pipeline.transformer import TransformerConfig
 
 Weights = dict[str, Tensor]
 TOKEN_EMBEDDINGS = "Embed_0/word_embeddings/embedding"
-# Patterns of the names in a file, and ours.
+# Pairs of a pattern for the file's names and the replacement in our names.
 PORT = (
     (r"^quantize\.embedding\.weight$", "quantizer.codebook"),
     (r"\.conv_in\.", ".stem."),
@@ -48,10 +48,10 @@ TRANSFORMER = (
 
 
 def from_port(weights: Weights, config: TokenizerConfig) -> Weights:
-    """The tokenizer of the PyTorch port."""
+    """Rename the tokenizer weights of the PyTorch port."""
     deepest = len(config.multipliers) - 1
 
-    def level(match: re.Match[str]) -> str:  # the port counts from the finest level, ours from f
+    def level(match: re.Match[str]) -> str:  # level 0 is the port's finest, and our coarsest
         kind = "levels" if match[2] == "block" else "upsample"
         return f"decoder.{kind}.{deepest - int(match[1])}."
 
@@ -60,7 +60,7 @@ def from_port(weights: Weights, config: TokenizerConfig) -> Weights:
 
 
 def from_flax_tokenizer(weights: Weights, config: TokenizerConfig) -> Weights:
-    """The tokenizer of the authors' release."""
+    """Convert the tokenizer weights of the authors' release."""
     levels, blocks = len(config.multipliers), config.res_blocks
 
     def renamed(name: str) -> str:
@@ -73,7 +73,7 @@ def from_flax_tokenizer(weights: Weights, config: TokenizerConfig) -> Weights:
         if kind == "Conv":
             names = {0: "stem", (levels if decoder else 1): "out"}
             return f"{side}/{names.get(int(digits), f'upsample/{int(digits) - 1}')}/{rest}"
-        if kind == "ResBlock":  # the decoder begins with the middle, the encoder ends with it
+        if kind == "ResBlock":  # middle blocks: a decoder's first, an encoder's last
             level, number = divmod(int(digits) - (blocks if decoder else 0), blocks)
             middle = level == (-1 if decoder else levels)
             place = "middle" if middle else f"levels/{level}"
@@ -84,17 +84,17 @@ def from_flax_tokenizer(weights: Weights, config: TokenizerConfig) -> Weights:
 
 
 def from_flax_transformer(weights: Weights, config: TransformerConfig) -> Weights:
-    """The transformer of the authors' release.
+    """Convert the transformer weights of the authors' release.
 
     Raises:
-        ValueError: it has another number of heads.
+        ValueError: the checkpoint has another number of heads.
     """
     ours: Weights = {}
     for name, weight in weights.items():
         if name.endswith("/query/bias") and weight.ndim and len(weight) != config.heads:
             raise ValueError(f"{len(weight)} heads and not {config.heads}")
         if name.endswith(("query/bias", "key/bias", "value/bias", "out/kernel")):
-            weight = weight.flatten(0, 1)  # flax keeps the heads as an axis
+            weight = weight.flatten(0, 1)  # flax has an axis for heads
         elif "/self_attention/" in name and name.endswith("kernel"):
             weight = weight.flatten(1, 2)
         ours.update([_from_flax(_renamed(name, TRANSFORMER), weight)])
@@ -114,7 +114,7 @@ def _renamed(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
 
 
 def _from_flax(name: str, weight: Tensor) -> tuple[str, Tensor]:
-    """A module's weight by PyTorch's name and in its layout."""
+    """Convert a module's weight to PyTorch's name and layout."""
     module, _, leaf = name.rpartition("/")
     if leaf == "kernel":
         weight = weight.permute(3, 2, 0, 1) if weight.ndim == 4 else weight.T  # HWIO → OIHW
