@@ -1,4 +1,4 @@
-"""Makes docs/command-line.md from the help of every command: `python docs/command_line.py`."""
+"""Write docs/command-line.md from the help of all commands: `python docs/command_line.py`."""
 
 import inspect
 import re
@@ -51,7 +51,7 @@ def page() -> str:
 
 
 def described(name: str, command: Any, shared: Container[str]) -> str:
-    """What a command does, its examples, its own options, and the names of the shared ones."""
+    """A command's section: its help, examples, own options, and the names of shared options."""
     about = inspect.cleandoc(command.help).replace("<", "&lt;")
     examples = "".join(f"    {each.strip()}\n" for each in command.epilog.splitlines()[2:])
     own = "".join(line(each) for each in command.params if line(each) not in shared)
@@ -67,7 +67,7 @@ def names(parameter: Any) -> list[str]:
 
 
 def line(parameter: Any) -> str:
-    """An argument or option, what it means, and its default."""
+    """The line of an argument or option: its names, meaning and default."""
     text = parameter.help or ""
     said = re.search(r" ?\[default: (.*?)\]", text)
     default = parameter.default

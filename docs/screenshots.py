@@ -1,7 +1,7 @@
-"""Photographs the report of a finished run and its pages in MLflow for docs/report.md and
+"""Take screenshots of a finished run's report and MLflow pages, for docs/report.md and
 docs/mlflow.md: `docs/screenshots.py PROJECT`.
 
-Needs the `test` extra (playwright) and a Chromium on the PATH.
+Needs the extra `test` (playwright) and Chromium on the PATH.
 """
 
 import os
@@ -18,12 +18,12 @@ from typing import Any
 from PIL import Image
 
 HERE = Path(__file__).parent
-# Name of the picture → width of the window, and what stands at its top.
+# Name of the screenshot → width of the window, and the element at the top.
 SHOTS = {"report-wide": (1280, "body"), "report-phone": (390, "#figure8 figure")}
 HEIGHT = 860
-MLFLOW = {"width": 1280, "height": HEIGHT}  # of the window in which its pages are opened
-MAIN = {"x": 198, "y": 0, "width": 1082, "height": HEIGHT}  # of that, without the bar at its left
-UNFOLDED = "train_transformer"  # the run whose children are shown
+MLFLOW = {"width": 1280, "height": HEIGHT}  # of the browser window
+MAIN = {"x": 198, "y": 0, "width": 1082, "height": HEIGHT}  # without the left sidebar
+UNFOLDED = "train_transformer"  # the run whose child runs are shown
 
 
 @contextmanager
@@ -55,8 +55,8 @@ def photograph_mlflow(project: Path) -> None:
         _unfold(page.get_by_role("gridcell").filter(has_text=UNFOLDED).first)
         page.wait_for_timeout(2000)
         _shoot(page, "mlflow-runs", clip=MAIN)
-        page = _opened(browser, links["Figure 8"])  # a window of its own: one remembers its charts
-        page.wait_for_timeout(12_000)  # each chart asks for its values
+        page = _opened(browser, links["Figure 8"])  # a new window: windows remember charts
+        page.wait_for_timeout(12_000)  # until all charts have loaded
         _shoot(page, "mlflow-figure8", clip=MAIN)
 
 
@@ -73,7 +73,7 @@ def _unfold(cell: Any) -> None:
 
 @contextmanager
 def _mlflow(project: Path) -> Iterator[dict[str, str]]:
-    """Its links, by what they open, while the server runs."""
+    """The links that `maskgit ui` prints, by what they open; the server runs meanwhile."""
     command = (sys.executable, "-m", "pipeline", "ui")
     env = os.environ | {"PYTHONPATH": str(HERE.parent)}
     server = subprocess.Popen(command, cwd=project, env=env, stdout=subprocess.PIPE, text=True)
@@ -104,7 +104,7 @@ def _wait_for(address: str) -> None:
 
 
 def _shoot(page: Any, name: str, **options: Any) -> None:
-    """A picture of few colours, so that it is small."""
+    """Save the picture with few colours, for a small file."""
     path = HERE / f"{name}.png"
     page.screenshot(path=path, **options)
     with Image.open(path) as image:
