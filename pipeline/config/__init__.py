@@ -1,1 +1,1 @@
-"""The typed params, presets and paths."""
+"""Defines the params, the presets, the output paths and the replicates."""

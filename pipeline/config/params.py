@@ -1,4 +1,4 @@
-"""The typed form of params.yaml, and the combinations of params that cannot work."""
+"""Loads params.yaml as typed params, and refuses combinations of params that cannot work."""
 
 import reprlib
 from pathlib import Path
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Params(schema.Section):
-    """All params of params.yaml. A missing param has its default."""
+    """All params of params.yaml. A param that the file omits has its default value."""
 
     preset: schema.Text = "mnist5k"
-    """Preset that the values came from; recorded with every result."""
+    """Name of the preset behind these values; recorded with every result."""
     seed: schema.Seed = 0
     """Seed of every random draw. Equal params give equal bytes on the same machine; trainings on a
     GPU may differ by rounding."""
@@ -56,12 +56,12 @@ class Params(schema.Section):
 
     @property
     def classifier_images(self) -> schema.Data:
-        """The section `data` with the crops of classifiers."""
+        """The section `data`, with `crop_scale` from the section `classifier`."""
         return self.data.model_copy(update={"crop_scale": self.classifier.crop_scale})
 
     @property
     def feature_dimensions(self) -> int:
-        """Number of features of the main extractor."""
+        """The feature dimension of `evaluation.extractor`."""
         architecture = self.classifier.architecture
         if self.evaluation.extractor == "inception":
             return 2048
@@ -72,10 +72,10 @@ class Params(schema.Section):
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
     ) -> "DecodingSettings":
-        """Settings for decoding with MaskGIT, or for the baseline, which has its own `bf16`.
+        """Decoding settings of MaskGIT, or of the autoregressive baseline (whose `bf16` differs).
 
         Args:
-            iterations: T in place of `decoding.iterations`.
+            iterations: number of iterations T; default: `decoding.iterations`.
         """
         from pipeline.decoding import DecodingSettings  # imports torch
 
@@ -91,7 +91,7 @@ class Params(schema.Section):
 
     @model_validator(mode="after")
     def _combinations(self):
-        """Raises: UserError: two params contradict each other."""
+        """Raise a `UserError` if params contradict each other."""
         self._check_images()
         self._check_samples()
         self._check_trainings()
@@ -103,7 +103,7 @@ class Params(schema.Section):
         factor, size, tokenizer = self.tokenizer.downsampling, self.data.image_size, self.tokenizer
         if size % factor:
             reason = f"{size} is not divisible by {factor}, 2^(len(tokenizer.multipliers) - 1)"
-            raise UserError("data.image_size", reason, "change one of them")
+            raise UserError("data.image_size", reason, "change the size or the multipliers")
         if tokenizer.perceptual != "classifier" and size < 32:
             reason = f"{tokenizer.perceptual} needs images of 32 pixels or more, not {size}"
             raise UserError("tokenizer.perceptual", reason, "use classifier")
@@ -119,7 +119,7 @@ class Params(schema.Section):
             if iterations > self.num_tokens:
                 reason = f"{iterations} iterations are more than the {self.num_tokens} tokens"
                 raise UserError(key, f"{reason} of an image", f"use at most {self.num_tokens}")
-        dilate, known = self.editing.dilate, self.grid // 4  # tokens beside a box in the middle
+        dilate, known = self.editing.dilate, self.grid // 4  # known tokens beside a central box
         if dilate and dilate >= known:
             reason = f"{dilate} leaves no known token around the middle of {self.grid}×{self.grid}"
             raise UserError("editing.dilate", reason, f"use at most {max(0, known - 1)}")
@@ -128,7 +128,7 @@ class Params(schema.Section):
         evaluation = self.evaluation
         if evaluation.second_extractor == evaluation.extractor:
             reason = f"{evaluation.extractor} is already the first extractor"
-            raise UserError("evaluation.second_extractor", reason, "choose another one")
+            raise UserError("evaluation.second_extractor", reason, "choose another extractor")
         features = self.feature_dimensions
         needed, user = max(
             (evaluation.is_splits, "evaluation.is_splits"),
@@ -146,19 +146,19 @@ class Params(schema.Section):
         training = self.training
         if training.label_smoothing in training.other_label_smoothings:
             reason = f"{training.label_smoothing} is training.label_smoothing itself"
-            raise UserError("training.other_label_smoothings", reason, "remove it")
+            raise UserError("training.other_label_smoothings", reason, "remove the value")
         if untrained := set(self.sweep.crossed) - set(self.sweep.schedules):
-            reason = f"{min(untrained)} is not in sweep.schedules, which are trained"
-            raise UserError("sweep.crossed", reason, "add it there or remove it here")
+            reason = f"{min(untrained)} is not in sweep.schedules, so no model is trained with it"
+            raise UserError("sweep.crossed", reason, "add it to sweep.schedules, or remove it")
         if self.classifier.pretrained and self.classifier.architecture == "small":
             reason = (
-                "it has weights of torchvision's networks, and classifier.architecture is small"
+                "the weights are for a ResNet of torchvision, but classifier.architecture is small"
             )
-            way_out = "set the architecture to theirs, such as torchvision:resnet50"
+            way_out = "set the architecture to that of the weights, such as torchvision:resnet50"
             raise UserError("classifier.pretrained", reason, way_out)
         drops = training.label_drop > 0 or self.transformer.pretrained
         if self.decoding.guidance_scale > 0 and not drops:
-            reason = "guidance needs a model that was trained on some images without their class"
+            reason = "guidance needs a model that has trained on some images without their class"
             way_out = "set training.label_drop, to 0.1 for example, or guidance_scale to 0"
             raise UserError("decoding.guidance_scale", reason, way_out)
 
@@ -173,7 +173,7 @@ class Params(schema.Section):
         ):
             size = getattr(self, section).batch_size
             if workers is None and not ray.elastic:
-                raise UserError(key, "null needs ray.elastic: true", "set that or give a number")
+                raise UserError(key, "null needs ray.elastic: true", "set it, or give a number")
             if workers and size % workers:
                 reason = f"{workers} workers do not divide {section}.batch_size {size}"
                 raise UserError(key, reason, "choose a divisor")
@@ -187,7 +187,7 @@ class Params(schema.Section):
                 raise UserError("training.accumulate", f"{reason} of a worker", "choose a divisor")
 
     def _check_folders(self) -> None:
-        """Refuse paths in folders that DVC deletes before a stage runs."""
+        """Raise a `UserError` for a path in a folder that DVC deletes before a stage runs."""
         values = flatten(self.model_dump())
         given = {key: values[key] for key in (*FILE_PARAMS, "data.download_dir")}
         given["ray.storage_path"], given["data.source"] = self.ray.folder, self.data.folder
@@ -202,13 +202,13 @@ def load_params(path: Path | str = PARAMS_FILE) -> Params:
     """Read and validate a parameter file.
 
     Raises:
-        UserError: an unknown key, a wrong value or an impossible combination.
+        UserError: a key is unknown, a value is wrong, or params contradict each other.
     """
     return validated(read_yaml(Path(path)), path)
 
 
 def validated(values: dict[str, Any], path: Path | str) -> Params:
-    """Validate values as params; errors name the file at `path`."""
+    """Validate the content of a parameter file. Errors are `UserError`s that name `path`."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -222,8 +222,8 @@ def validated(values: dict[str, Any], path: Path | str) -> Params:
 
 
 def _explained(error: dict[str, Any]) -> UserError:
-    """One of pydantic's errors as a `UserError`. The messages of our validators have the form
-    `reason; way out`."""
+    """Convert a pydantic error to a `UserError`. Messages of this project's validators have the
+    form `reason; way out`."""
     *sections, name = key = [str(part) for part in error["loc"]]
     reason, _, way_out = error["msg"].removeprefix("Value error, ").partition("; ")
     if error["type"] == "extra_forbidden":

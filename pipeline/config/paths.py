@@ -1,4 +1,4 @@
-"""The paths of the DAG's outputs, as in dvc.yaml, and a check of the files that params name."""
+"""Defines the output paths of the DAG (as in dvc.yaml), and checks the files that params name."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ TRANSFORMER = Path("models/transformer")
 AUTOREGRESSIVE = Path("models/autoregressive")
 RESULTS = Path("results")
 SAMPLES = Path("data/samples")
-# The outputs that DVC deletes before it runs a stage, and the code that it hashes.
+# OUTPUTS: folders that DVC deletes before it runs a stage. CODE, below: folders that DVC hashes.
 OUTPUTS: tuple[Path, ...] = (IMAGES, TOKENS, FEATURES, CURVES, SAMPLES, RESULTS)
 OUTPUTS += (CLASSIFIER, TOKENIZER, TRANSFORMER, AUTOREGRESSIVE)
 TORCHVISION = "torchvision"  # `classifier.pretrained` without a file
@@ -26,17 +26,17 @@ CODE = (Path("pipeline"), Path("stages"), Path("analysis"))
 
 
 def check_files(params: dict[str, Any], stage: str) -> None:
-    """Check that the files exist which params name and which a stage, or one that depends on it,
-    reads: a missing file must stop the work before hours of it are done.
+    """Check that all files that params name for a stage, or for the stages that depend on it,
+    exist. A missing file must be reported at once, not after hours of work.
 
     Args:
-        params: as `Params.model_dump()` gives them.
+        params: all params, as returned by `Params.model_dump()`.
 
     Raises:
         UserError: a file is missing, or not a regular file.
     """
     values = flatten(params)
-    # The analysis lists all params and reads no file that they name.
+    # The stage `analysis` lists all params, but reads no file that params name.
     read = {key for reader in stages_from(stage) - {"analysis"} for key in stage_params(reader)}
     for key in FILE_PARAMS:
         file = values[key]

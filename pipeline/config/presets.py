@@ -1,5 +1,5 @@
-"""Presets. `presets/NAME.yaml` holds the values that differ from the defaults, or from the preset
-named by its key `base`, and texts that describe the preset (`Summary`)."""
+"""Reads and applies presets. A file `presets/NAME.yaml` holds texts that describe the preset (see
+`Summary`) and the values that differ from the defaults, or from the preset in its key `base`."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml, write_text
 
-# The checkout's presets, or those of an installed package (pyproject.toml).
+# The presets of the installed package (see pyproject.toml), or of the checkout.
 _PACKAGED = Path(__file__).parents[1] / "_project"
 PRESETS = (_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2]) / "presets"
 
@@ -21,8 +21,8 @@ class Summary(NamedTuple):
     what: str = ""
     hardware: str = ""
     cost: str = ""
-    expected: str = ""  # numbers to aim at
-    measured: str = ""  # what we ran; "never" if nothing
+    expected: str = ""  # expected metrics
+    measured: str = ""  # runs that the authors made; "never" if none
 
 
 def preset_names() -> list[str]:
@@ -35,21 +35,21 @@ def preset_summary(name: str) -> Summary:
 
 
 def preset_params(name: str) -> Params:
-    """Params of a preset; params.yaml is not changed.
+    """The params of a preset; params.yaml is not changed.
 
     Raises:
-        UserError: there is no such preset, or its values are not valid.
+        UserError: no preset has this name, or the preset's values are not valid.
     """
     values = {key: v for key, v in _read(name).items() if key not in Summary._fields}
     return validated(values | {"preset": name}, PRESETS / f"{name}.yaml")
 
 
 def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
-    """Write a preset's values into the parameter file, keeping its comments. A file that is missing
-    or not valid YAML is written anew.
+    """Write a preset's values into the parameter file and keep the file's comments. A file that is
+    missing or not valid YAML is replaced. Returns the preset's params.
 
     Raises:
-        UserError: as `preset_params`; the file is then left as it is.
+        UserError: as for `preset_params`; the file is then not changed.
     """
     from ruamel.yaml import YAML
 
@@ -67,7 +67,7 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
 
 
 def _read(name: str) -> dict[str, Any]:
-    """The content of a preset's file, with the values of its base."""
+    """Read a preset's file, and add the values that only its base preset sets."""
     if name not in preset_names():
         raise UserError(name, "no such preset", f"use one of {', '.join(preset_names())}")
     values = read_yaml(PRESETS / f"{name}.yaml")
@@ -79,7 +79,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _update(document: Any, values: dict[str, Any]) -> None:
-    """Give a document of ruamel exactly these values, in place, which keeps its comments."""
+    """Replace the values of a ruamel.yaml document in place, which keeps its comments."""
     for key in [key for key in document if key not in values]:
         del document[key]
     for key, value in values.items():

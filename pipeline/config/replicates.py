@@ -1,8 +1,8 @@
-"""Replicates: the trainings of the two networks that Table 1 compares.
+"""Lists the replicates of the two networks that Table 1 compares, and counts other trainings.
 
-A replicate is one training of a network with a seed, and everything that is sampled from the model
-with that seed. Main replicates have `training.label_smoothing`; the others are an ablation of it.
-Here are also the numbers of trainings of the sweep and of CAS.
+A replicate is one training of a network with a seed, and all samples that the trained model draws
+with that seed. Main replicates train with `training.label_smoothing`; the others train with
+`training.other_label_smoothings`, as an ablation.
 """
 
 from pathlib import Path
@@ -14,16 +14,16 @@ from pipeline.runtime.errors import ArgumentError
 
 NetworkName = Literal["transformer", "autoregressive"]
 NETWORKS: dict[NetworkName, Path] = {"transformer": TRANSFORMER, "autoregressive": AUTOREGRESSIVE}
-CAS_SETS = 6  # MaskGIT's and the baseline's samples and real images, augmented and not
+CAS_SETS = 6  # MaskGIT's samples, the baseline's and real images, each augmented and not
 
 
 class Replicate(NamedTuple):
-    """One training of a network."""
+    """A training of a network with a seed, and the samples of its model."""
 
     network: NetworkName
     seed: int
-    trained: int  # the seed of its training; for released weights, of the first replicate
-    other_label_smoothing: float | None = None  # in place of the main one
+    trained: int  # seed of the training; for released weights, the first replicate's seed
+    other_label_smoothing: float | None = None  # None for training.label_smoothing
 
     @property
     def main(self) -> bool:
@@ -31,17 +31,17 @@ class Replicate(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A name that is unique among the replicates of the network."""
+        """The replicate's name, which is unique among the network's replicates."""
         return f"{self._group}/seed{self.seed}"
 
     @property
     def folder(self) -> Path:
-        """The folder of its published model."""
+        """The folder of the published model."""
         return NETWORKS[self.network] / self._group / f"seed{self.trained}"
 
     @property
     def samples(self) -> Path:
-        """The folder of its published samples; only main replicates have one."""
+        """The folder of the published samples; only main replicates publish samples."""
         return SAMPLES / self.network / f"seed{self.seed}"
 
     @property
@@ -50,17 +50,17 @@ class Replicate(NamedTuple):
 
 
 def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """The replicates that the tables show, one for each of `evaluation.seeds`.
+    """The replicates that the tables show: one for each of `evaluation.seeds`.
 
-    With released weights they share one model, published under the first seed, and differ only by
-    the seeds of their samples.
+    With released weights, all main replicates share one model, which is published under the first
+    seed, and differ only in the seeds of their samples.
     """
     seeds, released = params.evaluation.seeds, _released(params, network)
     return [Replicate(network, seed, seeds[0] if released else seed) for seed in seeds]
 
 
 def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Replicate:
-    """The main replicate of a seed; the first main replicate for None.
+    """The main replicate with the given seed; the first main replicate if `seed` is None.
 
     Raises:
         ArgumentError: no replicate has this seed.
@@ -69,13 +69,13 @@ def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Re
     wanted = params.evaluation.seeds[0] if seed is None else seed
     if wanted not in known:
         way_out = f"use one of {', '.join(map(str, known))}"
-        raise ArgumentError("evaluation.seeds", f"there is no replicate {seed}", way_out)
+        raise ArgumentError("evaluation.seeds", f"the params define no replicate {seed}", way_out)
     return known[wanted]
 
 
 def replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """The main replicates and those of `training.other_label_smoothings`. Released weights have
-    only main replicates."""
+    """All replicates: main ones, then those of `training.other_label_smoothings`. Released weights
+    have only main replicates."""
     others = [] if _released(params, network) else params.training.other_label_smoothings
     return main_replicates(params, network) + [
         Replicate(network, seed, seed, value)
@@ -95,10 +95,10 @@ def _released(params: Params, network: NetworkName) -> bool:
 
 
 def trial_count(params: Params) -> int:
-    """The number of trainings of the sweep."""
+    """The number of models that the stage `sweep` trains."""
     return len(params.sweep.schedules) * len(params.sweep.seeds)
 
 
 def classifier_count(params: Params) -> int:
-    """The number of trainings of CAS."""
+    """The number of classifiers that the stage `cas` trains."""
     return CAS_SETS * len(params.evaluation.seeds)

@@ -1,6 +1,6 @@
-"""The sections of params.yaml: the type, the default and the meaning of every param.
+"""Defines the sections of params.yaml, with the type, default and meaning of every param.
 
-`python docs/params.py` writes docs/params.md from them.
+`python docs/params.py` writes docs/params.md from these definitions.
 """
 
 import difflib
@@ -27,12 +27,12 @@ from pipeline.runtime.project import RUNS, is_store
 
 RESNETS = "resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d "
 RESNETS += "resnext101_64x4d wide_resnet50_2 wide_resnet101_2"
-# The paper's (Table 3).
+# The paper's mask schedules (Table 3).
 SEVEN = ("exponential", "cubic", "square", "cosine", "linear", "square_root", "logarithmic")
 
 
 def way_out(name: str, names: Collection[str], otherwise: str) -> str:
-    """What to do about an unknown name: use the known one that resembles it, if there is one."""
+    """The way out of an unknown name: the most similar of `names`, or `otherwise`."""
     close = difflib.get_close_matches(name[:100], names, n=1)
     return f"did you mean {close[0]}?" if close else otherwise
 
@@ -65,7 +65,7 @@ def _storage(path: str) -> str:
     if not re.match(r"[\w+.-]{2,}:/", path):
         return os.path.expanduser(path)
     if not is_store(path) or not re.fullmatch(r"\w+://[\w.-]+(/[\w.=+-]+)*/?", path):
-        raise ValueError(  # without the address, which may hold a password
+        raise ValueError(  # the message omits the address, which may contain a password
             "this is not the address of an object store; write s3://bucket/folder or "
             "gs://bucket/folder, and keep keys in the environment (docs/cluster.md)"
         )
@@ -96,7 +96,7 @@ Range = Annotated[Pair[Value], AfterValidator(_ascending)]
 Distinct = Annotated[list[Value], AfterValidator(_distinct)]
 Grid = Annotated[Distinct[Value], Field(min_length=1)]
 
-# Params that several sections have, with their meaning.
+# Params that several sections share.
 Steps = Annotated[PositiveInt, Field(description="Training steps.")]
 CheckpointEvery = Annotated[
     PositiveInt, Field(description="Steps between checkpoints and logged values.")
@@ -124,7 +124,7 @@ class Data(Section):
     shard_size: PositiveInt = 1024
     """Images per shard file."""
     crop_scale: Range[Share] = [0.8, 1.0]
-    """Range of a random crop's area as a share of the image's."""
+    """Range of a random crop's share of the image's area."""
     crop_ratio: Range[PositiveFloat] = [0.9, 1.1111]
     """Range of a random crop's aspect ratio."""
     flip: bool = False
@@ -141,8 +141,8 @@ class Classifier(Section):
     """The reference classifier, for metrics and for the perceptual loss of small images."""
 
     pretrained: Text | None = None
-    """Weights to use instead of training: `torchvision`, its weights of ImageNet for a data set of
-    the same 1,000 classes; or a file of such weights of the architecture below."""
+    """Weights to use instead of training: `torchvision` for torchvision's ImageNet weights, or a
+    file of such weights for the architecture. The data set must have the same 1,000 classes."""
     architecture: Annotated[str, AfterValidator(_known_architecture)] = "small"
     """`small`, a residual network for small images, or a ResNet such as `torchvision:resnet50`."""
     width: PositiveInt = 16
@@ -157,7 +157,7 @@ class Classifier(Section):
     weight_decay: NonNegativeFloat = 0.05
     """Decoupled weight decay."""
     label_smoothing: Fraction = 0.1
-    """Share of the target that is spread over all classes."""
+    """Share of the target probability that is spread over all classes."""
     bf16: bool = True
     """As training.bf16."""
     checkpoint_every: CheckpointEvery = 100
@@ -203,19 +203,19 @@ class Tokenizer(Section):
     adversarial_weight: NonNegativeFloat = 0.05
     """Weight of the non-saturating GAN loss. Release: 0.1."""
     adversarial_start: NonNegativeInt = 400
-    """Step at which the discriminator joins; its weight ramps up in as many steps, at most 1000."""
+    """Step at which the GAN loss starts; its weight ramps up over as many steps, at most 1000."""
     adaptive_weight: bool = False
     """Multiply adversarial_weight by VQGAN's λ, a ratio of gradient norms. Release: false."""
     r1_weight: NonNegativeFloat = 0.5
     """Weight of the R1 penalty ‖∇D‖². Release: 10, too much for small images."""
     r1_every: PositiveInt = 8
-    """Steps between R1 penalties, whose weight is multiplied by this number."""
+    """Steps between R1 penalties; multiplies their weight."""
     discriminator: Literal["patch", "stylegan"] = "patch"
-    """Four convolutions, or the release's network, for images of 2^n pixels a side."""
+    """`patch`: four convolutions; `stylegan`: the release's network, for sides of 2^n pixels."""
     discriminator_filters: PositiveInt = 16
     """Channels of the discriminator's first convolution. Release: 64 at 256×256 pixels."""
     bf16: bool = True
-    """As training.bf16, without the discriminator."""
+    """As training.bf16; the discriminator stays in float32."""
     tf32: bool = False
     """Allow TF32 in float32 convolutions on a GPU."""
     checkpoint_every: CheckpointEvery = 100
@@ -231,7 +231,7 @@ class Tokens(Section):
     crops_per_image: PositiveInt = 4
     """Random crops of each training image that are encoded."""
     bf16: bool = False
-    """Encode in bfloat16 if the device is faster in it; 0.6% of the tokens differed here."""
+    """Encode in bfloat16 if faster on the device; 0.6% of our tokens changed."""
     batch_size: PositiveInt = 256
     """Images encoded at once."""
 
@@ -267,7 +267,7 @@ class Training(Section):
     batch_size: PositiveInt = 64
     """Images per step, over all workers. Paper: 256."""
     accumulate: PositiveInt = 1
-    """Microbatches per step, to save memory; the gradient stays that of the whole batch."""
+    """Microbatches per step, to save memory; the gradient is still the whole batch's."""
     lr: PositiveFloat = 4e-3
     """Peak learning rate. Release: 1e-4."""
     warmup_steps: NonNegativeInt = 50
@@ -277,7 +277,7 @@ class Training(Section):
     weight_decay: NonNegativeFloat = 4.5e-2
     """Decoupled weight decay."""
     grad_clip: PositiveFloat | None = 1.0
-    """Norm to which gradients are clipped; null: no clipping, as in the paper."""
+    """Maximum norm of the gradient; null: no clipping, as in the paper."""
     ema_decay: Fraction = 0.99
     """Decay of the moving average of the weights. Release: 0.999."""
     mask_schedule: Schedule = "cosine"
@@ -285,11 +285,11 @@ class Training(Section):
     min_masking_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Lower bound of the mask ratio in training. Paper: none; release: 0.5."""
     loss_on: Literal["masked", "all"] = "masked"
-    """Tokens that the loss counts. Paper: masked."""
+    """Tokens that the loss includes. Paper: masked."""
     label_drop: Fraction = 0.0
     """Share of images whose class is hidden, for classifier-free guidance. Paper: 0."""
     bf16: bool = True
-    """bfloat16 autocast, on a CPU only if it multiplies bfloat16 (docs/presets.md)."""
+    """bfloat16 autocast; on CPUs, only with bfloat16 instructions (docs/presets.md)."""
     bf16_gradients: bool = False
     """Send gradients between workers in bfloat16: half the bytes."""
     compile: bool = False
@@ -297,7 +297,7 @@ class Training(Section):
     label_smoothing: Fraction = 0.1
     """Label smoothing. Paper: 0.1."""
     other_label_smoothings: Distinct[Fraction] = [0.0]
-    """More values to train both networks with, for an ablation."""
+    """Other label smoothings to train both networks with, as an ablation."""
     checkpoint_every: CheckpointEvery = 200
 
 
@@ -314,28 +314,28 @@ class Ray(Section):
     """Workers and devices (docs/cluster.md)."""
 
     num_workers: PositiveInt = 1
-    """Data-parallel workers of a training, or processes that share the batches of another stage."""
+    """Data-parallel workers of a training; in other stages, processes that compute batches."""
     cpus_per_worker: PositiveInt = 1
     """CPUs and threads per worker."""
     loaders_per_worker: NonNegativeInt = 0
-    """How many of these CPUs load images in processes of their own; 0: load in threads."""
+    """How many of these CPUs run image-loading processes; 0: load in threads."""
     use_gpu: bool = False
     """Give one GPU to each worker and to the stage's own process."""
     elastic: bool = False
-    """Resume a training whose workers change, instead of starting it again."""
+    """Resume a training after its number of workers changed, instead of restarting."""
     max_failures: NonNegativeInt = 2
-    """Restarts of a training that loses a worker."""
+    """Maximum restarts of a training after lost workers."""
     storage_path: Annotated[Text, AfterValidator(_storage)] = "runs"
     """Folder of run directories, or an `s3://` or `gs://` address for checkpoints and models."""
 
     @property
     def folder(self) -> str:
-        """The folder of run directories; with an object store, a local folder."""
+        """The local folder of run directories."""
         return RUNS if is_store(self.storage_path) else self.storage_path
 
     @property
     def not_in_key(self) -> tuple[str, ...]:
-        """The params that a run's key leaves out: elastic trainings resume after these change."""
+        """Params that a run's key omits, since elastic trainings resume after a change of them."""
         return WHO if self.elastic else ()
 
 
@@ -371,49 +371,49 @@ class Sweep(Section):
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""
     workers_per_trial: PositiveInt | None = 1
-    """Workers of a training; null, with ray.elastic: ray.num_workers."""
+    """Workers per training; null (needs ray.elastic): ray.num_workers."""
 
 
 class Evaluation(Section):
-    """Metrics of Table 1."""
+    """The metrics of Table 1."""
 
     extractor: Literal["classifier", "inception"] = "classifier"
-    """Features of FID, IS, KID, precision and recall."""
+    """Network for FID, IS, KID, precision and recall."""
     second_extractor: Literal["random", "classifier", "inception", "vgg"] = "random"
-    """Features of a second precision and recall; random: the classifier with random weights."""
+    """Network for a second precision and recall; random: an untrained classifier."""
     inception_weights: Text | None = None
     """torch-fidelity's Inception weights; null: download."""
     vgg_weights: Text | None = None
     """torchvision's VGG-16 weights; null: download."""
     reference_statistics: Text | None = None
-    """Reference statistics for FID, as ADM's .npz; null: the training images."""
+    """Reference statistics for FID (ADM's .npz format); null: the training images'."""
     bf16: bool = False
-    """Compute features in bfloat16 if the device is faster in it; FIDs differed by 0.01 here."""
+    """Compute features in bfloat16 if faster on the device; our FIDs changed by 0.01."""
     seeds: Grid[Seed] = [0, 1, 2]
     """Seeds to train and sample both networks with."""
     samples: PositiveInt = 1000
     """Samples per model. Paper: 50,000."""
     labels: Literal["training", "uniform"] = "training"
-    """Classes of samples: as frequent as in training images, or uniform, as usual on ImageNet."""
+    """Class frequencies of samples: the training images', or uniform (usual on ImageNet)."""
     keep_samples: bool = True
-    """Keep a copy of the samples in `runs`, so that one more seed samples only itself."""
+    """Keep the samples in `runs`, so that a new seed does not redraw other seeds' samples."""
     neighbors: PositiveInt = 3
     """k of precision, recall, density and coverage."""
     manifold_images: PositiveInt = 10000
-    """Maximum number of images on each side for these four metrics."""
+    """Maximum number of samples, and of reference images, for these four metrics."""
     is_splits: PositiveInt = 1
     """Splits of the Inception Score. ADM: 5,000 samples per split."""
     kid_subsets: PositiveInt = 20
     """Random subsets that KID is averaged over."""
     kid_subset_size: Annotated[int, Field(ge=2)] = 100
-    """Images per subset; smaller sets have no KID."""
+    """Images per subset; sets with fewer images get no KID."""
     halves: Annotated[int, Field(ge=2)] = 20
-    """Random halves of a set, for the spread of its metrics."""
+    """Random halves of a set that give its metrics' standard deviations."""
 
 
 class Cas(Section):
-    """Classification Accuracy Score: one classifier for each seed, set of images (MaskGIT's, the
-    baseline's, real ones) and augmentation."""
+    """Classification Accuracy Score: one classifier per seed, training set (MaskGIT's samples, the
+    baseline's samples, real images) and augmentation (on, off)."""
 
     samples: PositiveInt = 4000
     """Training images per classifier."""
@@ -438,7 +438,7 @@ class Editing(Section):
     """Images of the validation split per task."""
     iterations: Iterations = 8
     dilate: NonNegativeInt = 0
-    """Tokens by which a mask grows on each side. Release: 1."""
+    """Tokens by which the mask grows on each side. Release: 1."""
     feather: NonNegativeInt = 2
     """Width of the blend around a mask in pixels."""
 
@@ -470,14 +470,14 @@ class Speed(Section):
     batch_sizes: Grid[PositiveInt] = [1, 8]
     """Images decoded at once."""
     repeats: PositiveInt = 8
-    """Timings, after one warm-up; the median counts."""
+    """Timed runs after one warm-up; the median is reported."""
 
 
 class Analysis(Section):
     dpi: Annotated[int, Field(ge=10)] = 150
     """Resolution of figures, in dots per inch."""
     best_by: Literal["fid", "is"] = "fid"
-    """Metric that selects the best T of a schedule."""
+    """Metric that selects each schedule's best T."""
 
 
 class Mlflow(Section):

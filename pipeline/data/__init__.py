@@ -1,1 +1,1 @@
-"""Reads images and the token cache."""
+"""Readers for images and the token cache, with seeds, batch order and data-parallel workers."""

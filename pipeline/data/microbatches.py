@@ -1,21 +1,21 @@
-"""Splits large batches, so that a network's tensors fit into memory."""
+"""Splits large batches, so that a network's activations fit into memory."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-PIXELS = 2**21  # of the images that a network reads or makes at once, without gradients
-TOKENS = 2**15  # the same of token sequences
+PIXELS = 2**21  # maximum pixels of the images that a network processes at once without gradients
+TOKENS = 2**15  # maximum tokens of the sequences that a network processes at once, likewise
 
 
 def in_parts(function: Callable[..., Tensor], rows: int, *batch: Tensor) -> Tensor:
     """Compute `function(*batch)` on at most `rows` rows at a time.
 
     Args:
-        function: maps rows to rows, each by itself, and draws nothing.
-        rows: 0 counts as 1.
-        batch: tensors of one length.
+        function: maps each row independently of the others, without random draws.
+        rows: maximum number of rows per call; 0 counts as 1.
+        batch: tensors of equal length.
     """
     rows = max(1, rows)
     if len(batch[0]) <= rows:

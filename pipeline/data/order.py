@@ -1,4 +1,4 @@
-"""The order in which a training reads its data, and a thread that reads in advance."""
+"""Determines the order in which a training reads its data, and loads batches in advance."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,13 +8,13 @@ import numpy as np
 
 
 class BatchOrder:
-    """The items that step k reads: epochs of a seeded permutation, a pure function of (seed, k).
+    """Maps step k to the indices of the items in its batch, as a pure function of (seed, k). Every
+    epoch is a new permutation of all items.
 
     Args:
-        block_start: where each block of the data begins, and the last one ends. Blocks are
-            permuted, then items within every `window` blocks, which fit into memory. If there are
-            more blocks, a batch is in the order of the items, so that workers, which take
-            consecutive rows, read few blocks that others read too. By default all is one block.
+        block_start: index of the first item of each block, then `items`; default: one block.
+            Blocks are permuted, then the items within each group of `window` blocks. With several
+            groups, each batch is sorted, so that workers seldom read the same blocks.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class BatchOrder:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __call__(self, step: int) -> np.ndarray:
-        """Indices (batch_size,) of step `step`; a batch may span two epochs."""
+        """Indices (batch_size,) of the items of a step's batch, which may span two epochs."""
         position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs = position // self.items
         chosen = np.concatenate(
@@ -53,8 +53,8 @@ class BatchOrder:
 
 
 class Prefetch:
-    """Calls `load`, a pure function of the step with random generators of its own, for the next
-    step in a thread, while the result of the current step is in use."""
+    """Calls `load` for the next step in a thread, while the result of the current step is in use.
+    `load` must be a pure function of the step and must not use global random generators."""
 
     def __init__(self, load: Callable[[int], Any]):
         self._load = load

@@ -1,4 +1,4 @@
-"""The data-parallel workers of a training, connected by PyTorch's process group."""
+"""Collective operations of a training's data-parallel workers, by PyTorch's process group."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,37 +14,37 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class Ranks:
-    """One data-parallel worker of a training, and the number of workers. All workers call the same
+    """The rank of a data-parallel worker, and the number of workers. All workers must call the same
     methods in the same order."""
 
     rank: int = 0
     workers: int = 1
 
     def rows(self, batch: Any) -> Any:
-        """This worker's rows of a batch: consecutive rows, as many as for every other worker (one
+        """This worker's consecutive rows of a batch. All workers get the same number of rows (one
         more or less if the batch does not divide evenly)."""
         first, last = (rank * len(batch) // self.workers for rank in (self.rank, self.rank + 1))
         return batch[first:last]
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of the values over the workers, with the same bits on each worker and without a
-        gradient."""
+        """The sum of the values over the workers: the same bits on every worker, without
+        gradients."""
         if self.workers == 1:
             return values
-        nccl = torch.distributed.get_backend() == "nccl"  # it takes no CPU tensors
+        nccl = torch.distributed.get_backend() == "nccl"  # NCCL takes no CPU tensors
         there = values.detach().to("cuda" if nccl else values.device)
         summed = there.clone(memory_format=torch.contiguous_format)
         torch.distributed.all_reduce(summed)
         return summed.to(values.device)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of the values over the workers; gradients flow back to all of them."""
+        """The mean of the values over the workers; gradients flow back to all workers."""
         return values if self.workers == 1 else _Mean.apply(values, self)
 
     def average_gradients(self, module: nn.Module) -> None:
-        """Replace each gradient by its mean over the workers, in one message. Unlike
-        `DistributedDataParallel`, this suits networks whose parts are called separately, and
-        gradient penalties."""
+        """Replace each gradient by its mean over the workers, in one all-reduce. Unlike
+        `DistributedDataParallel`, this also works for gradient penalties and for networks whose
+        submodules are called separately."""
         if self.workers == 1:
             return
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
@@ -54,8 +54,8 @@ class Ranks:
             gradient.copy_(part.view(gradient.shape))
 
     def sum_over(self, batches: Sequence[Batch], measure: Callable[[int, Batch], float]) -> float:
-        """The sum of measure(number, batch) over the batches, each measured by one worker and added
-        in the order of the batches, so that any number of workers gives the same bits."""
+        """The sum of measure(number, batch) over the batches. One worker measures each batch, and
+        values are added in order, so every number of workers gives the same bits."""
         values = torch.zeros(len(batches), dtype=torch.float64)
         for number in range(self.rank, len(batches), self.workers):
             values[number] = measure(number, batches[number])
@@ -66,7 +66,7 @@ ALONE = Ranks()
 
 
 class _Mean(torch.autograd.Function):
-    """The mean over the workers, for values and for gradients."""
+    """Averages values over the workers in the forward pass, and gradients in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, ranks: Ranks) -> Tensor:
@@ -79,5 +79,5 @@ class _Mean(torch.autograd.Function):
 
 
 def sum_in_order(values: Tensor) -> float:
-    """The sum of values (n,), added in order; `torch.sum` and Python's `sum` may differ."""
+    """Sum values (n,) in order; `torch.sum` and Python's `sum` may round differently."""
     return reduce(add, values.tolist(), 0.0)

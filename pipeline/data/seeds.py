@@ -1,4 +1,4 @@
-"""Seeds: every random draw of the project has a seed derived from its purpose."""
+"""Derives the seed of every random draw from the draw's purpose."""
 
 import hashlib
 
@@ -6,11 +6,11 @@ import torch
 
 
 def mix(*parts: int | str) -> int:
-    """A 63-bit seed computed from any identifiers; different identifiers give unrelated seeds."""
+    """Compute a 63-bit seed from identifiers; different identifiers give unrelated seeds."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A random generator on the device, seeded by `mix`. A GPU draws other numbers than a CPU."""
+    """A random generator on the device, seeded with `mix`. GPUs and CPUs draw other numbers."""
     return torch.Generator(device).manual_seed(mix(*parts))

@@ -1,4 +1,4 @@
-"""The token cache: every image's token grids, as memory-mapped uint16 arrays."""
+"""Reads the token cache: the token grids of all images, as memory-mapped uint16 arrays."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import read_json
 
-SHARD = 8192  # images whose tokens lie in one file
+SHARD = 8192  # images per file of tokens
 WAY_OUT = "run `dvc repro cache_tokens` to make it again (if that runs nothing, delete it first)"
 
 
 class TokenCache:
-    """One split of the cache; tokens are read from disk when they are used. Raises a `UserError` if
-    a file is missing or cannot be read."""
+    """One split of the token cache. Tokens are read from disk when they are used. Raises a
+    `UserError` if a file is missing or cannot be read."""
 
     def __init__(self, folder: Path | str, split: str):
         folder = Path(folder)
@@ -37,7 +37,7 @@ class TokenCache:
         return int(self._start[-1])
 
     def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N) int64 and labels (B,) int64 of chosen images, each in a chosen view."""
+        """Tokens (B, N) int64 and labels (B,) int64: image `indices[i]` in its view `views[i]`."""
         shard = np.searchsorted(self._start, indices, side="right") - 1
         tokens = np.empty((len(indices), self.num_tokens), dtype=np.int64)
         for number in np.unique(shard):
@@ -46,6 +46,6 @@ class TokenCache:
         return torch.from_numpy(tokens), torch.from_numpy(self.labels[indices].astype(np.int64))
 
     def everything(self) -> tuple[Tensor, Tensor]:
-        """The first view of every image: tokens (M, N) and labels (M,)."""
+        """Tokens (M, N) of the first view of every image, and labels (M,)."""
         indices = np.arange(len(self))
         return self.batch(indices, np.zeros_like(indices))

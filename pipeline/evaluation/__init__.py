@@ -1,1 +1,1 @@
-"""Measuring samples: features, FID, IS, precision/recall, CAS."""
+"""Measures images: features, FID, IS, KID, precision and recall, and reconstruction quality."""

@@ -1,4 +1,4 @@
-"""Measures all sets of images with the same extractors, reference and settings."""
+"""Measures every image set with the same extractors, reference images and settings."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -17,17 +17,17 @@ from pipeline.evaluation.metrics import unless_few
 from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.weights.published import load_model
 
-Metrics = dict[str, float | None]  # by name; None where the images are too few
+Metrics = dict[str, float | None]  # name -> value; None if the images are too few
 
-# What the networks return for M images: of the main extractor, features (M, F) and logits
-# (M, classes of the extractor); class_logits (M, classes of the data set) of the reference
-# classifier; and second, features (M, G) of the second extractor, if it is used.
+# The networks' outputs for M images: `features` (M, F) and `logits` (M, extractor's classes) of the
+# main extractor, `class_logits` (M, data set's classes) of the reference classifier, and, if the
+# second extractor is used, its features `second` (M, G).
 Outputs = dict[str, Tensor]
 
 
 def open_networks(params: Params, second: bool, device: torch.device) -> Callable[..., Outputs]:
-    """The networks that params name, as a function of images (B, C, H, W) uint8; with the second
-    extractor if `second`."""
+    """Load the measuring networks that params name, with the second extractor if `second`. Returns
+    a function that maps images (B, C, H, W) uint8 to `Outputs`."""
     main = params.evaluation.extractor
     other = params.evaluation.second_extractor if second else main
     classifier = load_model(CLASSIFIER, "classifier", device)
@@ -39,8 +39,8 @@ def open_networks(params: Params, second: bool, device: torch.device) -> Callabl
     def outputs(images: Tensor, *arguments: object) -> Outputs:
         found = {name: extract(images) for name, extract in extractors.items()}
         logits, judged = found[main].logits, found["classifier"].logits
-        assert logits is not None and judged is not None  # VGG alone has none
-        # A copy, since both may be the same network's: safetensors refuses shared memory.
+        assert logits is not None and judged is not None  # only VGG returns no logits
+        # A copy, since both logits may be the same tensor: safetensors refuses shared memory.
         every = {"features": found[main].features, "logits": logits, "class_logits": judged.clone()}
         return every | ({"second": found[other].features} if second else {})
 
@@ -50,18 +50,18 @@ def open_networks(params: Params, second: bool, device: torch.device) -> Callabl
 def open_measured(
     maker: Maker, measures: Sequence[Maker], device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """A function that makes images and returns what is measured of them instead of the images:
-    50,000 samples of 256×256 pixels take 10 GB.
+    """Open a function that makes images and returns measurements of the images. The images are not
+    kept: 50,000 samples of 256×256 pixels take 10 GB.
 
     Args:
         maker: opens a function that makes images (B, C, H, W) uint8.
-        measures: each opens a function of the images and the arguments they were made from, which
-            returns tensors (B, …) on the CPU by name.
+        measures: makers of functions that map (images, arguments of `maker`'s function) to named
+            tensors (B, …) on the CPU.
     """
     make, opened = maker.open(device), [measure.open(device) for measure in measures]
 
     def measured(*arguments: object) -> dict[str, Tensor]:
-        # Contiguous, as stored images are: for other strides a convolution could round differently.
+        # Contiguous, like stored images: a convolution may round differently for other strides.
         images = make(*arguments).contiguous()
         return {name: x for f in opened for name, x in f(images, *arguments).items()}
 
@@ -72,8 +72,8 @@ class Evaluator:
     """Measures image sets against the training images.
 
     Args:
-        workers: run images through the networks.
-        second: whether to use the second extractor, as `metrics` does.
+        workers: workers that run images through the networks.
+        second: whether to load the second extractor, which `metrics` needs.
     """
 
     def __init__(self, params: Params, workers: BatchWorkers, second: bool = False):
@@ -85,51 +85,51 @@ class Evaluator:
 
     @cached_property
     def second_reference(self) -> Tensor:
-        """The second extractor's features (R, G) of the training images."""
+        """Features (R, G) of the training images by the second extractor."""
         return features.reference_features(self.params.evaluation.second_extractor)
 
     @cached_property
     def second_statistics(self) -> Statistics:
-        """The training images' mean and covariance for the second extractor."""
+        """Mean and covariance of the second extractor's features of the training images."""
         return statistics(self.second_reference)
 
     def labels(self, count: int) -> Tensor:
-        """Labels (count,) of the samples to measure, in the proportions of `evaluation.labels`."""
+        """Labels (count,) for samples, with the class frequencies of `evaluation.labels`."""
         images = ImageShards(IMAGES, "train")
         images_K = torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
         uniform = self.params.evaluation.labels == "uniform"
         return proportional_labels(count, torch.ones_like(images_K) if uniform else images_K)
 
     def outputs(self, images: ImageSet, folder: Path) -> Outputs:
-        """The outputs of the measuring networks for stored images.
+        """Compute the measuring networks' outputs for stored images.
 
         Args:
-            folder: in a run directory; where the outputs are stored, and found by a later call.
+            folder: folder in a run directory that stores the outputs; a later call loads them.
         """
         maker, name = self.on_the_fly(Maker(_reader, images)), f"features: {folder.name}"
         return features.stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
-        """Gives the outputs for the images of a maker, which are not stored.
+        """Build a maker that returns the networks' outputs for images that are not stored.
 
         Args:
-            maker: of images (B, C, H, W) uint8.
-            others: open what else is measured of them, as for `open_measured`.
+            maker: opens a function that makes images (B, C, H, W) uint8.
+            others: makers of other measurements of the images; see `open_measured`.
         """
         networks = Maker(open_networks, self.params, self._second, here=self.networks)
         return Maker(open_measured, maker, (networks, *others))
 
-    # A row of a result file
+    # Metrics of one row of a result file
 
     def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
-        """All metrics of the main extractor, and FID, precision, recall, density and coverage of
-        the second one (no FID of VGG: its 4,096 dimensions need too many samples). Each is named
-        after its extractor and has its standard deviation over random halves of the set
-        (`<metric>_std`). `fid_infinity_<extractor>` is extrapolated to infinitely many samples.
+        """All metrics by the main extractor, and FID, precision, recall, density and coverage by
+        the second extractor (no FID by VGG: its 4,096 dimensions need too many samples). Names are
+        `<metric>_<extractor>`; `<name>_std` is the standard deviation over random halves of the
+        set. `fid_infinity_<extractor>` is FID extrapolated to infinitely many samples.
 
         Args:
-            outputs: with those of the second extractor.
-            labels: (M,); None leaves out the recognised share.
+            outputs: outputs for M images, including `second`.
+            labels: labels (M,) for `class_accuracy`; None leaves this metric out.
         """
         evaluation, seed = self.params.evaluation, self.params.seed
         main, second = outputs["features"], outputs["second"]
@@ -147,8 +147,8 @@ class Evaluator:
             values = self.manifolds(main[rows], seed)
             return values | self.manifolds(second[rows], seed, second=True)
 
-        # Neighbours are searched among at most `manifold_images`, whatever the size of the set. So
-        # their spread comes from halves of these: half of a larger set would have as many.
+        # `neighbours` uses at most `manifold_images` of the set. Its spread comes from halves of
+        # these images, since half of a large set may still contain `manifold_images` images.
         near = metrics.drawn(every, evaluation.manifold_images, seed)
         halved = partial(metrics.spreads, repeats=evaluation.halves, seed=seed)
         values = distribution(every) | neighbours(near) | halved(distribution, classes)
@@ -158,11 +158,11 @@ class Evaluator:
         return values | {"samples": len(every), "is_splits": evaluation.is_splits}
 
     def scores(self, outputs: Outputs, labels: Tensor | None, seed: int | None = None) -> Metrics:
-        """FID, IS and the recognised share.
+        """FID, IS and `class_accuracy`, the share of samples that are recognised as their class.
 
         Args:
-            labels: (M,); None leaves out the recognised share.
-            seed: draws the splits of IS; None for the param `seed`.
+            labels: labels (M,) for `class_accuracy`; None leaves this metric out.
+            seed: seed of the splits of IS; None for the param `seed`.
         """
         seed = self.params.seed if seed is None else seed
         distance = unless_few(fid, outputs["features"], self.statistics)
@@ -173,15 +173,15 @@ class Evaluator:
         return values
 
     def distances(self, features: Tensor, seed: int) -> Metrics:
-        """KID of features (M, F) of the main extractor."""
+        """KID of features (M, F) by the main extractor."""
         subsets, size = self.params.evaluation.kid_subsets, self.params.evaluation.kid_subset_size
         how = {"subsets": subsets, "subset_size": size, "seed": seed}
         distance = unless_few(metrics.kid, features, self.reference, **how)
         return {f"kid_{self.extractor}": distance}
 
     def manifolds(self, features: Tensor, seed: int, second: bool = False) -> Metrics:
-        """Precision, recall, density and coverage of features (M, F) of the main or the second
-        extractor, on at most `manifold_images` of each side, drawn at random."""
+        """Precision, recall, density and coverage of features (M, F) by the main or the second
+        extractor. At most `manifold_images` samples and reference images are drawn at random."""
         evaluation = self.params.evaluation
         name = evaluation.second_extractor if second else self.extractor
         reference = self.second_reference if second else self.reference
@@ -196,11 +196,11 @@ class Evaluator:
 
 
 def proportional_labels(count: int, images_K: Tensor) -> Tensor:
-    """Labels (count,) in the proportions of the classes' images, by Sainte-Laguë's method: any
-    first part of the labels has nearly the same proportions. Classes of equal size alternate.
+    """Labels (count,) in proportion to the classes' numbers of images, by Sainte-Laguë's method.
+    Every prefix of the labels has nearly the same proportions; classes of equal size alternate.
 
     Args:
-        images_K: (classes,) number of images of each class, not all 0.
+        images_K: number of images of each class (classes,), not all 0.
     """
     classes, total = len(images_K), images_K.sum().double()
     most_K = (images_K * (count + classes / 2) / total).long() + 1  # no class can get more
@@ -210,12 +210,12 @@ def proportional_labels(count: int, images_K: Tensor) -> Tensor:
 
 
 def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
-    """The number of samples of each class (classes,) to keep, given a share: at least one in all,
-    with a total as near to the share as possible, in the proportions of the classes.
+    """How many samples of each class to keep, (classes,). The total is `acceptance` × M, rounded,
+    and at least 1; the classes keep their proportions.
 
     Args:
-        labels: (M,).
-        acceptance: in (0, 1].
+        labels: labels (M,) of all samples.
+        acceptance: share of samples to keep, in (0, 1].
     """
     of_each_K = labels.bincount()
     kept = proportional_labels(max(1, round(acceptance * len(labels))), of_each_K)
@@ -223,7 +223,7 @@ def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
 
 
 def of_rows(outputs: Outputs, rows: Tensor) -> Outputs:
-    """The outputs for some of the images."""
+    """The outputs for the images at the given indices."""
     return {name: tensor[rows] for name, tensor in outputs.items()}
 
 

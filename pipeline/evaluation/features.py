@@ -1,10 +1,9 @@
-"""Feature extractors, networks that turn images into the features that metrics compare, and the
-features of whole image sets in memory-mapped files: ImageNet's take 10 GB.
+"""Extracts image features, and stores features of image sets in memory-mapped files (10 GB for
+ImageNet).
 
-Metrics are named after their extractors. The features of the training images, which samples are
-compared with, are made by the stage `features`. Those of other sets lie in the run directory of the
-stage that needs them.
-"""
+Metrics compare features, and are named after the extractor of the features. The stage `features`
+stores the features of the training images, which are the metrics' reference. Features of other
+image sets are stored in the run directory of the stage that needs them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -38,13 +37,13 @@ from pipeline.runtime.project import of_project
 from pipeline.runtime.pytorch_files import downloaded, only_tensors
 from pipeline.weights.published import load_model
 
-BATCH = 64  # images that a network is run on at once, at most
-PART = 512  # images that one worker computes and stores together
+BATCH = 64  # maximum images per forward pass
+PART = 512  # images per stored batch, which one worker computes
 
 
 class Features(NamedTuple):
     features: Tensor  # (M, F) float32
-    logits: Tensor | None = None  # (M, classes of the extractor) float32; VGG has none
+    logits: Tensor | None = None  # (M, extractor's classes) float32; None for VGG
 
 
 Network = Callable[[Tensor], Features]  # of uint8 images (M, C, H, W)
@@ -53,15 +52,15 @@ Network = Callable[[Tensor], Features]  # of uint8 images (M, C, H, W)
 def open_extractor(
     name: str, classifier: Classifier, evaluation: Evaluation, device: torch.device
 ) -> Network:
-    """Open the extractor of that name: classifier, random, inception or vgg. It takes images on the
-    CPU, and returns their features on the CPU.
+    """Open the extractor `name`: classifier, random, inception or vgg. Its input and its output are
+    on the CPU.
 
     Args:
-        evaluation: gives `bf16` and the weights files of Inception and VGG; without a file their
-            weights are downloaded to torch's cache.
+        evaluation: params section with `bf16` and the weights files of Inception and VGG. If a file
+            is None, the weights are downloaded to torch's cache.
 
     Raises:
-        UserError: the weights cannot be downloaded or do not load.
+        UserError: the weights cannot be downloaded or loaded.
     """
     if name in ("classifier", "random"):
         network = classifier if name == "classifier" else _random(classifier.config).to(device)
@@ -80,9 +79,9 @@ def open_extractor(
 
 @torch.no_grad()
 def extract(network: Network, device: torch.device, bf16: bool, images: Tensor) -> Features:
-    """Run a network on images in batches, in bfloat16 if `bf16`; the features are on the CPU."""
-    # In batches of nearly one size: the bits of a small last one could depend on the number of
-    # threads (tests/paper/test_kernels.py).
+    """Run a network on images in batches, in bfloat16 if `bf16`. Features are moved to the CPU."""
+    # Batches have nearly equal sizes, since the bits of a small last batch may depend on the number
+    # of threads (tests/paper/test_kernels.py).
     found = []
     for batch in images.chunk(-(-len(images) // BATCH)):
         with autocast(device, bf16):
@@ -107,7 +106,7 @@ def _of_rgb(network: nn.Module, images: Tensor) -> Features:
 
 
 def _library(name: str, weights: str | None) -> nn.Module:
-    """torch-fidelity's Inception or VGG, which resizes images of any size as TensorFlow 1 did."""
+    """torch-fidelity's Inception or VGG, which resizes images in the way of TensorFlow 1."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
     from torch_fidelity.utils import create_feature_extractor
     from torchvision.models import VGG16_Weights
@@ -120,19 +119,19 @@ def _library(name: str, weights: str | None) -> nn.Module:
     return create_feature_extractor(kind, layers, cuda=False, verbose=False, **given)
 
 
-# Features in files
+# Files of features
 
 
 def stored_tensors(
     folder: Path, count: int, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[str, Tensor]:
-    """Float32 tensors (count, …) of an image set, memory-mapped from `<folder>/<name>.npy`. If the
-    folder does not exist, the tensors are computed first; a killed run resumes at its last part.
+    """Load float32 tensors (count, …) of an image set, memory-mapped from `<folder>/<key>.npy`. If
+    the folder does not exist, compute the tensors first; a run after a kill resumes.
 
     Args:
-        maker: opens a function that gives the tensors, by name, of the images from `start` to
-            before `stop`.
-        name: names the set in messages.
+        maker: opens a function of (start, stop) that returns named tensors of the images from
+            `start` up to, but not including, `stop`.
+        name: label of the image set in messages.
 
     Raises:
         UserError: the images cannot be read, or the files cannot be read or written.
@@ -143,7 +142,7 @@ def stored_tensors(
         parts = make_parts({folder: batches}, workers, maker, name)[folder]
         with atomic_folder(folder) as temporary:
             for key, first in load_tensors(parts[0]).items():
-                # A part at a time: all of them together may not fit in memory.
+                # Copy one batch at a time: all batches together may not fit in memory.
                 file, shape = temporary / f"{key}.npy", (count, *first.shape[1:])
                 whole = np.lib.format.open_memmap(file, "w+", np.float32, shape)
                 for part, (start, stop) in zip(parts, batches, strict=True):
@@ -158,8 +157,8 @@ def _mapped(path: Path) -> Tensor:
 
 
 def write_reference(name: str, folder: Path, params: Params, workers: BatchWorkers) -> None:
-    """Write the features of every training image (centre crops) by the extractor of that name. Also
-    write their mean and covariance, unless published ones are used.
+    """Write the extractor's features of all training images (centre crops). For the main extractor,
+    also write their mean and covariance, unless params name published reference statistics.
 
     Raises:
         TooFew: the training images are too few for a covariance.
@@ -182,22 +181,22 @@ def _open_extraction(
 
 
 def reference_features(name: str) -> Tensor:
-    """Features (R, F) of the training images by the extractor of that name."""
+    """Features (R, F) of the training images by the extractor `name`."""
     return _mapped(FEATURES / name / "features.npy")
 
 
 def reference_statistics(params: Params) -> Statistics:
-    """The statistics with which FID compares: published ones if params name a file, otherwise those
+    """The reference statistics of FID: the published statistics that params name, or the statistics
     of the training images.
 
     Raises:
-        UserError: the file cannot be read, or its statistics are of another extractor.
+        UserError: the file cannot be read, or has statistics of another feature dimension.
     """
     name, published = params.evaluation.extractor, params.evaluation.reference_statistics
     path = of_project(published) if published else FEATURES / name / "statistics.npz"
     found, dimensions = load_statistics(path), reference_features(name).shape[1]
     if len(found.mu) != dimensions:
-        reason = f"they are of {len(found.mu)}-dimensional features, and {name} has {dimensions}"
-        way_out = "use statistics that were made with the same extractor"
+        reason = f"values are of {len(found.mu)}-dimensional features; {name} has {dimensions}"
+        way_out = "use statistics of features by the same extractor"
         raise UserError("evaluation.reference_statistics", reason, way_out)
     return found

@@ -1,9 +1,9 @@
-"""Fréchet Inception Distance (Heusel 2017) as torch-fidelity defines it, and the mean and
-covariance that it compares. Data sets that must not be distributed are often published as these
-statistics.
+"""Computes the Fréchet Inception Distance (Heusel 2017) as torch-fidelity defines it, from the mean
+and covariance of features. For data sets that must not be distributed, often only these statistics
+are published.
 
-The code is our own: torchmetrics takes no published mean and covariance, and a row needs about 50
-FIDs (of halves, and for FID∞), each of which torchmetrics computes from scratch.
+torchmetrics is not used: it takes no published mean and covariance. Also, a row of results needs
+about 50 FIDs (of halves, and for FID∞), each of which torchmetrics computes from scratch.
 """
 
 from functools import lru_cache
@@ -18,7 +18,7 @@ from pipeline.runtime.batches import load_part
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import require_file
 
-BLOCK = 10_000  # rows held in double precision at once
+BLOCK = 10_000  # rows of features converted to float64 at once
 
 
 class TooFew(UserError):
@@ -26,7 +26,7 @@ class TooFew(UserError):
 
 
 class Statistics(NamedTuple):
-    """Mean and covariance of the features of a set."""
+    """Mean and covariance of an image set's features."""
 
     mu: Tensor  # (F,) float64
     sigma: Tensor  # (F, F) float64
@@ -48,7 +48,7 @@ def statistics(features: Tensor, what: str = "reference images") -> Statistics:
             f"{count} {what} cannot give a covariance of {dimension}-dimensional features",
             f"use at least {dimension + 1}",
         )
-    # In blocks: ImageNet's features take 20 GB and are memory-mapped.
+    # Sum blocks of rows: the features are memory-mapped, and ImageNet's take 20 GB in float64.
     mu = torch.zeros(dimension, dtype=torch.float64)
     for block in features.split(BLOCK):
         mu += block.sum(dim=0, dtype=torch.float64)
@@ -61,11 +61,11 @@ def statistics(features: Tensor, what: str = "reference images") -> Statistics:
 
 
 def load_statistics(path: Path | str) -> Statistics:
-    """Load published statistics: an `.npz` with `mu` and `sigma`, as of pytorch-fid and the ADM
-    suite.
+    """Load published statistics from an `.npz` with `mu` and `sigma`, the format of pytorch-fid and
+    the ADM suite.
 
     Raises:
-        UserError: the file is missing or damaged, or does not hold a mean and a covariance.
+        UserError: the file is missing or damaged, or does not contain a mean and a covariance.
     """
     return load_part(Path(path), _load, "give an .npz with a mean (mu) and a covariance (sigma)")
 
@@ -77,17 +77,17 @@ def _load(path: Path) -> Statistics:
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
         raise ValueError(f"mu {tuple(mu.shape)} and sigma {tuple(sigma.shape)} do not fit")
     if not (mu.isfinite().all() and sigma.isfinite().all()):
-        raise ValueError("it has values that are NaN or infinite")
+        raise ValueError("some values are NaN or infinite")
     return Statistics(mu, sigma)
 
 
 def fid(samples: Tensor, reference: Tensor | Statistics) -> float:
-    """Fréchet distance between Gaussians fitted to features (M, F) and to a reference, given as
-    features (R, F) or as statistics.
+    """Fréchet distance between Gaussians fitted to sample features (M, F) and to a reference, which
+    is given as features (R, F) or statistics.
 
-    torch-fidelity takes the roots of the eigenvalues of Σ Σ_R. This symmetric product has the same
-    eigenvalues and needs a third of the time (0.7 s at 2,048 dimensions on two cores). Where
-    covariances are nearly singular both have errors of about 1e-5.
+    torch-fidelity takes the roots of the eigenvalues of Σ Σ_R. The symmetric √Σ_R Σ √Σ_R, used
+    here, has the same eigenvalues and takes a third of the time (0.7 s at 2,048 dimensions on two
+    cores). For nearly singular covariances, both methods have errors of about 1e-5.
 
     Raises:
         TooFew: the samples are too few for a covariance.
@@ -97,13 +97,13 @@ def fid(samples: Tensor, reference: Tensor | Statistics) -> float:
     mu, sigma = statistics(samples, "samples")
     root_FF = _root(reference.sigma)
     eigenvalues = torch.linalg.eigvalsh(root_FF @ sigma @ root_FF)
-    shared = eigenvalues.clamp(min=0).sqrt().sum()  # below 0 by rounding alone
+    shared = eigenvalues.clamp(min=0).sqrt().sum()  # negative only because of rounding
     apart = (mu - reference.mu).square().sum()
     traces = sigma.trace() + reference.sigma.trace()
     return max((apart + traces - 2 * shared).item(), 0.0)
 
 
-@lru_cache(maxsize=2)  # the same reference is used for set after set
+@lru_cache(maxsize=2)  # many sets are compared with the same reference
 def _root(sigma_FF: Tensor) -> Tensor:
     """The symmetric square root of a covariance (F, F)."""
     values, vectors_FF = torch.linalg.eigh(sigma_FF)

@@ -1,4 +1,4 @@
-"""Image sets for `maskgit measure`: PNGs, and the ADM suite's `.npz`."""
+"""Opens image sets for `maskgit measure`: a folder of PNGs, or an `.npz` of the ADM suite."""
 
 import tempfile
 import zipfile
@@ -17,11 +17,11 @@ from pipeline.runtime.files import require_file
 
 
 def open_images(path: Path | str) -> ImageSet:
-    """Open the image set at a path: a folder of PNGs, or an `.npz` of the ADM suite with `arr_0`
+    """Open an image set: a folder of PNGs, or an `.npz` of the ADM suite with images `arr_0`
     (n, H, W, C) uint8, C 1 or 3, and optional integer labels `arr_1` (n,).
 
     Raises:
-        UserError: it is missing, empty or damaged, or has an unsupported format.
+        UserError: the image set is missing, empty, damaged or in an unsupported format.
     """
     return load_part(Path(path), _open, "give a folder of PNGs, or an .npz with arr_0 (n, H, W, C)")
 
@@ -31,7 +31,7 @@ def _open(path: Path) -> ImageSet:
         return PngImages(path)
     require_file(path)
     labels = None
-    # Unpack the images to a temporary file, since an archive cannot be memory-mapped.
+    # Extract the images to a temporary file, since an archive cannot be memory-mapped.
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
         images = np.load(archive.extract("arr_0.npy", folder), mmap_mode="r")
         if "arr_1.npy" in archive.namelist():
@@ -40,18 +40,18 @@ def _open(path: Path) -> ImageSet:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise ValueError(f"arr_0 is {images.dtype} of shape {images.shape}")
     if not len(images) or (labels is not None and labels.shape != (len(images),)):
-        raise ValueError("it has no images, or not one label for each")
-    return ArrayImages(np.moveaxis(images, -1, 1), labels)  # stays mapped
+        raise ValueError("it has no images, or not one label per image")
+    return ArrayImages(np.moveaxis(images, -1, 1), labels)  # a view, still memory-mapped
 
 
 class PngImages:
-    """The PNG files of a folder, sorted by name; grey files give one channel, all others three.
-    Hidden files (macOS creates some) are ignored."""
+    """The PNG files of a folder, sorted by name. Grey files are read with one channel, all others
+    with three. Hidden files (macOS creates some) are ignored."""
 
     def __init__(self, folder: Path):
         self.paths = sorted(folder.glob("[!.]*.[pP][nN][gG]"))
         if not self.paths:
-            raise UserError(str(folder), "it holds no PNG files", "give the folder that holds them")
+            raise UserError(str(folder), "it contains no PNG files", "give a folder of PNGs")
         self.shape = self._read(self.paths[0]).shape
 
     def __len__(self) -> int:
@@ -63,16 +63,16 @@ class PngImages:
         for path, image in zip(paths, images, strict=True):
             if image.shape != self.shape:
                 first = f"{self.paths[0].name} {size_text(self.shape)}"
-                way_out = "give images of one size: resize or delete it"
-                raise UserError(str(path), f"{size_text(image.shape)}, and {first}", way_out)
+                way_out = "give images of equal size: resize or delete this file"
+                raise UserError(str(path), f"{size_text(image.shape)}, but {first}", way_out)
         return torch.from_numpy(np.stack(images)).contiguous()
 
     def _read(self, path: Path) -> np.ndarray:
-        """(C, H, W) uint8."""
+        """Read a PNG as (C, H, W) uint8."""
         return to_chw(open_picture(path))
 
 
 def size_text(shape: tuple[int, ...]) -> str:
-    """The size of images (C, H, W) in words, such as "28×28 grey"."""
+    """Describe the shape (C, H, W) of images, such as "28×28 grey"."""
     channels, height, width = shape
     return f"{width}×{height} {'grey' if channels == 1 else 'RGB'}"

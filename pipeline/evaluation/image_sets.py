@@ -1,5 +1,5 @@
-"""Sets of images to measure, read batch by batch: arrays, and shards of the data set and of
-samples. `image_files` has those of `maskgit measure`."""
+"""Image sets to measure, read in batches: arrays, the data set and published samples. The module
+`image_files` opens the image sets of `maskgit measure`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,19 +16,19 @@ BATCH = 64  # images read at once
 
 
 class ImageSet(Protocol):
-    """Images that can be read from any position."""
+    """A sequence of images of equal shape, read by range."""
 
     shape: tuple[int, int, int]  # (C, H, W) of each image, C 1 or 3
 
     def __len__(self) -> int: ...
 
     def read(self, start: int, stop: int) -> Tensor:
-        """The images (B, C, H, W) uint8, contiguous, from `start` up to, but not including,
-        `stop`."""
+        """Read the images from `start` up to, but not including, `stop`, as a contiguous tensor
+        (B, C, H, W) uint8."""
 
 
 def batches(images: ImageSet, size: int = BATCH) -> Iterator[Tensor]:
-    """The images in order, as batches (B, C, H, W) uint8, B at most `size`."""
+    """Yield the images in order, in batches (B, C, H, W) uint8 of at most `size` images."""
     for start in range(0, len(images), size):
         yield images.read(start, min(start + size, len(images)))
 
@@ -51,8 +51,8 @@ class CenterCrops:
     """Centre crops of a split of the data set, or of published samples.
 
     Args:
-        data: the section of the params.
-        count: the number of images, from the first on; None for all.
+        data: params section `data`.
+        count: number of images to take, from the first; None takes all.
 
     Raises:
         UserError: the images do not exist or cannot be read.
@@ -69,15 +69,15 @@ class CenterCrops:
         return len(self.labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CenterCrops, self._args  # workers open the shards themselves
+        return CenterCrops, self._args  # unpickling opens the shards in the other process
 
     def read(self, start: int, stop: int) -> Tensor:
-        # Contiguous: for other strides a convolution of colours could round differently.
+        # Contiguous: a convolution of colour images may round differently for other strides.
         return self.view.centers(range(start, stop)).contiguous()
 
 
 class SampleImages(CenterCrops):
-    """Samples that `evaluate` has published."""
+    """Samples that the stage `evaluate` has published."""
 
     def __init__(self, folder: Path, data: ImageParams, count: int | None = None):
         super().__init__(folder, SPLIT, data, count)

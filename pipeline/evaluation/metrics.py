@@ -1,9 +1,8 @@
-"""Metrics of features and logits: Inception Score, KID, precision and recall (computed as by
-torch-fidelity), density and coverage.
+"""Computes metrics of features and logits: Inception Score, KID, precision and recall (as defined
+by torch-fidelity), density and coverage; and their uncertainty.
 
-Precision, recall, density and coverage are our own code: no library has the last two, which need
-the same distances, and torch-fidelity searches the reference's neighbours again for every set.
-"""
+Precision, recall, density and coverage are this project's code. No library computes density and
+coverage, and torch-fidelity searches the reference's neighbours again for every set."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache, partial
@@ -17,23 +16,23 @@ from pipeline.data.seeds import generator, mix
 from pipeline.evaluation.fid import Statistics, TooFew, fid
 
 MANIFOLDS = ("precision", "recall", "density", "coverage")  # what `manifolds` returns
-BLOCK = 1000  # samples whose distances to all the others are held at once
-SIZES = 10  # numbers of samples that FID∞ is extrapolated from
-DRAWS = 3  # subsets of each
+BLOCK = 1000  # rows of a distance matrix that are computed at once
+SIZES = 10  # number of subset sizes that FID∞ is extrapolated from
+DRAWS = 3  # subsets of each size
 
 
 def kid(samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, seed: int) -> float:
-    """Kernel Inception Distance (Bińkowski 2018): unbiased squared MMD of features (M, F) and
-    (R, F) under the kernel (x·y / F + 1)³, mean over random subsets.
+    """Kernel Inception Distance (Bińkowski 2018): the unbiased squared MMD of features (M, F) and
+    (R, F) under the kernel (x·y / F + 1)³, averaged over random subsets.
 
     Raises:
-        TooFew: a subset is larger than the sets.
+        TooFew: `subset_size` is larger than M or R.
     """
     from torch_fidelity.metric_kid import kernel_mmd
 
     _require("evaluation.kid_subset_size", subset_size, len(samples), len(reference))
     draw = np.random.RandomState(mix(seed, "kid") % 2**32)
-    sides = (samples.numpy(), reference.numpy())  # torch's threads and NumPy's would take turns
+    sides = (samples.numpy(), reference.numpy())  # torch's threads would compete with NumPy's
 
     def subset(features: np.ndarray) -> np.ndarray:
         rows = draw.choice(len(features), subset_size, replace=False)
@@ -43,8 +42,8 @@ def kid(samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, s
 
 
 def inception_score(logits: Tensor, splits: int, seed: int) -> float:
-    """Inception Score, exp E KL(p(y|x) ‖ p(y)), from logits (M, classes): the mean over `splits`
-    random parts of the samples (M parts if M is smaller)."""
+    """Inception Score, exp E KL(p(y|x) ‖ p(y)), from logits (M, classes), averaged over `splits`
+    random splits of the samples (at most M splits)."""
     count, splits = len(logits), min(splits, len(logits))
     order = np.random.RandomState(mix(seed, "is_splits") % 2**32).permutation(count)
     parts = (order[i * count // splits : (i + 1) * count // splits] for i in range(splits))
@@ -53,7 +52,7 @@ def inception_score(logits: Tensor, splits: int, seed: int) -> float:
 
 def _inception_score(logits: Tensor) -> float:
     p, log_p = logits.softmax(dim=1), logits.log_softmax(dim=1)
-    tiny = torch.finfo(torch.float64).tiny  # a class that has no probability at all adds none
+    tiny = torch.finfo(torch.float64).tiny  # a class of probability 0 adds 0
     log_marginal = (p.sum(dim=0) / len(p)).clamp(min=tiny).log()
     return ((p * (log_p - log_marginal)).sum(dim=1).sum() / len(p)).exp().item()
 
@@ -61,11 +60,11 @@ def _inception_score(logits: Tensor) -> float:
 def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> dict[str, float]:
     """Precision and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) of features (M,
     F) against (R, F). Density (which may exceed 1) and coverage resemble precision and recall, but
-    are robust to outliers. The ball of an image reaches to its k-th nearest neighbour in the same
-    set.
+    are robust to outliers. An image's ball has its k-th nearest neighbour in the same set on its
+    surface.
 
     Raises:
-        TooFew: fewer images than neighbours.
+        TooFew: M or R is at most `neighbors`.
     """
     _require("evaluation.neighbors", neighbors + 1, len(samples), len(reference))
     radii_R, radii_M = _reference_radii(reference, neighbors), _radii(samples, neighbors)
@@ -79,44 +78,44 @@ def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> dict[str, f
         covered_R |= inside_BR.any(dim=0)
         recalled_R |= (distance_BR <= radii_B[:, None]).any(dim=0)
     return {
-        "precision": precise / len(samples),  # share of the samples in a ball of the reference's
-        "recall": recalled_R.double().mean().item(),  # and of the reference in a sample's ball
-        "density": hits / (neighbors * len(samples)),  # reference balls around a sample, over k
-        "coverage": covered_R.double().mean().item(),  # reference balls that hold a sample
+        "precision": precise / len(samples),  # share of samples in any reference ball
+        "recall": recalled_R.double().mean().item(),  # share of reference images in a sample ball
+        "density": hits / (neighbors * len(samples)),  # reference balls per sample, divided by k
+        "coverage": covered_R.double().mean().item(),  # share of reference balls with a sample
     }
 
 
 def _radii(features: Tensor, neighbors: int) -> Tensor:
-    """Distance (M,) of each row of features (M, F) to its k-th nearest other row."""
+    """Distances (M,) from each row of features (M, F) to the k-th nearest other row."""
     blocks = features.split(BLOCK)
-    # An image is its own nearest neighbour.
+    # k + 1, since each image is its own nearest neighbour.
     distances = (torch.cdist(block, features).kthvalue(neighbors + 1, dim=1) for block in blocks)
     return torch.cat([distance.values for distance in distances])
 
 
-# The reference is the same tensor, set after set; an evaluator has one for each of two extractors.
+# All sets are compared with the same reference; an evaluator has one reference per extractor.
 _reference_radii = lru_cache(maxsize=2)(_radii)
 
 
 def drawn(features: Tensor, count: int, seed: int) -> Tensor:
-    """At most `count` rows of features (M, F), drawn at random, in their order. The draw depends on
-    M, `count` and the seed alone."""
+    """Draw at most `count` rows of features (M, F) at random, and keep their order. The draw
+    depends only on M, `count` and the seed."""
     if len(features) <= count:
         return features
     chosen = torch.randperm(len(features), generator=generator(seed, "manifold", len(features)))
     return features[chosen[:count].sort().values]
 
 
-drawn_reference = lru_cache(maxsize=2)(drawn)  # so that its neighbours are found once
+drawn_reference = lru_cache(maxsize=2)(drawn)  # one tensor, so that `_reference_radii` is cached
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of samples whose label (M,) has the highest of their logits (M, classes)."""
+    """Share of samples whose largest logit (M, classes) is that of their label (M,)."""
     return (logits.argmax(dim=1) == labels).double().mean().item()
 
 
 def unless_few(metric: Callable[..., Any], *args: Any, **settings: Any) -> Any:
-    """Compute a metric. Where the images are too few, print why (once), and return None."""
+    """Compute a metric. If the images are too few, print the reason once and return None."""
     try:
         return metric(*args, **settings)
     except TooFew as error:
@@ -128,13 +127,13 @@ say_once = cache(partial(print, flush=True))
 
 
 def _require(key: str, needed: int, samples: int, reference: int) -> None:
-    """Raise a `TooFew` unless there are as many samples and reference images as a param needs."""
+    """Raise a `TooFew` if the param `key` needs more samples or reference images."""
     if needed > min(samples, reference):
         reason = f"{samples} samples and {reference} reference images are too few for it"
         raise TooFew(key, reason, f"lower it, or use at least {needed} of both")
 
 
-# The uncertainty of metrics of one set of images
+# Uncertainty of the metrics of one image set
 
 
 def spreads(
@@ -147,19 +146,19 @@ def spreads(
     """Estimate the standard deviation of each metric over fresh sets of M samples, from random
     halves of one set (the delete-half jackknife of Shao & Wu 1989).
 
-    The mean of a half that is drawn without replacement deviates from the mean of the set as much
-    as the mean of the set deviates from the truth. So no factor is needed for a metric that uses
-    every row that it is given. (Where a metric uses a part of a set, halve that part.) No sample is
-    drawn twice, which would break the nearest neighbours of precision and recall, and each half has
-    half of every class.
+    The mean of a half, drawn without replacement, deviates from the set's mean as much as the set's
+    mean deviates from the true mean. So no correction factor is needed for a metric that uses every
+    row. (For a metric that uses only part of a set, halve that part.) No sample is drawn twice:
+    duplicates would distort the nearest neighbours of precision and recall. Each half has half of
+    every class.
 
     Args:
-        metrics: maps indices (m,) of the set to values by name; None where they are too few.
-        labels: (M,), the class of each sample.
-        repeats: halves drawn, at least 2.
+        metrics: maps indices (m,) into the set to named values; None for too few indices.
+        labels: class (M,) of each sample.
+        repeats: number of random halves, at least 2.
 
     Returns:
-        Each as `<name>_std`; None where a half is too small for the metric.
+        The standard deviations as `<name>_std`; None if a half is too small for the metric.
     """
     draws = generator(seed, "halves")
     measured = [metrics(_subset(labels, len(labels) // 2, draws)) for _ in range(repeats)]
@@ -171,12 +170,12 @@ def spreads(
 
 
 def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed: int) -> float:
-    """FID∞ (Chong & Forsyth 2020). The bias of FID falls as 1/M with the number of samples M, so a
-    line is fitted to the FIDs of smaller sets against 1/M, and its value at 0 is returned.
+    """FID∞ (Chong & Forsyth 2020), FID extrapolated to infinitely many samples. FID's bias is
+    proportional to 1/M, so a line in 1/M is fitted to the FIDs of subsets and evaluated at 0.
 
     Args:
-        samples: features (M, F).
-        labels: (M,), the class of each sample; subsets have the proportions of the whole.
+        samples: features (M, F) of the samples.
+        labels: class (M,) of each sample; subsets keep the class proportions.
 
     Raises:
         TooFew: a quarter of the samples is too few for a covariance.
@@ -190,7 +189,7 @@ def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed
 
 
 def disjoint(labels: Tensor, size: int, *, seed: int) -> Iterator[Tensor]:
-    """All disjoint sets of `size` indices (size,), each with the proportions of the whole."""
+    """Yield M // size disjoint sets of indices (size,), each with the whole's class proportions."""
     order = _by_class(labels, generator(seed, "disjoint"))
     count = len(labels) // size
     for number in range(count):
@@ -198,18 +197,18 @@ def disjoint(labels: Tensor, size: int, *, seed: int) -> Iterator[Tensor]:
 
 
 def _subset(labels: Tensor, size: int, draws: torch.Generator) -> Tensor:
-    """Indices (size,) of a random subset with the proportions of the whole (to one a class)."""
+    """Indices (size,) of a random subset with the whole's class proportions (± 1 per class)."""
     start = torch.rand((), generator=draws, dtype=torch.float64).item()
     return _evenly(_by_class(labels, draws), size, start)
 
 
 def _by_class(labels: Tensor, draws: torch.Generator) -> Tensor:
-    """All indices (M,), class by class, in random order within each."""
+    """All indices (M,), sorted by class, in random order within each class."""
     order = torch.randperm(len(labels), generator=draws)
     return order[labels[order].argsort(stable=True)]
 
 
 def _evenly(order: Tensor, size: int, start: float) -> Tensor:
-    """`size` of the indices, evenly spaced, in ascending order; `start` in [0, 1) shifts them."""
+    """Take `size` evenly spaced entries of `order`, sorted; `start` in [0, 1) shifts positions."""
     positions = (torch.arange(size, dtype=torch.float64) + start) * (len(order) / size)
     return order[positions.long()].sort().values

@@ -1,5 +1,5 @@
-"""Quality of reconstructions: PSNR and code usage of a tokenizer, and distances from the originals
-over the pixels of a hole."""
+"""Measures reconstructions: PSNR and code usage of a tokenizer, and distances between edited and
+original images inside a hole."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,21 +19,21 @@ from pipeline.tokenizer.quantizer import code_usage
 from pipeline.weights.published import WEIGHTS, load_model
 
 BATCH = 128  # images reconstructed at once
-HOLES = 64  # images compared at once over a hole
+HOLES = 64  # edited images compared at once
 
 
 def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB, for images in [0, 1]."""
+    """Peak signal-to-noise ratio in dB, from the mean squared error of images in [0, 1]."""
     return 10 * torch.tensor(1 / max(mse, 1e-10)).log10().item()
 
 
 @torch.no_grad()
 def rebuild(model: Tokenizer, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Encode and decode images (B, C, H, W) uint8, which are on the CPU.
+    """Encode and decode images (B, C, H, W) uint8 on the CPU.
 
     Returns:
-        The reconstructions, as the images; and what `quality` takes, (2 + codes,) float64: the sum
-        of the images' mean squared errors, their number, and how often each code is used.
+        The reconstructions, of the images' shape and type, and the sums (2 + codes,) float64 for
+        `quality`: sum of mean squared errors, number of images, and count of each code.
     """
     tokens = model.encode(as_float(images).to(device))
     output = as_uint8(model.decode(tokens)).cpu()
@@ -44,8 +44,8 @@ def rebuild(model: Tokenizer, images: Tensor, device: torch.device) -> tuple[Ten
 
 
 def quality(sums: Tensor) -> dict[str, float]:
-    """PSNR in dB, code usage (a fraction) and perplexity, computed from a `Reconstruction`'s
-    sums."""
+    """Compute PSNR in dB, code usage (a fraction) and code perplexity from the sums that `rebuild`
+    returns, added over batches."""
     squared, images = sums[:2].tolist()
     usage, perplexity = code_usage(sums[2:])
     return {"psnr": psnr(squared / images), "code_usage": usage, "code_perplexity": perplexity}
@@ -54,14 +54,14 @@ def quality(sums: Tensor) -> dict[str, float]:
 def held_out_quality(
     folder: Path, params: Params, parts: Path, workers: BatchWorkers
 ) -> dict[str, float]:
-    """`quality` of a published tokenizer on all validation images.
+    """Compute the `quality` of a published tokenizer on all validation images.
 
     Args:
-        parts: a folder for what a killed run goes on with.
+        parts: folder that stores computed batches, so that a run after a kill resumes.
     """
     count = len(ImageShards(IMAGES, "val"))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
-    # The model itself: workers on other nodes do not see what this stage has made.
+    # Send the model itself: workers on other nodes cannot read this stage's outputs.
     maker = Maker(_open_sums, load_model(folder, "tokenizer"), params)
     name = "tokenizer: validation"
     sums = tensors_of(folder / WEIGHTS, parts, workers, maker, batches, name)["sums"]
@@ -72,7 +72,7 @@ def _open_sums(
     model: Tokenizer, params: Params, device: torch.device
 ) -> Callable[[int, int], dict[str, Tensor]]:
     view, model = View(ImageShards(IMAGES, "val"), params.data, params.seed), model.to(device)
-    # (1, 2 + codes), of the images from start to before stop.
+    # part = (start, stop) -> sums (1, 2 + codes) of the images in range(start, stop)
     return lambda *part: {"sums": rebuild(model, view.centers(range(*part)), device)[1][None]}
 
 
@@ -83,14 +83,14 @@ def hole_distances(
     hole: Tensor,
     distance_map: Callable[[Tensor, Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """The distances of edited images from the originals over the pixels of a hole: psnr_hole in dB
-    and perceptual_hole of each image, (B,), on the CPU.
+    """Compare edited images with the originals inside a hole. Returns `psnr_hole` (B,) in dB and
+    `perceptual_hole` (B,), on the CPU.
 
     Args:
-        images, originals: (B, C, H, W) uint8, on the device of the distance.
-        hole: (H, W) bool, True at the pixels that count.
-        distance_map: gives the perceptual distance at each pixel, (B, H, W), of two image batches
-            in [0, 1] (`pipeline.perceptual`).
+        images, originals: images (B, C, H, W) uint8, on the device of `distance_map`.
+        hole: mask (H, W) bool, True inside the hole.
+        distance_map: maps two image batches in [0, 1] to the perceptual distance at each pixel,
+            (B, H, W); see `pipeline.perceptual`.
     """
     count, found = -(-len(images) // HOLES), []
     for pair in zip(images.chunk(count), originals.chunk(count), strict=True):

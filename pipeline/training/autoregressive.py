@@ -1,4 +1,4 @@
-"""Training the autoregressive baseline: MaskGIT's recipe with another network and objective."""
+"""Trains the autoregressive baseline with MaskGIT's recipe, but another network and objective."""
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ from pipeline.training.transformer import TransformerTask
 
 
 class AutoregressiveTask(TransformerTask):
-    """One worker's share of the baseline's training: predicts every token from the tokens before
-    it, on MaskGIT's batches."""
+    """One worker's share of the baseline's training. The batches are those of MaskGIT; the network
+    predicts every token from the preceding tokens."""
 
     network = AutoregressiveTransformer
     kind = "autoregressive"

@@ -1,4 +1,4 @@
-"""Training classifiers: the reference classifier on real images, those of CAS on samples."""
+"""Trains the reference classifier; the stage `cas` trains its classifiers with the same task."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import WEIGHTS, load_model
 
-BATCH = 500  # validation images seen at once
-LOGGED = 5000  # validation images behind each point of the curves, at most
+BATCH = 500  # validation images per batch
+LOGGED = 5000  # maximum validation images for each logged accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class ClassifierTraining(Training):
     section = "classifier"
 
     def batches(self, ranks: Ranks) -> Batches:
-        """A worker's share of the batches to train on."""
+        """The training batches, of which each worker loads its share."""
         size, images = self.params.classifier.batch_size, ImageShards(IMAGES, "train")
         return ImageBatches(images, self.params.classifier_images, size, self.seed, ranks)
 
@@ -54,26 +54,26 @@ class ClassifierTraining(Training):
 
 
 def new_classifier(config: ClassifierConfig, device: torch.device) -> Classifier:
-    """A classifier with fresh weights in the channels-last format, in which bfloat16 convolutions
-    are fastest. A network of fewer than 8 channels stays in channels-first format: oneDNN's 1×1
-    convolutions of stride 2 would write past its memory on CPUs without AVX-512 (oneDNN issue
-    6035)."""
+    """Create a classifier with random weights in the channels-last format, in which bfloat16
+    convolutions are fastest. A network with fewer than 8 channels stays in channels-first format:
+    on CPUs without AVX-512, oneDNN's 1×1 convolutions of stride 2 would write out of bounds (oneDNN
+    issue 6035)."""
     classifier = Classifier(config).to(device)
     if config.architecture == "small" and config.width < 8:
         return classifier
     return classifier.to(  # type: ignore[call-overload]
-        memory_format=torch.channels_last,  # which torch documents, but does not declare
+        memory_format=torch.channels_last,  # documented by torch, but missing in its type hints
     )
 
 
 class ClassifierTask(Task):
-    """One worker's share of a classifier's training: AdamW under a one-cycle schedule, with label
+    """One worker's share of a classifier's training with AdamW, a one-cycle schedule and label
     smoothing.
 
     Args:
-        batches: step → uint8 images (b, C, H, W) and labels (b,), its rows of the batch.
-        validation: uint8 images and labels for the logged accuracy, its rows of them.
-        ranks: the workers; on GPUs, batch norm uses the statistics of all workers' rows.
+        batches: maps a step to this worker's images (b, C, H, W) uint8 and labels (b,).
+        validation: this worker's uint8 images and labels for the logged accuracy.
+        ranks: this worker's rank; on GPUs, batch norm uses the statistics of all workers' rows.
     """
 
     saved = ("model", "optimizer", "schedule")
@@ -91,7 +91,7 @@ class ClassifierTask(Task):
     ):
         torch.manual_seed(mix(seed, "init"))
         self.model = new_classifier(config, device)
-        if ranks.workers > 1 and device.type == "cuda":  # torch supports no CPUs
+        if ranks.workers > 1 and device.type == "cuda":  # SyncBatchNorm needs GPUs
             nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.params, self.batches, self.validation = params, batches, validation
         self.device, self.ranks = device, ranks
@@ -136,7 +136,7 @@ def accuracy(
     """Top-1 and top-5 accuracy on batches of images (B, C, H, W) uint8 with labels (M,).
 
     Args:
-        ranks: the workers, each of which has other images.
+        ranks: this worker's rank; the accuracy is over the images of all workers.
     """
     model.eval()
     best = torch.cat([best_classes(model, batch, device) for batch in batches])
@@ -145,8 +145,8 @@ def accuracy(
 
 @torch.no_grad()
 def best_classes(model: Classifier, batch: Tensor, device: torch.device) -> Tensor:
-    """The most likely classes (B, k) of images (B, C, H, W) uint8, in order, by a model in eval
-    mode: five classes, or all if there are fewer."""
+    """The k most likely classes (B, k) of images (B, C, H, W) uint8, most likely first; k is 5, or
+    the number of classes if smaller. The model must be in eval mode."""
     k = min(5, model.config.num_classes)
 
     def classes(part: Tensor) -> Tensor:
@@ -168,12 +168,12 @@ def held_out_accuracy(
     """Top-1 and top-5 accuracy of a published classifier on all validation images.
 
     Args:
-        parts: the folder of batches that a killed run made.
+        parts: folder that stores computed batches, so that a run after a kill resumes.
     """
     labels = torch.from_numpy(ImageShards(IMAGES, "val").labels)
     starts, count = range(0, len(labels), BATCH), len(labels)
     batches = [(start, min(start + BATCH, count)) for start in starts]
-    # The model itself: workers on other nodes do not see what this stage has made.
+    # Send the model itself: workers on other nodes cannot read this stage's outputs.
     maker, name = Maker(_judge, load_model(folder, "classifier"), params), "classifier: validation"
     best = tensors_of(folder / WEIGHTS, parts, workers, maker, batches, name)["best"]
     return _right(best, labels)
@@ -183,5 +183,5 @@ def _judge(
     model: Classifier, params: Params, device: torch.device
 ) -> Callable[[int, int], dict[str, Tensor]]:
     view, model = View(ImageShards(IMAGES, "val"), params.data), model.to(device)
-    # Of the images from start to before stop.
+    # part = (start, stop) -> classes of the images in range(start, stop)
     return lambda *part: {"best": best_classes(model, view.centers(range(*part)), device)}

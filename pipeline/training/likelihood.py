@@ -1,4 +1,4 @@
-"""The likelihood of the validation tokens under a published network, computed by all workers."""
+"""Computes the likelihood of the validation tokens under a published network, on all workers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,16 +26,16 @@ def held_out_nll(
     parts: Path,
     workers: BatchWorkers,
 ) -> float:
-    """Negative log-likelihood of the validation tokens, in nats per token. MaskGIT's is over masked
-    tokens, the baseline's is exact, so the two cannot be compared.
+    """Negative log-likelihood (NLL) of the validation tokens, in nats per token. MaskGIT's NLL is
+    over masked tokens, the baseline's is exact, so the two are not comparable.
 
     Args:
-        folder: where the network is published.
-        seed: draws MaskGIT's masks.
-        parts: the folder of batches that a killed run made.
+        folder: folder of the published network.
+        seed: seed of MaskGIT's masks.
+        parts: folder that stores computed batches, so that a run after a kill resumes.
     """
     images = len(TokenCache(TOKENS, "val"))
-    # The model itself: workers on other nodes do not see what this stage has made.
+    # Send the model itself: workers on other nodes cannot read this stage's outputs.
     maker = Maker(_open_nats, load_model(folder, network), params, seed)
     numbers = [(number,) for number in range(-(-images // BATCH))]
     name = f"likelihood of {network}/{folder.name}"
@@ -53,7 +53,7 @@ def _open_nats(
     tokens, labels = TokenCache(TOKENS, "val").everything()
 
     def nats(number: int) -> dict[str, Tensor]:
-        """The sum over the images of a batch, in nats per token, (1,) float64."""
+        """The summed NLL (1,) float64 of a batch's images, in nats per token."""
         rows = slice(number * BATCH, (number + 1) * BATCH)
         if isinstance(model, AutoregressiveTransformer):
             total = token_nll_sum(model, tokens[rows], labels[rows], device=device)

@@ -1,4 +1,4 @@
-"""The stages that train the two transformers: one training for each replicate, and the outputs."""
+"""Runs the stages that train the two transformers: trains each replicate, publishes the results."""
 
 import shutil
 from dataclasses import replace
@@ -35,20 +35,20 @@ from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model, save_model
 from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
-# No single training depends on how many others there are; its own values are a part of its key.
+# A training's key omits these lists of all trainings, and adds the training's own values instead.
 OTHERS = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
 SAMPLES = "samples_{}.png"
-ROWS, COLUMNS = 4, 10  # of the samples that are logged with a checkpoint, at most
+ROWS, COLUMNS = 4, 10  # maximum size of the grid of samples logged with each checkpoint
 
 
 def train_network(
     params: Params, network: NetworkName, task_type: type[TransformerTask]
 ) -> dict[str, float]:
-    """Train every replicate of one of the transformers as trials of Ray Tune, publish the models,
-    and write the metrics and the first replicate's curve.
+    """Train all replicates of a network as trials of Ray Tune, publish the models, and write the
+    metrics and the first replicate's history.
 
     Returns:
-        The metrics' means over the main replicates.
+        The metrics, averaged over the main replicates.
     """
     with Stage(f"train_{network}", params) as stage:
         trainings = {r: _training(params, r, task_type, stage) for r in replicates(params, network)}
@@ -87,8 +87,8 @@ def _training(
 
 
 def _log(training: TransformerTraining) -> None:
-    """Log a whole training as it would have been logged live: its worker may have logged on
-    another machine. Rows that were logged live are not repeated."""
+    """Log the history and samples of a finished training to MLflow, since its worker may have run
+    on another machine. Rows that the worker has logged are not repeated."""
     assert training.log is not None
     log = training.log.begin()
     for row in training.history:
@@ -99,7 +99,7 @@ def _log(training: TransformerTraining) -> None:
 
 
 def _log_samples(training: TransformerTraining, model: Network, step: int) -> None:
-    """Save and log a grid of samples."""
+    """Draw samples, save them as a grid, and log the grid to MLflow."""
     classes = model.config.num_classes
     labels = balanced_labels(ROWS * min(classes, COLUMNS), classes)
     tokenizer = load_model(TOKENIZER, "tokenizer", next(model.parameters()).device)
@@ -117,8 +117,8 @@ def convert_transformer(params: Params) -> dict[str, float]:
     """Convert `transformer.pretrained` and publish it instead of a trained model.
 
     Raises:
-        UserError: the file does not hold this architecture, or not as many classes as the data set
-            has; nothing is written then.
+        UserError: the file's weights have another architecture than params, or another number of
+            classes than the data set; no output is written.
     """
     workers, (first, *_) = workers_of(params.ray), main_replicates(params, "transformer")
     cpu, classes = torch.device("cpu"), TokenCache(TOKENS, "train").num_classes

@@ -1,5 +1,5 @@
-"""Training the VQGAN tokenizer with reconstruction, perceptual, adversarial, commitment and entropy
-losses; unused codes are replaced (paper, section 4.1; weights as in the authors' release)."""
+"""Trains the VQGAN tokenizer with reconstruction, perceptual, adversarial, commitment and entropy
+losses, and replaces unused codes (paper, section 4.1; loss weights as in the authors' release)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import load_model
 
-LOGGED = 256  # validation images behind each point of the curves
+LOGGED = 256  # validation images for each logged reconstruction quality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,18 +62,18 @@ class TokenizerTraining(Training):
 
 
 class TokenizerTask(Task):
-    """One worker's share of the training of a tokenizer, whose weights are averaged, and of its
-    discriminator.
+    """One worker's share of the training of a tokenizer and its discriminator. A moving average of
+    the tokenizer's weights is kept.
 
-    Every loss is a mean over the batch, and so the mean of the workers' losses. The entropy of the
-    mean posterior, the adaptive weight, and idle codes and where they are moved are computed over
-    all workers' rows. Results depend on the number of workers only by the order of sums.
+    Every loss is a mean over the batch, and equals the mean of the workers' losses. The entropy of
+    the mean posterior, the adaptive weight and the replacement of idle codes use the rows of all
+    workers. So the number of workers changes results only through the order of sums.
 
     Args:
-        perceptual: (images, reconstruction) → distances (B,), as from `open_perceptual`.
-        batches: step → the worker's uint8 images (b, C, H, W), and labels, which are not used.
-        validation: uint8 images (M, C, H, W) for the logged reconstruction quality, the same ones
-            for all workers.
+        perceptual: maps (images, reconstruction) to distances (B,); see `open_perceptual`.
+        batches: maps a step to this worker's uint8 images (b, C, H, W), and labels (unused).
+        validation: uint8 images (M, C, H, W) for the logged reconstruction quality; all workers
+            must get the same images.
     """
 
     saved = ("model", "discriminator", "optimizer", "d_optimizer", "average")
@@ -115,7 +115,7 @@ class TokenizerTask(Task):
         self.model.train()
         with autocast(self.device, p.bf16):
             z = self.model.encoder(images)
-        z = z.float()  # the nearest code is found in full precision
+        z = z.float()  # the nearest code is searched in float32
         dead, noise = self.idle >= p.revive_after, generator(self.seed, "revive", step)
         self.model.quantizer.revive(z.detach(), dead, noise, self.ranks)
         self.idle.masked_fill_(dead, 0)
@@ -142,7 +142,7 @@ class TokenizerTask(Task):
         if self._adversarial_weight(step) > 0:
             fooling, weight = self._fooling(reconstruction, faithful, step)
             losses["adversarial"] = fooling
-            if isinstance(weight, Tensor):  # it is adaptive
+            if isinstance(weight, Tensor):  # the weight is adaptive
                 losses["adversarial_weight"] = weight
             total = total + weight * fooling
         self.optimizer.zero_grad(set_to_none=True)
@@ -159,8 +159,8 @@ class TokenizerTask(Task):
     def _fooling(
         self, reconstruction: Tensor, faithful: Tensor, step: int
     ) -> tuple[Tensor, float | Tensor]:
-        """The adversarial loss of the tokenizer, and its weight; the discriminator gets no
-        gradient."""
+        """The adversarial loss of the tokenizer, and the loss's weight. The discriminator gets no
+        gradients."""
         weight: float | Tensor = self._adversarial_weight(step)
         self.discriminator.requires_grad_(False)
         fooling = generator_loss(self.discriminator(reconstruction))
@@ -170,14 +170,14 @@ class TokenizerTask(Task):
         return fooling, weight
 
     def _adversarial_weight(self, step: int) -> float:
-        """Weight of the adversarial loss, before the adaptive one."""
+        """Weight of the adversarial loss at a step, without the adaptive factor."""
         ramp = adversarial_ramp(step, self.params.adversarial_start)
         return self.params.adversarial_weight * ramp
 
     def _discriminator_step(self, images: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
         loss = discriminator_loss(self.discriminator(images), self.discriminator(fake))
         total = loss
-        if step % self.params.r1_every == 0:  # seldom, and weighted up for the steps without
+        if step % self.params.r1_every == 0:  # the larger weight makes up for skipped steps
             weight = self.params.r1_weight * self.params.r1_every
             total = total + weight * r1_penalty(self.discriminator, images)
         self.d_optimizer.zero_grad(set_to_none=True)
@@ -193,9 +193,9 @@ class TokenizerTask(Task):
         return quality(self.ranks.total(total)) | self._balance(step)
 
     def _balance(self, step: int) -> dict[str, float]:
-        """The discriminator's influence: the norm of the weighted adversarial gradient at the
-        decoder's last layer, divided by that of the reconstruction and perceptual losses. With the
-        adaptive weight it is always the ramped `adversarial_weight`, and is not measured."""
+        """Measure the discriminator's influence: the gradient norm of the weighted adversarial loss
+        at the decoder's last layer, divided by the gradient norm of the reconstruction and
+        perceptual losses. Skipped with the adaptive weight, which fixes this ratio."""
         p, weight = self.params, self._adversarial_weight(step)
         if weight == 0 or p.adaptive_weight:
             return {}

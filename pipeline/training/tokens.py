@@ -1,4 +1,4 @@
-"""Writes the token cache: the token grids of every image."""
+"""Writes the token cache: the token grids of all images."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class Coder:
     """Encodes images of a split with the tokenizer.
 
     Args:
-        crops: number of seeded random views of each image; 0 for its centre crop alone.
+        crops: number of random crops to encode per image; 0 encodes only the centre crop.
     """
 
     def __init__(self, split: str, crops: int, params: Params, device: torch.device):
@@ -31,8 +31,8 @@ class Coder:
         self.crops, self.device, self.bf16 = crops, device, params.tokens.bf16
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Tokens (B, views, N) int32 of the images from `start` up to, but not including,
-        `stop`."""
+        """Encode the images from `start` up to, but not including, `stop`. Returns `tokens` (B,
+        views, N) int32."""
         chosen = range(start, stop)
         views = [self.view.crops(chosen, draw) for draw in range(self.crops)]
         grids = [self._tokens(images) for images in views or [self.view.centers(chosen)]]
@@ -51,10 +51,10 @@ def cache_tokens(
     not written again.
 
     Args:
-        crops: number of views of each image, as for the `Coder`.
+        crops: number of random crops per image; see `Coder`.
 
     Returns:
-        {file, count, hash} of each shard.
+        A list with {file, count, hash} of each shard.
     """
     images, size = ImageShards(IMAGES, split), params.tokens.batch_size
     remove_temporary(folder)
@@ -100,7 +100,7 @@ def write_manifest(
 
 
 def cached_code_usage(tokens: TokenCache, codebook_size: int) -> tuple[float, float]:
-    """Fraction of codes that occur in the cache, and its perplexity; reads one shard at a time."""
+    """The fraction of codes that occur in the cache, and the perplexity of the codes."""
     counts = torch.zeros(codebook_size, dtype=torch.long)
     for shard in tokens.shards:
         values = torch.from_numpy(shard.astype(np.int64)).flatten()

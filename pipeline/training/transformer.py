@@ -1,5 +1,5 @@
-"""Training a transformer by Masked Visual Token Modeling (paper, section 3.1): a worker's share of
-a step, and the training as a whole."""
+"""Trains a transformer by Masked Visual Token Modeling (paper, section 3.1). Defines the task of a
+worker and the settings of the training."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -30,27 +30,26 @@ from pipeline.transformer import MaskGitTransformer, TokenTransformer
 from pipeline.weights.configs import transformer_config
 from pipeline.weights.published import save_model
 
-# The number of masked tokens differs from step to step. The head always gets a multiple of this
-# many rows, since libraries build, and keep, a kernel for every shape that they meet.
+# The number of masked tokens differs between steps. The head's input is padded to a multiple of
+# ROWS rows, since libraries build and cache a kernel for every new shape.
 ROWS = 512
 
 
 class TransformerTask(Task):
     """One worker's share of MaskGIT's training.
 
-    Batch, views and masks are drawn from (seed, step) for all workers together, and each worker
-    takes its rows. Results therefore depend on the number of workers only by dropout and by the
-    order of sums.
+    Every worker draws the same batch, views and masks from (seed, step), and takes its own rows. So
+    the number of workers changes results only through dropout and the order of sums.
 
     Args:
-        tokens_dir: the token cache.
-        ranks: the workers, of which this is one.
-        on_evaluate: called with the averaged model at each checkpoint, on the first worker.
+        tokens_dir: folder of the token cache.
+        ranks: this worker's rank and the number of workers.
+        on_evaluate: called with (averaged model, step) at each checkpoint, on the first worker.
     """
 
     saved = ("model", "optimizer", "warmup", "average")
     model: TokenTransformer
-    kind: NetworkName = "transformer"  # of its model, as `save_model` names it
+    kind: NetworkName = "transformer"  # name of the model's kind for `save_model`
     network: type[TokenTransformer] = MaskGitTransformer
 
     def __init__(
@@ -84,16 +83,16 @@ class TransformerTask(Task):
         self.warmup = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min(1.0, (step + 1) / warmup)
         )
-        # A weak reference: a task that held a method of its own would be freed late, and its GPU
-        # memory with it, in a process that goes on to the next training.
+        # A weak reference: with a bound method, a reference cycle would delay the release of the
+        # task and its GPU memory in a process that continues with another training.
         inputs = partial(type(self)._draw_inputs, proxy(self))
-        # On a GPU, a thread draws the inputs of the next step during this one.
+        # With a GPU, a thread draws the inputs of the next step during the current step.
         self._inputs = Prefetch(inputs) if device.type != "cpu" else inputs
         self.validation = TokenCache(tokens_dir, "val").everything()
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """Take a step with the gradients of `training.accumulate` microbatches of this worker's
-        share of the batch. The workers' gradients are averaged with the last microbatch."""
+        """Take an optimisation step. This worker's rows of the batch are split into
+        `training.accumulate` microbatches; the last one averages gradients over the workers."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         parts, clip = self.training.accumulate, self.training.grad_clip
@@ -112,7 +111,7 @@ class TransformerTask(Task):
         return {"loss": total}
 
     def _draw_inputs(self, step: int) -> tuple[Tensor, ...]:
-        """This worker's share of the batch: tokens (b, N), labels (b,) and mask (b, N)."""
+        """Draw this worker's rows of the batch: tokens (b, N), labels (b,) and mask (b, N)."""
         noise = generator(self.seed, "batch", step)
         tokens, labels = self._batch(step, noise)
         mask = sample_training_mask(
@@ -131,7 +130,7 @@ class TransformerTask(Task):
         """Cross-entropy of the masked tokens (or of all tokens), averaged over the images of a
         microbatch."""
         loss_at = mask if self.training.loss_on == "masked" else torch.ones_like(mask)
-        where = loss_at.flatten().nonzero()[:, 0]  # still on the CPU: no device sync
+        where = loss_at.flatten().nonzero()[:, 0]  # on the CPU, so without synchronization
         padded = nn.functional.pad(where, (0, -len(where) % ROWS))
         with autocast(self.device, self.training.bf16):
             logits = self.parallel(*self._move(tokens, mask, labels, padded))[: len(where)]
@@ -141,7 +140,7 @@ class TransformerTask(Task):
         )
 
     def _batch(self, step: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-        """This worker's tokens (b, N) and labels (b,) of the global batch."""
+        """Draw this worker's rows of the batch without masks: tokens (b, N) and labels (b,)."""
         indices = self.order(step)
         views = torch.randint(self.train_tokens.views, (len(indices),), generator=noise)
         return self.train_tokens.batch(self.ranks.rows(indices), self.ranks.rows(views).numpy())
@@ -171,19 +170,19 @@ class TransformerTask(Task):
 
 
 def _data_parallel(model: nn.Module, device: torch.device, bf16: bool) -> nn.Module:
-    """Wrap the model so that its gradients are averaged over the workers, in bfloat16 if asked
-    for."""
+    """Wrap the model in `DistributedDataParallel`, which averages gradients over the workers, in
+    bfloat16 if `bf16`."""
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
     gpus = [device] if device.type == "cuda" else None
     parallel = DistributedDataParallel(model, device_ids=gpus)
-    if bf16:  # under another name: torch refuses its own on CPUs, where it works too
+    if bf16:  # in a lambda, since torch refuses the hook itself on CPUs, where it works too
         parallel.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))
     return parallel
 
 
 def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:
-    """AdamW with weight decay of matrices only, not of biases and norms."""
+    """Create AdamW with weight decay for matrices only, not for biases and norms."""
     training, weights = params.training, list(model.parameters())
     groups = [
         {"params": [p for p in weights if p.ndim >= 2], "weight_decay": training.weight_decay},
@@ -195,11 +194,11 @@ def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerTraining(Training):
-    """The training of a transformer, which writes a model and its history to a folder."""
+    """A training of a transformer; `finish` writes the model and the history to `folder`."""
 
     section = "training"
     task_type: type[TransformerTask]
-    on_evaluate: Callable[[Any, int], None] | None = None  # as for `TransformerTask`
+    on_evaluate: Callable[[Any, int], None] | None = None  # see `TransformerTask`
 
     def task(self, ranks: Ranks, device: torch.device) -> TransformerTask:
         return self.task_type(
@@ -223,17 +222,17 @@ class TransformerTraining(Training):
 
     @property
     def model(self) -> Path:
-        """The folder of its finished model."""
+        """The folder of the finished model."""
         return self.folder / "model"
 
     @property
     def trained(self) -> Path:
-        """The file with the history and the seconds of the training, written last."""
+        """The file with the history and duration of the training; it is written last."""
         return self.folder / "training.json"
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """The rows of losses and measurements of the training, one for each checkpoint."""
+        """The history: one row of losses and measurements per checkpoint."""
         return read_json(self.trained, "history")["history"]
 
     @property

@@ -1,5 +1,4 @@
-"""A training's batches of images, prepared in advance by a thread of the training's process or by
-loader processes."""
+"""Batches of training images, prepared in advance by a thread or by loader processes."""
 
 import os
 import signal
@@ -19,14 +18,14 @@ from pipeline.data.ranks import ALONE, Ranks
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import THREADS, cores, set_up
 
-# Params are checked for more loaders than cores.
+# PyTorch warns of more loaders than cores; the check of the params covers this.
 warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
 
 Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,) int64
 
 
 class Batches(Dataset[Batch], ABC):
-    """Batches by step; each is a pure function of (seed, step)."""
+    """A data set of training batches by step; each is a pure function of (seed, step)."""
 
     def __call__(self, step: int) -> Batch:
         return self.finish(step, self.load(step))
@@ -35,17 +34,17 @@ class Batches(Dataset[Batch], ABC):
 
     @abstractmethod
     def load(self, step: int) -> Any:
-        """Read, decode and crop the images of a batch. Any thread may call it, since it has random
-        generators of its own."""
+        """Read, decode and crop the images of a batch. Any thread may call this method, since it
+        uses its own random generators."""
 
     def finish(self, step: int, loaded: Any) -> Batch:
-        """Finish the batch. Call only when no other thread draws random numbers: it may use
-        PyTorch's global generator, and restores its state."""
+        """Finish a loaded batch. Call this method only while no other thread draws random numbers:
+        it may use PyTorch's global generator, whose state it restores."""
         return loaded
 
 
 class ImageBatches(Batches):
-    """Randomly cropped batches of the data set. Each of the `ranks` loads its rows of a batch."""
+    """Batches of random crops of the data set. Each data-parallel worker loads only its rows."""
 
     def __init__(
         self,
@@ -64,13 +63,13 @@ class ImageBatches(Batches):
 
 
 def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """Prepare batches in advance. The returned function takes consecutive steps, from any step on.
+    """Return a function that maps a step to its batch and prepares the next batches in advance. Its
+    first step may be any; later steps must be consecutive.
 
     Args:
-        loaders: processes that load and finish batches. With none, a thread loads them; but on a
-            CPU of one core each batch is made when it is asked for, since a thread would only
-            compete with the training.
-        device: of the training.
+        loaders: number of processes that load and finish batches. If 0, a thread loads them; on a
+            CPU with one core nothing is loaded in advance, since the training would slow down.
+        device: device that the training runs on.
     """
     if loaders:
         return _by_loaders(batches, loaders, device)
@@ -81,8 +80,8 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
 
 
 def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """Batches of a `DataLoader`. Its processes start with the first batch that is requested, and
-    end with this function or with the training's process."""
+    """Prepare batches in a `DataLoader`. Its processes start at the first requested batch, and end
+    when the returned function is deleted or the training's process ends."""
     coming: Iterator[Batch] | None = None
 
     def next_batch(step: int) -> Batch:
@@ -92,12 +91,12 @@ def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callabl
                 loader = DataLoader(
                     batches,
                     sampler=count(step),
-                    batch_size=None,  # an item is a batch already
+                    batch_size=None,  # an item of `batches` is already a batch
                     num_workers=loaders,
                     pin_memory=device.type == "cuda",
-                    multiprocessing_context="spawn",  # a fork would copy locks of threads
+                    multiprocessing_context="spawn",  # a fork would copy locks held by threads
                     worker_init_fn=_set_up_loader,
-                    generator=torch.Generator(),  # else it would draw from the global generator
+                    generator=torch.Generator(),  # else it draws from the global generator
                 )
                 coming = iter(loader)
             images, labels = next(coming)
@@ -106,7 +105,7 @@ def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callabl
                 raise
             raise UserError(
                 "a process that prepares images was lost",
-                "it may have been killed because memory or /dev/shm is full",
+                "the system may have killed it because memory or /dev/shm is full",
                 "lower ray.loaders_per_worker or make room, and run again to resume",
             ) from error
         return images, labels
@@ -115,6 +114,6 @@ def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callabl
 
 
 def _set_up_loader(number: int) -> None:
-    os.environ[THREADS] = "1"  # as `cores` reads it
+    os.environ[THREADS] = "1"  # read by `cores`
     set_up()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training answers Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training's process handles Ctrl-C

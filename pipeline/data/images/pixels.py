@@ -1,4 +1,4 @@
-"""Pictures: conversions, crops (paper, section 4.1), grids, and work on many at once."""
+"""Converts, crops (paper, section 4.1) and encodes pictures, and arranges images in a grid."""
 
 import hashlib
 import io
@@ -22,10 +22,10 @@ from pipeline.runtime.process import cores
 
 SCALE_TO = 56  # in a grid, small images are enlarged to at least this many pixels a side
 GAP = 2  # pixels between the images of a grid
-TRIES = 10  # as torchvision's: crops that stick out are drawn again, then the centre is taken
-QUICK = 5e-4  # seconds for an item; below, threads wait longer for Python's lock than they save
-# The section `data` of the params, or another object with image_size, channels, crop_scale,
-# crop_ratio and flip.
+TRIES = 10  # draws of a crop that fits into the image before the centre crop, as in torchvision
+QUICK = 5e-4  # seconds per item below which threads are slower, because of Python's global lock
+# The params section `data`, or another object with image_size, channels, crop_scale, crop_ratio
+# and flip.
 ImageParams = Any
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 Item = TypeVar("Item")
@@ -33,15 +33,15 @@ Result = TypeVar("Result")
 
 
 def as_float(images: Tensor) -> Tensor:
-    """uint8 in [0, 255] to float32 in [0, 1]."""
+    """Convert uint8 images in [0, 255] to float32 in [0, 1]."""
     return images.float() / 255
 
 
 def as_uint8(images: Tensor) -> Tensor:
-    """Float in [0, 1] to uint8, rounded (a plain cast would truncate).
+    """Convert float images in [0, 1] to uint8, with rounding (a plain cast would truncate).
 
     Raises:
-        UserError: a value is NaN, which would become any grey.
+        UserError: a value is NaN, which a cast would turn into an arbitrary number.
     """
     if images.isnan().any():
         raise UserError(
@@ -53,26 +53,26 @@ def as_uint8(images: Tensor) -> Tensor:
 
 
 def to_chw(image: Image.Image) -> np.ndarray:
-    """The (C, H, W) uint8 array of a grey or RGB picture."""
+    """Convert a grey or RGB picture to a (C, H, W) uint8 array."""
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def from_chw(array: np.ndarray) -> Image.Image:
-    """The picture of a (C, H, W) uint8 array, grey or RGB."""
+    """Convert a (C, H, W) uint8 array, grey or RGB, to a picture."""
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 
 def encode_png(image: Image.Image, level: int = -1) -> bytes:
-    """A picture as the bytes of a PNG. `level` is zlib's, 1 to 9; -1 is its default."""
+    """Encode a picture as a PNG. `level` is zlib's compression level, 1 to 9, or -1: default."""
     buffer = io.BytesIO()
     image.save(buffer, format="png", compress_level=level)
     return buffer.getvalue()
 
 
 def decode_image(content: bytes, channels: int) -> Image.Image:
-    """A stored JPEG, PNG or PPM as a picture, grey or RGB."""
-    if content.startswith((b"P5\n", b"P6\n")):  # Pillow takes four times as long
+    """Decode a stored JPEG, PNG or PPM to a grey (`channels` 1) or RGB picture."""
+    if content.startswith((b"P5\n", b"P6\n")):  # for PPM, Pillow's decoder is four times slower
         kind, size, _, pixels = content.split(b"\n", 3)
         width, height = map(int, size.split())
         image = Image.frombytes("L" if kind == b"P5" else "RGB", (width, height), pixels)
@@ -83,17 +83,17 @@ def decode_image(content: bytes, channels: int) -> Image.Image:
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """The largest centred square, resized to `size` (bilinear, antialiased)."""
+    """Crop the largest centred square and resize it to `size` (bilinear, antialiased)."""
     box = _center_box(*image.size)
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
 def random_resized_crop(image: Image.Image, data: ImageParams, seed: tuple) -> Image.Image:
-    """Crop a random box of the image and resize it to a square; with `data.flip`, mirror it half of
-    the time.
+    """Crop a random box of the image and resize it to a square. With `data.flip`, mirror the result
+    with probability 1/2.
 
     Args:
-        seed: identifies the draw.
+        seed: values that identify the draw; equal values give the same crop.
     """
     digest = hashlib.blake2b(repr(seed).encode(), digest_size=16).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
@@ -103,8 +103,8 @@ def random_resized_crop(image: Image.Image, data: ImageParams, seed: tuple) -> I
 
 
 def crop_box(width: int, height: int, data: ImageParams, rng: np.random.Generator) -> Box:
-    """Draw a random box inside a width × height image. `data.crop_scale` is the range of its area
-    as a fraction of the image's, `data.crop_ratio` that of its width / height."""
+    """Draw a random box inside a width × height image. `data.crop_scale` is the range of the box's
+    share of the image's area; `data.crop_ratio` is the range of its width / height."""
     least, most = map(math.log, data.crop_ratio)
     for _ in range(TRIES):
         area = width * height * rng.uniform(*data.crop_scale)
@@ -123,10 +123,10 @@ def _center_box(width: int, height: int) -> Box:
 
 
 def grid_picture(images: Tensor, columns: int) -> Image.Image:
-    """A picture of the images in rows of `columns` on white; small images are enlarged without
-    smoothing."""
+    """Arrange images (n, C, H, W) in rows of `columns` images on white. Small images are enlarged
+    without smoothing."""
     rows = -(-len(images) // columns)
-    # A gap above and to the left of each image, and blank images after the last one.
+    # Pad each image with a gap above and to the left, and fill the last row with blank images.
     cells = F.pad(images, (GAP, 0, GAP, 0, 0, 0, 0, rows * columns - len(images)), value=255)
     by_row = cells.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
     canvas = F.pad(by_row.flatten(3).flatten(1, 2), (0, GAP, 0, GAP), value=255)
@@ -141,8 +141,8 @@ def save_picture(picture: Image.Image, path: Path | str) -> Path:
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """`[function(item) for item in items]`, in one thread per core; without threads if there is one
-    core or the first item takes less than `QUICK`."""
+    """Compute `[function(item) for item in items]` in one thread per core. No threads are used with
+    one core, or if the first item takes less than `QUICK` seconds."""
     items = list(items)
     started = time.perf_counter()
     first = [function(item) for item in items[:1]]

@@ -1,5 +1,5 @@
-"""The samples of a main replicate, stored in shards like the data set. `evaluate` draws and
-publishes them; other stages read them."""
+"""Stores the samples of a main replicate in shards, like the data set. The stage `evaluate` draws
+and publishes samples; other stages read them."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ from pipeline.runtime.batches import (
 from pipeline.runtime.files import atomic_folder, link_or_copy
 
 SPLIT = "samples"
-LEVEL = 1  # of zlib's effort: a third of the default's time, for a tenth more bytes
+LEVEL = 1  # zlib's compression level: a third of the default's time, and a tenth more bytes
 WAY_OUT = "run `dvc repro evaluate` to make it again (if that runs nothing, delete it first)"
 
 
@@ -48,16 +48,16 @@ def draw_samples(
     name: str,
 ) -> None:
     """Draw samples and write them as shards, unless an earlier run did. The worker that draws a
-    batch encodes it. A killed run resumes after the batches that it has drawn.
+    batch also encodes it. A run after a kill draws only the missing batches.
 
     Args:
-        batches: the arguments of each batch, in order, for the maker of images (B, C, H, W) uint8.
-        labels: (M,).
-        batch_size: samples in each batch but the last.
-        shard_size: samples in a shard.
-        name: names the set in messages.
+        batches: arguments of the maker's function for each batch; it returns (B, C, H, W) uint8.
+        labels: labels (M,) of the samples.
+        batch_size: number of samples in each batch but the last.
+        shard_size: number of samples per shard.
+        name: label of the samples in messages.
     """
-    if (folder / MANIFEST).exists():  # it is written last
+    if (folder / MANIFEST).exists():  # the manifest is written last
         return
     parts = parts_folder(folder)
     files = {parts / f"{n:06d}.arrow": batch for n, batch in enumerate(batches)}
@@ -85,7 +85,7 @@ def _encoder(maker: Maker, device: torch.device) -> Callable[..., list[bytes]]:
 
 
 def publish_samples(samples: Path, folder: Path) -> None:
-    """Publish a folder of samples atomically, by links where the file system has them."""
+    """Publish a folder of samples atomically, as hard links if the file system has them."""
     with atomic_folder(folder) as new:
         shutil.copytree(samples, new, dirs_exist_ok=True, copy_function=link_or_copy)
 

@@ -1,5 +1,5 @@
-"""Shards of encoded images, for the data set and for samples, and the images as networks see them.
-Shards are memory-mapped Arrow IPC files, so that all processes share the system's page cache."""
+"""Writes and reads shards of encoded images, for the data set and for samples. Shards are
+memory-mapped Arrow IPC files, so all processes share the system's page cache."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,8 +27,8 @@ from pipeline.runtime.files import atomic_file, file_hash, read_json, remove_tem
 from pipeline.runtime.progress import PAUSE, progress
 
 SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])
-GROUP = 64  # images in a record batch
-WINDOW = 256  # record batches that are shuffled together: 16,384 images, which memory may cache
+GROUP = 64  # images per record batch
+WINDOW = 256  # record batches shuffled together: 16,384 images, few enough to stay in memory
 MANIFEST = "manifest.json"
 WAY_OUT = "run `dvc repro prepare` to make it again (if that runs nothing, delete it first)"
 
@@ -36,9 +36,9 @@ WAY_OUT = "run `dvc repro prepare` to make it again (if that runs nothing, delet
 class Item(NamedTuple):
     """An image of a data set."""
 
-    key: str  # unique and stable: the seeds of the image's crops derive from it
+    key: str  # unique and stable: the seeds of the image's crops are derived from the key
     label: int
-    split: str | None = None  # "train", "val", or None if the source has no split of its own
+    split: str | None = None  # "train", "val", or None if the source defines no split
 
 
 class Source(Protocol):
@@ -46,18 +46,17 @@ class Source(Protocol):
 
     class_names: list[str]
     items: list[Item]
-    version: str  # another one if the images of the same items may have changed
+    version: str  # changes if the images of the same items may have changed
 
     def read(self, index: int) -> bytes:
-        """What is stored of `items[index]`: a PNG, JPEG or PPM. Several threads call it at once."""
+        """The encoded image of `items[index]`: PNG, JPEG or PPM. This method is thread-safe."""
 
 
 def write_shards(
     source: Source, indices: Sequence[int], split: str, shard_size: int, folder: Path
 ) -> list[dict]:
-    """Write one split, the items of these indices, as `<split>-00000.arrow` …, each with
-    `shard_size` images. Existing shards are not written again. Returns {file, count, hash} of each
-    shard."""
+    """Write the items at the given indices as the shards `<split>-00000.arrow` … of `shard_size`
+    images. Shards that exist are kept. Returns a list with {file, count, hash} of each shard."""
     shards = []
     remove_temporary(folder)
     with progress(f"shards: {split} images", 0, len(indices), pause=PAUSE) as bar:
@@ -77,7 +76,7 @@ def write_shards(
 
 
 def write_shard(path: Path, items: Sequence[Item], images: Iterable[bytes]) -> None:
-    """Write a shard of encoded images, `GROUP` of them at a time."""
+    """Write a shard of encoded images, in record batches of `GROUP` images."""
     rest = iter(images)
     with atomic_file(path) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as file:
         for start in range(0, len(items), GROUP):
@@ -93,15 +92,15 @@ def write_shard(path: Path, items: Sequence[Item], images: Iterable[bytes]) -> N
 def write_manifest(
     folder: Path, class_names: list[str], name: str, shards: dict[str, list[dict]]
 ) -> dict:
-    """Write the labels of each split, and the manifest: classes, counts per class, and the shards.
-    Returns the manifest."""
+    """Write the labels of each split, and the manifest with class names, counts per class and
+    shards. `name` is the manifest's source. Returns the manifest."""
     counts = {}
     for split, entries in shards.items():
         files = [folder / entry["file"] for entry in entries]
         labels = np.concatenate([open_shard(file)["label"].to_numpy() for file in files])
         with atomic_file(folder / f"{split}-labels.npy") as path, open(path, "wb") as temporary:
             np.save(temporary, labels)
-        # Two classes of ImageNet have one name.
+        # ImageNet has two classes of the same name, whose counts are added here.
         counts[split] = dict.fromkeys(class_names, 0) | Counter(class_names[i] for i in labels)
     manifest = {"source": name, "class_names": class_names, "counts": counts, "shards": shards}
     write_json(folder / MANIFEST, manifest)
@@ -109,7 +108,7 @@ def write_manifest(
 
 
 def open_shard(path: Path) -> pa.Table:
-    """Open a shard as a memory-mapped table of key, label and image."""
+    """Open a shard as a memory-mapped table with the columns key, label and image."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
@@ -118,8 +117,8 @@ class ImageShards:
     a file is missing or cannot be read.
 
     Attributes:
-        labels: (n,) int64.
-        group_start: where each record batch begins, and the last one ends.
+        labels: labels (n,) int64 of the images.
+        group_start: index of the first image of each record batch, followed by n.
     """
 
     def __init__(self, folder: Path | str, split: str, way_out: str = WAY_OUT):
@@ -138,18 +137,18 @@ class ImageShards:
         self.group_start = np.cumsum([0, *(len(group) for group in self._images.chunks)])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ImageShards, self._opened_by  # another process maps the files itself
+        return ImageShards, self._opened_by  # unpickling maps the files in the other process
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, index: int) -> tuple[str, bytes]:
-        """Read (key, encoded image) of one image."""
+        """Read the key and the encoded bytes of one image."""
         return self._keys[index].as_py(), self._images[index].as_py()
 
 
 class View:
-    """Images of a split as (C, size, size) uint8: centre crops, or random crops of this seed."""
+    """Crops of a split's images, (C, size, size) uint8: centre crops, or random crops by seed."""
 
     def __init__(self, images: ImageShards, data: ImageParams, seed: int = 0):
         self.images, self.data, self.seed = images, data, seed
@@ -167,7 +166,7 @@ class View:
         )
 
     def chosen(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Centre crops (M, C, size, size) uint8 and labels (M,) of these images."""
+        """Centre crops (M, C, size, size) uint8 and labels (M,) of the images at M indices."""
         return self.centers(indices), torch.from_numpy(self.images.labels[list(indices)])
 
     def _cropped(self, indices: Iterable[int], crop: Callable[[Image, str], Image]) -> Tensor:

@@ -1,2 +1,2 @@
-"""Trainings that survive kills: the training and its loop (`training`), running it (`run`),
-checkpoints, averaged weights, and losses that diverge (`divergence`)."""
+"""Runs trainings that resume after kills: the loop (`training`), its start with or without Ray
+(`run`), checkpoints, the average of weights, and the check for divergence."""

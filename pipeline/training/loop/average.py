@@ -1,4 +1,4 @@
-"""The moving average of a network's weights, which stages publish."""
+"""Keeps the moving average of a network's weights, which stages publish."""
 
 from typing import Generic, TypeVar
 
@@ -10,11 +10,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Average(AveragedModel, Generic[Network]):
-    """PyTorch's average of a network's weights and buffers; `module` is the averaged network.
+    """The moving average of a network's weights and buffers; `module` is the averaged network.
 
     Args:
-        decay: the largest; the first steps weigh more, as min(decay, (1 + step) / (10 + step)), so
-            that a short run does not end near its random initialisation.
+        decay: maximum decay. The decay of a step is min(decay, (1 + step) / (10 + step)), so that
+            the average of a short run does not stay near its random initialisation.
     """
 
     module: Network
@@ -22,14 +22,14 @@ class Average(AveragedModel, Generic[Network]):
     def __init__(self, module: Network, decay: float):
         super().__init__(module)
         self.decay = decay
-        # It holds the initialisation, which the first update must not replace.
+        # The average starts at the initialisation; with n = 0, the first update would replace it.
         self.n_averaged += 1
         self.eval().requires_grad_(False)
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Update the average after a step. (PyTorch's own method copies its counter to the weights'
-        device, and so waits for the device at every step.)"""
+        """Update the average after a training step. (PyTorch's own method copies its counter to the
+        weights' device, and thus synchronizes with the device at every step.)"""
         step = int(self.n_averaged) - 1
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
         own, new = ([*each.parameters(), *each.buffers()] for each in (self.module, model))
@@ -38,6 +38,6 @@ class Average(AveragedModel, Generic[Network]):
 
 
 def averaged_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of the averaged network, taken from the state dict of its `Average`."""
+    """The state dict of the averaged network, from the state dict of an `Average`."""
     prefix = "module."
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

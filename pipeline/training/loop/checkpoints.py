@@ -1,4 +1,4 @@
-"""Checkpoints: as files in a run directory, or in Ray Train's storage."""
+"""Writes and reads checkpoints, in a run directory or in Ray Train's storage."""
 
 import errno
 import os
@@ -15,14 +15,14 @@ from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, remove_temporary, temporary_beside
 from pipeline.runtime.storage import download, upload
 
-CHECKPOINT = "checkpoint.pt"  # the newest of a training
-BEFORE = "checkpoint.before.pt"  # the one before
+CHECKPOINT = "checkpoint.pt"  # the newest checkpoint of a training
+BEFORE = "checkpoint.before.pt"  # the previous checkpoint
 State = dict[str, Any]  # {task, step, history}
 
 
 class RunDirCheckpoints:
-    """Stores the two newest checkpoints of a training in one process, in its run directory. A
-    thread writes a checkpoint while the training continues."""
+    """Stores the two newest checkpoints of a single-process training in its run directory. A thread
+    writes each checkpoint while the training continues."""
 
     def __init__(self, folder: Path):
         self.path, self.before = folder / CHECKPOINT, folder / BEFORE
@@ -30,8 +30,8 @@ class RunDirCheckpoints:
         self._writing: Future | None = None
 
     def load(self) -> State | None:
-        """The newest checkpoint, or None. A damaged checkpoint is removed, and the one before it is
-        used."""
+        """Load the newest checkpoint; None without checkpoints. If the newest is damaged, it is
+        deleted and the previous checkpoint is loaded."""
         download(self.path.parent)
         remove_temporary(self.path.parent)
         for path in (self.path, self.before):
@@ -46,13 +46,13 @@ class RunDirCheckpoints:
         return None
 
     def save(self, state: State) -> None:
-        """Begin to write a checkpoint, whole or not at all. Raises a `UserError` if the one before
-        could not be written."""
-        self.wait()  # before there is a second copy in memory
+        """Start to write a checkpoint atomically. Raises a `UserError` if writing the previous
+        checkpoint failed."""
+        self.wait()  # so that only one copy of the state is in memory
         self._writing = self._pool.submit(self._write, snapshot(state))
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is written; raises a `UserError` if it could not be."""
+        """Wait until the last checkpoint is written. Raises a `UserError` if writing failed."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -63,7 +63,7 @@ class RunDirCheckpoints:
 
 
 class RayTrainCheckpoints:
-    """Checkpoints in Ray Train's storage; the first worker writes, all report together."""
+    """Stores checkpoints by Ray Train. The first worker writes; all workers call `report`."""
 
     def __init__(self, folder: Path, ranks: Ranks):
         self.path, self.ranks = folder / CHECKPOINT, ranks
@@ -92,11 +92,11 @@ class RayTrainCheckpoints:
         )
 
     def wait(self) -> None:
-        """Ray Train itself waits for the last upload."""
+        """Do nothing: Ray Train itself waits for the last upload."""
 
 
 def snapshot(state: Any) -> Any:
-    """A copy of a state in CPU memory, which the next step does not change."""
+    """Copy a state to CPU memory, so that the next step does not change the copy."""
     if isinstance(state, Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
@@ -107,27 +107,27 @@ def snapshot(state: Any) -> Any:
 
 
 def save_checkpoint(state: State, path: Path, before: Path | None = None) -> None:
-    """Write a checkpoint, and move the one that was there to `before`. Raises a `UserError` if it
-    cannot be written; what was there stays."""
+    """Write a checkpoint to `path`, and move the previous file at `path` to `before`. If writing
+    fails, a `UserError` is raised and existing files are kept."""
     with atomic_file(path) as temporary:
         try:
             torch.save(state, temporary)
-        except RuntimeError as error:  # what torch raises when the disk is full
+        except RuntimeError as error:  # torch raises this error if the disk is full
             raise OSError(errno.ENOSPC, f"no space, or {str(error).splitlines()[0]}") from error
         if before and path.exists():
             os.replace(path, before)
 
 
 def load_checkpoint(path: Path) -> State:
-    """Read what `save_checkpoint` wrote, without running code from it.
+    """Read a checkpoint of `save_checkpoint`. Code in the file is never executed.
 
     Raises:
-        UserError: torch cannot load it.
-        PassingError: it cannot be read now, but may be later.
+        UserError: torch cannot load the file.
+        PassingError: the file cannot be read now, but a later attempt may succeed.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types
+    except Exception as error:  # torch raises many types of errors for damaged files
         require_readable(path, error)
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise UserError(str(path), f"the checkpoint is damaged ({reason})") from error

@@ -1,4 +1,4 @@
-"""Ends trainings that diverge: a loss or a weight is not finite."""
+"""Stops diverged trainings, in which a loss, a measurement or a weight is not finite."""
 
 import math
 from collections.abc import Mapping
@@ -9,22 +9,22 @@ from torch import Tensor, nn
 from pipeline.data.ranks import Ranks
 from pipeline.runtime.errors import UserError
 
-CHECK_EVERY = 10  # steps between checks of the losses: a check waits for the GPU and the workers
+CHECK_EVERY = 10  # steps between checks of the losses; a check synchronizes GPU and workers
 
 
 class Diverged(UserError):
-    """The training diverged. All workers compare the same numbers and raise this error together."""
+    """The training diverged. All workers check the same numbers, so all raise this error."""
 
 
 def require_finite(
     training: str, saved: int, values: dict[str, float], task: object = None
 ) -> None:
-    """Check that losses or measurements, the same on every worker, and the weights of a task are
-    finite. The last update may have broken the weights while an accuracy is still finite.
+    """Check that values (losses or measurements, equal on all workers) and a task's weights are
+    finite. Weights are checked too, since an accuracy may be finite with weights that are NaN.
 
     Args:
-        training: its name.
-        saved: the step of the last checkpoint.
+        training: the training's name.
+        saved: step of the last checkpoint; 0 for none.
 
     Raises:
         Diverged: a value or a weight is not finite.
@@ -41,7 +41,7 @@ def require_finite(
 
 
 def mean_over_workers(values: Mapping[str, Tensor | float], ranks: Ranks) -> dict[str, float]:
-    """The mean of each value over all workers, the same on every worker."""
+    """The mean of each value over the workers, with the same bits on every worker."""
     if not values:
         return {}
     each = [torch.as_tensor(value, dtype=torch.float64).detach() for value in values.values()]

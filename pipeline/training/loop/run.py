@@ -1,5 +1,5 @@
-"""Runs a training from its beginning or its last checkpoint: in this process, or with several
-data-parallel workers under Ray Train; and many jobs as trials of Ray Tune."""
+"""Runs a training, from its last checkpoint if one exists, in this process or with data-parallel
+workers under Ray Train. Also runs several jobs as trials of Ray Tune."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -32,8 +32,8 @@ from pipeline.training.loop.training import Training, Workers, train
 
 
 def join_with(workers: Workers, key: str) -> None:
-    """Join Ray for a training with these workers, whose number the param `key` sets. Raises a
-    `UserError` if Ray cannot be joined, or can never hold them."""
+    """Connect to Ray for a training. Raises a `UserError` if the connection fails, or if the
+    cluster can never run the workers; the error names `key`, the param with their number."""
     join_ray()
     key = key if workers.count > 1 else "ray.cpus_per_worker"
     require_resources(workers.count, workers.cpus, workers.use_gpu, key)
@@ -47,13 +47,13 @@ def run_jobs(
     what: str,
     on_end: Callable[[Any], None] = lambda job: None,
 ) -> None:
-    """Run `function(job)` for each job that is not finished, as trials of Ray Tune.
+    """Run `function(job)` for each unfinished job, as trials of Ray Tune.
 
     Args:
-        jobs: each has `name`, `folders`, `workers`, `finished`, and its MLflow run, `log`, or None.
-        key: the param that sets the number of workers of each job.
-        what: names the jobs in messages.
-        on_end: called with each finished job, also with those that were finished before.
+        jobs: objects with `name`, `folders`, `workers`, `finished`, and `log` (MLflow run or None).
+        key: name of the param that sets the number of workers per job.
+        what: label of the jobs in messages.
+        on_end: called with each finished job, including jobs that an earlier run finished.
     """
     pending = [job for job in jobs if not job.finished]
     for job in jobs:
@@ -84,13 +84,13 @@ def run_jobs(
 
 
 def run_training(training: Training) -> Any:
-    """Train in this process, or with workers under Ray Train.
+    """Run a training in this process, or with workers under Ray Train.
 
     Returns:
-        What `training.finish` makes of the final state {task, step, history}.
+        The result of `training.finish` for the final state {task, step, history}.
 
     Raises:
-        UserError: training failed; the last checkpoint is kept.
+        UserError: the training failed; the last checkpoint is kept.
     """
     started = time.monotonic()
     if training.log:
@@ -104,17 +104,17 @@ def run_training(training: Training) -> Any:
 
 
 def _fit(training: Training) -> State:
-    """Train under Ray Train. It resumes a run of the same name and storage path; the name contains
-    the hash of everything that the run depends on."""
+    """Run a training under Ray Train, which resumes an earlier run with the same name and storage
+    path. The name contains the hash of everything that the training depends on."""
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train import TrainingFailedError as Failed
     from ray.train.torch import TorchTrainer
 
     workers, run = training.workers, training.run_dir
-    remove_temporary(run)  # of workers that were killed
+    remove_temporary(run)  # killed workers may have left temporary files
     if may_grow():
         wait_longer(NODES)
-    # Type checkers read version 1 of Ray Train, which lacks two arguments, and returns nothing.
+    # Type checkers see version 1 of Ray Train, which lacks two arguments and returns nothing.
     worker: Any = _worker
     trainer = TorchTrainer(
         worker,
@@ -137,7 +137,7 @@ def _fit(training: Training) -> State:
         result: Any = trainer.fit()
     except Failed as error:
         raise _failed(training, error) from error
-    except SystemExit as stopped:  # what Ray Train makes of Ctrl-C
+    except SystemExit as stopped:  # Ray Train raises SystemExit for Ctrl-C
         raise KeyboardInterrupt from stopped
     if "error" in result.return_value:
         raise UserError(*result.return_value["error"])
@@ -147,8 +147,8 @@ def _fit(training: Training) -> State:
 
 
 def _place(run: Path) -> dict[str, Any]:
-    """The name and storage path of a run: its run directory, or the object store if there is
-    one."""
+    """The `RunConfig` arguments that place a run in its run directory or, if params name an object
+    store, there."""
     store = storage()
     if store is None:
         return {"name": run.name, "storage_path": str(run.parent)}
@@ -162,8 +162,8 @@ def _place(run: Path) -> dict[str, Any]:
 
 
 def _failed(training: Training, error: Exception) -> BaseException:
-    """The error to raise if Ray Train gave up a training: preferably a worker's own error, since
-    the other workers often only lost the failed one."""
+    """The error to raise after Ray Train gives up a training: a `UserError` of a worker, or else
+    another error of a worker's code, or else the loss of a worker."""
     workers = getattr(error, "worker_failures", {}).values()
     found = [innermost(failure) for failure in workers] or [innermost(error)]
     own = [one for one in found if not type(one).__module__.startswith("ray.")]
@@ -173,9 +173,9 @@ def _failed(training: Training, error: Exception) -> BaseException:
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Train as one data-parallel worker. Returns the machines of all workers, or the error with
-    which all of them end. A worker that fails alone raises its error, so that the others do not
-    wait for it."""
+    """Train as one data-parallel worker. Returns the machines of all workers, or the error if all
+    workers diverged. A worker that fails alone raises its error, so that Ray Train stops the other
+    workers."""
     import ray.train
     import ray.train.torch
 

@@ -1,6 +1,6 @@
-"""What a training is (its settings, its workers, and the task of each worker), and its loop. The
-randomness of every step is a function of (seed, step), so that a run that was killed, and resumed
-from its last checkpoint, ends with the same bytes as one that was not."""
+"""Defines trainings (settings, workers, and the task of each worker) and the training loop. All
+random draws of a step depend only on (seed, step). So a run that resumes from a checkpoint after a
+kill ends with the same bytes as a run without a kill."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -28,17 +28,17 @@ from pipeline.training.loop.divergence import (
 class Task(ABC):
     """A worker's share of a training: its networks, optimizers and data."""
 
-    saved: tuple[str, ...]  # the attributes whose state dicts a checkpoint holds
+    saved: tuple[str, ...]  # attributes whose state dicts a checkpoint contains
     model: torch.nn.Module
     ranks: Ranks = ALONE
 
     @abstractmethod
     def step(self, step: int) -> dict[str, Tensor]:
-        """Take an optimisation step. Returns scalars whose means are logged."""
+        """Take an optimisation step. Returns losses (scalars), whose means are logged."""
 
     @abstractmethod
     def evaluate(self, step: int) -> dict[str, float]:
-        """Measure the networks after `step` steps, when a checkpoint is written."""
+        """Measure the networks after `step` steps; called before each checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name).state_dict() for name in self.saved}
@@ -55,8 +55,8 @@ class Workers:
     count: int
     cpus: int
     use_gpu: bool
-    max_failures: int  # restarts after a worker is lost
-    elastic: bool = False  # whether another number of workers may resume the training
+    max_failures: int  # maximum restarts after lost workers
+    elastic: bool = False  # whether a different number of workers may resume the training
 
     @classmethod
     def of(cls, ray: Ray, count: int) -> "Workers":
@@ -64,7 +64,7 @@ class Workers:
 
     @property
     def under_ray_train(self) -> bool:
-        """Whether Ray Train runs the workers, or a single one trains in this process."""
+        """True if Ray Train runs the workers; False if this process is the only worker."""
         return self.count > 1 or self.elastic
 
     @property
@@ -76,16 +76,16 @@ class Workers:
 
 @dataclass(frozen=True, kw_only=True)
 class Training(ABC):
-    """The description of a training, as values that are sent to its workers."""
+    """The picklable settings of a training, which are sent to the workers."""
 
-    section: ClassVar[str]  # of the params, with `steps` and `checkpoint_every`
+    section: ClassVar[str]  # params section with `steps` and `checkpoint_every`
 
-    name: str  # in messages
+    name: str  # name of the training in messages
     params: Params
     seed: int
-    folder: Path  # its run directory, absolute
+    folder: Path  # absolute path of the run directory
     workers: Workers
-    log: RunLog | None = None  # gets each new row of the history
+    log: RunLog | None = None  # MLflow run that logs each new row of the history
 
     @property
     def steps(self) -> int:
@@ -101,11 +101,11 @@ class Training(ABC):
         """Build the task of a worker on its device."""
 
     def finish(self, state: dict[str, Any], seconds: float) -> Any:
-        """Save the training's results besides checkpoints. Returns what `run_training` returns.
+        """Save results besides checkpoints. `run_training` returns the value of this method.
 
         Args:
-            state: {task, step, history}: the last checkpoint.
-            seconds: that the training took since it was last resumed.
+            state: content {task, step, history} of the last checkpoint.
+            seconds: duration of the training since the last resume.
         """
         return state
 
@@ -115,7 +115,7 @@ class Training(ABC):
 
     @property
     def run_dir(self) -> Path:
-        """The folder of the checkpoints: the run's name and storage path under Ray Train."""
+        """The folder of the checkpoints, which gives Ray Train's run name and storage path."""
         return self.folder / "train" if self.workers.under_ray_train else self.folder
 
 
@@ -128,11 +128,11 @@ def train(
     """Train a worker's task from the last checkpoint to the training's last step.
 
     Returns:
-        The final state {task, step, history}. The history has a row of averaged losses and
-        measurements for each checkpoint.
+        The final state {task, step, history}. The history has one row per checkpoint, with averaged
+        losses and measurements.
 
     Raises:
-        Diverged: a loss, a measurement or a weight is not finite; the last checkpoint stays.
+        Diverged: a loss, a measurement or a weight is not finite; the last checkpoint is kept.
     """
     name, seed, workers = training.name, training.seed, training.workers
     steps, every, first = training.steps, training.every, ranks.rank == 0
@@ -142,9 +142,9 @@ def train(
         task.load_state_dict(state["task"])
         if first and start < steps:
             print(f"{name}: going on from step {start} of {steps}", flush=True)
-    state["task"] = task.state_dict()  # frees what was loaded
+    state["task"] = task.state_dict()  # frees the loaded tensors
     sums: dict[str, Tensor] = {}
-    counts = Counter[str]()  # of steps that have the loss: a discriminator begins later
+    counts = Counter[str]()  # steps with each loss; the discriminator's loss starts later
     unchecked: dict[str, Tensor] = {}
     try:
         with progress(name, start, steps, enabled=first) as bar:
@@ -157,7 +157,7 @@ def train(
                     counts[key] += 1
                 logs = (step + 1) % every == 0 or step + 1 == steps
                 if logs or (step + 1 - start) % CHECK_EVERY == 0:
-                    # The mean over the workers is not finite if the loss of one of them is not.
+                    # The mean over the workers is not finite if any worker's loss is not.
                     require_finite(name, saved, mean_over_workers(unchecked, ranks))
                     unchecked = {}
                 if not logs:
@@ -165,14 +165,14 @@ def train(
                 means = {key: float(value) / counts[key] for key, value in sums.items()}
                 row = {"step": step + 1} | mean_over_workers(means, ranks)
                 torch.manual_seed(mix(seed, "evaluate", step))
-                if workers.elastic:  # their number may change
+                if workers.elastic:  # the number of workers may change
                     row |= {"workers": workers.count, "cpus_per_worker": workers.cpus}
                 row |= task.evaluate(step + 1)
                 found = {f"{key} after step {step + 1}": value for key, value in row.items()}
                 require_finite(name, saved, found, task)
                 history = [*state["history"], row]
                 state = state | {"task": task.state_dict(), "step": step + 1, "history": history}
-                if first and training.log:  # before saving: a row that comes again is logged once
+                if first and training.log:  # before saving, since a repeated row is logged once
                     training.log.log_training(row)
                 checkpoints.save(state)
                 bar(step + 1, "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step"))
