@@ -52,7 +52,7 @@ def page() -> str:
 
 
 def described(name: str, command: Any, shared: Container[str]) -> str:
-    """What a command does, its examples, its own options, and the names of the shared ones."""
+    """The section of a command: help, examples, own options, and names of shared options."""
     about = inspect.cleandoc(command.help).replace("<", "&lt;")
     examples = "".join(f"    {each.strip()}\n" for each in command.epilog.splitlines()[2:])
     own = "".join(line(each) for each in command.params if line(each) not in shared)
@@ -68,7 +68,7 @@ def names(parameter: Any) -> list[str]:
 
 
 def line(parameter: Any) -> str:
-    """An argument or option, what it means, and its default."""
+    """A list item with an argument's or option's names, help and default."""
     text = parameter.help or ""
     said = re.search(r" ?\[default: (.*?)\]", text)
     default = parameter.default

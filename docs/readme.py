@@ -1,7 +1,7 @@
-"""Takes the results of a finished default run into README: `python docs/readme.py PROJECT`.
+"""Copies the results of a finished default run into README: `python docs/readme.py PROJECT`.
 
-Keeps its summary, its scoreboard, three figures and what made each stage's results here, and writes
-the blocks of README that stand between comments from them; without a project it only writes these.
+Copies the run's summary, scoreboard, provenance and three figures to docs/, and rewrites the blocks
+of README that are enclosed in comments. Without PROJECT, it only rewrites the blocks.
 """
 
 import re
@@ -25,21 +25,21 @@ VERDICTS = {
 
 
 def take(project: Path) -> None:
-    """Copy what README shows of a finished run."""
+    """Copy the files that README shows from the project of a finished run."""
     DEFAULT.mkdir(exist_ok=True)
     command = (sys.executable, "-m", "pipeline", "summary")
     said = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
     (DEFAULT / "summary.txt").write_text(said.stdout.strip() + "\n")
     shutil.copyfile(project / "analysis/timings/scoreboard.csv", DEFAULT / "scoreboard.csv")
     shutil.rmtree(DEFAULT / "sources", ignore_errors=True)
-    ignored = shutil.ignore_patterns(".gitignore")  # it would keep them out of the commit
+    ignored = shutil.ignore_patterns(".gitignore")  # git would ignore the copied files
     shutil.copytree(project / "results/sources", DEFAULT / "sources", ignore=ignored)
     for name in FIGURES:
         shutil.copyfile(project / f"analysis/figures/{name}.png", HERE / f"{name}.png")
 
 
 def blocks() -> dict[str, str]:
-    """The text of every block, by its name."""
+    """Map the name of each block of README to its text."""
     summary, _, _ = (DEFAULT / "summary.txt").read_text().partition("\nWhere\n")
     board = pd.read_csv(DEFAULT / "scoreboard.csv")
     return {
@@ -49,7 +49,7 @@ def blocks() -> dict[str, str]:
 
 
 def scoreboard(board: pd.DataFrame) -> str:
-    """A list for each verdict of the claims that have it; what is not shown in a paragraph."""
+    """The claims by verdict: a list of those shown here, and a paragraph for other verdicts."""
     parts = []
     for verdict, title in VERDICTS.items():
         claims = board[board["verdict"] == verdict]
@@ -66,7 +66,7 @@ def scoreboard(board: pd.DataFrame) -> str:
 
 
 def claim(row: pd.Series) -> str:
-    """The claim, and its p where it was tested."""
+    """A claim with its p-value, or with "not tested"."""
     untested = pd.isna(row["p_holm"])
     p = row["p_holm"]
     found = "not tested" if untested else "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
@@ -74,7 +74,7 @@ def claim(row: pd.Series) -> str:
 
 
 def written(page: str) -> str:
-    """The page with its blocks made anew."""
+    """The page with its blocks replaced by their current text."""
     for name, text in blocks().items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         page = re.sub(pattern, lambda m, text=text: f"{m[1]}{text}\n{m[2]}", page, flags=re.DOTALL)

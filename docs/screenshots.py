@@ -1,4 +1,4 @@
-"""Photographs the report of a finished run and its pages in MLflow for docs/report.md and
+"""Takes screenshots of a finished run's report and MLflow pages for docs/report.md and
 docs/mlflow.md: `docs/screenshots.py PROJECT`.
 
 Needs the `test` extra (playwright) and a Chromium on the PATH.
@@ -18,11 +18,11 @@ from typing import Any
 from PIL import Image
 
 HERE = Path(__file__).parent
-# Name of the picture → width of the window, and what stands at its top.
+# Name of the screenshot -> width of the window, and CSS selector of the element at its top.
 SHOTS = {"report-wide": (1280, "body"), "report-phone": (390, "#figure8 figure")}
 HEIGHT = 860
-MLFLOW = {"width": 1280, "height": HEIGHT}  # of the window in which its pages are opened
-MAIN = {"x": 198, "y": 0, "width": 1082, "height": HEIGHT}  # of that, without the bar at its left
+MLFLOW = {"width": 1280, "height": HEIGHT}  # window for MLflow's pages
+MAIN = {"x": 198, "y": 0, "width": 1082, "height": HEIGHT}  # that window without its sidebar
 UNFOLDED = "train_transformer"  # the run whose children are shown
 
 
@@ -38,7 +38,7 @@ def chromium() -> Iterator[Any]:
 
 
 def photograph(report: Path) -> None:
-    """Write `docs/report-*.png`."""
+    """Write screenshots of the report to `docs/report-*.png`."""
     with chromium() as browser:
         for name, (width, top) in SHOTS.items():
             page = browser.new_page(viewport={"width": width, "height": HEIGHT})
@@ -48,22 +48,22 @@ def photograph(report: Path) -> None:
 
 
 def photograph_mlflow(project: Path) -> None:
-    """Write `docs/mlflow-*.png`, of the pages whose links `maskgit ui` prints."""
+    """Write screenshots of the pages that `maskgit ui` links to `docs/mlflow-*.png`."""
     with _mlflow(project) as links, chromium() as browser:
         page = _opened(browser, links["all runs"])
         _unfold(page.get_by_role("gridcell").filter(has=page.locator("a[href*='/runs/']")).first)
         _unfold(page.get_by_role("gridcell").filter(has_text=UNFOLDED).first)
         page.wait_for_timeout(2000)
         _shoot(page, "mlflow-runs", clip=MAIN)
-        page = _opened(browser, links["Figure 8"])  # a window of its own: one remembers its charts
-        page.wait_for_timeout(12_000)  # each chart asks for its values
+        page = _opened(browser, links["Figure 8"])  # a new page, since MLflow remembers charts
+        page.wait_for_timeout(12_000)  # each chart loads its values
         _shoot(page, "mlflow-figure8", clip=MAIN)
 
 
 def _opened(browser: Any, link: str) -> Any:
     page = browser.new_page(viewport=MLFLOW)
     page.goto(link)
-    page.get_by_role("button", name="Close").click()  # the assistant
+    page.get_by_role("button", name="Close").click()  # closes the assistant
     return page
 
 
@@ -73,7 +73,7 @@ def _unfold(cell: Any) -> None:
 
 @contextmanager
 def _mlflow(project: Path) -> Iterator[dict[str, str]]:
-    """Its links, by what they open, while the server runs."""
+    """Run `maskgit ui` within the block, and yield the links by name."""
     command = (sys.executable, "-m", "pipeline", "ui")
     env = os.environ | {"PYTHONPATH": str(HERE.parent)}
     server = subprocess.Popen(command, cwd=project, env=env, stdout=subprocess.PIPE, text=True)
@@ -104,7 +104,7 @@ def _wait_for(address: str) -> None:
 
 
 def _shoot(page: Any, name: str, **options: Any) -> None:
-    """A picture of few colours, so that it is small."""
+    """Write a screenshot with few colours, so that the file is small."""
     path = HERE / f"{name}.png"
     page.screenshot(path=path, **options)
     with Image.open(path) as image:
