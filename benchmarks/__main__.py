@@ -1,8 +1,8 @@
-"""Times of the networks on this machine: `python -m benchmarks [PRESET …]`, or `make bench`.
+"""Times the networks on this machine: `python -m benchmarks [PRESET …]`, or `make bench`.
 
-Prints, for each preset, the time of a training step, of decoding and of the tokenizer, and the rate
-that each reaches. A thousandth of the GFLOP/s of a training step is what `maskgit plan --tflops`
-asks for. Close other programs first; OMP_NUM_THREADS sets the number of threads on a CPU.
+Prints, for each preset, the time and rate of a training step, of decoding and of the tokenizer. For
+`maskgit plan --tflops`, divide the GFLOP/s of a training step by 1,000. Close other programs first;
+OMP_NUM_THREADS sets the number of threads on a CPU.
 """
 
 import sys
@@ -27,18 +27,18 @@ from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.configs import tokenizer_config, transformer_config
 
 PRESETS = ("mnist5k", "imagenet256")  # the default, and the paper's size
-SECONDS = 2.0  # that each case runs at least
-IMAGES = {"cpu": 4, "cuda": 64}  # at most, of a batch
-ITERATIONS = 8  # T of decoding
+SECONDS = 2.0  # shortest time to run each case
+IMAGES = {"cpu": 4, "cuda": 64}  # largest batch size
+ITERATIONS = 8  # T, the number of decoding steps
 
 
 class Case(NamedTuple):
     """Something to time.
 
     Args:
-        name: what is printed.
-        run: does it once.
-        images: how many images it processes.
+        name: label to print.
+        run: function to time.
+        images: number of images that one call of `run` processes.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 
 def products(config: TransformerConfig, batch: int, device: torch.device) -> Iterator[Case]:
-    """The largest product of the transformer, to compare all other rates with."""
+    """The transformer's largest matrix product, the reference for all other rates."""
     rows = batch * (config.num_tokens + 1)
     x = torch.randn(rows, config.hidden, device=device)
     weight = torch.randn(config.mlp, config.hidden, device=device)
@@ -57,7 +57,7 @@ def products(config: TransformerConfig, batch: int, device: torch.device) -> Ite
 
 
 def training_steps(config: TransformerConfig, batch: int, device: torch.device) -> Iterator[Case]:
-    """Forward, backward and AdamW of MaskGIT's transformer on one batch of random tokens."""
+    """A training step (forward, backward, AdamW) of MaskGIT's transformer on random tokens."""
     model = MaskGitTransformer(config).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     tokens = torch.randint(config.codebook_size, (batch, config.num_tokens), device=device)
@@ -75,7 +75,7 @@ def training_steps(config: TransformerConfig, batch: int, device: torch.device) 
 
 
 def sampling(config: TransformerConfig, batch: int, device: torch.device) -> Iterator[Case]:
-    """Tokens of one batch by MaskGIT's parallel decoding, and one after the other."""
+    """MaskGIT's parallel decoding and the baseline's autoregressive decoding of one batch."""
     ours = MaskGitTransformer(config).to(device).eval().requires_grad_(False)
     baseline = AutoregressiveTransformer(config).to(device).eval().requires_grad_(False)
     labels = balanced_labels(batch, config.num_classes)
@@ -97,7 +97,7 @@ def sampling(config: TransformerConfig, batch: int, device: torch.device) -> Ite
 
 
 def coding(params: Params, batch: int, device: torch.device) -> Iterator[Case]:
-    """The tokenizer in float32, as the stage `cache_tokens` and sampling use it by default."""
+    """The tokenizer's encoder and decoder in float32, the default precision of the pipeline."""
     model = Tokenizer(tokenizer_config(params)).to(device).eval().requires_grad_(False)
     side = params.data.image_size
     images = torch.rand(batch, params.data.channels, side, side, device=device)
@@ -124,7 +124,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def main(names: list[str], seconds: float = SECONDS) -> None:
-    set_up()  # as every process of the pipeline
+    set_up()  # as in every process of the pipeline
     device, threads = pick_device(), torch.get_num_threads()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} threads"
     print(f"PyTorch {torch.__version__}, {device}, {where}")

@@ -1,6 +1,6 @@
 """Makes docs/params.md, the reference of params.yaml: `python docs/params.py`.
 
-Types, defaults and meanings are those of pipeline/config; dvc.yaml says which stages read a param.
+Types, defaults and meanings come from pipeline/config; dvc.yaml tells which stages read a param.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ BOUNDS |= {"maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def allowed(kind: dict[str, Any]) -> str:
-    """What a value may be, from the JSON schema of its type; nothing if the default shows it."""
+    """The allowed values of a param, from its JSON schema; empty if the default shows them."""
     if "anyOf" in kind:
         first = kind["anyOf"][0]
         return f"{allowed(first) or ('file' if first['type'] == 'string' else '')} or null".strip()
@@ -46,7 +46,7 @@ def allowed(kind: dict[str, Any]) -> str:
 
 
 def sources(dag: dict[str, Any]) -> dict[str, set[str]]:
-    """For each stage, all stages whose outputs it needs, directly or not."""
+    """Map each stage to all stages whose outputs the stage needs, directly or indirectly."""
     outs = {
         name: [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"]]
         for name, stage in dag["stages"].items()
@@ -64,7 +64,7 @@ def sources(dag: dict[str, Any]) -> dict[str, set[str]]:
 
 
 def stages(key: str, dag: dict[str, Any]) -> str:
-    """The stages that a param reaches first. `analysis` lists all params, so it is left out."""
+    """The first stages that read a param. `analysis` reads all params, so it is left out."""
     names = {
         name
         for name, stage in dag["stages"].items()
@@ -77,7 +77,7 @@ def stages(key: str, dag: dict[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as it is given to `-S`."""
+    """Format a value as `dvc exp run -S` takes it."""
     if isinstance(value, list):
         return f"[{','.join(map(shown, value))}]"
     if value is None:
@@ -86,7 +86,7 @@ def shown(value: Any) -> str:
 
 
 def section(fields: dict[str, dict[str, Any]], prefix: str, dag: dict[str, Any]) -> str:
-    """The stages that the params reach, and a line for each param."""
+    """The body of a section: the stages that its params reach, and one line per param."""
     reached = {key: stages(prefix + key, dag) for key in fields}
     usual, _ = Counter(reached.values()).most_common(1)[0]
     others: dict[str, list[str]] = {}
@@ -105,7 +105,7 @@ def section(fields: dict[str, dict[str, Any]], prefix: str, dag: dict[str, Any])
 
 
 def page() -> str:
-    """The whole page."""
+    """The text of docs/params.md."""
     dag, whole = read_yaml(DAG), Params.model_json_schema()["properties"]
     top = {key: field for key, field in whole.items() if "$ref" not in field}
     parts = [OPENING, section(top, "", dag)]

@@ -1,1 +1,1 @@
-"""The work behind the commands of `maskgit`."""
+"""Implements the commands of `maskgit`."""

@@ -1,4 +1,4 @@
-"""`maskgit demo`: serves a page to play with a model, until Ctrl-C."""
+"""`maskgit demo`: serves a web page to try a model, until Ctrl-C."""
 
 import os
 import signal
@@ -16,26 +16,26 @@ from pipeline.runtime.limits import PICTURE_BYTES, PICTURE_FORMATS, PICTURE_PIXE
 if TYPE_CHECKING:
     from pipeline.api.model import MaskGIT
 
-PORT = 7860  # gradio's usual one
-WAITING = 16  # requests, before the page says that it is busy
+PORT = 7860  # gradio's default
+WAITING = 16  # number of queued requests from which the page reports that it is busy
 
 
 def require_gradio() -> None:
-    """Raise a `UserError` if the optional dependency is not installed."""
+    """Raise a `UserError` if gradio, an optional dependency, is not installed."""
     if find_spec("gradio") is None:
         way_out = "`pip install 'maskgit-pipeline[demo]'`, or in a clone `pip install -e '.[demo]'`"
-        raise UserError("`maskgit demo`", "it needs gradio, which is not installed", way_out)
+        raise UserError("`maskgit demo`", "gradio is not installed", way_out)
 
 
 def serve(model: "MaskGIT", host: str, port: int) -> None:
     """Serve the page on a free port until Ctrl-C."""
     guard_uploads()
-    # `kill` ends it as Ctrl-C does, so that no picture is left behind.
+    # `kill` stops the server as Ctrl-C does, so that no picture is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="maskgit-demo-") as folder, suppress(KeyboardInterrupt):
-        # Gradio reads these when it is imported: its folder, and that it reports nothing.
+        # Gradio reads its temporary folder and the telemetry switch when it is imported.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
-        # Gradio asks its own page whether it is up, and a proxy may not know the way.
+        # Gradio requests its own page to check that the server is up; a proxy may not reach it.
         others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
         os.environ["no_proxy"] = f"{others},{host},localhost"
         from pipeline.tools.demo_page import CSS, build
@@ -62,8 +62,8 @@ def serve(model: "MaskGIT", host: str, port: int) -> None:
 
 
 def guard_uploads() -> None:
-    """Let Pillow open only the formats that the pipeline reads: gradio gives it any upload, and
-    some of its decoders start programs."""
+    """Let Pillow open only the formats that the pipeline reads: gradio passes any upload to Pillow,
+    and some of Pillow's decoders start programs."""
     Image.init()
     Image.ID[:] = [name for name in Image.ID if name in PICTURE_FORMATS]
-    Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS // 2  # Pillow refuses twice as many
+    Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS // 2  # Pillow refuses more than twice this

@@ -1,4 +1,4 @@
-"""The page of `maskgit demo`: its controls, and the pictures that the Python API draws for them."""
+"""Builds the page of `maskgit demo`: its controls, and the pictures that the Python API draws."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +14,11 @@ from pipeline.data.images.pixels import grid_picture
 from pipeline.runtime.errors import UserError
 from pipeline.schedules import SCHEDULES
 
-SAMPLES, ITERATIONS = 25, 64  # at most
-COLUMNS, FILLINGS, EXAMPLES = 5, 4, 12  # samples in a row, results of an edit, examples to edit
+SAMPLES, ITERATIONS = 25, 64  # upper limits of the controls
+COLUMNS, FILLINGS, EXAMPLES = 5, 4, 12  # samples in a row, results of an edit, example pictures
 WIDE = 640  # pixels of the longer side to which a small picture is enlarged
 ALL = "all classes, in turn"
-# Events with one id wait for each other: the model serves one at a time.
+# Events with the same id wait for each other: the model serves one event at a time.
 ALONE: dict[str, Any] = {"concurrency_id": "model", "api_visibility": "private"}
 # Pictures that the browser enlarges without smoothing.
 SHOWN: dict[str, Any] = {"show_label": False, "interactive": False, "buttons": [], "format": "png"}
@@ -29,10 +29,11 @@ CSS = ".sharp img {image-rendering: pixelated}"
 def canvases(
     model: MaskGIT, classes: str | None, count: int, seed: int, **decoding: Any
 ) -> Iterator[Image.Image]:
-    """The blank canvas, then the canvas after each iteration; the last one is the samples.
+    """Yield the blank canvas, then the canvas after each iteration; the last canvas shows the
+    samples.
 
     Args:
-        classes: one, or None to cycle through all.
+        classes: a class name; None to cycle through all classes.
     """
     size = (count, model.channels, model.image_size, model.image_size)
     yield grid_picture(torch.full(size, GREY, dtype=torch.uint8), min(count, COLUMNS))
@@ -48,11 +49,11 @@ def fillings(
     seed: int,
     **decoding: Any,
 ) -> Image.Image:
-    """A row of results: a picture whose marked part is drawn again as a class.
+    """A row of results of an edit, which redraws the marked part of a picture as a class.
 
     Args:
-        picture: transparent where the canvas is larger than the picture.
-        layers: what was drawn, transparent where the picture stays.
+        picture: the canvas, transparent outside the picture.
+        layers: the brush strokes, transparent where the picture is kept.
 
     Raises:
         UserError: there is no picture, or nothing is drawn on it.
@@ -68,7 +69,7 @@ def fillings(
         raise UserError("nothing is drawn yet", "", "draw with the brush over a part")
     side = model.image_size
     small = picture.resize((side, side), Image.Resampling.NEAREST)
-    if enlarged(small) == picture:  # an example, which resizing would smooth
+    if enlarged(small) == picture:  # an enlarged example; resizing would smooth it
         factor = picture.width // side
         picture, hole = small, hole.reshape(side, factor, side, factor).max(axis=(1, 3))
     results = model.inpaint([picture] * FILLINGS, label, mask=hole, seed=seed, **decoding)
@@ -76,14 +77,14 @@ def fillings(
 
 
 def enlarged(picture: Image.Image) -> Image.Image:
-    """A small picture as large as `WIDE` allows, without smoothing."""
+    """Enlarge a small picture up to `WIDE` pixels, by a whole factor and without smoothing."""
     factor = max(1, WIDE // max(picture.size))
     size = (picture.width * factor, picture.height * factor)
     return picture.resize(size, Image.Resampling.NEAREST)
 
 
 def build(model: MaskGIT) -> gr.Blocks:
-    """Build the page of a model, without serving it."""
+    """Build a model's page; the caller serves the page."""
     size, colours = model.image_size, "grey" if model.channels == 1 else "RGB"
     with gr.Blocks(title="MaskGIT", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(
@@ -100,7 +101,7 @@ def build(model: MaskGIT) -> gr.Blocks:
 
 
 def _sampling(model: MaskGIT, panels: int) -> None:
-    """Canvases side by side, each filled with a schedule of its own."""
+    """The controls for sampling, and canvases side by side, each with its own mask schedule."""
     most = min(SAMPLES, model.defaults.batch_size)
     with gr.Row():
         with gr.Column(scale=1):
@@ -125,12 +126,12 @@ def _sampling(model: MaskGIT, panels: int) -> None:
 
 
 def _editing(model: MaskGIT) -> None:
-    """The controls for editing: an uploaded or example picture, whose marked part is filled."""
+    """The controls for editing: the marked part of an uploaded or example picture is redrawn."""
     names = list(model.classes[:EXAMPLES])
     examples = model.to_pil(model.sample(names))
     with gr.Row():
         with gr.Column():
-            side = enlarged(examples[0]).width  # pictures are fitted into it: a brush needs room
+            side = enlarged(examples[0]).width  # side of the canvas: a brush needs room
             editor = gr.ImageEditor(
                 canvas_size=(side, side),
                 fixed_canvas=True,
@@ -167,14 +168,14 @@ def _editing(model: MaskGIT) -> None:
 
 
 def _schedule(model: MaskGIT, number: int = 0) -> gr.Dropdown:
-    """At first the run's own, or the `number`-th of the others."""
+    """A menu of mask schedules. It starts at the run's schedule, or at the `number`-th other."""
     own = model.defaults.decoding.schedule
     names = [own, *(name for name in SCHEDULES if name != own)]
     return gr.Dropdown(list(SCHEDULES), value=names[number], label="Mask schedule")
 
 
 def _settings(model: MaskGIT, iterations: int) -> list[gr.components.Component]:
-    """T, the choice temperature and the seed; at first the run's own."""
+    """Controls for T, the choice temperature and the seed. T starts at `iterations`."""
     most = max(min(ITERATIONS, model.num_tokens), iterations)
     temperature = model.defaults.decoding.choice_temperature
     return [

@@ -23,14 +23,14 @@ from pipeline.runtime.secrets import redacted, server_of
 
 class Finding(NamedTuple):
     subject: str
-    state: str  # "good", "note" (which stops nothing), or "fails"
+    state: str  # "good", "note" (a run still works), or "fails" (a run would stop)
     found: str
     way_out: str = ""
 
 
 def examine() -> list[Finding]:
-    """Run every check, in the order in which a new user meets the problems."""
-    run = (ray, tracking) if find_spec("ray") else ()  # a small install draws, and runs nothing
+    """Run all checks, in the order in which a new user meets the problems."""
+    run = (ray, tracking) if find_spec("ray") else ()  # installs without Ray only draw samples
     found = [_one(check) for check in (packages, device, *run, project)]
     if DVC_FILE.exists():
         found.append(_one(params))
@@ -46,7 +46,7 @@ def _one(check: Callable[..., Finding], *given: Params) -> Finding:
         found, _, way_out = str(error).partition("; ")
     except Exception as error:  # a broken installation raises nearly anything
         found = f"{type(error).__name__}: {error}"
-        way_out = "check the permissions of what it names, or install it again"
+        way_out = "check permissions, or install the package again"
     return Finding(check.__name__, "fails", found, way_out)
 
 
@@ -62,8 +62,8 @@ def findings_text(findings: list[Finding]) -> str:
 
 
 def packages() -> Finding:
-    """Compare the installed packages with the package's requirements, and with those of runs if
-    there is a project."""
+    """Compare the installed packages with this package's requirements. In a project, also check the
+    requirements of runs."""
     from packaging.requirements import Requirement
 
     wrong, extras = [], ("", "pipeline") if DVC_FILE.exists() else ("",)
@@ -87,7 +87,7 @@ def device() -> Finding:
 
     found, gpus = f"PyTorch {torch.__version__}; {os.cpu_count()} cores", torch.cuda.device_count()
     if not quick_in_bfloat16(torch.device("cpu")):
-        found += ", which compute in float32: this processor does not multiply bfloat16"
+        found += ", which compute in float32: this processor has no bfloat16 products"
     if gpus:
         return Finding("device", "good", f"{found}; {gpus} × {torch.cuda.get_device_name(0)}")
     if shutil.which("nvidia-smi"):
@@ -99,9 +99,9 @@ def device() -> Finding:
 def ray() -> Finding:
     found, address = f"Ray {metadata.version('ray')}", cluster_address()
     if reason := why_no_cluster(address):
-        way_out = "start it, or unset RAY_ADDRESS to run on this machine"
+        way_out = "start the cluster, or unset RAY_ADDRESS to run on this machine"
         return Finding("ray", "fails", f"{found}; RAY_ADDRESS {address}: {reason}", way_out)
-    return Finding("ray", "good", f"{found}; {address or 'each stage starts its own here'}")
+    return Finding("ray", "good", f"{found}; {address or 'each stage starts Ray here'}")
 
 
 def tracking() -> Finding:
@@ -113,7 +113,7 @@ def tracking() -> Finding:
         way_out = "correct MLFLOW_TRACKING_URI"
         return Finding("tracking", "note", f"{found} is not an address", way_out)
     if server and (reason := why_unreachable(*server)):
-        way_out = "runs go on and keep what they log; `maskgit sync` sends it later"
+        way_out = "runs continue and store their logs; `maskgit sync` sends the logs later"
         return Finding("tracking", "note", f"{found}: {reason}", way_out)
     return Finding("tracking", "good", found)
 
@@ -121,8 +121,8 @@ def tracking() -> Finding:
 def project() -> Finding:
     if not DVC_FILE.exists():
         way_out = "a run needs a clone's folder; models can be used from anywhere (--model)"
-        return Finding("project", "note", f"there is none in {Path.cwd()}", way_out)
-    read_stages()  # refuses a damaged dvc.yaml
+        return Finding("project", "note", f"{Path.cwd()} has no project", way_out)
+    read_stages()  # raises if dvc.yaml is damaged
     missing = {
         ".dvc": ("fails", "dvc init (--no-scm without git)"),
         ".git": ("note", "git init && git add -A && git commit, so that results name their commit"),
@@ -135,7 +135,7 @@ def project() -> Finding:
 
 def params() -> Finding:
     params = load_params()
-    if params.training.compile and not cluster_address():  # else other machines train
+    if params.training.compile and not cluster_address():  # a cluster's nodes train elsewhere
         from pipeline.runtime.device import require_compiler
 
         require_compiler(params.ray.use_gpu)
@@ -143,13 +143,13 @@ def params() -> Finding:
 
 
 def data(params: Params) -> Finding:
-    """Whether the data set exists; for a folder, also what the stage prepare would skip."""
+    """Check that the data set exists; for a folder, list what the stage `prepare` would skip."""
     source, manifest = params.data.source, IMAGES / "manifest.json"
     if manifest.exists() and read_json(manifest).get("source") == source:
         return Finding("data", "good", f"{source}, prepared in {IMAGES}")
     if source.startswith("torchvision:"):
-        way_out = f"put its files into {params.data.download_dir} if torchvision cannot"
-        return Finding("data", "note", f"{source} is downloaded by the stage prepare", way_out)
+        way_out = f"without network, put the files into {params.data.download_dir}"
+        return Finding("data", "note", f"the stage prepare downloads {source}", way_out)
     from pipeline.prepare.datasets import open_source
 
     said = io.StringIO()
@@ -161,8 +161,8 @@ def data(params: Params) -> Finding:
 
 
 def workers(params: Params) -> Finding:
-    """Whether this machine has the workers' cores and GPUs, if no cluster is joined. (A stage that
-    joins a cluster checks the cluster.)"""
+    """Check that this machine has enough cores and GPUs for the workers. (If RAY_ADDRESS names a
+    cluster, each stage checks the cluster instead.)"""
     import torch
 
     count, each = params.ray.num_workers, params.ray.cpus_per_worker
@@ -176,13 +176,13 @@ def workers(params: Params) -> Finding:
 
 
 def disk(params: Params) -> Finding:
-    """Whether the disks of the project and of `ray.storage_path` have room for a run."""
+    """Check that the disks of the project and of `ray.storage_path` have room for a run."""
     from pipeline.tools.plan import Plan, data_size
 
     try:
         need = Plan(params, data_size(params)).disk_bytes()
     except UserError:
-        return Finding("disk", "note", "a run's size is unknown before its stage prepare")
+        return Finding("disk", "note", "the size of a run is unknown before the stage prepare")
     free = []
     for folder in (Path.cwd(), in_project(params.ray.folder)):
         there = next(place for place in (folder, *folder.parents) if place.is_dir())

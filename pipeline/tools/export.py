@@ -1,5 +1,5 @@
-"""Images as files: grids and GIFs to look at, and the ADM suite's `.npz` or PNGs for the
-evaluators of other projects."""
+"""Writes images to files: grids and GIFs to look at, and PNGs or the ADM suite's `.npz` for other
+evaluation tools."""
 
 import itertools
 import zipfile
@@ -23,20 +23,20 @@ from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.provenance import require_current
 
 COLUMNS = 10
-FRAME, LAST = 250, 2000  # milliseconds that a canvas is shown, and the result
+FRAME, LAST = 250, 2000  # milliseconds for each canvas, and for the result
 
 
 def write_samples(
     model: MaskGIT, path: Path, classes: list[str] | None, count: int, seed: int, decoding: Any
 ) -> None:
-    """Write `count` samples in the format of the suffix: .png, a grid; .gif, the canvas after each
-    iteration; .npz, for the ADM suite; no suffix, a folder of PNGs.
+    """Draw samples and write them in the format of the suffix: .png, a grid; .gif, the canvas after
+    each iteration; .npz, for the ADM suite; no suffix, a folder of PNGs.
 
     Args:
-        classes: names or numbers that the samples cycle through; None for all.
+        classes: class names or numbers to cycle through; None for all classes.
 
     Raises:
-        UserError: the model does not have one of the classes, or the path cannot be written.
+        UserError: the model lacks a class, or the path cannot be written.
     """
     form = path.suffix.lower()
     if form == ".gif":
@@ -64,17 +64,17 @@ def _write_gif(canvases: list[Tensor], path: Path) -> None:
 
 
 def write_results(images: Tensor, path: Path) -> None:
-    """Write images as a PNG: a single one as it is, several as a grid."""
+    """Write images to a PNG file: one image as it is, several images as a grid."""
     single = MaskGIT.to_pil(images)[0] if len(images) == 1 else None
     save_picture(single or grid_picture(images, min(len(images), COLUMNS)), path)
 
 
 def collected(name: str, count: int, batches: Iterable[Tensor]) -> Tensor:
-    """The images of all batches; prints progress.
+    """Collect the images of all batches, and print progress.
 
     Args:
-        name: of the work, as it is printed.
-        count: of images in all.
+        name: progress label to print.
+        count: total number of images.
     """
     images: list[Tensor] = []
     with progress(name, 0, count, pause=PAUSE) as update:
@@ -91,19 +91,19 @@ def export_samples(
     seed: int | None = None,
     everything: bool = False,
 ) -> int:
-    """Write the published samples of a network's replicate as an `.npz` in the ADM suite's layout,
-    or as PNGs.
+    """Write the samples that `evaluate` published for a network's replicate, as an `.npz` in the
+    ADM suite's layout or as PNGs.
 
     Args:
-        seed: the replicate's; None for the first.
-        everything: write those samples too that only CAS is trained on, and not Table 1 measures.
+        seed: seed of the replicate; None for the first replicate.
+        everything: include the samples that only CAS uses and Table 1 does not measure.
 
     Returns:
-        Number of samples written.
+        The number of samples written.
 
     Raises:
-        UserError: there are no samples of that seed, they are out of date, or the path cannot be
-            written, or has another suffix.
+        UserError: the samples are missing or out of date, or the path has an unsupported suffix or
+            cannot be written.
     """
     if path.suffix not in ("", ".npz"):
         raise UserError(str(path), "unsupported suffix", "use .npz, or none for a folder of PNGs")
@@ -118,10 +118,10 @@ def export_samples(
 
 
 def export_pngs(images: ImageSet, folder: Path | str) -> None:
-    """Write `000000.png` …, grey images as grey. The folder appears only when it is complete.
+    """Write images to a folder as `000000.png` …, atomically; grey images stay grey.
 
     Raises:
-        UserError: the folder exists and is not empty, or it cannot be written.
+        UserError: the folder exists and is not empty, or cannot be written.
     """
     require_new(Path(folder))
     numbers = itertools.count()
@@ -136,8 +136,8 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
 
 
 def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path | str) -> None:
-    """Write an `.npz` for the ADM suite, batch by batch: `arr_0` (n, H, W, 3) uint8, grey repeated
-    to RGB, and, with labels, `arr_1` (n,) int64. The same images give the same bytes.
+    """Write an `.npz` for the ADM suite: `arr_0` (n, H, W, 3) uint8, with grey repeated to RGB, and
+    `arr_1` (n,) int64 if labels are given. The same images give the same bytes.
 
     Raises:
         UserError: the file cannot be written.

@@ -1,8 +1,8 @@
 """The job that `maskgit submit` starts on the cluster: `python -m pipeline.tools.job FOLDER`.
 
-Without a DVC remote it works in the project's own folder. With one it works in the copy that Ray
-unpacked: it pulls what other jobs made, runs stage after stage, and pushes each. A folder beside
-(`cache_folder`) keeps DVC's cache and run directories for all jobs with the same remote.
+Without a DVC remote, the job works in the project's own folder. With a remote, the job works in the
+copy that Ray unpacked: it runs each stage with `dvc repro --pull` and pushes the outputs. Jobs with
+the same remote share a folder (`cache_folder`) for DVC's cache and for run directories.
 """
 
 import json
@@ -30,12 +30,12 @@ LOCAL_CONFIG = Path(".dvc/config.local")
 
 @dataclass(frozen=True)
 class Order:
-    """The work of a job. It may contain passwords, and Ray's list of jobs shows a job's command and
-    environment, so it is sent encrypted in a file beside the code. The key is in the command.
+    """What a job has to run. An order may contain passwords, and Ray shows every job's command and
+    environment, so the order travels in an encrypted file beside the code, the key in the command.
 
     Args:
-        stage: of dvc.yaml; None for all.
-        environment: that its stages have besides the cluster's.
+        stage: name of a stage in dvc.yaml; None for all stages.
+        environment: environment variables of the stages, in addition to the cluster's.
         remote: the DVC remote; None if the job works in the project's own folder.
     """
 
@@ -44,7 +44,7 @@ class Order:
     remote: Remote | None
 
     def sealed(self) -> tuple[str, bytes]:
-        """Encrypt the order with a new key; return both."""
+        """Encrypt the order with a new key, and return the key and the encrypted order."""
         from cryptography.fernet import Fernet
 
         key = Fernet.generate_key()
@@ -57,7 +57,7 @@ class Order:
 
         key, file = os.environ.pop(KEY, ""), folder / ORDER
         if not key or not file.exists():
-            raise UserError(__name__, "only `maskgit submit` starts it", "use that command")
+            raise UserError(__name__, "cannot be started by hand", "use `maskgit submit`")
         values = json.loads(Fernet(key).decrypt(file.read_bytes()))
         remote = values.pop("remote")
         return cls(**values, remote=Remote(**remote) if remote else None)
@@ -66,8 +66,8 @@ class Order:
 def main(folder: Path) -> None:
     set_up()
     order = Order.opened(folder)
-    if os.environ.get(THREADS) == "1":  # of the actor that starts jobs, which Ray gives no CPU
-        del os.environ[THREADS]  # by rounding, stages would compute other bytes than at home
+    if os.environ.get(THREADS) == "1":  # Ray sets 1, because the actor that starts jobs has no CPU
+        del os.environ[THREADS]  # with 1 thread, rounding would change the stages' bytes
     os.environ.update(order.environment)
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     remote = order.remote
@@ -76,30 +76,30 @@ def main(folder: Path) -> None:
         return
     if "://" not in remote.url and not Path(remote.url).is_dir():
         subject, reason = f"the DVC remote '{remote.name}'", f"the cluster has no {remote.url}"
-        raise UserError(subject, reason, "name a remote that every machine reaches")
+        raise UserError(subject, reason, "use a remote that every machine reaches")
     (folder / ORDER).unlink()
     with _checkout(remote):
         for stage in stages_up_to(order.stage):
-            # `--pull` also brings what a stage only shows, such as a tokenizer for its samples.
+            # `--pull` also fetches dependencies that only serve display, such as a tokenizer.
             _dvc("repro", "--pull", "--single-item", stage)
-            push(remote)  # at once: what is finished is kept, whatever becomes of the job
+            push(remote)  # after each stage, so that a failed job keeps its finished stages
 
 
 @contextmanager
 def _checkout(remote: Remote) -> Iterator[None]:
-    """Connect the current folder to the DVC remote; the remote's keys are removed from the folder
-    afterwards."""
+    """Connect the current folder to the DVC remote within the block; afterwards, remove the
+    remote's keys from the folder."""
     cache = cache_folder(remote)
     (cache / "cache").mkdir(parents=True, exist_ok=True)
     cache.chmod(0o700)
     for name in ("runs", "mlruns"):
         (cache / name).mkdir(exist_ok=True)
         Path(name).symlink_to(cache / name)
-    os.environ["PYTHONPATH"] = str(Path.cwd())  # this code, whatever is installed here
+    os.environ["PYTHONPATH"] = str(Path.cwd())  # import this code, not an installed package
     os.environ[JOB] = "1"
     if is_local(tracking_uri()):
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{cache / 'mlflow.db'}"
-        print(f"MLFLOW_TRACKING_URI names no server: MLflow's runs stay here, in {cache}")
+        print(f"MLFLOW_TRACKING_URI names no server: MLflow's runs are stored here, in {cache}")
     try:
         use_remote(remote, cache / "cache")
         yield
@@ -108,44 +108,44 @@ def _checkout(remote: Remote) -> Iterator[None]:
 
 
 def use_remote(remote: Remote, cache: Path) -> None:
-    """Configure DVC for this folder without git: a remote, and a cache from which it links
-    files."""
+    """Configure DVC for this folder, which is not a git repository: set the remote, and the cache
+    from which DVC links files."""
     from dvc.config import Config
 
-    LOCAL_CONFIG.touch(mode=0o600)  # it may hold keys
+    LOCAL_CONFIG.touch(mode=0o600)  # the file may contain keys
     with Config(".dvc").edit("local") as config:
         config.update(remote.config(cache))
 
 
 def push(remote: Remote) -> int:
     """Push the outputs of finished stages and the run cache, so that `dvc repro --pull` runs
-    nothing elsewhere. Returns the number of files. Raises a `UserError` if the remote refuses them.
+    nothing elsewhere. Returns the number of files. Raises a `UserError` if the push fails.
 
-    `dvc push --run-cache` leaves out what git holds (`cache: false`), without which a stage would
+    `dvc push --run-cache` skips outputs with `cache: false`; without these outputs, stages would
     run again.
     """
     from dvc.repo import Repo
 
-    logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns of stages that did not run yet
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # DVC warns about stages that have not run
     try:
         with Repo() as repo:
             pushed, failed = repo.push(run_cache=True), 0
             outs = [out for stage in repo.index.stages for out in stage.outs if not out.use_cache]
             for out in filter(lambda out: out.hash_info, outs):
-                out.use_cache = True  # for DVC to list its objects, which the run cache has
+                out.use_cache = True  # makes DVC list the output's objects in the run cache
                 for objects in out.get_used_objs().values():
                     result = repo.cloud.push(objects)
                     pushed, failed = pushed + len(result.transferred), failed + len(result.failed)
         if not failed:
             return pushed
-        reason = f"it did not take {failed} files"
-    except Exception as error:  # each kind of store has errors of its own
-        reason = redacted(in_a_line(error))  # it may repeat the address
-    raise UserError(redacted(remote.url), f"cannot push: {reason}", "check address and keys")
+        reason = f"{failed} files failed"
+    except Exception as error:  # each kind of remote raises its own errors
+        reason = redacted(in_a_line(error))  # the error may contain the URL
+    raise UserError(redacted(remote.url), f"cannot push: {reason}", "check the URL and keys")
 
 
 def _dvc(*arguments: str) -> None:
-    """Run DVC, which prints its own errors."""
+    """Run a DVC command, and exit with its code if it fails; DVC prints its own errors."""
     sys.stdout.flush()
     if code := subprocess.run((sys.executable, "-m", "dvc", *arguments), check=False).returncode:
         sys.exit(code)

@@ -1,4 +1,4 @@
-"""`maskgit measure`: computes the metrics of any image set."""
+"""`maskgit measure`: computes metrics of any image set against the training images."""
 
 import tempfile
 from pathlib import Path
@@ -20,14 +20,13 @@ from pipeline.runtime.provenance import require_current
 
 
 def measured(params: Params, path: Path) -> dict[str, float | None]:
-    """Metrics of an image set against the training images; `<name>_std` if there is one. An `.npz`
-    with labels is measured as in Table 1. Without labels, the subsets behind FID∞ and the standard
-    deviations are not balanced by class.
+    """Metrics of an image set against the training images, with `<name>_std` where a standard
+    deviation is known. An `.npz` with labels is measured as in Table 1. Without labels, the subsets
+    for FID∞ and for standard deviations are not balanced by class.
 
     Raises:
-        UserError: the set cannot be read, has images of another size, labels of other classes, or
-            too few images for FID; or the features of the training images are missing or out of
-            date.
+        UserError: the set cannot be read, has the wrong image size, unknown labels or too few
+            images for FID; or the features of the training images are missing or out of date.
     """
     require_current("features")
     images, data = open_images(path), params.data
@@ -38,9 +37,9 @@ def measured(params: Params, path: Path) -> dict[str, float | None]:
     if images.shape != ours:
         raise UserError(
             str(path),
-            f"its images are {size_text(images.shape)}, and the training images are "
+            f"the images are {size_text(images.shape)}, but the training images are "
             f"{size_text(ours)} (data.image_size, data.channels)",
-            "convert them",
+            "convert the images",
         )
     evaluator = Evaluator(params, BatchWorkers(pick_device()), second=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -50,7 +49,7 @@ def measured(params: Params, path: Path) -> dict[str, float | None]:
 
 
 def _labels(images: ImageSet, path: Path) -> Tensor | None:
-    """Labels (n,) int64 of the data set's classes; None if the file has no labels."""
+    """The labels (n,) int64 of an image set; None if the file has no labels."""
     labels: Tensor | None = getattr(images, "labels", None)
     classes = len(read_json(IMAGES / "manifest.json", "class_names")["class_names"])
     if labels is not None and not bool(((labels >= 0) & (labels < classes)).all()):
@@ -58,13 +57,13 @@ def _labels(images: ImageSet, path: Path) -> Tensor | None:
             str(path),
             f"it has labels from {int(labels.min())} to {int(labels.max())}, and the data set has "
             f"the classes 0 to {classes - 1}",
-            "give labels of these, or none",
+            "use only labels of these classes, or no labels",
         )
     return labels
 
 
 class Grey:
-    """Grey images stored as RGB, which the ADM suite's format requires."""
+    """Reads grey images that are stored as RGB, as the ADM suite's format requires."""
 
     def __init__(self, images: ImageSet, path: Path):
         self._images, self._path = images, path
@@ -77,13 +76,13 @@ class Grey:
         batch = self._images.read(start, stop)
         grey = batch[:, :1]
         if not torch.equal(batch, grey.expand_as(batch)):
-            reason = "its images are in colour, and the training images are grey (data.channels)"
-            raise UserError(str(self._path), reason, "convert them")
+            reason = "images are in colour, but the training images are grey (data.channels)"
+            raise UserError(str(self._path), reason, "convert the images")
         return grey.contiguous()
 
 
 def table(values: dict[str, float | None]) -> str:
-    """A line for each metric, with its standard deviation if there is one."""
+    """Format one line per metric, with the standard deviation if it is known."""
     from tabulate import tabulate
 
     rows = []

@@ -1,8 +1,8 @@
 """`maskgit plan`: estimates the parameters, FLOPs, disk and time of a run with given params.
 
-FLOPs are those of matrix products and convolutions; a multiply-add counts as two. A training step
-counts as three forward passes of its images: its backward pass does twice the work of its forward
-pass. Validation, metrics, communication and reading are left out.
+Only matrix products and convolutions count; a multiply-add is two FLOPs. A training step counts as
+three forward passes, because a backward pass does twice the work of a forward pass. Validation,
+metrics, communication and reading data are left out.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from pipeline.runtime import limits
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
 
-EDITS = 5  # tasks of the stage `edit`
-PNG = 0.7  # bytes of a sample's PNG, as a share of its pixels' bytes
-FEATURES = {"inception": 2048 + 1008, "vgg": 4096}  # numbers that the stage `features` keeps
-LPIPS = {"vgg": 612e3, "alex": 26e3, "squeeze": 10e3}  # FLOPs of a pixel, of their convolutions
-# Dense bfloat16 FLOP/s by NVIDIA's data sheets, and the share of them that is taken to be reached.
+EDITS = 5  # number of editing tasks in the stage `edit`
+PNG = 0.7  # size of a sample's PNG file, as a share of the size of the raw pixels
+FEATURES = {"inception": 2048 + 1008, "vgg": 4096}  # numbers that `features` stores per image
+LPIPS = {"vgg": 612e3, "alex": 26e3, "squeeze": 10e3}  # FLOPs per pixel of LPIPS's convolutions
+# Dense bfloat16 FLOP/s in NVIDIA's data sheets, and the assumed share that a run reaches.
 PEAKS = {"L4": 121e12, "A100": 312e12, "L40S": 362e12, "H100": 989e12, "H200": 989e12}
 SHARE = 0.3
 CORE = 1e11  # FLOP/s of a CPU core with AVX-512 BF16, measured with networks of the default's size
@@ -35,14 +35,14 @@ CORE = 1e11  # FLOP/s of a CPU core with AVX-512 BF16, measured with networks of
 class DataSize:
     """The size of a data set."""
 
-    train: int  # images
-    val: int
+    train: int  # number of training images
+    val: int  # number of validation images
     classes: int
-    origin: str  # where the numbers are from
-    shard_bytes: int = 0  # of the prepared images; 0 before they are prepared
+    origin: str  # source of the numbers
+    shard_bytes: int = 0  # size of the prepared images; 0 before the stage `prepare`
 
 
-# Published sizes: training images (or all, if no split is published), validation images, classes.
+# Published numbers of training images (all images, if no split exists), validation images, classes.
 KNOWN: dict[str, tuple[int, int | None, int]] = {
     "mnist5k": (5_000, None, 10),
     "torchvision:CIFAR10": (50_000, 10_000, 10),
@@ -52,11 +52,11 @@ KNOWN: dict[str, tuple[int, int | None, int]] = {
 
 
 def data_size(params: Params, images: int | None = None, classes: int | None = None) -> DataSize:
-    """The size of `data.source`: the given one, else that of the prepared images, else the
-    published one.
+    """The size of `data.source`: the given size, else the size of the prepared images, else the
+    published size.
 
     Args:
-        images: number of images in all; `data.val_fraction` of them are held out.
+        images: total number of images; the share `data.val_fraction` is held out.
         classes: number of classes.
 
     Raises:
@@ -74,28 +74,28 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
     classes = classes or own
     if not train or not classes:
         way_out = "give --images and --classes"
-        raise UserError(source, "its size is unknown before `dvc repro prepare`", way_out)
+        raise UserError(source, "the size is unknown before `dvc repro prepare`", way_out)
     if val is None:
         val = round(params.data.val_fraction * train)
         train -= val
     if train < classes:
         reason = f"{train} training images are too few for {classes} classes"
-        raise UserError("--images", reason, "give one image of each class at least")
+        raise UserError("--images", reason, "give at least one image per class")
     return DataSize(train, val, classes, origin, size)
 
 
 @dataclass(frozen=True)
 class Costs:
-    """FLOPs of one image's forward pass through each network, and their parameters."""
+    """FLOPs of a forward pass of one image, and number of parameters, for each network."""
 
     encode: int
     decode: int
     discriminator: int
     classifier: int
-    body: int  # MaskGIT's transformer without its head, and the baseline's
-    head: int  # of one position
+    body: int  # the transformer without its head, for MaskGIT and the baseline
+    head: int  # the transformer's head, for one token
     parameters: dict[str, int]
-    features: int  # dimensions and classes of the reference classifier
+    features: int  # number of features plus number of logits of the reference classifier
 
 
 def costs(params: Params, classes: int) -> Costs:
@@ -147,15 +147,15 @@ def count_flops(run: Callable[..., object], *inputs: object) -> int:
 
 
 class Plan:
-    """The work and outputs of a run with given params.
+    """Estimates the work and the outputs of a run with given params.
 
     Args:
-        size: of the data set.
-        gpu: a GPU whose rate counts; None for an A100, or the CPU where the params use no GPU.
-        tflops: the rate that a device achieves, in 10¹² FLOP/s, instead of `gpu`.
+        size: size of the data set.
+        gpu: name of the GPU; None for an A100, or for the CPU if `ray.use_gpu` is false.
+        tflops: achieved rate of one device, in 10¹² FLOP/s; overrides the rate of `gpu`.
 
     Raises:
-        UserError: `gpu` is unknown, or `tflops` is not a rate.
+        UserError: `gpu` is unknown, or `tflops` is out of range.
     """
 
     def __init__(
@@ -196,8 +196,8 @@ class Plan:
         }
 
     def _tokenizer(self) -> float:
-        """FLOPs of the tokenizer's training. An image also passes the network of the perceptual
-        loss and, from `adversarial_start` on, the discriminator, which is trained too."""
+        """FLOPs of the tokenizer's training. Each image also passes through the perceptual loss's
+        network and, from `adversarial_start` on, the discriminator, which is trained too."""
         p, c = self.params.tokenizer, self.costs
         if p.pretrained:
             return 0
@@ -217,8 +217,8 @@ class Plan:
         return len(replicates(p, network)) * steps * p.training.batch_size * each
 
     def _step(self, schedule: str | None) -> float:
-        """FLOPs of a training step for one image. The head is computed only at the tokens that the
-        loss counts: the masked ones, by a mask schedule, or all."""
+        """FLOPs of a training step for one image. The head is computed only for tokens in the loss:
+        the mean number of masked tokens under a mask schedule, or all tokens."""
         import torch
 
         from pipeline.schedules import mask_ratio
@@ -231,8 +231,8 @@ class Plan:
         return 3 * (self.costs.body + masked * self.costs.head)
 
     def disk(self) -> dict[str, tuple[float, float]]:
-        """Bytes that each stage writes: outputs, which DVC stores a second time in its cache, and
-        files below `ray.storage_path`."""
+        """The bytes that each stage writes, as (outputs, files below `ray.storage_path`). DVC
+        stores a second copy of the outputs in its cache."""
         p, e, parameters = self.params, self.params.evaluation, self.costs.parameters
         names = ("tokenizer", "transformer", "classifier")
         coder, transformer, classifier = (4 * parameters[name] for name in names)
@@ -270,13 +270,13 @@ class Plan:
         from tabulate import tabulate
 
         p, size, flops, disk = self.params, self.size, self.flops(), self.disk()
-        flops["in all"] = sum(flops.values())
+        flops["total"] = sum(flops.values())
         lines = [
-            f"About {_duration(self.seconds(flops['in all']))} on {p.ray.num_workers} × "
+            f"About {_duration(self.seconds(flops['total']))} on {p.ray.num_workers} × "
             f"{self.device}, and {_scaled(self.disk_bytes())}B of disk (an estimate; nothing was "
             f"trained).",
-            f"Rate: {self.rate / 1e12:g} TFLOP/s a device. Measure yours with `make bench`, and "
-            f"give it with --tflops.",
+            f"Rate: {self.rate / 1e12:g} TFLOP/s per device. Measure the rate of your device with "
+            f"`make bench`, and pass it as --tflops.",
             "",
             f"preset {p.preset}; {p.data.source}: {size.train:,} + {size.val:,} images of "
             f"{size.classes:,} classes ({size.origin}); {p.grid}×{p.grid} tokens",
@@ -296,11 +296,11 @@ class Plan:
 
 
 def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[float, str]:
-    """FLOP/s of one worker, and the name of its device."""
+    """The FLOP/s of one worker, and the name of the worker's device."""
     cores = params.ray.cpus_per_worker
     if tflops is not None:
         if not limits.SMALLEST <= tflops <= limits.LARGEST:
-            raise UserError("--tflops", f"{tflops:g} is not a rate", "give one such as 150")
+            raise UserError("--tflops", f"{tflops:g} is out of range", "give a rate such as 150")
         return 1e12 * tflops, gpu or ("GPU" if params.ray.use_gpu else "CPU worker")
     if gpu or params.ray.use_gpu:
         name = gpu or "A100"
@@ -311,7 +311,7 @@ def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[floa
 
 
 def _scaled(value: float) -> str:
-    """A number with three digits and a decimal prefix."""
+    """Format a number with three digits and a decimal prefix, such as 1.25 G."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):
         if value < 999.5:
             return f"{value:.3g} {prefix}"

@@ -6,22 +6,22 @@ from pipeline.runtime.errors import UserError
 
 
 def free_port(host: str, port: int | None, usual: int) -> int:
-    """A port that is free.
+    """Find a free port.
 
     Args:
-        port: the one that is wanted; None for the usual, or any where that is taken.
+        port: the wanted port; None for the port `usual` or, if that port is taken, any other.
 
     Raises:
-        UserError: there is no such host here, or the port is taken.
+        UserError: the host is not this machine's, or the port is taken.
     """
-    if not host:  # the system takes it for all addresses
-        raise UserError("--host", "an empty one stands for all addresses", "give 127.0.0.1")
+    if not host:  # sockets would listen on all addresses
+        raise UserError("--host", "an empty host means all addresses", "give 127.0.0.1")
     for number in (usual, 0) if port is None else (port,):
         try:
             with socket.create_server((host, number)) as probe:
                 return probe.getsockname()[1]
-        except (UnicodeError, TypeError):  # what no host can be called
-            reason = "there is no such host"
+        except (UnicodeError, TypeError):  # not a valid host name
+            reason = "the host does not exist"
         except OSError as error:
             reason = str(error.strerror).partition(" (while")[0]
     wanted = host if port is None else f"{host}, port {port}"

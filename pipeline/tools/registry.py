@@ -28,22 +28,22 @@ PACKAGES = (
     *("filelock", "huggingface-hub", "mlflow", "msgpack", "numpy", "pandas", "pillow", "pydantic"),
     *("safetensors", "scipy", "torch", "tqdm"),
 )
-WEIGHTS, ON = "weights", "measured_on"  # tags of a version
+WEIGHTS, ON = "weights", "measured_on"  # tags of a model version
 
 
 def register(params: Params, seed: int | None = None) -> str:
     """Log the model of the last run to MLflow and register it as a version of `maskgit-<preset>`,
-    unless the same weights are a version already. The alias `champion` moves to it if the FID of
-    its samples is lower than the champion's, measured in the same way.
+    unless a version with the same weights exists. The alias `champion` moves to the version if its
+    samples have a lower FID than the champion's, measured in the same way.
 
     Args:
-        seed: the replicate's; None for the first.
+        seed: seed of the replicate; None for the first replicate.
 
     Returns:
-        What was done, in a line.
+        A line that tells the version, its FID and whether it is the champion.
 
     Raises:
-        UserError: there is no model, its FID is out of date, or MLflow does not answer.
+        UserError: the model is missing, its FID is out of date, or MLflow does not answer.
     """
     import mlflow
 
@@ -51,7 +51,7 @@ def register(params: Params, seed: int | None = None) -> str:
 
     name = f"maskgit-{params.preset}"
     if {"/", ":"} & set(name):
-        raise UserError("preset", f"MLflow allows neither / nor : in '{name}'", "choose another")
+        raise UserError("preset", f"MLflow allows neither / nor : in '{name}'", "rename it")
     metric, value = fid(params, seed)
     model = MaskGIT.from_pretrained(".", seed=seed)
     tags = {metric: str(value), ON: measured_on(params)}
@@ -70,13 +70,16 @@ def register(params: Params, seed: int | None = None) -> str:
             return f"{name} version {version}, {metric} {value:.3f}: {found}"
         except UserError:
             raise
-        except Exception as error:  # of the network and the database, which have many
-            reason, server = redacted(one_line(str(error))), redacted(tracking_uri())
-            raise UserError(f"MLflow at {server}", reason, way_out(reason)) from error
+        except Exception as error:  # networks and databases raise many types
+            reason, subject = (
+                redacted(one_line(str(error))),
+                f"MLflow at {redacted(tracking_uri())}",
+            )
+            raise UserError(subject, reason, way_out(reason)) from error
 
 
 def fid(params: Params, seed: int | None) -> tuple[str, float]:
-    """The FID of the main replicate's own samples: its name and value."""
+    """The name and value of the FID of the main replicate's samples."""
     require_current("evaluate")
     metric = f"fid_{params.evaluation.extractor}"
     keys = ["images", "label_smoothing", "seed"]
@@ -87,8 +90,8 @@ def fid(params: Params, seed: int | None) -> tuple[str, float]:
 
 
 def measured_on(params: Params) -> str:
-    """The hash of everything that two FIDs must share to be comparable: reference images or
-    statistics, number and classes of samples, and the network of features."""
+    """A hash of everything that two comparable FIDs share: reference images or statistics, number
+    and classes of samples, and the network that computes features."""
     evaluation = params.evaluation
     network = CLASSIFIER if evaluation.extractor == "classifier" else evaluation.inception_weights
     statistics = evaluation.reference_statistics
@@ -97,7 +100,7 @@ def measured_on(params: Params) -> str:
 
 
 def _run_that_measured(experiment: str) -> str:
-    """The id of the run of `evaluate`, found by its key."""
+    """The id of the MLflow run of the stage `evaluate`, found by the stage's key."""
     store, key = Server(tracking_uri()), read_json(SOURCES / "evaluate.json", "key")["key"]
     if found := store.ask(lambda client: client.get_experiment_by_name(experiment)):
         where, query = [found.experiment_id], f"tags.`{RUN_KEY}` = '{key}'"
@@ -105,20 +108,20 @@ def _run_that_measured(experiment: str) -> str:
             return runs[0].info.run_id
     raise UserError(
         f"MLflow at {redacted(tracking_uri())}",
-        "it has no run that measured this model",
-        "`maskgit sync` sends it, or `dvc repro -s -f evaluate` logs it again",
+        "no run there measured this model",
+        "send the run with `maskgit sync`, or log it again with `dvc repro -s -f evaluate`",
     )
 
 
 def judge(client: Any, name: str, version: str, tags: dict[str, str]) -> str:
-    """Move the alias if the version is better than the champion. Returns a line about the
-    result."""
+    """Move the alias `champion` to the version if it is better. Returns the result as words for the
+    user."""
     metric = next(iter(tags))
     champion = client.get_registered_model(name).aliases.get(CHAMPION)
     if champion is not None and str(champion) != version:
         best = client.get_model_version(name, champion).tags
         if metric not in best or best.get(ON) != tags[ON]:
-            return f"version {champion} stays the champion, which was measured otherwise"
+            return f"version {champion} stays the champion, since it was measured differently"
         if float(tags[metric]) >= float(best[metric]):
             return f"version {champion} stays the champion, with {float(best[metric]):.3f}"
     client.set_registered_model_alias(name, CHAMPION, version)
@@ -126,8 +129,8 @@ def judge(client: Any, name: str, version: str, tags: dict[str, str]) -> str:
 
 
 def _log(model: "MaskGIT", weights: Path, name: str, run_id: str, digest: str) -> str:
-    """Log the model to a run, and register it as a version, which is returned. The version has the
-    tag by which it is found from the first, so that after a kill it is not registered again."""
+    """Log the model to a run, register it, and return the version. The version is created with the
+    tag of its weights, so that a second attempt after a kill finds it."""
     import mlflow
     import pandas as pd
 
@@ -139,7 +142,7 @@ def _log(model: "MaskGIT", weights: Path, name: str, run_id: str, digest: str) -
         "schedule": decoding.schedule,
         "temperature": decoding.choice_temperature,
     }
-    # MLflow prints on stderr what this command's own line says.
+    # MLflow's own lines on stderr would repeat this command's line.
     with (
         redirect_stderr(io.StringIO()),
         warnings.catch_warnings(action="ignore"),

@@ -1,9 +1,9 @@
 """The code of a registered model ("model from code"): MLflow runs this file when it loads or serves
 the model, whose files are safetensors and JSON.
 
-    rows      class: its name, or its number as text
-    params    seed, and how it decodes: iterations, schedule, temperature
-    answer    a row for each: class, and png, the picture's file in base64
+    input     rows with the column class: a class name, or a class number as text
+    params    seed, iterations, schedule, temperature
+    output    rows with the columns class, and png: a PNG file in base64
 """
 
 import base64
@@ -18,14 +18,14 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from pipeline.api.model import MaskGIT
 from pipeline.runtime.errors import UserError
 
-WEIGHTS = "weights"  # the artifact: a folder that `save_pretrained` wrote
+WEIGHTS = "weights"  # name of the artifact, a folder that `save_pretrained` wrote
 
 
 class Sampler(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         self.model = MaskGIT.from_pretrained(context.artifacts[WEIGHTS])
 
-    # Without a type of the rows, which MLflow would take for the signature.
+    # `model_input` has no type hint: MLflow would infer the signature from it.
     def predict(self, context, model_input, params: dict[str, Any] | None = None) -> pd.DataFrame:
         classes = [str(name) for name in pd.DataFrame(model_input)["class"]]
         try:

@@ -1,8 +1,8 @@
 """`maskgit submit`: runs the DAG, or a stage, as a job on a Ray cluster.
 
-If the project has a default DVC remote, the job needs nothing else of this machine: Ray uploads the
-code as the job's working directory, without what .gitignore names, and data travel through the
-remote. Without a remote the job works in this folder, which the cluster must see at the same path.
+With a default DVC remote, Ray uploads the code (without files in .gitignore) as the job's working
+directory, and data travel through the remote. Without a remote, the job works in this folder, which
+the cluster must see at the same path.
 """
 
 import os
@@ -25,24 +25,24 @@ from pipeline.runtime.runs import provenance
 from pipeline.runtime.secrets import redacted, server_of
 from pipeline.tools.job import KEY, ORDER, Order, push
 
-START = "start a head (docs/cluster.md), or give the address of one with --address"
+START = "start a Ray head (docs/cluster.md), or give a head's address with --address"
 TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or write the token to ~/.ray/auth_token"
 AGENT = "start the head with --dashboard-agent-listen-port and a free port"
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-TRIES, PAUSE = 20, 3.0  # requests that fail in a row before it gives up; seconds between them
+TRIES, PAUSE = 20, 3.0  # failed requests in a row before giving up; seconds between requests
 
 
 def submit(stage: str | None, address: str) -> str:
-    """Run stages as a job and show its output. Returns a closing line.
+    """Run stages as a job, and show the job's output. Returns a line to print at the end.
 
     Args:
-        stage: of dvc.yaml, with what it needs; None for all.
-        address: of the cluster's dashboard, such as http://127.0.0.1:8265.
+        stage: a stage of dvc.yaml, which runs with its dependencies; None for all stages.
+        address: URL of the cluster's dashboard, such as http://127.0.0.1:8265.
 
     Raises:
-        UserError: there is no cluster, it refuses the job, or the job failed.
+        UserError: no cluster answers, the cluster refuses the job, or the job fails.
     """
-    load_params()  # wrong values and stages are refused before anything travels
+    load_params()  # refuse wrong params and stages before any upload
     stages_up_to(stage)
     client, remote = _client(address), default_remote()
     if remote and Path("dvc.lock").exists():
@@ -51,33 +51,33 @@ def submit(stage: str | None, address: str) -> str:
     with tempfile.TemporaryDirectory() as empty:
         folder = Path.cwd() if remote else Path(empty)
         try:
-            (folder / ORDER).write_bytes(order)  # which also tells two jobs' uploads apart
+            (folder / ORDER).write_bytes(order)  # makes each job's upload unique
             job = client.submit_job(
                 entrypoint=_command(key, remote), runtime_env={"working_dir": str(folder)}
             )
-        except Exception as error:  # of Ray, of HTTP, and of what is too large to upload
+        except Exception as error:  # from Ray, HTTP, or too large an upload
             raise _refused(address, error) from error
         finally:
             (folder / ORDER).unlink(missing_ok=True)
     print(f"job {job} on {redacted(address)}", flush=True)
-    pull = f"`{' '.join(filter(None, ('dvc repro --pull', stage)))}` takes its results"
+    pull = f"`{' '.join(filter(None, ('dvc repro --pull', stage)))}` fetches its results"
     return _followed(client, address, job, pull if remote else "its results are here")
 
 
 def _client(address: str) -> Any:
     server = server_of(address)
     if server is None:
-        way_out = "give the dashboard's, such as http://host:8265"
-        raise UserError("--address", f"'{redacted(address)}' is not an address", way_out)
+        way_out = "give the dashboard's URL, such as http://host:8265"
+        raise UserError("--address", f"'{redacted(address)}' is not a URL", way_out)
     if reason := why_unreachable(*server):
         raise UserError(f"the Ray dashboard at {redacted(address)}", reason, START)
     from ray.job_submission import JobSubmissionClient
 
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
-        os.environ.pop(name, None)  # Ray would prefer these to the address, and tell it passwords
+        os.environ.pop(name, None)  # Ray would prefer these, and send their passwords
     try:
         return JobSubmissionClient(address)
-    except Exception as error:  # of whatever answers there
+    except Exception as error:  # any server may answer at the address
         raise _refused(address, error) from error
 
 
@@ -86,21 +86,21 @@ def _refused(address: str, error: Exception) -> UserError:
     if type(error).__name__ == "AuthenticationError":
         way_out = TOKEN
     elif "No available agent" in str(error):
-        reason = "its job agent does not run; another Ray on its machine may have the agent's port"
+        reason = "the job agent does not run; another Ray on that machine may use the agent's port"
         way_out = AGENT
     return UserError(f"Ray at {redacted(address)}", reason, way_out)
 
 
 def _environment() -> dict[str, str]:
-    """The environment variables of the job's stages: MLflow, the object store, the number of
-    threads here, and the commit, because .git is not uploaded."""
+    """The environment variables for the job's stages: those of MLflow and the object store, the
+    number of threads here, and the commit, because .git is not uploaded."""
     origin, names = provenance(), (THREADS, *KEYS)
     told = {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_") or k in names}
     return told | {"MASKGIT_COMMIT": origin["git.commit"], "MASKGIT_DIRTY": origin["git.dirty"]}
 
 
 def _command(key: str, remote: Remote | None) -> str:
-    """The job's command, which a shell runs in the job's working directory."""
+    """The shell command of the job, which runs in the job's working directory."""
     module = "-m pipeline.tools.job"
     if remote:  # with the cluster's own Python
         return f"{KEY}={key} exec python {module} ."
@@ -112,25 +112,25 @@ def _command(key: str, remote: Remote | None) -> str:
 
 
 def _followed(client: Any, address: str, job: str, then: str) -> str:
-    """Show a job's output until it ends. If the connection is lost, the job continues, and this
-    function connects again.
+    """Show a job's output until the job ends. If the connection is lost, the job continues, and
+    this function connects again.
 
     Args:
-        then: how the results come here.
+        then: words that tell the user where the results are.
 
     Raises:
-        UserError: the job failed, the connection stays lost, or Ctrl-C.
+        UserError: the job fails, the connection stays lost, or the user presses Ctrl-C.
     """
     at, printed, lost = f"--address {redacted(address)}", 0, 0
     goes_on = (
         f"job {job} goes on: `ray job logs --follow {job} {at}` shows it, `ray job stop {job} {at}`"
-        f" ends it, and then {then}"
+        f" ends it; after its end, {then}"
     )
     try:
         while True:
             try:
                 info, log = client.get_job_info(job), client.get_job_logs(job)
-            except Exception as error:  # Ray's and of HTTP
+            except Exception as error:  # from Ray or HTTP
                 lost += 1
                 if lost == TRIES:
                     reason = redacted(in_a_line(error))
@@ -151,16 +151,16 @@ def _followed(client: Any, address: str, job: str, then: str) -> str:
 
 
 def _without_key(text: str) -> str:
-    """Remove the order's key from Ray's output, which contains the job's command."""
+    """Replace the order's key in Ray's output, which contains the job's command, by dots."""
     return re.sub(rf"({KEY}=)\S+", r"\1...", text)
 
 
 def _reason(log: str, message: str | None) -> str:
-    """The job's last error: that of a stage or of ours, else DVC's, else its last line of
-    output."""
+    """The job's last error line, from this project or else from DVC; if the job printed no error,
+    the last line of output."""
     lines = [line for line in log.splitlines() if line.strip()]
     for start in ("error: ", "ERROR: "):
         for line in reversed(lines):
             if line.startswith(start):
                 return line.removeprefix(start)
-    return lines[-1] if lines else _without_key(message or "it printed nothing")
+    return lines[-1] if lines else _without_key(message or "no output")

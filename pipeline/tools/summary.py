@@ -1,4 +1,4 @@
-"""The summary at the end of `make repro`, made from result files, as text and as JSON."""
+"""Summarises the result files as text and as JSON; `make repro` prints the summary at its end."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ Where
   make ui                        MLflow
 """
 NETWORKS = {"transformer": "MaskGIT", "autoregressive": "VQGAN*"}
-METRICS = {  # of the table; {} is the network of features
+METRICS = {  # column in the result files -> label; {} is the feature extractor
     "class_accuracy": "recognised as their class",
     "fid_{}": "FID ({})",
     "is_{}": "IS ({})",
@@ -30,15 +30,15 @@ METRICS = {  # of the table; {} is the network of features
     "cas_top1_none": "CAS top-1 without",
 }
 NOTHING = "–"
-BySeed = dict[str, float | None]  # JSON has no NaN: what was not measured is null
+BySeed = dict[str, float | None]  # None if not measured, since JSON has no NaN
 
 
 def summary_values() -> dict[str, Any]:
-    """The results as numbers: every metric of both networks by seed. Stages whose results are out
-    of date are named instead.
+    """The results as numbers: each metric of both networks by seed. `out_of_date` lists the stages
+    whose results are out of date and thus left out.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a result file is missing or damaged.
     """
     params, stale = load_params(), out_of_date()
     values: dict[str, Any] = {
@@ -88,11 +88,11 @@ def _without_nan(value: Any) -> Any:
 
 
 def summary() -> str:
-    """The main results in a few lines, and where to find all results. Stages whose results are out
-    of date are named instead.
+    """The main results as a few lines of text, and where to find all results. A line names the
+    stages whose results are out of date and thus left out.
 
     Raises:
-        UserError: no result is of these params, or a file is missing or damaged.
+        UserError: all results are out of date, or a result file is missing or damaged.
     """
     from tabulate import tabulate
 
@@ -124,9 +124,9 @@ def summary() -> str:
             f"{best['schedule']}, T = {best['iterations']}, FID ({name}) {best[f'fid_{name}']:.3f}"
         )
     if len(text) == 2:
-        raise UserError("params.yaml", f"no result is of it: {described(stale)}", "run `dvc repro`")
+        raise UserError("params.yaml", f"has no results: {described(stale)}", "run `dvc repro`")
     if stale:
-        text.append(f"Out of date (`dvc repro` makes it new): {described(stale)}")
+        text.append(f"Out of date (run `dvc repro`): {described(stale)}")
     return "\n".join([*text, "", WHERE])
 
 

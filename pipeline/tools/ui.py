@@ -1,4 +1,4 @@
-"""`maskgit ui` and `make ui`: prints links to the runs, and becomes MLflow's server."""
+"""`maskgit ui` and `make ui`: prints links to the runs, then runs MLflow's server."""
 
 import os
 import sys
@@ -12,25 +12,25 @@ from pipeline.runtime.secrets import redacted, server_of
 from pipeline.tools.ports import free_port
 
 HOST, PORT = "127.0.0.1", 5000
-# MLflow opens an experiment on "Traces", which are of language models.
+# Without the type, MLflow opens an experiment on "Traces", a page for language models.
 RUNS = "{server}/#/experiments/{experiment}/runs?workflowType=machine_learning"
-# Sorted by name, MLflow shows children by themselves, not folded below their parents.
+# Sorted by name, child runs are listed separately and not folded below their parents.
 CHARTS = RUNS + "&compareRunsMode=CHART&orderByKey={by_name}&orderByAsc=true&searchFilter={filter}"
 BY_NAME = quote("tags.`mlflow.runName`")
 
 
 def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
-    """Links to all runs and to Figure 8: the charts of the newest sweep's trials with one seed,
-    because MLflow draws ten runs by default.
+    """Links to all runs, and to Figure 8 as charts of the newest sweep. The charts show the trials
+    of one seed, because MLflow draws ten runs by default.
 
     Args:
-        uri: of the tracking store.
-        server: the address under which MLflow shows it.
-        name: of the experiment.
-        seed: of the trials.
+        uri: URI of the tracking store.
+        server: URL of the MLflow server that shows the store.
+        name: name of the experiment.
+        seed: seed of the trials in the charts.
 
     Raises:
-        UserError: the store has no such experiment, or does not answer.
+        UserError: the experiment does not exist, or the store does not answer.
     """
     file, store, subject = sqlite_file(uri), Server(uri), f"MLflow at {redacted(uri)}"
     latest: Any = {"order_by": ["attributes.start_time DESC"], "max_results": 1}
@@ -40,12 +40,12 @@ def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
         if file is None or file.exists():
             found = store.ask(lambda client: client.get_experiment_by_name(name))
         if not found:
-            reason = f"it has no experiment '{name}' yet"
-            raise UserError(subject, reason, "`dvc repro` logs a first run")
+            reason = f"the experiment '{name}' does not exist yet"
+            raise UserError(subject, reason, "log a first run with `dvc repro`")
         where = [found.experiment_id]
         sweeps = store.ask(lambda client: client.search_runs(where, query, **latest))
     except Unsent as error:
-        mend = way_out(str(error)) if file else "start it, or unset MLFLOW_TRACKING_URI"
+        mend = way_out(str(error)) if file else "start MLflow, or unset MLFLOW_TRACKING_URI"
         raise UserError(subject, f"no answer ({error})", mend) from None
     place = {"server": server, "experiment": found.experiment_id}
     opened = {"all runs": RUNS.format(**place)}
@@ -66,11 +66,11 @@ def main() -> None:
         print(f"{what + ':':<10} {link}", flush=True)
     if not remote:
         os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
-        # Six processes for jobs of language models would outlive a Ctrl-C by seconds.
+        # Six processes for language model jobs would keep running for seconds after Ctrl-C.
         os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-        os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries, about one another
-        # One process is enough for one reader, and without "lifespan", which closes what nothing
-        # here opens, Ctrl-C ends without tracebacks.
+        os.environ["PYTHONWARNINGS"] = "ignore"  # hides warnings of libraries
+        # One worker is enough for one user. Without "lifespan" events, which nothing here needs,
+        # Ctrl-C stops the server without tracebacks.
         at = ("--host", HOST, "--port", server.rpartition(":")[2], "--workers", "1")
         quiet = ("--uvicorn-opts", "--log-level warning --lifespan off")
         os.execv(sys.executable, (sys.executable, "-m", "mlflow", "ui", *at, *quiet))
