@@ -117,7 +117,7 @@ def test_too_few_images_and_a_missing_set_or_project_are_named(tmp_path, error_o
     export_npz(ArrayImages(samples(12)), None, tmp_path / "few.npz")
     line = error_of(tmp_path / "few.npz")
     assert "12 images" in line and "16-dimensional" in line and "at least 17" in line
-    assert "nowhere: it cannot be read" in error_of(tmp_path / "nowhere")
+    assert "nowhere: cannot be read" in error_of(tmp_path / "nowhere")
     (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     assert "run `dvc repro`" in error_of(Path("few.npz"))

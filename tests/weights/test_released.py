@@ -190,7 +190,7 @@ def test_the_other_model_and_weights_that_do_not_fit(tmp_path, trees):
 )
 def test_a_file_of_no_weights(tmp_path, content):
     fails(tmp_path, TOKENIZER, "model.safetensors: missing")
-    fails(written(tmp_path / "file", content), TOKENIZER, "damaged, or no flax")
+    fails(written(tmp_path / "file", content), TOKENIZER, "damaged, or not a flax")
 
 
 def test_a_truncated_file(tmp_path, trees):
@@ -198,7 +198,7 @@ def test_a_truncated_file(tmp_path, trees):
     own, flax = Tokenizer(TOKENIZER).state_dict(), flax_bytes(trees["tokenizer"])
     for content in (port.read_bytes(), save(own), flax):
         for length in (100, len(content) // 2, len(content) - 1):
-            fails(written(tmp_path / "file", content[:length]), TOKENIZER, "damaged, or no flax")
+            fails(written(tmp_path / "file", content[:length]), TOKENIZER, "damaged, or not a flax")
 
 
 class Bomb:
@@ -214,5 +214,5 @@ def test_no_code_of_a_file_is_run(tmp_path):
     torch.save({"quantize.embedding.weight": Bomb(ran)}, path)
     fails(path, TOKENIZER, "holds more than tensors")
     written(path, pickle.dumps({"quantize.embedding.weight": Bomb(ran)}))
-    fails(path, TOKENIZER, "damaged, or no flax")
+    fails(path, TOKENIZER, "damaged, or not a flax")
     assert not ran.exists()
