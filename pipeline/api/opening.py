@@ -171,7 +171,7 @@ def open_saved(folder: Path, seed: int | None, device: torch.device) -> Opened:
         reason = f"does not describe a saved model ({' '.join(str(error).split())[:200]})"
         raise UserError(str(path), reason, AGAIN) from error
     if seed not in (None, about.seed):
-        raise ArgumentError("seed", f"{folder} holds the model of seed {about.seed} alone")
+        raise ArgumentError("seed", f"{folder} is the saved model of seed {about.seed} alone")
     folders = folder / "tokenizer", folder / "transformer"
     tokenizer = load_model(folders[0], "tokenizer", device, AGAIN)
     transformer = load_model(folders[1], "transformer", device, AGAIN)

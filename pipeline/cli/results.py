@@ -14,7 +14,7 @@ from pipeline.runtime.errors import UserError
 
 @app.command(epilog=examples("summary", "summary --json"))
 def summary(as_json: AsJson = False) -> None:
-    """Print the last run's main results, and where the others are."""
+    """Print the main results of the last run."""
     from pipeline.tools import summary as tool
 
     if as_json:
