@@ -1,1 +1,1 @@
-"""The experiments of the paper: one module for each stage."""
+"""Runs the paper's experiments, one module per stage."""

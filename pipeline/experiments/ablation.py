@@ -1,11 +1,10 @@
-"""The ablation of Table 3 and Figure 8: one training for each (schedule, seed), decoded with every
-T; some models are also decoded with each other's schedule.
+"""Runs the ablation of Table 3 and Figure 8. Each trial trains a model with one (schedule, seed),
+and decodes it with every T. Some models are also decoded with other schedules.
 
-The run directory of a trial is named by a hash of what the trial depends on, without the rest of
-the grid, and the file of a decoding by a hash of its settings. A trial that was killed resumes from
-its last checkpoint and measures only the decodings without a file; a larger grid runs only what is
-new; other samples or metrics are measured without training again. Samples are not stored: each
-batch is turned into features where it is decoded.
+The name of a trial's run directory contains a hash of everything that the trial depends on, without
+the rest of the grid. The name of a result file is a hash of the decoding settings. So a trial
+resumes after a kill from its last checkpoint, and computes only missing result files. A larger grid
+runs only new trials. Samples are not stored: the worker that decodes a batch extracts its features.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -40,15 +39,15 @@ from pipeline.weights.published import load_model
 from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
 SETTINGS = tuple(field.name for field in fields(DecodingSettings))
-# A trial does not depend on the rest of the grid. Its curve is a part of its own key, and the
-# decoding settings name its files.
+# The key of a trial omits these lists of the whole grid. The trial's schedule curve is added to its
+# key, and decoding settings are in the names of its files.
 GRID = (
     *("sweep.schedules", "sweep.seeds", "sweep.crossed", CURVES.as_posix()),
     *(f"sweep.{name}" for name in SETTINGS),
     *(f"decoding.{name}" for name in SETTINGS),
 )
-# A trial's training depends on what the main model's training does, except for these: it has its
-# own values and code instead.
+# The key of a trial's training is that of the stage `train_transformer`, without these params and
+# files: the trial uses its own values and code instead.
 OWN = (
     *("seed", "evaluation.seeds", "training.steps", "training.mask_schedule", "ray.num_workers"),
     *("training.other_label_smoothings", CURVES.as_posix()),
@@ -61,26 +60,26 @@ NOTE = (
 
 
 def axes(params: Params) -> dict[str, list[Any]]:
-    """The decoding settings that the sweep varies, with their values: the fields of
-    `DecodingSettings` for which the section `sweep` has a list of the same name."""
+    """Map each decoding setting that the sweep varies to its sorted values. These are the fields of
+    `DecodingSettings` with a list of the same name in the section `sweep`."""
     found = {name: getattr(params.sweep, name, None) for name in SETTINGS}
     return {name: sorted(values) for name, values in found.items() if values is not None}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One (schedule, seed) of the sweep."""
+    """A model of the sweep, trained with one (schedule, seed), and its decodings."""
 
     seed: int
-    # By the file of what is measured: with the trial's own schedule, one for each combination of
-    # the axes; and with each of the schedules of `sweep.crossed`.
+    # Result file -> settings. `decodings` has the trial's own schedule and all combinations of the
+    # axes; `crossed` has every schedule of `sweep.crossed`.
     decodings: dict[Path, DecodingSettings]
     crossed: dict[Path, DecodingSettings]
-    training: TransformerTraining | None  # None where released weights take its place
-    workers: Workers  # of the training; then one of them measures, and the others decode
-    params: Params  # with the trial's own schedule and steps under `training`
-    folder: Path  # of what is measured
-    log: RunLog  # its MLflow run
+    training: TransformerTraining | None  # None if released weights replace the training
+    workers: Workers  # workers that train; then one worker measures, and the others decode
+    params: Params  # the section `training` has the trial's schedule and steps
+    folder: Path  # run directory of the result files
+    log: RunLog  # the trial's MLflow run
 
     @property
     def schedule(self) -> str:
@@ -98,7 +97,7 @@ class Trial:
 
     @property
     def missing(self) -> dict[Path, DecodingSettings]:
-        """The decodings that are not measured yet."""
+        """The decodings whose result files do not exist yet."""
         every = self.decodings | self.crossed
         return {path: settings for path, settings in every.items() if not path.exists()}
 
@@ -107,11 +106,11 @@ class Trial:
         return not self.missing
 
     def rows(self) -> list[Row]:
-        """The measurements with the trial's own schedule."""
+        """The rows of the decodings with the trial's own schedule."""
         return [read_json(path) for path in self.decodings]
 
     def crossing(self) -> list[Row]:
-        """The row of every schedule that the model is decoded with."""
+        """The rows of the decodings with the schedules of `sweep.crossed`."""
         return [
             {"decoding_schedule": settings.schedule} | read_json(path)
             for path, settings in self.crossed.items()
@@ -119,7 +118,7 @@ class Trial:
 
 
 def trials(params: Params, stage: Stage) -> list[Trial]:
-    """The trials of `params.sweep`, one for each (schedule, seed)."""
+    """The trials of the sweep, one per (schedule, seed)."""
     sweep, ray, swept, found = params.sweep, params.ray, axes(params), []
     workers = Workers.of(ray, sweep.workers_per_trial or ray.num_workers)
     common = stage_key("train_transformer", [*OWN, *ray.not_in_key]) | {"steps": sweep.steps}
@@ -152,7 +151,7 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
 
 
 def _files(folder: Path, decodings: list[DecodingSettings]) -> dict[Path, DecodingSettings]:
-    """The files of a trial's decodings, each with the settings of its decoding."""
+    """Map the result file of each of a trial's decodings to the decoding's settings."""
     keys = [asdict(settings) | {"curve": _curve(settings.schedule)} for settings in decodings]
     paths = [folder / "cells" / f"{value_hash(key)[:16]}.json" for key in keys]
     return dict(zip(paths, decodings, strict=True))
@@ -164,8 +163,8 @@ def _curve(schedule: str) -> str:
 
 
 def run_trial(trial: Trial) -> None:
-    """Train the trial's model, unless it is finished or released weights replace it, and measure
-    it."""
+    """Train the trial's model, unless the training is finished or released weights replace it. Then
+    run `measure_trial`."""
     trial.log.begin()
     if trial.training is not None and not trial.training.finished:
         run_training(trial.training)
@@ -176,8 +175,8 @@ def run_trial(trial: Trial) -> None:
 
 
 def measure_trial(trial: Trial) -> None:
-    """Decode samples with the trial's model in every way that is not measured yet, and measure
-    them."""
+    """Decode samples with the trial's model for every missing result file, and write metrics of the
+    samples to the file."""
     download(*trial.folders)
     params, workers = trial.params, decoders(trial)
     sampler = Maker(_open_sampler, trial)
@@ -209,8 +208,8 @@ def measure_trial(trial: Trial) -> None:
 
 
 def decoders(trial: Trial) -> BatchWorkers:
-    """The trial's workers except for the one that measures, or this process if it is the only
-    one."""
+    """The workers that decode: all of the trial's workers but the measuring one, or this process if
+    the trial has one worker."""
     count = max(1, trial.workers.count - 1)
     return workers_of(trial.params.ray.model_copy(update={"num_workers": count}))
 

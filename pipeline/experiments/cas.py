@@ -1,5 +1,5 @@
-"""Classification Accuracy Score (paper, section 4.2): a classifier is trained only on samples and
-tested on real validation images, with RandAugment (Table 1) and without (Table 5)."""
+"""Computes the Classification Accuracy Score (paper, section 4.2): trains classifiers only on
+samples, with RandAugment (Table 1) or without (Table 5), and tests them on validation images."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -29,20 +29,20 @@ from pipeline.weights.configs import classifier_config
 
 REAL = "real"
 AUGMENTATIONS = {"none": False, "randaugment": True}
-ONE_PIXEL = Image.new("L", (1, 1))  # is augmented in no time, by the same draws as any picture
+ONE_PIXEL = Image.new("L", (1, 1))  # quick to augment, with as many random draws as any picture
 
 
 @dataclass(frozen=True, kw_only=True)
 class CasTraining(ClassifierTraining):
-    """The training of a classifier with the reference classifier's architecture."""
+    """The training of a classifier on samples or on real images, for CAS."""
 
-    images: str  # that it is trained on: `REAL`, or the network whose samples they are
+    images: str  # source of the training images: `REAL`, or the network that drew the samples
     augmentation: str  # a key of `AUGMENTATIONS`
     samples: Path
 
     @property
     def result(self) -> Path:
-        """The file with the row of this classifier's accuracy."""
+        """The file of the result row with this classifier's accuracy."""
         return self.folder / "result.json"
 
     @property
@@ -54,7 +54,7 @@ class CasTraining(ClassifierTraining):
 
 
 def run_cas(training: CasTraining) -> None:
-    """Train a classifier from its last checkpoint, if there is one, and write the row with its
+    """Train a classifier, from its last checkpoint if one exists. Write a row with the classifier's
     top-1 and top-5 accuracy on the validation images."""
     weights, workers = run_training(training)["task"]["model"], training.workers
     if workers.under_ray_train:
@@ -80,11 +80,11 @@ def _measure(training: CasTraining, weights: dict[str, Tensor]) -> Row:
 
 
 class CasBatches(Batches):
-    """Randomly cropped batches of the real training images or of the first M samples, with or
+    """Batches of random crops of the real training images or of the first M samples, with or
     without RandAugment.
 
     Args:
-        ranks: the workers that share each batch; this one makes its own rows.
+        ranks: rank of this worker, which prepares only its own rows of each batch.
     """
 
     def __init__(self, training: CasTraining, ranks: Ranks = ALONE):
@@ -98,7 +98,7 @@ class CasBatches(Batches):
         self.labels = self.images.labels[: None if real else params.cas.samples]  # (M,) int64
         count, starts = len(self.labels), self.images.group_start
         blocks = np.append(starts[starts < count], count)
-        # Where all samples stay in memory, their order does not depend on the shards they lie in.
+        # If all samples fit into memory, their order does not depend on their shards.
         in_blocks = real or len(blocks) - 1 > WINDOW
         self.order = BatchOrder(count, size, self.seed, blocks if in_blocks else None, WINDOW)
 
@@ -112,7 +112,7 @@ class CasBatches(Batches):
         if self.augment is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(mix(self.seed, "randaugment", step))
-                for _ in range(self.ranks.rank * len(pictures)):  # what others' rows draw before
+                for _ in range(self.ranks.rank * len(pictures)):  # draws of earlier ranks
                     self.augment(ONE_PIXEL)
                 pictures = [self.augment(picture) for picture in pictures]
         return torch.from_numpy(np.stack([to_chw(picture) for picture in pictures])), labels

@@ -1,4 +1,4 @@
-"""In- and outpainting of validation images (Table 2), and the pictures of Figures 6 and 7 (paper,
+"""In- and outpaints validation images (Table 2), and makes the pictures of Figures 6 and 7 (paper,
 section 4.3)."""
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ from pipeline.perceptual import open_distance_map
 from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.weights.published import load_model
 
-# Pixels (H, W) that are unknown; the first two are Table 2's.
+# Task -> function that maps an image size to the mask (H, W) of unknown pixels. Table 2: first two.
 TASKS: dict[str, Callable[[tuple[int, int]], Tensor]] = {
     "inpaint_center": partial(center_mask, fraction=0.5),
     "outpaint_right": partial(outpaint_mask, side="right", fraction=0.5),
@@ -33,15 +33,15 @@ TASKS: dict[str, Callable[[tuple[int, int]], Tensor]] = {
     "outpaint_bottom": partial(outpaint_mask, side="bottom", fraction=0.5),
 }
 DISTANCES = ("psnr_hole", "perceptual_hole")
-PICTURED = 6  # images of each kind of picture
-CLASSES = 10  # classes that a box is regenerated as
-DRAWS = 4  # seeds of one outpainting
-GREY = 128  # of unknown pixels
+PICTURED = 6  # validation images per figure
+CLASSES = 10  # classes to regenerate the central box as
+DRAWS = 4  # outpaintings per image
+GREY = 128  # grey level of unknown pixels
 
 
 class Editor:
-    """The model of a replicate with the params' settings, and the validation images that it
-    edits."""
+    """Edits validation images with a replicate's model and the settings of the section
+    `editing`."""
 
     def __init__(self, params: Params, replicate: Replicate, device: torch.device):
         self.params = params
@@ -50,7 +50,7 @@ class Editor:
         self.view = View(ImageShards(IMAGES, "val"), params.data, params.seed)
         count = min(params.editing.images, len(self.view.images))
         labels = torch.from_numpy(self.view.images.labels)
-        # In the classes' proportions in the split, because FID compares whole sets.
+        # The images have the split's class proportions, because FID compares whole sets.
         self.chosen = next(disjoint(labels, count, seed=params.seed))
         self.labels = labels[self.chosen]
         self.size = (params.data.image_size,) * 2
@@ -59,9 +59,9 @@ class Editor:
         self.borders: dict[str, Any] = {"dilate": editing.dilate, "feather": editing.feather}
 
     def __call__(self, rows: Tensor, task: str | None = None, seed: int | None = None) -> Tensor:
-        """Composites (B, C, H, W) uint8 of the images with these indices (B,), for their own
-        classes. Without a task: the originals. Without a seed: a simple baseline that copies each
-        unknown pixel from the nearest known one."""
+        """Edit the images with indices `rows` (B,), given their own classes. Returns composites (B,
+        C, H, W) uint8; without a task, the originals; without a seed, the results of a baseline
+        that copies each unknown pixel from the nearest known pixel."""
         images = self.images(rows)
         if task is None:
             return images
@@ -71,7 +71,7 @@ class Editor:
         return self.edit(images, mask, self.labels[rows], seed)
 
     def batches(self, task: str | None = None, seed: int | None = None) -> list[tuple]:
-        """The arguments for each batch of all images."""
+        """The arguments of `__call__` for each batch of images."""
         batches = torch.arange(len(self.labels)).split(self.params.decoding.batch_size)
         return [
             (rows.clone(), task, seed if seed is None else mix(seed, str(task), number))
@@ -79,11 +79,11 @@ class Editor:
         ]
 
     def images(self, rows: Tensor | np.ndarray) -> Tensor:
-        """The originals (B, C, H, W) uint8 with these indices (B,)."""
+        """The original images (B, C, H, W) uint8 with indices `rows` (B,)."""
         return self.view.centers(self.chosen[rows])
 
     def edit(self, images: Tensor, mask: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Composites (B, C, H, W) uint8."""
+        """Edit images (B, C, H, W) uint8 under a mask, and return the composites."""
         networks = (self.model, self.tokenizer)
         edited = edit(*networks, images, mask, labels, self.settings, seed=seed, **self.borders)
         return edited.composite
@@ -92,8 +92,8 @@ class Editor:
 def open_distances(
     maker: Maker, params: Params, device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Open a function that measures an `Editor`'s images: their `hole_distances` from the originals
-    over the unknown pixels, or nothing for the originals."""
+    """Open a function that computes `hole_distances` between an `Editor`'s results and the original
+    images. Without a task, the function returns no distances."""
     editor: Editor = maker.open(device)
     classifier = load_model(CLASSIFIER, "classifier", device)
     distance_map = open_distance_map(params.tokenizer.perceptual, classifier, device)
@@ -112,13 +112,13 @@ def open_distances(
 def edit_rows(
     params: Params, folders: Mapping[Replicate, Path], baseline: Path, workers: BatchWorkers
 ) -> list[Row]:
-    """A row for every task, method and replicate: the scores of its composites, and their distances
-    from the originals over the unknown pixels. Each task also has a row of the originals, without
-    distances.
+    """Compute a row for every task, method and replicate: scores of the composites, and distances
+    between composites and original images over the unknown pixels. Each task also has a row for the
+    originals, without distances.
 
     Args:
-        folders: the run directory of each replicate, for its finished rows, `<task>.json`.
-        baseline: the same for the nearest pixels, and `originals.json`.
+        folders: run directory of each replicate, which stores finished rows as `<task>.json`.
+        baseline: run directory of the rows of the baseline, and of the originals.
     """
     evaluator = Evaluator(params, workers)
     makers = [Maker(Editor, params, replicate) for replicate in folders]
@@ -144,21 +144,20 @@ def edit_rows(
     ]
     own = zip(shown, folders.items(), strict=True)
     methods += [("maskgit", replicate.seed, maker, folder) for maker, (replicate, folder) in own]
-    # One replicate after the other, so that no worker has many networks open.
+    # Replicates are measured one after another, so that no worker has many networks open.
     rows = [row(*method, task) for method in methods for task in TASKS]
     return sorted(rows, key=lambda row: list(TASKS).index(row["task"]))
 
 
 def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]:
-    """Edited pictures, uint8, of n validation images (the first of their classes) by the first
-    replicate.
+    """Edit n validation images, the first of each class, with the model of the first replicate.
 
     Returns:
-        inpainting (n, 3, H, W, C): the image with its unknown pixels grey, composite, original;
-        class_edit (n, 2 + k, H, W, C): the image, the same with its centre grey, then that
-        regenerated as each of k classes, whose names are class_edit_labels (k,); outpainting
-        (n, 1 + s, H, W, C): the image with its right half grey, then s seeds; panorama
-        (n, H, 3 W, C): extended to the left and right.
+        uint8 arrays of pictures. inpainting (n, 3, H, W, C): image with a grey centre, composite,
+        original. class_edit (n, 2 + k, H, W, C): original, image with a grey centre, and the centre
+        regenerated as each of k classes, whose names are class_edit_labels (k,). outpainting
+        (n, 1 + s, H, W, C): image with a grey right half, and s outpaintings. panorama
+        (n, H, 3 W, C): image extended to the left and right.
     """
     replicate = main_replicates(params, "transformer")[0]
     editor = Editor(params, replicate, device)
@@ -190,8 +189,8 @@ def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]
 
 
 def _panorama(editor: Editor, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """Images extended by their own width to the left and to the right, (n, C, H, 3 W), by windows
-    of which half is known."""
+    """Extend images by their width to the left and to the right, to (n, C, H, 3 W). In each window
+    of the outpainting, half of the pixels are known."""
     side = editor.size[1]
     for direction in ("left", "right"):
         images = outpaint_beyond(

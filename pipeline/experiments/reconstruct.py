@@ -1,4 +1,4 @@
-"""Figure 10: validation images decoded from a part of their tokens (paper, appendix A)."""
+"""Decodes validation images from part of their tokens, for Figure 10 (paper, appendix A)."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,20 +24,20 @@ from pipeline.runtime.batches import BatchWorkers, Maker, load_tensors, save_ten
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
 
-PICTURED = 8
-GREY = 128  # of the pixels of a hidden token
-MEDIAN = -1  # the "draw" that is the pixel-wise median of all draws
+PICTURED = 8  # validation images in the figure
+GREY = 128  # grey level of the pixels of hidden tokens
+MEDIAN = -1  # draw number of the pixel-wise median of all draws
 
 
 def hide_tokens(count: int, num_tokens: int, ratio: float, seed: int) -> Tensor:
-    """Masks (count, num_tokens) bool, True at round(ratio·N) tokens of each image, drawn uniformly.
-    A higher ratio hides the same tokens and additional ones."""
+    """Draw masks (count, num_tokens) bool, True at round(ratio · num_tokens) random tokens of each
+    image. The tokens of a lower ratio are a subset of those of a higher ratio."""
     noise = torch.rand(count, num_tokens, generator=generator(seed, "hide"))
     return noise.argsort(dim=1).argsort(dim=1) < round(ratio * num_tokens)
 
 
 class Reconstructor:
-    """The model of a replicate, and the validation images (M, C, H, W) uint8 that it rebuilds."""
+    """Rebuilds validation images (M, C, H, W) uint8 with the model of a replicate."""
 
     def __init__(self, params: Params, replicate: Replicate, device: torch.device):
         self.params, self.seed, self.device = params, replicate.seed, device
@@ -52,16 +52,17 @@ class Reconstructor:
         self.labels = torch.from_numpy(view.images.labels[:count])
 
     def __call__(self, chosen: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-        """Decode some of the images once for each draw, and compare them with the originals.
+        """Decode B images `reconstruction.draws` times, and compare the results with the originals.
 
         Args:
-            chosen: (B,) indices of images.
-            hidden: (B, N) bool; with no token hidden the result is the tokenizer's reconstruction.
+            chosen: indices (B,) of the images.
+            hidden: mask (B, N) bool of tokens to sample. If no token is hidden, the result is the
+                tokenizer's reconstruction.
 
         Returns:
-            mse of pixels in [0, 1] and perceptual distance of each draw and then of their median,
-            (B, draws + 1); of those among the first `PICTURED` images the first draw, `samples`,
-            and the medians, (b, C, H, W) uint8.
+            mse and perceptual (B, draws + 1): distances of each draw and then of the draws' median,
+            in [0, 1] pixels. samples and medians (b, C, H, W) uint8: first draw and median of the b
+            chosen images that are among the first `PICTURED`.
         """
         draws = range(self.params.reconstruction.draws)
         tokens = self.tokenizer.encode(as_float(self.images[chosen]).to(self.device)).flatten(1)
@@ -78,8 +79,8 @@ class Reconstructor:
         }
 
     def draw(self, chosen: Tensor, tokens: Tensor, hidden: Tensor, draw: int) -> Tensor:
-        """Decode the chosen images (B, C, H, W) uint8 after sampling their hidden tokens, given the
-        other tokens and the class."""
+        """Sample the hidden tokens of the chosen images, given the other tokens and the class.
+        Returns the decoded images (B, C, H, W) uint8."""
         seed = (self.seed, "reconstruct", draw, int(chosen[0]))
         steps = decode(
             predictor(self.model, self.labels[chosen].to(self.device), self.settings),
@@ -92,7 +93,7 @@ class Reconstructor:
 
     @torch.no_grad()
     def _distances(self, chosen: Tensor, rebuilt: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared and perceptual distances (B,) of images (B, C, H, W) uint8 from the originals."""
+        """MSE and perceptual distance (B,) between images (B, C, H, W) uint8 and the originals."""
         original, image = (as_float(x).to(self.device) for x in (self.images[chosen], rebuilt))
         mse = (original - image).pow(2).mean(dim=(1, 2, 3))
         rows = PIXELS // image.shape[-2:].numel()
@@ -105,15 +106,15 @@ def reconstruct_hidden(
     """Rebuild validation images with a share of their tokens hidden.
 
     Args:
-        folders: the run directory of each replicate, for what was found of the finished ratios,
+        folders: run directory of each replicate, which stores the results of each mask ratio as
             `<ratio>.safetensors`.
 
     Returns:
-        A row for every replicate, mask ratio and draw, and for the median of the draws (draw -1).
-        The distances are means over images: PSNR, too, is of each image and then averaged.
-        Pictures of n images at r ratios by the first replicate, uint8: originals (n, H, W, C),
-        inputs (r, n, H, W, C) with hidden tokens grey, samples (first draw) and medians of the same
-        shape, hidden (r,), the shares of tokens that are: of few tokens, not quite the ratios.
+        A row for every replicate, mask ratio and draw; draw -1 is the median of all draws. PSNR and
+        perceptual distance are computed per image and then averaged. Also uint8 pictures of n
+        images at r ratios by the first replicate: originals (n, H, W, C), and, all (r, n, H, W, C),
+        inputs with grey hidden tokens, samples (first draw) and medians. hidden (r,) has the shares
+        of hidden tokens, which differ from the ratios by rounding.
     """
     rows, pictures = list[Row](), list[dict[str, np.ndarray]]()
     for replicate, folder in folders.items():
@@ -152,23 +153,23 @@ def reconstruct_hidden(
 
 
 def _over_images(mse: Tensor, perceptual: Tensor) -> dict[str, float]:
-    """Mean and standard deviation over the images of PSNR in dB and of perceptual distance, both
-    (M,)."""
+    """Mean and standard deviation over M images of PSNR in dB and perceptual distance, from the MSE
+    (M,) and the perceptual distances (M,)."""
     values = {"psnr": [psnr(each) for each in mse.tolist()], "perceptual": perceptual.tolist()}
     spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
     return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
 
 
 def median_image(samples: Tensor) -> Tensor:
-    """Pixel-wise median (M, C, H, W) uint8 of draws (d, M, C, H, W). For an even d it is the mean
-    of the middle two; halves are rounded to even."""
-    # Image by image: the medians of a batch, in double precision, take eight times its bytes.
+    """Pixel-wise median (M, C, H, W) uint8 of draws (d, M, C, H, W). For even d, the median is the
+    mean of the middle two values; halves are rounded to even."""
+    # Image by image, since NumPy's float64 medians of a batch take eight times its bytes.
     medians = [np.median(draws, axis=0).round() for draws in samples.numpy().swapaxes(0, 1)]
     return torch.from_numpy(np.stack(medians).astype(np.uint8))
 
 
 def grey_tokens(images: Tensor, hidden: Tensor) -> Tensor:
-    """Paint the pixels of hidden tokens (n, N) of images (n, C, H, W) uint8 grey."""
+    """Paint the pixels of hidden tokens grey: images (n, C, H, W) uint8, `hidden` (n, N) bool."""
     side = round(hidden.shape[1] ** 0.5)
     grid = hidden.unflatten(1, (1, side, side)).float()
     return images.masked_fill(F.interpolate(grid, images.shape[-2:]).bool(), GREY)

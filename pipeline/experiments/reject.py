@@ -1,5 +1,5 @@
-"""Table 4: classifier-based rejection sampling (paper, appendix B). For each class, the share of
-samples that the reference classifier rates highest is kept."""
+"""Rejection sampling by the reference classifier, for Table 4 (paper, appendix B). Of each class, a
+share of the samples is kept: those with the highest ratings by the classifier."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,14 +23,14 @@ KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
 def rejection_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
-    """A row for every replicate's published samples, acceptance rate and selection: "rejection",
-    and "random" of the same size and classes, because FID depends on the number of samples.
+    """Compute a row for each replicate, acceptance rate and selection: "rejection", and "random" of
+    the same size and classes, because FID depends on the number of samples.
 
-    Where `evaluation.extractor` is the reference classifier itself, the network that selects is the
-    one that measures: IS and the recognised share rise by construction.
+    If `evaluation.extractor` is the reference classifier, the same network selects and measures. IS
+    and `class_accuracy` then rise by construction.
 
     Args:
-        folders: the run directory of each replicate, for its finished rows, `<acceptance>.json`.
+        folders: run directory of each replicate, which stores finished rows as `<acceptance>.json`.
     """
     evaluator, rows = Evaluator(params, workers), []
     for replicate, folder in folders.items():
@@ -52,7 +52,7 @@ def rejection_rows(
 def _selections(
     replicate: Replicate, outputs: Outputs, labels: Tensor, acceptance: float, evaluator: Evaluator
 ) -> list[Row]:
-    """A row for each selection with that acceptance rate."""
+    """Compute the rows of both selections for a replicate and an acceptance rate."""
     rows, draws = [], generator(replicate.seed, "reject", replicate.network)
     ratings = {
         "rejection": class_log_odds(outputs["class_logits"], labels),
@@ -70,21 +70,21 @@ def _selections(
 
 
 def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
-    """The log-odds log p/(1 − p), (M,) float64, where p = p(label | image) follows from logits (M,
-    classes). They rank samples like p, without the ties that occur when p rounds to 1."""
+    """Log-odds log p/(1 − p), (M,) float64, of p = p(label | image), computed from logits (M,
+    classes). Log-odds rank samples like p, without the ties that occur where p rounds to 1."""
     own = F.one_hot(labels, logits.shape[1]).bool()
     logits = logits.double()
     return logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
 
 
 def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
-    """The highest rated samples of each class, as many as `kept_of_each` says. Among equal ratings
-    the earlier sample is chosen.
+    """Select the highest rated samples of each class; `kept_of_each` gives the numbers. Of samples
+    with equal ratings, earlier samples are selected.
 
     Args:
-        ratings: (M,).
-        labels: (M,).
-        acceptance: in (0, 1].
+        ratings: ratings (M,) of all samples.
+        labels: labels (M,) of all samples.
+        acceptance: share of samples to keep, in (0, 1].
 
     Returns:
         Indices (kept,) in ascending order.

@@ -1,4 +1,4 @@
-"""The rows of result files."""
+"""Computes rows of result files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,14 +20,14 @@ def measured_row(
     name: str,
     measure: Callable[[dict[str, Tensor]], Row],
 ) -> Row:
-    """Read the row in a JSON file. If the file does not exist, make the batches, measure them and
-    write the file; a killed run resumes after its last batch.
+    """Read a row from a JSON file. If the file does not exist, compute the batches, measure them
+    and write the file first; a run after a kill computes only the missing batches.
 
     Args:
-        maker: opens a function that makes named tensors from the arguments of a batch, such as
-            `Evaluator.on_the_fly`.
-        name: names the batches in messages.
-        measure: gives the row, from the named tensors of all batches.
+        maker: opens a function that maps a batch's arguments to named tensors, such as the maker
+            that `Evaluator.on_the_fly` returns.
+        name: label of the batches in messages.
+        measure: computes the row from the named tensors of all batches.
     """
     tensors = file.with_suffix(".safetensors")
     if not file.exists():

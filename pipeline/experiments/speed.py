@@ -1,5 +1,5 @@
-"""Figure 4: time per image against the number of tokens (paper, section 4.2), from label to tokens.
-The tokenizer's time is the same for all methods and left out."""
+"""Measures the time per image against the number of tokens, for Figure 4 (paper, section 4.2). Only
+token generation is timed: decoding tokens to pixels takes equally long for all methods."""
 
 import statistics
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from pipeline.weights.configs import transformer_config
 
 
 def run_speed(params: Params, num_classes: int) -> list[Row]:
-    """Time every grid on this process's device and return all rows. Grids that a killed run timed
-    on a device of the same name with as many threads are not timed again.
+    """Time all methods on this process's device, for every token grid. Returns the rows of all
+    grids.
 
     Raises:
-        UserError: `ray.use_gpu`, and there is no GPU here.
+        UserError: `ray.use_gpu` is true, but PyTorch finds no GPU.
     """
     device = worker_device(params.ray.use_gpu)
     grids = params.speed.grids
@@ -34,19 +34,19 @@ def run_speed(params: Params, num_classes: int) -> list[Row]:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to generate tokens."""
+    """A method to generate tokens."""
 
     network: TokenTransformer
     iterations: int  # forward passes per image
-    draw: Callable[[Tensor], Tensor]  # labels (B,) → tokens (B, N)
+    draw: Callable[[Tensor], Tensor]  # maps labels (B,) to tokens (B, N)
 
 
 def methods(params: Params, config: TransformerConfig, device: torch.device) -> dict[str, Method]:
-    """MaskGIT, and the autoregressive baseline with and without its key-value cache. Their weights
-    are random, since the time does not depend on them.
+    """Create MaskGIT, and the autoregressive baseline with and without a key-value cache. Weights
+    are random, since the time does not depend on the weights.
 
-    All compute in bfloat16 if both `decoding.bf16` and `autoregressive.bf16` are set, else in
-    float32, in which the baseline draws the same tokens with and without its cache.
+    All methods run in bfloat16 if both `decoding.bf16` and `autoregressive.bf16` are true, else in
+    float32. In float32, the baseline draws the same tokens with and without the cache.
     """
     torch.manual_seed(mix(params.seed, "speed", config.num_tokens))
     maskgit = MaskGitTransformer(config).to(device).eval().requires_grad_(False)
@@ -72,10 +72,10 @@ def methods(params: Params, config: TransformerConfig, device: torch.device) -> 
 
 
 def speed_rows(params: Params, grid: int, num_classes: int, device: torch.device) -> list[Row]:
-    """A row for every batch size and method at grid² tokens: median, minimum and maximum time per
-    image in seconds, over `speed.repeats` rounds after a warm-up.
+    """Time all methods at grid² tokens. Returns a row for each batch size and method, with median,
+    minimum and maximum seconds per image over `speed.repeats` rounds after a warm-up.
 
-    A round times every method once, so that other work on the machine slows all of them alike.
+    A round times every method once, so that other load on the machine slows all methods equally.
     """
     config = replace(transformer_config(params, num_classes), num_tokens=grid**2)
     timed, rows = methods(params, config, device), []

@@ -1,4 +1,4 @@
-"""Sensitivity of samples to the choice temperature, which the paper does not give (section 3.2)."""
+"""Measures samples at several choice temperatures; the paper gives no value (section 3.2)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,11 +17,11 @@ from pipeline.sampling import sample_batches
 def temperature_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
-    """A row for every temperature and replicate: the scores of its samples. A seed gives the same
-    random numbers at every temperature.
+    """Compute a row with the scores of samples for every temperature and replicate. A seed gives
+    the same random numbers at every temperature.
 
     Args:
-        folders: the run directory of each replicate, for its finished rows, `<value>.json`.
+        folders: run directory of each replicate, which stores finished rows as `<value>.json`.
     """
     evaluator, rows = Evaluator(params, workers), {}
     labels = evaluator.labels(params.temperature.samples)

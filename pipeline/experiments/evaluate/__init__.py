@@ -1,1 +1,1 @@
-"""Table 1: measurements (`measuring`) and pictures (`gallery`) of the models."""
+"""Measures the models for Table 1 (`measuring`), and makes pictures of samples (`gallery`)."""

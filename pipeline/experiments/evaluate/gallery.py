@@ -1,5 +1,5 @@
-"""Arrays behind the pictures of Table 1's models: class by class (Figure 5), iteration by iteration
-(Figure 2), and the training images nearest to samples, which show whether the model memorised."""
+"""Writes the arrays for pictures of samples: by class (Figure 5), by decoding iteration (Figure 2),
+and with the nearest training images, which would reveal memorisation."""
 
 from collections.abc import Iterable
 from functools import reduce
@@ -23,16 +23,16 @@ from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
 
-CLASSES = 10  # pictured
-PER_CLASS = 10
-DECODED = 4  # samples whose every iteration is kept
-NEIGHBOURS = 5  # training images beside each sample
-COMPARED = 10  # samples that are shown beside their neighbours
+CLASSES = 10  # maximum classes in the class grid
+PER_CLASS = 10  # maximum images per class
+DECODED = 4  # samples shown at every iteration
+NEIGHBOURS = 5  # nearest training images per sample
+COMPARED = 10  # samples shown with their nearest training images
 
 
 def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
-    """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`, of
-    each network's first replicate."""
+    """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`, with
+    samples of the first replicates."""
     images = ImageShards(IMAGES, "train")
     view = View(images, params.data, params.seed)
     first = {network: main_replicates(params, network)[0] for network in NETWORKS}
@@ -40,12 +40,12 @@ def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
         name: SampleImages(replicate.samples, params.data).view for name, replicate in first.items()
     }
     views["real"] = view
-    # The first classes that all have images of: a rare one may have no sample.
+    # The first classes with images in every set: a rare class may have no sample.
     shown = reduce(np.intersect1d, [v.images.labels for v in views.values()])[:CLASSES]
     grids: dict[str, np.ndarray] = {}
     for name, each in views.items():
         rows = [np.flatnonzero(each.images.labels == c) for c in shown]
-        few = min(PER_CLASS, *map(len, rows))  # as many of every class
+        few = min(PER_CLASS, *map(len, rows))  # the same number for every class
         grids[name] = np.stack([_pictures(each, row[:few]) for row in rows])
     flat = torch.from_numpy(grids["transformer"]).flatten(0, 1).permute(0, 3, 1, 2)
     save_picture(grid_picture(flat, grids["transformer"].shape[1]), folder / "samples.png")
@@ -57,7 +57,7 @@ def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
 
 
 def _pictures(view: View, rows: Iterable[int]) -> np.ndarray:
-    """(n, H, W, C) uint8."""
+    """Centre crops (n, H, W, C) uint8 of the images with indices `rows`."""
     return _channels_last(view.centers(rows).numpy())
 
 
@@ -79,7 +79,7 @@ def _write_decoding(params: Params, replicate: Replicate, path: Path, device: to
 def _write_neighbours(
     params: Params, replicate: Replicate, view: View, path: Path, workers: BatchWorkers
 ) -> None:
-    # A block of them: products of few rows are not the same bits with any number of threads.
+    # Compare a whole block: with few rows, the bits of products depend on the number of threads.
     count = min(BLOCK, params.evaluation.samples)
     samples = SampleImages(replicate.samples, params.data, count)
     evaluator = Evaluator(params, workers)

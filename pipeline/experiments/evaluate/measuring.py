@@ -1,5 +1,5 @@
-"""Table 1: samples of every replicate of MaskGIT and the baseline, reconstructions (the loss by the
-tokenizer alone) and held-out real images, all measured in the same way."""
+"""Measures, for Table 1 and in the same way, the samples of every replicate, reconstructions (which
+show the tokenizer's loss of quality) and real validation images."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,21 +27,21 @@ from pipeline.training.likelihood import held_out_nll
 from pipeline.weights.published import load_model
 
 IDENTITY = ("images", "label_smoothing", "seed")
-ENCODED = "samples"  # of a main replicate, as shards in its run directory
-REAL = "real"  # the folder of the networks' outputs for the validation images
-# Images that are compared at once, and training images that are on the device meanwhile.
+ENCODED = "samples"  # folder in a main replicate's run directory with shards of its samples
+REAL = "real"  # folder of the measuring networks' outputs for the validation images
+# `nearest` compares blocks of BLOCK images with blocks of REFERENCE training images.
 BLOCK, REFERENCE = 1000, 10_000
 
 
 def evaluate_all(
     params: Params, folders: Mapping[Replicate, Path], images_folder: Path, workers: BatchWorkers
 ) -> list[Row]:
-    """A row of metrics for the samples of every replicate, for "reconstruction" and for "real". The
-    samples of main replicates are published.
+    """Compute a row of metrics for the samples of every replicate, for "reconstruction" and for
+    "real". Publish the samples of main replicates.
 
     Args:
-        folders: the run directory of each replicate, for its samples and its row.
-        images_folder: the same for the reconstructions and the validation images.
+        folders: run directory of each replicate, which stores its samples and its row.
+        images_folder: run directory for the reconstructions and the validation images.
     """
     evaluator, rows = Evaluator(params, workers, second=True), []
     real = CenterCrops(IMAGES, "val", params.data)
@@ -67,7 +67,7 @@ def _replicate_row(
     params, network, file = evaluator.params, replicate.network, folder / "row.json"
     count, workers = params.evaluation.samples, evaluator.workers
     sampler = Maker(open_sampler, replicate)
-    # CAS, too, is trained on the samples of a main replicate.
+    # CAS trains its classifiers on the samples of main replicates.
     labels = evaluator.labels(max(count, params.cas.samples) if replicate.main else count)
     settings = params.decoding_settings(autoregressive=network == "autoregressive")
     size = params.decoding.batch_size
@@ -75,13 +75,13 @@ def _replicate_row(
     name = f"evaluate: samples of {network}/{replicate.name}"
 
     def measure(outputs: Outputs) -> Row:
-        """The metrics of the samples, and what is measured of the network itself."""
+        """Metrics of the samples, and the network's likelihood, size and number of passes."""
         opened, seed = sampler.open(workers.device), replicate.seed
         networks = (opened.model, opened.tokenizer)
         return evaluator.metrics(outputs, labels[:count]) | {
             "nll": held_out_nll(network, replicate.folder, params, seed, folder, workers),
             "parameters": sum(p.numel() for n in networks for p in n.parameters()),
-            # Forward passes of the network per image.
+            # Forward passes per image.
             "steps": params.num_tokens if network == "autoregressive" else settings.iterations,
         }
 
@@ -113,16 +113,16 @@ def _replicate_row(
 
 
 def drop_samples(folders: Mapping[Replicate, Path]) -> None:
-    """Delete the published samples from the run directories at the end of a stage. A stage that is
-    killed earlier resumes from them; one that runs again later draws them again."""
+    """Delete the samples from the run directories; the published samples remain. Call this function
+    at the end of a stage: a run after a kill needs the samples to resume."""
     for replicate, folder in folders.items():
         if replicate.main:
             shutil.rmtree(folder / ENCODED, ignore_errors=True)
 
 
 def mean_metrics(rows: list[Row], params: Params) -> dict[str, dict[str, float | None]]:
-    """The metrics of each set: means over the main replicates, or None if a replicate lacks the
-    metric."""
+    """Average the metrics of each image set over the main replicates. A mean is None if any
+    replicate lacks the metric."""
     main = params.training.label_smoothing
     sets: dict[str, list[Row]] = {}
     for row in rows:
@@ -145,17 +145,17 @@ def _mean(values: list[float | None]) -> float | None:
 def _reconstruction_row(
     real: CenterCrops, folder: Path, evaluator: Evaluator, features: Tensor
 ) -> Row:
-    """Reconstruct and measure the validation images, unless the folder already has their row.
+    """Reconstruct and measure the validation images, unless the folder already has the row.
 
     Args:
-        features: (R, F), of the validation images.
+        features: features (R, F) of the validation images.
     """
     count = len(real)
     shown = evaluator.on_the_fly(Maker(_open_rebuilder, real))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
     def measure(found: dict[str, Tensor]) -> Row:
-        rfid = unless_few(fid, found["features"], features)  # against the validation images
+        rfid = unless_few(fid, found["features"], features)  # reference: the validation images
         values = evaluator.metrics(found, real.labels)
         return values | {f"rfid_{evaluator.extractor}": rfid}
 
@@ -166,21 +166,21 @@ def _reconstruction_row(
 
 def _open_rebuilder(real: CenterCrops, device: torch.device) -> Callable[[int, int], Tensor]:
     tokenizer = load_model(TOKENIZER, "tokenizer", device)
-    # Of the images from start to before stop.
+    # (start, stop) -> reconstructions of the images in range(start, stop)
     return lambda start, stop: rebuild(tokenizer, real.read(start, stop), device)[0]
 
 
 def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
-    """The scores of disjoint sets of real validation images, as many as there are of each size.
-    They show the FID and IS of such small sets without any generation.
+    """Compute the scores of all disjoint sets of validation images, for every size of sample set in
+    the project. The scores show the FID and IS that perfect samples would get at this size.
 
     Args:
-        folder: has the networks' outputs for the validation images, if `evaluate_all` ran.
+        folder: folder that stores the measuring networks' outputs for the validation images.
     """
     evaluator = Evaluator(params, workers, second=True)
     images = CenterCrops(IMAGES, "val", params.data)
     outputs, rows = evaluator.outputs(images, folder / REAL), []
-    # The sizes of other stages' sets; of the candidates, rejection keeps these shares.
+    # Sizes of the sets in other stages. Rejection keeps these shares of its candidates.
     candidates = evaluator.labels(max(params.evaluation.samples, params.cas.samples))
     sizes = {int(kept_of_each(candidates, a).sum()) for a in params.rejection.acceptance}
     sizes |= {params.sweep.samples, params.temperature.samples, params.editing.images}
@@ -192,15 +192,15 @@ def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
 
 
 def real_columns(params: Params) -> list[str]:
-    """The columns of `real_rows`, for the case that there are too few validation images for any
-    row."""
+    """The columns of `real_rows`, which returns no rows if the validation images are fewer than
+    every size."""
     name = params.evaluation.extractor
     return ["samples", "subset", f"fid_{name}", f"is_{name}", "class_accuracy"]
 
 
 def neighbour_distances(evaluator: Evaluator, samples: Tensor, real: Tensor) -> dict[str, float]:
-    """Mean distance to the nearest training image, in the extractor's features, of samples (M, F)
-    and of held-out real images (R, F)."""
+    """Mean distances in feature space from samples (M, F), and from validation images (R, F), to
+    the nearest training image."""
     name = evaluator.extractor
     values = {}
     for suffix, features in (("", samples), ("_real", real)):
@@ -212,11 +212,11 @@ def neighbour_distances(evaluator: Evaluator, samples: Tensor, real: Tensor) -> 
 def nearest(
     features: Tensor, reference: Tensor, count: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Distances and indices (M, count), on the CPU, of the rows of a reference (R, F) that are
-    nearest to features (M, F).
+    """Find the `count` rows of a reference (R, F) that are nearest to each of the features (M, F).
+    Returns distances and indices (M, count), on the CPU.
 
     Args:
-        device: where they are compared; a core takes two hours for ImageNet's.
+        device: device that computes distances; ImageNet takes two hours on one CPU core.
     """
     found = []
     for block in features.to(device).split(BLOCK):
