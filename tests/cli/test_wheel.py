@@ -68,7 +68,7 @@ def test_its_commands_work_without_a_project(installed):
     assert [preset["name"] for preset in listed] == preset_names()
     for name in ("smoke", "imagenet256"):  # the latter with a network of torchvision
         assert f"preset {name}" in installed.run("maskgit", "plan", name)
-    assert "there is no project in" in installed.run("maskgit", "preset", "smoke", ok=False)
+    assert "the folder has no project" in installed.run("maskgit", "preset", "smoke", ok=False)
     assert not list(installed.folder.iterdir())
     installed.run("maskgit", "sample", "--count", "1", "--classes", "7")
     installed.run("maskgit", "inpaint", "samples.png", "--class", "2", "--box", "9,9,40,40")
