@@ -188,7 +188,7 @@ def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float
         rows = [row for row in csv.DictReader(file) if row.pop("images") == "transformer"]
     smoothing = as_written(params.training.label_smoothing)
     mine = (r for r in rows if int(r["seed"]) == seed and float(r["label_smoothing"]) == smoothing)
-    values = {name: float(value) for name, value in next(mine).items() if value}
+    values = {name: float(value) for name, value in next(mine, {}).items() if value}
     shown = {
         name: value
         for name, value in values.items()

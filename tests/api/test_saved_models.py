@@ -123,6 +123,11 @@ def test_the_card_has_the_numbers_of_the_runs_own_model(project, tmp_path, monke
         first = card(MaskGIT.from_pretrained(folder, device="cpu"), "first")
     assert "| fid_classifier | 1.25 |" in first and "is_classifier |" not in first
     assert "Barely trained" not in first
+    rows = Path("results/evaluation/rows.csv")
+    rows.write_text(ROWS.split("\n")[0] + "\n")  # as before seed 1 was added to evaluation.seeds
+    unmeasured = MaskGIT.from_pretrained(folder, seed=1, device="cpu")
+    assert "## Measured\n\nNothing" in card(unmeasured, "unmeasured")
+    rows.write_text(ROWS)
     with pytest.warns(ModelWarning, match="barely trained"):  # 35% of 3 classes
         second = MaskGIT.from_pretrained(folder, seed=1, device="cpu")
     shown = card(second, "second")
