@@ -45,3 +45,5 @@ def check_files(params: dict[str, Any], stage: str) -> None:
                 require_file(of_project(file))
             except FileNotFoundError:
                 raise UserError(key, f"{file} does not exist", "give a file, or null") from None
+            except UserError as error:
+                raise UserError(key, str(error)) from error
