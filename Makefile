@@ -43,7 +43,7 @@ check: env ## Check style and types and run the quick tests, in about 90 seconds
 test: check ## The same, then the tests that run the smoke preset, Ray, DVC and MLflow: about 12 minutes in all
 	OMP_NUM_THREADS=1 pytest -m "slow and not soak" --numprocesses 3 --dist worksteal # they wait half of the time
 
-soak: env ## Try every outage in each kind of stage, 20 kills of a run and other long tests, in an hour
+soak: env ## Try every outage in each kind of stage, 20 kills of a run and other long tests (an hour or more)
 	OMP_NUM_THREADS=1 pytest -m soak --numprocesses 3 --dist loadfile --ignore tests/test_outages.py
 	pytest -m soak tests/test_outages.py # alone, because it measures times
 

@@ -285,7 +285,7 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
         split["train"] += shuffled[held_out:]
     if missing := set(range(len(by_class))) - {source.items[i].label for i in split["train"]}:
         name = source.class_names[min(missing)]
-        raise UserError("data.source", f"class '{name}' has no training image", "add some")
+        raise UserError("data.source", f"class '{name}' has no image left to train on", "add some")
     return {name: rng.permutation(indices).tolist() for name, indices in split.items()}
 
 

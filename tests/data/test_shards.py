@@ -76,7 +76,7 @@ def test_split_depends_on_the_seed_and_mixes_classes():
 def test_a_class_with_too_few_images_is_named(splits):
     source = FakeSource([2, 1])
     source.items = [item._replace(split=s) for item, s in zip(source.items, splits, strict=True)]
-    with pytest.raises(UserError, match=r"'class 1' has no training image") as error:
+    with pytest.raises(UserError, match=r"'class 1' has no image left to train on") as error:
         stratified_split(source, 0.2, seed=0)
     assert error.value.subject == "data.source"
 
@@ -96,7 +96,7 @@ def test_shards_round_trip_across_record_batches(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "no manifest"])
-def test_shards_that_cannot_be_read_name_the_file_and_the_stage(tmp_path, damage):
+def test_shards_that_cannot_be_read_name_the_folder_and_the_stage(tmp_path, damage):
     written(tmp_path, FakeSource([20]), shard_size=8)
     path = tmp_path / ("manifest.json" if damage == "no manifest" else "train-00001.arrow")
     if damage == "cut":
