@@ -9,7 +9,8 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
 from pipeline.data.images.pixels import grid_picture, save_picture
 from pipeline.data.images.shards import ImageShards, View, write_manifest, write_shards
-from pipeline.prepare.datasets import open_source, require_training_images, stratified_split
+from pipeline.prepare.datasets import open_source, stratified_split
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json
 from pipeline.runtime.stage import Stage
 
@@ -46,11 +47,12 @@ def main(params: Params) -> str:
 
 
 def _require_enough(images: int, params: Params) -> None:
-    """Check that there are enough training images for the metrics. Published statistics need
-    none."""
-    evaluation = params.evaluation
-    dimensions = 0 if evaluation.reference_statistics else params.feature_dimensions
-    require_training_images(images, dimensions, evaluation.kid_subset_size, evaluation.neighbors)
+    """Raise a `UserError` if the training images are fewer than the metrics need."""
+    needed, user = params.least_images(covariance=not params.evaluation.reference_statistics)
+    if images < needed:
+        reason = f"{images} training images are too few: {user} needs {needed}"
+        way_out = "add images, lower data.val_fraction, or change that param"
+        raise UserError("data.source", reason, way_out)
 
 
 def contact_sheet(images: Path, params: Params) -> Image:

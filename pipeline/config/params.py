@@ -69,6 +69,20 @@ class Params(schema.Section):
             return 4 * self.classifier.width
         return 512 if architecture.endswith(("resnet18", "resnet34")) else 2048
 
+    def least_images(self, covariance: bool = True) -> tuple[int, str]:
+        """The number of images that the metrics need, and what needs as many.
+
+        Args:
+            covariance: whether FID needs the covariance of these images.
+        """
+        evaluation, features = self.evaluation, self.feature_dimensions
+        return max(
+            (evaluation.is_splits, "evaluation.is_splits"),
+            (evaluation.neighbors + 1, "evaluation.neighbors"),
+            (evaluation.kid_subset_size, "evaluation.kid_subset_size"),
+            (features + 1 if covariance else 0, f"FID of {features} features"),
+        )
+
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
     ) -> "DecodingSettings":
@@ -129,13 +143,7 @@ class Params(schema.Section):
         if evaluation.second_extractor == evaluation.extractor:
             reason = f"{evaluation.extractor} is already the first extractor"
             raise UserError("evaluation.second_extractor", reason, "choose another extractor")
-        features = self.feature_dimensions
-        needed, user = max(
-            (evaluation.is_splits, "evaluation.is_splits"),
-            (evaluation.neighbors + 1, "evaluation.neighbors"),
-            (evaluation.kid_subset_size, "evaluation.kid_subset_size"),
-            (features + 1, f"FID of {features} features"),
-        )
+        needed, user = self.least_images()
         for section in ("sweep", "evaluation"):
             samples = getattr(self, section).samples
             if samples < needed:

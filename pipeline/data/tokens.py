@@ -1,13 +1,13 @@
 """Reads the token cache: the token grids of all images, as memory-mapped uint16 arrays."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import require_readable
+from pipeline.runtime.batches import load_part
 from pipeline.runtime.files import read_json
 
 SHARD = 8192  # images per file of tokens
@@ -21,15 +21,12 @@ class TokenCache:
     def __init__(self, folder: Path | str, split: str):
         folder = Path(folder)
         manifest = read_json(folder / "manifest.json", "shards", "codebook_size", way_out=WAY_OUT)
-        try:
-            files = [folder / shard["file"] for shard in manifest["shards"][split]]
-            self.shards = [np.load(file, mmap_mode="r") for file in files]  # (n, views, N) uint16
-            self.labels = np.load(folder / f"{split}-labels.npy")
-            self.num_classes: int = manifest["classes"]
-            _, self.views, self.num_tokens = self.shards[0].shape
-        except Exception as error:  # a damaged file makes its reader raise nearly anything
-            require_readable(folder, error)
-            raise UserError(str(folder), "damaged", WAY_OUT) from error
+        load = partial(np.load, mmap_mode="r")
+        files = [folder / shard["file"] for shard in manifest["shards"][split]]
+        self.shards = [load_part(file, load, WAY_OUT) for file in files]  # (n, views, N) uint16
+        self.labels = load_part(folder / f"{split}-labels.npy", np.load, WAY_OUT)
+        self.num_classes: int = manifest["classes"]
+        _, self.views, self.num_tokens = self.shards[0].shape
         self._start = np.cumsum([0] + [len(s) for s in self.shards])
         self.codebook_size: int = manifest["codebook_size"]
 

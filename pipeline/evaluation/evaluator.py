@@ -1,7 +1,7 @@
 """Measures every image set with the same extractors, reference images and settings."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.data.images.shards import ImageShards
 from pipeline.evaluation import features, metrics
-from pipeline.evaluation.fid import Statistics, fid, statistics
+from pipeline.evaluation.fid import fid, statistics
 from pipeline.evaluation.image_sets import ImageSet
 from pipeline.evaluation.metrics import unless_few
 from pipeline.runtime.batches import BatchWorkers, Maker
@@ -82,16 +82,10 @@ class Evaluator:
         self.extractor: str = params.evaluation.extractor
         self.reference = features.reference_features(self.extractor)  # (R, F)
         self.statistics = features.reference_statistics(params)
-
-    @cached_property
-    def second_reference(self) -> Tensor:
-        """Features (R, G) of the training images by the second extractor."""
-        return features.reference_features(self.params.evaluation.second_extractor)
-
-    @cached_property
-    def second_statistics(self) -> Statistics:
-        """Mean and covariance of the second extractor's features of the training images."""
-        return statistics(self.second_reference)
+        if second:
+            other = params.evaluation.second_extractor
+            self.second_reference = features.reference_features(other)  # (R, G)
+            self.second_statistics = None if other == "vgg" else statistics(self.second_reference)
 
     def labels(self, count: int) -> Tensor:
         """Labels (count,) for samples, with the class frequencies of `evaluation.labels`."""
@@ -139,8 +133,9 @@ class Evaluator:
         def distribution(rows: Tensor) -> Metrics:
             own = None if labels is None else labels[rows]
             values = self.scores(of_rows(outputs, rows), own) | self.distances(main[rows], seed)
-            if (name := evaluation.second_extractor) != "vgg":
-                values[f"fid_{name}"] = unless_few(fid, second[rows], self.second_statistics)
+            if self.second_statistics:
+                name = f"fid_{evaluation.second_extractor}"
+                values[name] = unless_few(fid, second[rows], self.second_statistics)
             return values
 
         def neighbours(rows: Tensor) -> Metrics:

@@ -19,8 +19,9 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, FEATURES, IMAGES
 from pipeline.config.schema import Evaluation
 from pipeline.data.images.pixels import as_float
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.evaluation.fid import Statistics, load_statistics, statistics
-from pipeline.evaluation.image_sets import CenterCrops, ImageSet
+from pipeline.evaluation.image_sets import ImageSet
 from pipeline.runtime.batches import (
     BatchWorkers,
     Maker,
@@ -29,7 +30,6 @@ from pipeline.runtime.batches import (
     load_tensors,
     make_parts,
 )
-from pipeline.runtime.device import autocast
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import atomic_file, atomic_folder, remove_temporary
@@ -56,15 +56,15 @@ def open_extractor(
     on the CPU.
 
     Args:
-        evaluation: params section with `bf16` and the weights files of Inception and VGG. If a file
-            is None, the weights are downloaded to torch's cache.
+        evaluation: params section with the weights files of Inception and VGG. If a file is None,
+            the weights are downloaded to torch's cache.
 
     Raises:
         UserError: the weights cannot be downloaded or loaded.
     """
     if name in ("classifier", "random"):
         network = classifier if name == "classifier" else _random(classifier.config).to(device)
-        return partial(extract, partial(_classify, network), device, evaluation.bf16)
+        return partial(extract, partial(_classify, network), device)
     given = getattr(evaluation, f"{name}_weights")
     weights = given and str(of_project(given))
     try:
@@ -74,19 +74,18 @@ def open_extractor(
         reason = f"cannot load {weights or 'the download'} ({in_a_line(error)})"
         way_out = "give the path of its weights file, or use the extractor classifier instead"
         raise UserError(f"evaluation.{name}_weights", reason, way_out) from error
-    return partial(extract, partial(_of_rgb, library), device, evaluation.bf16)
+    return partial(extract, partial(_of_rgb, library), device)
 
 
 @torch.no_grad()
-def extract(network: Network, device: torch.device, bf16: bool, images: Tensor) -> Features:
-    """Run a network on images in batches, in bfloat16 if `bf16`. Features are moved to the CPU."""
+def extract(network: Network, device: torch.device, images: Tensor) -> Features:
+    """Run a network on images in batches. Features are moved to the CPU."""
     # Batches have nearly equal sizes, since the bits of a small last batch may depend on the number
     # of threads (tests/paper/test_kernels.py).
     found = []
     for batch in images.chunk(-(-len(images) // BATCH)):
-        with autocast(device, bf16):
-            outputs = network(batch.to(device))
-        found.append([x.float().cpu() for x in outputs if x is not None])
+        outputs = network(batch.to(device))
+        found.append([x.cpu() for x in outputs if x is not None])
     return Features(*(torch.cat(column) for column in zip(*found, strict=True)))
 
 
@@ -163,7 +162,7 @@ def write_reference(name: str, folder: Path, params: Params, workers: BatchWorke
     Raises:
         TooFew: the training images are too few for a covariance.
     """
-    images = CenterCrops(IMAGES, "train", params.data)
+    images = View(ImageShards(IMAGES, "train"), params.data)
     maker = Maker(_open_extraction, name, images, params)
     found = stored_tensors(folder, len(images), workers, maker, f"features: {name}")
     if name == params.evaluation.extractor and not params.evaluation.reference_statistics:

@@ -32,22 +32,12 @@ class Statistics(NamedTuple):
     sigma: Tensor  # (F, F) float64
 
 
-def statistics(features: Tensor, what: str = "reference images") -> Statistics:
-    """Mean and unbiased covariance of features (M, F).
-
-    Args:
-        what: names the images in the error.
-
-    Raises:
-        TooFew: the features are too few for a covariance.
-    """
+def statistics(features: Tensor) -> Statistics:
+    """Mean and unbiased covariance of features (M, F). Raises `TooFew` if M ≤ F."""
     count, dimension = features.shape
-    if count < dimension + 1:
-        raise TooFew(
-            "FID",
-            f"{count} {what} cannot give a covariance of {dimension}-dimensional features",
-            f"use at least {dimension + 1}",
-        )
+    if count <= dimension:
+        reason = f"{count} images cannot give a covariance of {dimension}-dimensional features"
+        raise TooFew("FID", reason, f"use at least {dimension + 1}")
     # Sum blocks of rows: the features are memory-mapped, and ImageNet's take 20 GB in float64.
     mu = torch.zeros(dimension, dtype=torch.float64)
     for block in features.split(BLOCK):
@@ -94,7 +84,7 @@ def fid(samples: Tensor, reference: Tensor | Statistics) -> float:
     """
     if isinstance(reference, Tensor):
         reference = statistics(reference)
-    mu, sigma = statistics(samples, "samples")
+    mu, sigma = statistics(samples)
     root_FF = _root(reference.sigma)
     eigenvalues = torch.linalg.eigvalsh(root_FF @ sigma @ root_FF)
     shared = eigenvalues.clamp(min=0).sqrt().sum()  # negative only because of rounding

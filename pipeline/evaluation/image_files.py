@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.data.images.pixels import in_threads, to_chw
 from pipeline.evaluation.image_sets import ArrayImages, ImageSet
@@ -28,7 +27,7 @@ def open_images(path: Path | str) -> ImageSet:
 
 def _open(path: Path) -> ImageSet:
     if path.is_dir():
-        return PngImages(path)
+        return _pngs(path)
     require_file(path)
     labels = None
     # Extract the images to a temporary file, since an archive cannot be memory-mapped.
@@ -44,32 +43,25 @@ def _open(path: Path) -> ImageSet:
     return ArrayImages(np.moveaxis(images, -1, 1), labels)  # a view, still memory-mapped
 
 
-class PngImages:
-    """The PNG files of a folder, sorted by name. Grey files are read with one channel, all others
-    with three. Hidden files (macOS creates some) are ignored."""
+def _pngs(folder: Path) -> ArrayImages:
+    """Read the PNG files of a folder, sorted by name. Grey files are read with one channel, all
+    others with three. Hidden files (macOS creates some) are ignored."""
+    paths = sorted(folder.glob("[!.]*.[pP][nN][gG]"))
+    if not paths:
+        raise UserError(str(folder), "it contains no PNG files", "give a folder of PNGs")
+    shape = to_chw(open_picture(paths[0])).shape
+    images = np.empty((len(paths), *shape), np.uint8)
 
-    def __init__(self, folder: Path):
-        self.paths = sorted(folder.glob("[!.]*.[pP][nN][gG]"))
-        if not self.paths:
-            raise UserError(str(folder), "it contains no PNG files", "give a folder of PNGs")
-        self.shape = self._read(self.paths[0]).shape
+    def read(index: int) -> None:
+        image = to_chw(open_picture(paths[index]))
+        if image.shape != shape:
+            reason = f"{size_text(image.shape)}, but {paths[0].name} {size_text(shape)}"
+            way_out = "give images of equal size: resize or delete this file"
+            raise UserError(str(paths[index]), reason, way_out)
+        images[index] = image
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read(self, start: int, stop: int) -> Tensor:
-        paths = self.paths[start:stop]
-        images = in_threads(self._read, paths)
-        for path, image in zip(paths, images, strict=True):
-            if image.shape != self.shape:
-                first = f"{self.paths[0].name} {size_text(self.shape)}"
-                way_out = "give images of equal size: resize or delete this file"
-                raise UserError(str(path), f"{size_text(image.shape)}, but {first}", way_out)
-        return torch.from_numpy(np.stack(images)).contiguous()
-
-    def _read(self, path: Path) -> np.ndarray:
-        """Read a PNG as (C, H, W) uint8."""
-        return to_chw(open_picture(path))
+    in_threads(read, range(len(paths)))
+    return ArrayImages(images)
 
 
 def size_text(shape: tuple[int, ...]) -> str:

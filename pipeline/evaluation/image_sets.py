@@ -1,16 +1,11 @@
-"""Image sets to measure, read in batches: arrays, the data set and published samples. The module
-`image_files` opens the image sets of `maskgit measure`."""
+"""Image sets to measure, read in batches: any `ImageSet`, such as `View` or `ArrayImages`."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from pipeline.data.images.samples import SPLIT, open_samples
-from pipeline.data.images.shards import ImageParams, ImageShards, View
 
 BATCH = 64  # images read at once
 
@@ -45,39 +40,3 @@ class ArrayImages:
 
     def read(self, start: int, stop: int) -> Tensor:
         return torch.from_numpy(np.array(self.images[start:stop], order="C"))
-
-
-class CenterCrops:
-    """Centre crops of a split of the data set, or of published samples.
-
-    Args:
-        data: params section `data`.
-        count: number of images to take, from the first; None takes all.
-
-    Raises:
-        UserError: the images do not exist or cannot be read.
-    """
-
-    def __init__(self, folder: Path, split: str, data: ImageParams, count: int | None = None):
-        self._args = folder, split, data, count
-        images = open_samples(folder) if split == SPLIT else ImageShards(folder, split)
-        self.view = View(images, data)
-        self.shape = (data.channels, data.image_size, data.image_size)
-        self.labels = torch.from_numpy(images.labels[:count])  # (n,) int64
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return CenterCrops, self._args  # unpickling opens the shards in the other process
-
-    def read(self, start: int, stop: int) -> Tensor:
-        # Contiguous: a convolution of colour images may round differently for other strides.
-        return self.view.centers(range(start, stop)).contiguous()
-
-
-class SampleImages(CenterCrops):
-    """Samples that the stage `evaluate` has published."""
-
-    def __init__(self, folder: Path, data: ImageParams, count: int | None = None):
-        super().__init__(folder, SPLIT, data, count)

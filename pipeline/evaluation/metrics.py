@@ -44,17 +44,10 @@ def kid(samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, s
 def inception_score(logits: Tensor, splits: int, seed: int) -> float:
     """Inception Score, exp E KL(p(y|x) ‖ p(y)), from logits (M, classes), averaged over `splits`
     random splits of the samples (at most M splits)."""
-    count, splits = len(logits), min(splits, len(logits))
-    order = np.random.RandomState(mix(seed, "is_splits") % 2**32).permutation(count)
-    parts = (order[i * count // splits : (i + 1) * count // splits] for i in range(splits))
-    return float(np.mean([_inception_score(logits[part].double()) for part in parts]))
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
-
-def _inception_score(logits: Tensor) -> float:
-    p, log_p = logits.softmax(dim=1), logits.log_softmax(dim=1)
-    tiny = torch.finfo(torch.float64).tiny  # a class of probability 0 adds 0
-    log_marginal = (p.sum(dim=0) / len(p)).clamp(min=tiny).log()
-    return ((p * (log_p - log_marginal)).sum(dim=1).sum() / len(p)).exp().item()
+    splits, draw = min(splits, len(logits)), mix(seed, "is_splits") % 2**32
+    return isc_features_to_metric(logits, splits, rng_seed=draw)[KEY_METRIC_ISC_MEAN]
 
 
 def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> dict[str, float]:

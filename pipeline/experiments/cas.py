@@ -13,8 +13,7 @@ from torch import Tensor
 from pipeline.config.paths import IMAGES
 from pipeline.data.images.batches import Batch, Batches
 from pipeline.data.images.pixels import decode_image, in_threads, random_resized_crop, to_chw
-from pipeline.data.images.samples import open_samples
-from pipeline.data.images.shards import WINDOW, ImageShards, View
+from pipeline.data.images.shards import SAMPLES, WINDOW, ImageShards, View
 from pipeline.data.order import BatchOrder
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix
@@ -94,7 +93,8 @@ class CasBatches(Batches):
         self.data, size = params.classifier_images, params.classifier.batch_size
         self.augment = RandAugment() if AUGMENTATIONS[training.augmentation] else None
         real = training.images == REAL
-        self.images = ImageShards(IMAGES, "train") if real else open_samples(training.samples)
+        source = (IMAGES, "train") if real else (training.samples, SAMPLES)
+        self.images = ImageShards(*source)
         self.labels = self.images.labels[: None if real else params.cas.samples]  # (M,) int64
         count, starts = len(self.labels), self.images.group_start
         blocks = np.append(starts[starts < count], count)

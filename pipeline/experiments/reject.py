@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
+from pipeline.data.images.shards import SAMPLES, ImageShards, View
 from pipeline.data.seeds import generator
 from pipeline.evaluation.evaluator import Evaluator, Outputs, kept_of_each, of_rows
-from pipeline.evaluation.image_sets import SampleImages
 from pipeline.experiments.rows import Row
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.files import read_json, write_json
@@ -34,7 +34,7 @@ def rejection_rows(
     """
     evaluator, rows = Evaluator(params, workers), []
     for replicate, folder in folders.items():
-        images = SampleImages(replicate.samples, params.data)
+        images = View(ImageShards(replicate.samples, SAMPLES), params.data)
         for acceptance in params.rejection.acceptance:
             file = folder / f"{acceptance}.json"
             if not file.exists():

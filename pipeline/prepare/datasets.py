@@ -159,7 +159,6 @@ class FolderSource:
         self._side = side
         self.items: list[Item] = []
         self._paths: list[Path] = []
-        written: list[tuple[int, int]] = []  # size and modification time of each file
         splits = _splits(root)
         first = next(iter(splits.values()))
         names = [folder.name for folder in _subfolders(first)]
@@ -182,8 +181,6 @@ class FolderSource:
                         key = printable(str(path.relative_to(root)))
                         self.items.append(Item(key, label, split))
                         self._paths.append(path)
-                        status = path.stat()
-                        written.append((status.st_size, status.st_mtime_ns))
                     elif kind in Image.OPEN or suffix in HEIF_SUFFIXES:
                         refused.append(path)
                     else:
@@ -200,7 +197,7 @@ class FolderSource:
         if skipped:
             kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common(8))
             print(f"data.source: files that are not pictures are skipped: {kinds}", flush=True)
-        self.version = value_hash(written)
+        self.version = value_hash([(s.st_size, s.st_mtime_ns) for s in map(Path.stat, self._paths)])
         if "val" in splits:
             self._refuse_duplicates(root)
 
@@ -287,22 +284,3 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
         name = source.class_names[min(missing)]
         raise UserError("data.source", f"class '{name}' has no image left to train on", "add some")
     return {name: rng.permutation(indices).tolist() for name, indices in split.items()}
-
-
-def require_training_images(count: int, dimensions: int, subset: int, neighbors: int) -> None:
-    """Raise a `UserError` if the training images are fewer than the metrics need.
-
-    Args:
-        dimensions: number of features that FID needs a covariance of; 0 if not needed.
-        subset: number of images in a KID subset.
-        neighbors: k of the k-th nearest neighbour in precision and recall.
-    """
-    for least, what in (
-        (dimensions + 1, f"FID with the {dimensions} features of evaluation.extractor"),
-        (subset, f"evaluation.kid_subset_size {subset}"),
-        (neighbors + 1, f"evaluation.neighbors {neighbors}"),
-    ):
-        if count < least:
-            reason = f"{count} training images are too few: {what} needs {least}"
-            way_out = "add images, lower data.val_fraction, or change that param"
-            raise UserError("data.source", reason, way_out)

@@ -16,7 +16,8 @@ from pipeline.api.model import GREY, MaskGIT
 from pipeline.config.params import Params
 from pipeline.config.replicates import NetworkName, main_replicate
 from pipeline.data.images.pixels import from_chw, grid_picture, in_threads, save_picture
-from pipeline.evaluation.image_sets import ArrayImages, ImageSet, SampleImages, batches
+from pipeline.data.images.shards import SAMPLES, ImageShards, View
+from pipeline.evaluation.image_sets import ArrayImages, ImageSet, batches
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, atomic_folder, require_new
 from pipeline.runtime.progress import PAUSE, progress
@@ -109,7 +110,8 @@ def export_samples(
         raise UserError(str(path), "unsupported suffix", "use .npz, or none for a folder of PNGs")
     folder = main_replicate(params, network, seed).samples
     require_current("evaluate")
-    images = SampleImages(folder, params.data, None if everything else params.evaluation.samples)
+    count = None if everything else params.evaluation.samples
+    images = View(ImageShards(folder, SAMPLES), params.data, count=count)
     if path.suffix:
         export_npz(images, images.labels, path)
     else:

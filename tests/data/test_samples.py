@@ -13,8 +13,8 @@ from PIL import Image
 from pipeline.data.images import samples, shards
 from pipeline.data.images.pixels import random_resized_crop
 from pipeline.data.images.samples import publish_samples
+from pipeline.data.images.shards import SAMPLES, ImageShards, View
 from pipeline.data.order import BatchOrder
-from pipeline.evaluation.image_sets import SampleImages
 from pipeline.experiments import cas
 from pipeline.runtime.batches import BatchWorkers
 from tests.experiments.test_cas import cas_training
@@ -48,11 +48,12 @@ def test_pixels_and_labels_are_those_that_were_drawn_in_their_order(tmp_path, ch
     found, labels = samples_in(tmp_path / "published")
     assert np.array_equal(found, images) and labels.tolist() == LABELS
     data = with_params(data={"channels": channels}).data
-    read = SampleImages(tmp_path / "published", data)
-    assert read.view.images.class_names == NAMES and read.shape == images.shape[1:]
+    read = View(ImageShards(tmp_path / "published", SAMPLES), data)
+    assert read.images.class_names == NAMES and read.shape == images.shape[1:]
     assert read.labels.tolist() == LABELS
     assert np.array_equal(read.read(60, 75).numpy(), images[60:75])
-    content = cloudpickle.dumps(SampleImages(tmp_path / "run", data, 101))  # for Ray
+    first = View(ImageShards(tmp_path / "run", SAMPLES), data, count=101)
+    content = cloudpickle.dumps(first)  # for Ray
     there = cloudpickle.loads(content)
     assert len(content) < 2000 and len(there) == len(there.labels) == 101
     assert np.array_equal(there.read(65, 101).numpy(), images[65:101])

@@ -55,4 +55,4 @@ def test_damaged_token_cache_is_one_line(tokens_dir):
     (tokens_dir / "train-00001.npy").unlink()
     with pytest.raises(UserError, match="dvc repro cache_tokens") as error:
         TokenCache(tokens_dir, "train")
-    assert error.value.subject == str(tokens_dir)
+    assert error.value.subject == str(tokens_dir / "train-00001.npy")

@@ -14,32 +14,33 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pipeline import sampling
-from pipeline.config.paths import CLASSIFIER, FEATURES, IMAGES
+from pipeline.config.paths import FEATURES, IMAGES
 from pipeline.config.replicates import main_replicates
+from pipeline.data.images.shards import ImageShards, View
 from pipeline.evaluation import evaluator as module
-from pipeline.evaluation.evaluator import Evaluator, open_measured, proportional_labels
+from pipeline.evaluation.evaluator import (
+    Evaluator,
+    open_measured,
+    proportional_labels,
+)
 from pipeline.evaluation.features import (
     BATCH,
     Features,
     extract,
-    open_extractor,
     reference_features,
     reference_statistics,
     stored_tensors,
 )
 from pipeline.evaluation.fid import fid
-from pipeline.evaluation.image_sets import ArrayImages, CenterCrops
+from pipeline.evaluation.image_sets import ArrayImages
 from pipeline.evaluation.samplers import open_sampler
-from pipeline.runtime import device
 from pipeline.runtime.batches import Maker, make_tensors, parts_folder
 from pipeline.sampling import balanced_labels, sample_batches
-from pipeline.weights.published import load_model
 from tests.images import noise_array
 from tests.tiny_project import (
     ALONE,
     CLASSES,
     CPU,
-    SIDE,
     Dies,
     classified,
     training_images,
@@ -121,7 +122,7 @@ def test_networks_see_batches_of_nearly_one_size_and_each_image_once(drawn):
         sizes.append(len(batch))
         return Features(batch.float().mean(dim=(2, 3)))
 
-    found = extract(network, CPU, False, images)
+    found = extract(network, CPU, images)
     assert sum(sizes) == 198 and max(sizes) - min(sizes) <= 2 * len(sizes)
     assert max(sizes) <= BATCH and min(sizes) > 11
     torch.testing.assert_close(found.features, images.float().mean(dim=(2, 3)))
@@ -167,24 +168,6 @@ def test_the_param_chooses_the_labels(monkeypatch, labels, counts):
     assert measured.labels(8).bincount(minlength=3).tolist() == counts
 
 
-@pytest.mark.parametrize("quick", [True, False])
-@pytest.mark.parametrize("name", ["classifier", "random"])
-def test_features_in_bfloat16_differ_by_its_rounding(monkeypatch, quick, name):
-    """On a CPU that is quick in bfloat16 alone."""
-    monkeypatch.setattr(device, "quick_in_bfloat16", lambda where: quick)
-    noise = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (32, 1, SIDE, SIDE), generator=noise, dtype=torch.uint8)
-    network = load_model(CLASSIFIER, "classifier")
-    exact, rounded = (
-        open_extractor(name, network, with_params(evaluation={"bf16": bf16}).evaluation, CPU)
-        for bf16 in (False, True)
-    )
-    ours, theirs = exact(images), rounded(images)
-    assert theirs.features.dtype == theirs.logits.dtype == torch.float32
-    apart = (ours.features - theirs.features).norm() / ours.features.norm()
-    assert 1e-4 < apart < 2e-2 if quick else apart == 0
-
-
 # In files
 
 MANY = 1200  # images, of which a part has 512
@@ -223,7 +206,7 @@ def test_killed_extraction_goes_on_with_its_part_and_is_done_once(tmp_path, caps
 
 
 def test_crops_that_travel_to_a_worker_are_read_from_any_image_on():
-    images = CenterCrops(IMAGES, "train", with_params().data)
+    images = View(ImageShards(IMAGES, "train"), with_params().data)
     sent = pickle.loads(pickle.dumps(images))
     assert len(sent) == 60 and torch.equal(sent.read(3, 13), training_images()[3:13])
 

@@ -39,7 +39,7 @@ def test_fid_is_that_of_torch_fidelity(rank):
 def test_fid_of_too_few_samples_names_the_numbers(samples, reference):
     with pytest.raises(UserError) as error:
         fid(torch.rand(samples, 8), torch.rand(reference, 8))
-    assert ("8 samples" if samples == 8 else "8 reference images") in error.value.reason
+    assert error.value.reason.startswith("8 images")
     assert "at least 9" in error.value.way_out
 
 

@@ -21,7 +21,6 @@ from pipeline.decoding import DecodingSettings
 from pipeline.evaluation.features import reference_statistics
 from pipeline.experiments.ablation import Trial, decoders, measure_trial, trials
 from pipeline.masking import masked_nll
-from pipeline.prepare.datasets import require_training_images
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import write_text
@@ -154,15 +153,9 @@ def test_statistics_of_other_features_are_refused(in_tiny_project, tmp_path):
 
 
 def test_images_too_few_for_a_metric_are_refused_before_any_is_written(monkeypatch):
-    require_training_images(65, dimensions=64, subset=50, neighbors=3)
-    require_training_images(50, dimensions=0, subset=50, neighbors=3)
-    for count, dimensions, neighbors, key in (
-        (64, 64, 3, "evaluation.extractor"),
-        (49, 10, 3, "evaluation.kid_subset_size"),
-        (60, 10, 60, "evaluation.neighbors"),
-    ):
-        with pytest.raises(UserError, match=key):
-            require_training_images(count, dimensions, 50, neighbors)
+    assert with_params().least_images() == (17, "FID of 16 features")
+    fewer = with_params(evaluation={"kid_subset_size": 50, "neighbors": 50})
+    assert fewer.least_images(covariance=False) == (51, "evaluation.neighbors")
     monkeypatch.setattr(prepare, "Stage", lambda *_: nullcontext(None))
     monkeypatch.setattr(prepare, "open_source", lambda *_: None)
     monkeypatch.setattr(prepare, "stratified_split", lambda *_: {"train": [0, 1], "val": [2]})

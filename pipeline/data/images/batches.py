@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.data.images.shards import WINDOW, ImageParams, ImageShards, View
 from pipeline.data.order import BatchOrder, Prefetch
 from pipeline.data.ranks import ALONE, Ranks
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import THREADS, cores, set_up
 
 # PyTorch warns of more loaders than cores; the check of the params covers this.
@@ -86,28 +85,19 @@ def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callabl
 
     def next_batch(step: int) -> Batch:
         nonlocal coming
-        try:
-            if coming is None:
-                loader = DataLoader(
-                    batches,
-                    sampler=count(step),
-                    batch_size=None,  # an item of `batches` is already a batch
-                    num_workers=loaders,
-                    pin_memory=device.type == "cuda",
-                    multiprocessing_context="spawn",  # a fork would copy locks held by threads
-                    worker_init_fn=_set_up_loader,
-                    generator=torch.Generator(),  # else it draws from the global generator
-                )
-                coming = iter(loader)
-            images, labels = next(coming)
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
-                raise
-            raise UserError(
-                "a process that prepares images was lost",
-                "the system may have killed it because memory or /dev/shm is full",
-                "lower ray.loaders_per_worker or make room, and run again to resume",
-            ) from error
+        if coming is None:
+            loader = DataLoader(
+                batches,
+                sampler=count(step),
+                batch_size=None,  # an item of `batches` is already a batch
+                num_workers=loaders,
+                pin_memory=device.type == "cuda",
+                multiprocessing_context="spawn",  # a fork would copy locks held by threads
+                worker_init_fn=_set_up_loader,
+                generator=torch.Generator(),  # else it draws from the global generator
+            )
+            coming = iter(loader)
+        images, labels = next(coming)
         return images, labels
 
     return next_batch

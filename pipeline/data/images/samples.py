@@ -13,7 +13,7 @@ import torch
 from pipeline.data.images.pixels import encode_png, from_chw, in_threads
 from pipeline.data.images.shards import (
     MANIFEST,
-    ImageShards,
+    SAMPLES,
     Item,
     open_shard,
     write_manifest,
@@ -30,9 +30,7 @@ from pipeline.runtime.batches import (
 )
 from pipeline.runtime.files import atomic_folder, link_or_copy
 
-SPLIT = "samples"
 LEVEL = 1  # zlib's compression level: a third of the default's time, and a tenth more bytes
-WAY_OUT = "run `dvc repro evaluate` to make it again (if that runs nothing, delete it first)"
 
 
 def draw_samples(
@@ -70,8 +68,8 @@ def draw_samples(
     list(making(files, workers, Maker(_encoder, maker), name, save_batch))
     drawn = pa.concat_tables([load_part(file, open_shard) for file in files])["image"]
     source: Any = SimpleNamespace(items=items, read=lambda index: drawn[index].as_py())
-    shards = write_shards(source, range(len(items)), SPLIT, shard_size, folder)
-    write_manifest(folder, class_names, SPLIT, {SPLIT: shards})
+    shards = write_shards(source, range(len(items)), SAMPLES, shard_size, folder)
+    write_manifest(folder, class_names, SAMPLES, {SAMPLES: shards})
     drop_parts(folder)
 
 
@@ -88,8 +86,3 @@ def publish_samples(samples: Path, folder: Path) -> None:
     """Publish a folder of samples atomically, as hard links if the file system has them."""
     with atomic_folder(folder) as new:
         shutil.copytree(samples, new, dirs_exist_ok=True, copy_function=link_or_copy)
-
-
-def open_samples(folder: Path) -> ImageShards:
-    """Open published samples. Raises a `UserError` if they are missing or cannot be read."""
-    return ImageShards(folder, SPLIT, WAY_OUT)

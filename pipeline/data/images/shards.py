@@ -21,8 +21,7 @@ from pipeline.data.images.pixels import (
     random_resized_crop,
     to_chw,
 )
-from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import in_a_line, require_readable
+from pipeline.runtime.batches import load_part
 from pipeline.runtime.files import atomic_file, file_hash, read_json, remove_temporary, write_json
 from pipeline.runtime.progress import PAUSE, progress
 
@@ -30,7 +29,7 @@ SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.bi
 GROUP = 64  # images per record batch
 WINDOW = 256  # record batches shuffled together: 16,384 images, few enough to stay in memory
 MANIFEST = "manifest.json"
-WAY_OUT = "run `dvc repro prepare` to make it again (if that runs nothing, delete it first)"
+SAMPLES = "samples"  # split of samples, which the stage `evaluate` publishes
 
 
 class Item(NamedTuple):
@@ -113,26 +112,27 @@ def open_shard(path: Path) -> pa.Table:
 
 
 class ImageShards:
-    """Random access to the images of one split. Raises a `UserError`, which ends with `way_out`, if
-    a file is missing or cannot be read.
+    """Random access to the images of one split. Raises a `UserError` if a file is missing or cannot
+    be read.
 
     Attributes:
         labels: labels (n,) int64 of the images.
         group_start: index of the first image of each record batch, followed by n.
     """
 
-    def __init__(self, folder: Path | str, split: str, way_out: str = WAY_OUT):
+    def __init__(self, folder: Path | str, split: str):
         folder = Path(folder).absolute()
-        self._opened_by = folder, split, way_out
+        self._opened_by = folder, split
+        stage = "evaluate" if split == SAMPLES else "prepare"
+        way_out = (
+            f"run `dvc repro {stage}` to make it again (if that runs nothing, delete it first)"
+        )
         manifest = read_json(folder / MANIFEST, "class_names", "shards", way_out=way_out)
         self.class_names: list[str] = manifest["class_names"]
-        try:
-            self.labels = np.load(folder / f"{split}-labels.npy").astype(np.int64)
-            shards = [open_shard(folder / shard["file"]) for shard in manifest["shards"][split]]
-        except Exception as error:  # a damaged file makes its reader raise nearly anything
-            require_readable(folder, error)
-            raise UserError(str(folder), f"damaged ({in_a_line(error)})", way_out) from error
-        table = pa.concat_tables(shards)
+        labels = load_part(folder / f"{split}-labels.npy", np.load, way_out)
+        self.labels = labels.astype(np.int64)
+        files = [folder / shard["file"] for shard in manifest["shards"][split]]
+        table = pa.concat_tables([load_part(file, open_shard, way_out) for file in files])
         self._keys, self._images = table["key"], table["image"]
         self.group_start = np.cumsum([0, *(len(group) for group in self._images.chunks)])
 
@@ -148,10 +148,28 @@ class ImageShards:
 
 
 class View:
-    """Crops of a split's images, (C, size, size) uint8: centre crops, or random crops by seed."""
+    """Crops of a split's images, (C, size, size) uint8: centre crops, or random crops by seed.
 
-    def __init__(self, images: ImageShards, data: ImageParams, seed: int = 0):
+    Attributes:
+        labels: labels (n,) int64 of the first `count` images, or of all.
+        shape: (C, size, size).
+    """
+
+    def __init__(
+        self, images: ImageShards, data: ImageParams, seed: int = 0, count: int | None = None
+    ):
         self.images, self.data, self.seed = images, data, seed
+        self.labels = torch.from_numpy(images.labels[:count])
+        self.shape = (data.channels, data.image_size, data.image_size)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Centre crops (B, C, size, size) of the images from `start` up to, but not including,
+        `stop`."""
+        # Contiguous: a convolution of colour images may round differently for other strides.
+        return self.centers(range(start, stop)).contiguous()
 
     def centers(self, indices: Iterable[int]) -> Tensor:
         """Centre crops (len(indices), C, size, size) uint8."""

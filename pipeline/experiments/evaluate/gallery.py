@@ -12,10 +12,9 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import NETWORKS, Replicate, main_replicates
 from pipeline.data.images.pixels import grid_picture, save_picture
-from pipeline.data.images.shards import ImageShards, View
+from pipeline.data.images.shards import SAMPLES, ImageShards, View
 from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.image_sets import SampleImages
 from pipeline.experiments.evaluate.measuring import BLOCK, nearest
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.files import write_npz
@@ -37,7 +36,8 @@ def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
     view = View(images, params.data, params.seed)
     first = {network: main_replicates(params, network)[0] for network in NETWORKS}
     views: dict[str, View] = {
-        name: SampleImages(replicate.samples, params.data).view for name, replicate in first.items()
+        name: View(ImageShards(replicate.samples, SAMPLES), params.data)
+        for name, replicate in first.items()
     }
     views["real"] = view
     # The first classes with images in every set: a rare class may have no sample.
@@ -81,12 +81,12 @@ def _write_neighbours(
 ) -> None:
     # Compare a whole block: with few rows, the bits of products depend on the number of threads.
     count = min(BLOCK, params.evaluation.samples)
-    samples = SampleImages(replicate.samples, params.data, count)
+    samples = View(ImageShards(replicate.samples, SAMPLES), params.data, count=count)
     evaluator = Evaluator(params, workers)
     features = evaluator.networks(samples.read(0, len(samples)))["features"]
     distance, index = nearest(features, evaluator.reference, NEIGHBOURS, workers.device)
     pictured = {
-        "samples": _pictures(samples.view, range(len(index[:COMPARED]))),
+        "samples": _pictures(samples, range(len(index[:COMPARED]))),
         "nearest": np.stack([_pictures(view, row) for row in index[:COMPARED]]),
         "distance": distance[:COMPARED].numpy(),
     }

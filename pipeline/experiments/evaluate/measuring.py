@@ -13,9 +13,9 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import draw_samples, publish_samples
+from pipeline.data.images.shards import SAMPLES, ImageShards, View
 from pipeline.evaluation.evaluator import Evaluator, Outputs, kept_of_each, of_rows
 from pipeline.evaluation.fid import fid
-from pipeline.evaluation.image_sets import CenterCrops, SampleImages
 from pipeline.evaluation.metrics import disjoint, unless_few
 from pipeline.evaluation.reconstruction import BATCH, rebuild
 from pipeline.evaluation.samplers import open_sampler
@@ -44,8 +44,8 @@ def evaluate_all(
         images_folder: run directory for the reconstructions and the validation images.
     """
     evaluator, rows = Evaluator(params, workers, second=True), []
-    real = CenterCrops(IMAGES, "val", params.data)
-    held_out, names = evaluator.outputs(real, images_folder / REAL), real.view.images.class_names
+    real = View(ImageShards(IMAGES, "val"), params.data)
+    held_out, names = evaluator.outputs(real, images_folder / REAL), real.images.class_names
     for replicate, folder in folders.items():
         rows.append(_replicate_row(replicate, folder, evaluator, names, held_out["features"]))
         name = f"{replicate.network}/{replicate.name}"
@@ -97,7 +97,7 @@ def _replicate_row(
             name=name,
         )
         if not file.exists():
-            images = SampleImages(samples, params.data, count)
+            images = View(ImageShards(samples, SAMPLES), params.data, count=count)
             outputs = evaluator.outputs(images, folder / "outputs")
             row = measure(outputs)
             if network == "transformer":
@@ -142,9 +142,7 @@ def _mean(values: list[float | None]) -> float | None:
     return known[0] if len(set(known)) == 1 else float(np.mean(known))
 
 
-def _reconstruction_row(
-    real: CenterCrops, folder: Path, evaluator: Evaluator, features: Tensor
-) -> Row:
+def _reconstruction_row(real: View, folder: Path, evaluator: Evaluator, features: Tensor) -> Row:
     """Reconstruct and measure the validation images, unless the folder already has the row.
 
     Args:
@@ -164,7 +162,7 @@ def _reconstruction_row(
     return {"images": "reconstruction"} | row
 
 
-def _open_rebuilder(real: CenterCrops, device: torch.device) -> Callable[[int, int], Tensor]:
+def _open_rebuilder(real: View, device: torch.device) -> Callable[[int, int], Tensor]:
     tokenizer = load_model(TOKENIZER, "tokenizer", device)
     # (start, stop) -> reconstructions of the images in range(start, stop)
     return lambda start, stop: rebuild(tokenizer, real.read(start, stop), device)[0]
@@ -178,7 +176,7 @@ def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
         folder: folder that stores the measuring networks' outputs for the validation images.
     """
     evaluator = Evaluator(params, workers, second=True)
-    images = CenterCrops(IMAGES, "val", params.data)
+    images = View(ImageShards(IMAGES, "val"), params.data)
     outputs, rows = evaluator.outputs(images, folder / REAL), []
     # Sizes of the sets in other stages. Rejection keeps these shares of its candidates.
     candidates = evaluator.labels(max(params.evaluation.samples, params.cas.samples))
