@@ -25,7 +25,6 @@ HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
 HEIF_WAY_OUT = "install the extra heif (`pip install pillow-heif`), or convert to JPEG"
 LOSSY = ("JPEG", "MPO", "WEBP", "HEIF")  # formats that are stored as JPEG after a conversion
 TINY = 64  # maximum longer side in pixels to store uncompressed, which decodes faster
-LARGE = 8 * 2**20  # larger files (bytes) are compressed again, since trainings read them often
 
 # Pillow warns below PICTURE_PIXELS already, and about unusual metadata.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -43,9 +42,9 @@ def stored_file(path: Path, side: int) -> bytes:
     `side` pixels is stored unchanged. Raises the same errors as `open_picture`."""
     content, opened, image = _open(path)
     clean = image is opened and opened.format in ("JPEG", "PNG")
-    if clean and len(content) <= LARGE and min(image.size) <= side and max(image.size) > TINY:
+    if clean and min(image.size) <= side and max(image.size) > TINY:
         return content
-    return stored_image(image, side, lossy=opened.format in LOSSY or len(content) > LARGE)
+    return stored_image(image, side, lossy=opened.format in LOSSY)
 
 
 def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes:

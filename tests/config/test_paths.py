@@ -36,7 +36,7 @@ def test_it_is_refused_by_prepare_and_by_the_stages_that_read_it(key, project):
             with pytest.raises(UserError) as error:
                 check(key, stage, **extractors)
             assert error.value.subject == key
-    with pytest.raises(UserError, match="a folder") as error:
+    with pytest.raises(UserError, match="is not a file") as error:
         check(key, path=str(project), **extractors)
     assert error.value.subject == key
     (project / "no.bin").touch()

@@ -168,13 +168,6 @@ def test_a_large_picture_is_stored_smaller(stored, kind, size):
     assert np.abs(np.asarray(small.convert("L")) - wanted).mean() <= 3
 
 
-def test_a_file_of_many_bytes_is_compressed_again(stored, monkeypatch):
-    content = encoded(noise_image(80, 80), "PNG")
-    monkeypatch.setattr(pictures, "LARGE", len(content) - 1)
-    small = Image.open(io.BytesIO(stored(content)))
-    assert small.format == "JPEG" and small.size == (80, 80)
-
-
 @pytest.mark.parametrize(
     ("content", "word"),
     [
