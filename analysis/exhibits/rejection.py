@@ -6,13 +6,7 @@ from analysis.exhibits import paper
 from analysis.exhibits.base import Table
 from analysis.exhibits.claims import Claim, by_pairs
 from analysis.exhibits.formatting import NONE, columns, count, percent, printed, seeds_of
-from analysis.exhibits.results import (
-    MODELS,
-    Results,
-    measure_note,
-    metric_label,
-    neighbour_metrics,
-)
+from analysis.exhibits.results import MODELS, Results, measure_note, metric_label, neighbour_metrics
 from analysis.exhibits.statistics import beside, by_seed, over_seeds, real_images
 from pipeline.config.params import Params
 

@@ -207,11 +207,8 @@ class Params(schema.Section):
 
 
 def load_params(path: Path | str = PARAMS_FILE) -> Params:
-    """Read and validate a parameter file.
-
-    Raises:
-        UserError: a key is unknown, a value is wrong, or params contradict each other.
-    """
+    """Read and validate a parameter file. Raises a `UserError` if a key is unknown, a value is
+    wrong, or params contradict each other."""
     return validated(read_yaml(Path(path)), path)
 
 

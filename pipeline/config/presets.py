@@ -35,22 +35,16 @@ def preset_summary(name: str) -> Summary:
 
 
 def preset_params(name: str) -> Params:
-    """The params of a preset; params.yaml is not changed.
-
-    Raises:
-        UserError: no preset has this name, or the preset's values are not valid.
-    """
+    """The params of a preset; params.yaml is not changed. Raises a `UserError` if no preset has
+    this name, or if its values are not valid."""
     values = {key: v for key, v in _read(name).items() if key not in Summary._fields}
     return validated(values | {"preset": name}, PRESETS / f"{name}.yaml")
 
 
 def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
     """Write a preset's values into the parameter file and keep the file's comments. A file that is
-    missing or not valid YAML is replaced. Returns the preset's params.
-
-    Raises:
-        UserError: as for `preset_params`; the file is then not changed.
-    """
+    missing or not valid YAML is replaced. Returns the preset's params. Raises the errors of
+    `preset_params`, and then does not change the file."""
     from ruamel.yaml import YAML
 
     params, yaml = preset_params(name), YAML()

@@ -50,21 +50,15 @@ class Replicate(NamedTuple):
 
 
 def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """The replicates that the tables show: one for each of `evaluation.seeds`.
-
-    With released weights, all main replicates share one model, which is published under the first
-    seed, and differ only in the seeds of their samples.
-    """
+    """The replicates that the tables show: one for each of `evaluation.seeds`. With released
+    weights, they share one model, published under the first seed, and only their samples differ."""
     seeds, released = params.evaluation.seeds, _released(params, network)
     return [Replicate(network, seed, seeds[0] if released else seed) for seed in seeds]
 
 
 def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Replicate:
-    """The main replicate with the given seed; the first main replicate if `seed` is None.
-
-    Raises:
-        ArgumentError: no replicate has this seed.
-    """
+    """The main replicate with the given seed; the first main replicate if `seed` is None. Raises an
+    `ArgumentError` if no replicate has this seed."""
     known = {replicate.seed: replicate for replicate in main_replicates(params, network)}
     wanted = params.evaluation.seeds[0] if seed is None else seed
     if wanted not in known:

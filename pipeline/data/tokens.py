@@ -15,8 +15,8 @@ WAY_OUT = "run `dvc repro cache_tokens` to make it again (if that runs nothing, 
 
 
 class TokenCache:
-    """One split of the token cache. Tokens are read from disk when they are used. Raises a
-    `UserError` if a file is missing or cannot be read."""
+    """One split of the token cache, which is read from disk when it is used. Raises a `UserError`
+    if a file is missing or cannot be read."""
 
     def __init__(self, folder: Path | str, split: str):
         folder = Path(folder)

@@ -95,11 +95,8 @@ class Evaluator:
         return proportional_labels(count, torch.ones_like(images_K) if uniform else images_K)
 
     def outputs(self, images: ImageSet, folder: Path) -> Outputs:
-        """Compute the measuring networks' outputs for stored images.
-
-        Args:
-            folder: folder in a run directory that stores the outputs; a later call loads them.
-        """
+        """Compute the measuring networks' outputs for stored images, or load them from `folder`,
+        which stores them in a run directory."""
         maker, name = self.on_the_fly(Maker(_reader, images)), f"features: {folder.name}"
         return features.stored_tensors(folder, len(images), self.workers, maker, name)
 
@@ -153,12 +150,8 @@ class Evaluator:
         return values | {"samples": len(every), "is_splits": evaluation.is_splits}
 
     def scores(self, outputs: Outputs, labels: Tensor | None, seed: int | None = None) -> Metrics:
-        """FID, IS and `class_accuracy`, the share of samples that are recognised as their class.
-
-        Args:
-            labels: labels (M,) for `class_accuracy`; None leaves this metric out.
-            seed: seed of the splits of IS; None for the param `seed`.
-        """
+        """FID, IS and, if labels (M,) are given, `class_accuracy`, the share of samples that are
+        recognised as their class. `seed` splits the samples for IS; None for the param `seed`."""
         seed = self.params.seed if seed is None else seed
         distance = unless_few(fid, outputs["features"], self.statistics)
         score = metrics.inception_score(outputs["logits"], self.params.evaluation.is_splits, seed)
@@ -191,12 +184,8 @@ class Evaluator:
 
 
 def proportional_labels(count: int, images_K: Tensor) -> Tensor:
-    """Labels (count,) in proportion to the classes' numbers of images, by Sainte-Laguë's method.
-    Every prefix of the labels has nearly the same proportions; classes of equal size alternate.
-
-    Args:
-        images_K: number of images of each class (classes,), not all 0.
-    """
+    """Labels (count,) in proportion to the numbers of images (classes,), by Sainte-Laguë's method.
+    Every prefix of the labels has nearly the same proportions; classes of equal size alternate."""
     classes, total = len(images_K), images_K.sum().double()
     most_K = (images_K * (count + classes / 2) / total).long() + 1  # no class can get more
     label = torch.arange(classes).repeat_interleave(most_K)
@@ -205,13 +194,8 @@ def proportional_labels(count: int, images_K: Tensor) -> Tensor:
 
 
 def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
-    """How many samples of each class to keep, (classes,). The total is `acceptance` × M, rounded,
-    and at least 1; the classes keep their proportions.
-
-    Args:
-        labels: labels (M,) of all samples.
-        acceptance: share of samples to keep, in (0, 1].
-    """
+    """How many samples of each class to keep, (classes,), of samples with labels (M,). The total is
+    the share `acceptance` of M, rounded, and at least 1; the classes keep their proportions."""
     of_each_K = labels.bincount()
     kept = proportional_labels(max(1, round(acceptance * len(labels))), of_each_K)
     return kept.bincount(minlength=len(of_each_K))

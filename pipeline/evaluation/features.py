@@ -53,14 +53,11 @@ def open_extractor(
     name: str, classifier: Classifier, evaluation: Evaluation, device: torch.device
 ) -> Network:
     """Open the extractor `name`: classifier, random, inception or vgg. Its input and its output are
-    on the CPU.
+    on the CPU. Raises a `UserError` if the weights cannot be downloaded or loaded.
 
     Args:
         evaluation: params section with the weights files of Inception and VGG. If a file is None,
             the weights are downloaded to torch's cache.
-
-    Raises:
-        UserError: the weights cannot be downloaded or loaded.
     """
     if name in ("classifier", "random"):
         network = classifier if name == "classifier" else _random(classifier.config).to(device)
@@ -131,9 +128,6 @@ def stored_tensors(
         maker: opens a function of (start, stop) that returns named tensors of the images from
             `start` up to, but not including, `stop`.
         name: label of the image set in messages.
-
-    Raises:
-        UserError: the images cannot be read, or the files cannot be read or written.
     """
     if not folder.exists():
         remove_temporary(folder.parent, folder.name)
@@ -157,11 +151,7 @@ def _mapped(path: Path) -> Tensor:
 
 def write_reference(name: str, folder: Path, params: Params, workers: BatchWorkers) -> None:
     """Write the extractor's features of all training images (centre crops). For the main extractor,
-    also write their mean and covariance, unless params name published reference statistics.
-
-    Raises:
-        TooFew: the training images are too few for a covariance.
-    """
+    also write their mean and covariance, unless params name published reference statistics."""
     images = View(ImageShards(IMAGES, "train"), params.data)
     maker = Maker(_open_extraction, name, images, params)
     found = stored_tensors(folder, len(images), workers, maker, f"features: {name}")
@@ -186,11 +176,8 @@ def reference_features(name: str) -> Tensor:
 
 def reference_statistics(params: Params) -> Statistics:
     """The reference statistics of FID: the published statistics that params name, or the statistics
-    of the training images.
-
-    Raises:
-        UserError: the file cannot be read, or has statistics of another feature dimension.
-    """
+    of the training images. Raises a `UserError` if the file cannot be read, or has statistics of
+    another feature dimension."""
     name, published = params.evaluation.extractor, params.evaluation.reference_statistics
     path = of_project(published) if published else FEATURES / name / "statistics.npz"
     found, dimensions = load_statistics(path), reference_features(name).shape[1]

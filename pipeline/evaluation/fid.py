@@ -52,11 +52,7 @@ def statistics(features: Tensor) -> Statistics:
 
 def load_statistics(path: Path | str) -> Statistics:
     """Load published statistics from an `.npz` with `mu` and `sigma`, the format of pytorch-fid and
-    the ADM suite.
-
-    Raises:
-        UserError: the file is missing or damaged, or does not contain a mean and a covariance.
-    """
+    the ADM suite. Raises a `UserError` if the file is missing, damaged or in another format."""
     return load_part(Path(path), _load, "give an .npz with a mean (mu) and a covariance (sigma)")
 
 
@@ -77,10 +73,8 @@ def fid(samples: Tensor, reference: Tensor | Statistics) -> float:
 
     torch-fidelity takes the roots of the eigenvalues of Σ Σ_R. The symmetric √Σ_R Σ √Σ_R, used
     here, has the same eigenvalues and takes a third of the time (0.7 s at 2,048 dimensions on two
-    cores). For nearly singular covariances, both methods have errors of about 1e-5.
-
-    Raises:
-        TooFew: the samples are too few for a covariance.
+    cores). For nearly singular covariances, both methods have errors of about 1e-5. Raises `TooFew`
+    if M ≤ F.
     """
     if isinstance(reference, Tensor):
         reference = statistics(reference)

@@ -23,11 +23,8 @@ DRAWS = 3  # subsets of each size
 
 def kid(samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, seed: int) -> float:
     """Kernel Inception Distance (Bińkowski 2018): the unbiased squared MMD of features (M, F) and
-    (R, F) under the kernel (x·y / F + 1)³, averaged over random subsets.
-
-    Raises:
-        TooFew: `subset_size` is larger than M or R.
-    """
+    (R, F) under the kernel (x·y / F + 1)³, averaged over random subsets. Raises `TooFew` if
+    `subset_size` is larger than M or R."""
     from torch_fidelity.metric_kid import kernel_mmd
 
     _require("evaluation.kid_subset_size", subset_size, len(samples), len(reference))
@@ -54,11 +51,7 @@ def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> dict[str, f
     """Precision and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) of features (M,
     F) against (R, F). Density (which may exceed 1) and coverage resemble precision and recall, but
     are robust to outliers. An image's ball has its k-th nearest neighbour in the same set on its
-    surface.
-
-    Raises:
-        TooFew: M or R is at most `neighbors`.
-    """
+    surface. Raises `TooFew` if M or R is at most `neighbors`."""
     _require("evaluation.neighbors", neighbors + 1, len(samples), len(reference))
     radii_R, radii_M = _reference_radii(reference, neighbors), _radii(samples, neighbors)
     precise = hits = 0
@@ -137,21 +130,18 @@ def spreads(
     seed: int,
 ) -> dict[str, float | None]:
     """Estimate the standard deviation of each metric over fresh sets of M samples, from random
-    halves of one set (the delete-half jackknife of Shao & Wu 1989).
+    halves of one set, each with half of every class (the delete-half jackknife of Shao & Wu 1989).
+    Returns them as `<name>_std`; None if a half is too small for the metric.
 
     The mean of a half, drawn without replacement, deviates from the set's mean as much as the set's
-    mean deviates from the true mean. So no correction factor is needed for a metric that uses every
-    row. (For a metric that uses only part of a set, halve that part.) No sample is drawn twice:
-    duplicates would distort the nearest neighbours of precision and recall. Each half has half of
-    every class.
+    mean deviates from the true mean. So a metric that uses every row needs no correction factor.
+    (For a metric that uses only part of a set, halve that part.) Duplicates would distort the
+    nearest neighbours of precision and recall, so a half contains no sample twice.
 
     Args:
         metrics: maps indices (m,) into the set to named values; None for too few indices.
         labels: class (M,) of each sample.
         repeats: number of random halves, at least 2.
-
-    Returns:
-        The standard deviations as `<name>_std`; None if a half is too small for the metric.
     """
     draws = generator(seed, "halves")
     measured = [metrics(_subset(labels, len(labels) // 2, draws)) for _ in range(repeats)]
@@ -164,15 +154,9 @@ def spreads(
 
 def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed: int) -> float:
     """FID∞ (Chong & Forsyth 2020), FID extrapolated to infinitely many samples. FID's bias is
-    proportional to 1/M, so a line in 1/M is fitted to the FIDs of subsets and evaluated at 0.
-
-    Args:
-        samples: features (M, F) of the samples.
-        labels: class (M,) of each sample; subsets keep the class proportions.
-
-    Raises:
-        TooFew: a quarter of the samples is too few for a covariance.
-    """
+    proportional to 1/M, so a line in 1/M is fitted to the FIDs of subsets of the features (M, F),
+    which keep the proportions of the labels (M,), and evaluated at 0. Raises `TooFew` if a quarter
+    of the samples is too few for a covariance."""
     count = len(samples)
     draws = generator(seed, "fid_infinity")
     sizes = np.linspace(max(1, count // 4), count, SIZES).round().astype(int)

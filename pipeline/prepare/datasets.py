@@ -38,14 +38,11 @@ CHECKED = 256  # number of validation pictures to search for among the training 
 
 
 def open_source(name: str, download_dir: str, image_size: int) -> Source:
-    """Open the data set that `data.source` names.
+    """Open the data set that `name`, a value of `data.source`, names. Raises a `UserError` if it
+    does not exist or cannot be used.
 
     Args:
-        name: a value of `data.source`: a key of `SOURCES`, with an argument after the colon.
         image_size: side of the networks' square input images in pixels.
-
-    Raises:
-        UserError: the data set does not exist or cannot be used.
     """
     argument, downloads = name.partition(":")[2], str(in_project(download_dir))
     try:

@@ -23,12 +23,7 @@ from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_yaml
 from pipeline.runtime.provenance import dvc_hash
 from tests.errors import one_line
-from tests.release import (
-    TOKENIZER_CHECKPOINT,
-    TRANSFORMER_CHECKPOINT,
-    expected,
-    needs_tokenizer,
-)
+from tests.release import TOKENIZER_CHECKPOINT, TRANSFORMER_CHECKPOINT, expected, needs_tokenizer
 
 ROWS = """\
 images,label_smoothing,seed,fid_x,fid_x_std,fid_infinity_x,class_accuracy,is_x,is_splits,samples

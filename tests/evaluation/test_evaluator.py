@@ -18,11 +18,7 @@ from pipeline.config.paths import FEATURES, IMAGES
 from pipeline.config.replicates import main_replicates
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.evaluation import evaluator as module
-from pipeline.evaluation.evaluator import (
-    Evaluator,
-    open_measured,
-    proportional_labels,
-)
+from pipeline.evaluation.evaluator import Evaluator, open_measured, proportional_labels
 from pipeline.evaluation.features import (
     BATCH,
     Features,
@@ -37,15 +33,7 @@ from pipeline.evaluation.samplers import open_sampler
 from pipeline.runtime.batches import Maker, make_tensors, parts_folder
 from pipeline.sampling import balanced_labels, sample_batches
 from tests.images import noise_array
-from tests.tiny_project import (
-    ALONE,
-    CLASSES,
-    CPU,
-    Dies,
-    classified,
-    training_images,
-    with_params,
-)
+from tests.tiny_project import ALONE, CLASSES, CPU, Dies, classified, training_images, with_params
 
 pytestmark = pytest.mark.usefixtures("in_tiny_project")
 

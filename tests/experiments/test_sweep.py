@@ -29,14 +29,7 @@ from pipeline.schedules import SCHEDULES, curve_csv
 from pipeline.training.loop.training import Workers
 from pipeline.weights.published import load_model
 from stages import prepare
-from tests.tiny_project import (
-    CLASSES,
-    GRID,
-    check_scores,
-    drawn_in_tens,
-    with_params,
-    write_tokens,
-)
+from tests.tiny_project import CLASSES, GRID, check_scores, drawn_in_tens, with_params, write_tokens
 
 SEED, COUNT, DECODED = 3, 23, [("square", 1), ("square", 3), ("linear", 3)]
 

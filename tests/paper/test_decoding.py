@@ -12,11 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import decoding
 from pipeline.autoregressive import AutoregressiveTransformer
-from pipeline.decoding import (
-    DecodingSettings,
-    decode,
-    num_tokens_to_mask,
-)
+from pipeline.decoding import DecodingSettings, decode, num_tokens_to_mask
 from pipeline.runtime.errors import UserError
 from pipeline.sampling import sampler
 from pipeline.schedules import SCHEDULES

@@ -38,11 +38,8 @@ def as_float(images: Tensor) -> Tensor:
 
 
 def as_uint8(images: Tensor) -> Tensor:
-    """Convert float images in [0, 1] to uint8, with rounding (a plain cast would truncate).
-
-    Raises:
-        UserError: a value is NaN, which a cast would turn into an arbitrary number.
-    """
+    """Convert float images in [0, 1] to uint8, with rounding (a plain cast would truncate). Raises
+    a `UserError` if a value is NaN, which a cast would turn into an arbitrary number."""
     if images.isnan().any():
         raise UserError(
             "pixels are NaN",
@@ -90,11 +87,7 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
 
 def random_resized_crop(image: Image.Image, data: ImageParams, seed: tuple) -> Image.Image:
     """Crop a random box of the image and resize it to a square. With `data.flip`, mirror the result
-    with probability 1/2.
-
-    Args:
-        seed: values that identify the draw; equal values give the same crop.
-    """
+    with probability 1/2. Equal seeds give the same crop."""
     digest = hashlib.blake2b(repr(seed).encode(), digest_size=16).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
     box, size = crop_box(*image.size, data, rng), (data.image_size, data.image_size)

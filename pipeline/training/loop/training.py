@@ -18,11 +18,7 @@ from pipeline.data.seeds import mix
 from pipeline.runtime.progress import progress
 from pipeline.runtime.run_log import RunLog
 from pipeline.training.loop.checkpoints import RayTrainCheckpoints, RunDirCheckpoints, State
-from pipeline.training.loop.divergence import (
-    CHECK_EVERY,
-    mean_over_workers,
-    require_finite,
-)
+from pipeline.training.loop.divergence import CHECK_EVERY, mean_over_workers, require_finite
 
 
 class Task(ABC):
