@@ -23,7 +23,7 @@ def main() -> int:
         params, listed, stale = load_params(), stage_params("analysis"), out_of_date()
         deps = [(dep, tree_hash(dep)) for dep in stage_deps("analysis")]
         written = build(RESULTS, Path("analysis"), params, stale)
-        if "DVC_STAGE" in os.environ:  # results may be of several runs if started by hand
+        if "DVC_STAGE" in os.environ:  # started by hand, results may come from several runs
             _log(params, written[-1])
         require_unchanged(deps, "analysis")
         require_params(listed, "analysis")
@@ -47,7 +47,7 @@ def _log(params: Params, report: Path) -> None:
     metrics = RESULTS / "metrics.json"
     try:
         left = log_reproduction(params, read_json(metrics), [metrics, report])
-    except UserError as unlogged:  # such as a full disk; the report is written already
+    except UserError as unlogged:  # the disk may be full; the report is already written
         left = str(unlogged)
     if left:
         print(f"analysis: {left}")

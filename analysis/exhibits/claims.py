@@ -28,8 +28,8 @@ NEAR = 0.1  # fraction of the way from chance to real images that counts as near
 # The exhibits whose first claims open the report: quality, speed, schedules, T, editing.
 HEADLINES = ("table1-table", "figure4", "table3-table", "figure8", "table2-table")
 P_LEAST = 0.0001  # a smaller p is shown as "< 0.0001"
-RELEASED = "the weights are of one training, and the seeds only of what is drawn from them"
-UNKNOWN = "whether its networks have learned anything is out of date"
+RELEASED = "the weights are of one training run, and seeds differ only in what is sampled"
+UNKNOWN = "the results that show whether its networks have learned anything are out of date"
 SHOWN, NOT_SHOWN, UNDECIDED = "shown here", "not shown here", "undecided"
 
 
@@ -204,11 +204,11 @@ class Verdict:
         if not n:
             return "n = 0"
         if n < 2:
-            return f"n = {n}: one {ONE[noise]} tells nothing of others"
+            return f"n = {n}: one {ONE[noise]} tells nothing about others"
         if n < self.claim.fewest and noise == TIMINGS:
             return f"n = {n} {noise} have no p below {2 / math.comb(2 * n, n):.2g}"
         if n < self.claim.fewest:
-            return "each of two seeds has its T from the other, so that they do not vary freely"
+            return "each of two seeds chooses T for the other, so their values are not independent"
         return f"no spread over n = {n} {noise}: nothing can be tested"
 
 
@@ -252,7 +252,7 @@ def _reason(
 
 
 def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
-    """Holm's p over all claims; without timings, a claim's p is as if no timings differed."""
+    """Holm's p over all claims; for claims without timings, p is as if no timings differed."""
     each = zip(p_values, timed, strict=True)
     alike = [1.0 if is_timed and not math.isnan(p) else p for p, is_timed in each]
     corrected = zip(holm(p_values), holm(alike), timed, strict=True)
@@ -273,7 +273,7 @@ def p_value(p: float) -> str:
 @dataclass(frozen=True)
 class Recognised:
     """The share of samples whose class the reference classifier finds, with its 95% interval over
-    samples (Wilson), the best share of guessing (`chance`), and the share of real images."""
+    samples (Wilson), the share that guessing can reach (`chance`), and that of real images."""
 
     share: float
     low: float
@@ -289,8 +289,8 @@ class Recognised:
 
 
 def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
-    """The networks with samples recognised near chance, of MaskGIT, VQGAN∗ and the sweep's models
-    (at the best recognised cell of the sweep). Empty if the data has a single class."""
+    """The networks whose samples are recognised near chance, of MaskGIT, VQGAN∗ and the sweep's
+    models (at the sweep's best recognised cell). Empty if the data set has a single class."""
     if results.data["classes"] < 2:
         return {}
     main = results.trained_with(params.training.label_smoothing)
@@ -304,7 +304,7 @@ def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
 
 
 def _recognised(rows: pd.DataFrame, results: Results, params: Params) -> Recognised | None:
-    """The recognised share over several sets of samples; None if the sets are empty."""
+    """The share of samples that the classifier recognises, over all rows; None without samples."""
     rows = rows.dropna(subset="class_accuracy")
     samples, data = int(rows["samples"].sum()), results.data
     if not samples:

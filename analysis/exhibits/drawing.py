@@ -92,7 +92,7 @@ def log_steps(axes: Axes, values: Iterable[float]) -> None:
 def figure(
     path: Path, size: tuple[float, float], dpi: int, facecolor: str = "white"
 ) -> Iterator[Figure]:
-    """Yield a figure (`size` in inches), and save it as PNG. Equal figures give equal bytes.
+    """Yield a figure (`size` in inches), and save it as PNG. The same figure gives the same bytes.
 
     pyplot is not used, so no display and no global state is involved. The user's own matplotlib
     settings are ignored, and the PNG does not contain matplotlib's version. Letters without a font
@@ -121,7 +121,7 @@ def figure(
 GREY = "#767676"
 CELL_INCHES = (0.6, 1.4)  # least and greatest height of a picture
 MAX_INCHES = 9.4  # greatest width of all pictures; with labels, this fills the report's column
-LETTERS = (8.3, 9)  # least and greatest font size in points; below 11 pixels is not legible
+LETTERS = (8.3, 9)  # least and greatest font size in points; text below 11 pixels is not legible
 LETTER = 0.62  # mean width of a letter, as a fraction of its size
 
 
@@ -151,8 +151,8 @@ def draw_mosaic(
     canvas = _laid_out(images, tops, lefts, empty)
 
     cell = float(np.clip(height / dpi, *CELL_INCHES))
-    scale = min(cell / height, MAX_INCHES / canvas.shape[1])  # inches a pixel
-    # The axes fill the figure exactly; labels are outside, and saving extends the figure by them.
+    scale = min(cell / height, MAX_INCHES / canvas.shape[1])  # inches per pixel
+    # The axes fill the figure exactly; labels lie outside, and saving adds room for them.
     size = (canvas.shape[1] * scale, canvas.shape[0] * scale)
     with figure(path, size, dpi, facecolor="none") as drawing:
         drawing.set_layout_engine("none")

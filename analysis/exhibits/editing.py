@@ -136,10 +136,10 @@ def class_edit(results: Results, params: Params) -> Figure:
     return Figure(
         name="figure6",
         title="Figure 6: class-conditional editing, the box regenerated as another class",
-        alt="In each row an image, its box in grey, and the same with the box regenerated as "
+        alt="In each row an image, its box in grey, and the image with the box regenerated as "
         f"{fmt.listed(labels)}.",
-        paper="the object in a box is replaced by one of another class while its surroundings stay "
-        "what they are; for autoregressive models it is infeasible.",
+        paper="the object in a box is replaced by an object of another class while its "
+        "surroundings do not change; this is infeasible for autoregressive models.",
         draw=partial(draw_mosaic, images, column_labels=["input", "box", *labels]),
     )
 

@@ -81,7 +81,7 @@ def extent(values: pd.Series) -> str:
 
 
 def seeds_of(seeds: pd.Series, params: Params) -> str:
-    """What intervals are over, such as "3 training seeds"; "" for one seed (no interval)."""
+    """What the intervals are over, such as "3 training seeds"; "" for one seed (no interval)."""
     repeated = seeds[seeds > 0]  # without rows that have no seed, such as a floor
     if repeated.empty or repeated.max() < 2:
         return ""

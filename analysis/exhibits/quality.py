@@ -38,7 +38,7 @@ BOTH = [MODELS[name] for name in NETWORKS]
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """Claims that MaskGIT outperforms VQGAN∗, by every metric of Tables 1 and 5."""
+    """Claims that MaskGIT outperforms VQGAN∗, in every metric of Tables 1 and 5."""
     main, second = params.training.label_smoothing, results.manifold_extractors[1]
     table1, table5 = ("4.2, Table 1", "table1-table"), ("B, Table 5", "table5-table")
     found = _by_table_1(results, main, "", *table1, "Table 1")
@@ -48,7 +48,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
     ):
         rows = results.cas[results.cas["augmentation"] == augmentation]
         found.append(_outperforms(rows, "top1", f"CAS {how}", f"CAS top-1 {how}", *at))
-    if second != "random":  # its features show little but the decoder's texture
+    if second != "random":  # random features show little but the decoder's texture
         rows, label = results.trained_with(main), f"recall ({second})"
         found.append(_outperforms(rows, f"recall_{second}", label, label, *table5, "Table 5"))
     for value in results.other_smoothings(main):
@@ -70,16 +70,16 @@ def _by_table_1(results: Results, value: float, note: str, *at: str) -> list[Cla
 def _outperforms(
     rows: pd.DataFrame, metric: str, by: str, measure: str, source: str, exhibit: str, shown_in: str
 ) -> Claim:
-    """The claim that MaskGIT outperforms VQGAN∗ by a metric, tested on independent trainings. With
-    the same seed, both networks have the same first weights and batches but learn different tasks,
-    so scores are not expected to vary together as the scores of two schedules do."""
+    """The claim that MaskGIT outperforms VQGAN∗ in a metric, tested on independent training runs.
+    With the same seed, both networks have the same first weights and batches but learn different
+    tasks, so scores are not expected to vary together as the scores of two schedules do."""
     ours, theirs = (by_seed(rows[rows["images"] == name], metric) for name in NETWORKS)
     parts = []
     if len(ours) and len(theirs):
         effect = welch(ours.to_numpy(), theirs.to_numpy())
         parts.append(Part(effect, (ours.mean(), theirs.mean())))
     return Claim(
-        said=f"MaskGIT outperforms VQGAN∗ by {by}",
+        said=f"MaskGIT outperforms VQGAN∗ in {by}",
         source=source,
         exhibit=exhibit,
         shown_in=shown_in,
@@ -94,7 +94,7 @@ def _outperforms(
 
 
 def table1(results: Results, params: Params) -> Table:
-    """One row per set of images, with the paper's rows of the nearest image size."""
+    """One row per set of images, beside the paper's Table 1 for the nearest image size."""
     side = paper.side(params.data.image_size)
     ours, theirs = paper.TABLE_1[side]["MaskGIT"], paper.TABLE_1[side]["VQGAN∗"]
     printed_rows = pd.DataFrame(paper.TABLE_1[side].values())
@@ -121,7 +121,7 @@ def table1(results: Results, params: Params) -> Table:
 
 
 def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFrame:
-    """One row per set of images: means over the trainings of a network, or the values of one set.
+    """One row per set of images: means over a network's training runs, or the values of one set.
 
     Returns:
         Columns model, over (what the intervals are over: "3 training seeds", or "images" for one
@@ -144,8 +144,8 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
 
 
 def _measured(results: Results, params: Params) -> pd.DataFrame:
-    """All sets of images with their cost and CAS. If there are more or fewer real images than
-    samples, the table also has a row of as many real images as samples."""
+    """All sets of images, with parameters, steps and CAS. If there are more or fewer real images
+    than samples, the table also has a row of as many real images as samples."""
     metrics = [*map(results.metric, DISTRIBUTION), *_neighbours(results), *_added(results)]
     sets = sets_of(results, params, [*metrics, "class_accuracy"])
     rows = pd.DataFrame(results.evaluation).T.reindex(columns=["samples", "parameters", "steps"])
@@ -230,8 +230,8 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
         f"{fmt.count(evaluation.manifold_images)} images of each side). All sets are compared with "
         f"the training images. Numbers of images: {sets}. Reconstructions are the tokenizer's, of "
         "validation images.",
-        "± over training seeds: Student's t over the networks' trainings, each with samples of its "
-        f"own. ± over images: {student(evaluation.halves):.2f} × the spread of "
+        "± over training seeds: Student's t over the networks' training runs, each with its own "
+        f"samples. ± over images: {student(evaluation.halves):.2f} × the spread of "
         f"{evaluation.halves} random halves of the set. One tokenizer and one classifier were "
         f"trained, so no ± includes their seeds. FID∞ ({x}) is extrapolated to infinitely many "
         f"samples. FID ({x}) has no ±, because it is biased upwards for few samples. "
@@ -248,7 +248,7 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
 
 
 def table5(results: Results, params: Params) -> Table:
-    """Precision and recall over a second network's features, and CAS without RandAugment."""
+    """Precision and recall with a second network's features, and CAS without RandAugment."""
     _, x = results.manifold_extractors
     metrics = [f"{kind}_{x}" for kind in DIVERSITY]
     sets = sets_of(results, params, metrics)
@@ -332,8 +332,8 @@ def _cas_note(cells: pd.DataFrame, trained: str) -> str:
     sets = ", ".join(f"{model} {fmt.count(images)}" for model, images in pairs)
     return (
         f"CAS: accuracy on real validation images of a classifier that was trained {trained} on "
-        f"images of one kind only ({sets}). Each seed is a training of the network that made the "
-        "images and of the classifier; for real images, of the classifier."
+        f"images of one kind only ({sets}). Each seed is a training run of the network that "
+        "made the images and of the classifier; for real images, of the classifier."
     )
 
 
@@ -358,7 +358,7 @@ def smoothing(results: Results, params: Params) -> Table:
     over = fmt.seeds_of(cells["seeds"], params)
     return Table(
         name="smoothing",
-        title="Label smoothing: both networks with the same one",
+        title="Label smoothing: the same for both networks",
         cells=cells.rename(columns={"images": "model"}),
         readable=pd.DataFrame(
             {

@@ -1,4 +1,4 @@
-"""Reconstructions from a part of the tokens (Figures 9 and 10), by the share of masked tokens."""
+"""Reconstructions from part of the tokens (Figures 9 and 10), by the share of masked tokens."""
 
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ MAX_IMAGES = 3  # of Figure 9
 
 def claims(results: Results, params: Params) -> list[Claim]:
     """The claim that PSNR falls faster, per 10% of the tokens, in the step after the knee than in
-    the step before (compared with the whole curve before, any bend would count)."""
+    the step before (compared with the whole curve before the knee, any bend would count)."""
     rows = results.reconstruction
     samples = rows[rows["draw"] != MEDIAN]
     psnr = samples.groupby(["seed", "mask_ratio"])["psnr"].mean().unstack().dropna(axis=1)
@@ -78,8 +78,8 @@ def table(results: Results, params: Params) -> Table:
         readable=pd.DataFrame({"masked": cells["hidden"].map(percent), **measured}),
         notes=[
             f"{count(images)} validation images, the same for all seeds, decoded in T = "
-            f"{params.reconstruction.iterations} by a model that is told their class. Samples: "
-            f"mean over the draws of each image ({count(draws)}). Median: pixel by "
+            f"{params.reconstruction.iterations} iterations by a model that is told their class. "
+            f"Samples: mean over the draws of each image ({count(draws)}). Median: pixel by "
             "pixel over the draws. The perceptual distance uses "
             f"{params.tokenizer.perceptual} features. With nothing masked, the sample is the "
             "tokenizer's own reconstruction."
@@ -103,7 +103,7 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
-    """Metrics of the samples, averaged over draws, and of their median; both over seeds.
+    """Metrics of the samples, averaged over draws, and of the draws' median; both over seeds.
 
     Returns:
         Columns mask_ratio, hidden (the hidden share of tokens, which can differ from the ratio if
@@ -164,7 +164,7 @@ def pictures(results: Results, params: Params) -> Figure:
         alt="For each image three rows: the image with masked tokens greyed, one reconstruction, "
         "and the median of several, in a column for each mask ratio; the original on the left.",
         paper="below 90% masked the content is rebuilt consistently; at 95% pose and shape are, "
-        "and details no more.",
+        "but details are not.",
         draw=partial(_draw_pictures, results.rebuilt),
     )
 

@@ -125,9 +125,9 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params) -> list[str]:
     x = results.extractor
     notes = [
         f"Rejection keeps, of {count(cells['candidates'].max())} samples of each network, those "
-        "of each class that the reference classifier rates highest for it. Random draws as many "
-        f"of the same samples by chance, since FID ({x}) depends on their number. Real images: "
-        "validation images, mean over disjoint subsets of that many.",
+        "that the reference classifier rates highest for their class. Random draws as many of the "
+        f"same samples by chance, since FID ({x}) depends on the number of samples. Real images: "
+        "validation images, mean over disjoint subsets of the same size.",
         "Columns marked (paper …) are the paper's Tables 4 and 1; its VQGAN is the published "
         f"model, not VQGAN∗. {measure_note(params, x)}",
     ]

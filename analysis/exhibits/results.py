@@ -26,7 +26,7 @@ FEATURE_METRICS = {
     "density": "density",
     "coverage": "coverage",
 }
-# Metrics of the main extractor only; the others, based on neighbours, are measured with both.
+# Metrics of the main extractor only; the others, based on neighbours, use both extractors.
 DISTRIBUTION = ("fid", "fid_infinity", "is", "kid")
 OTHER_METRICS = {"nll": "NLL", "class_accuracy": "recognised", "psnr": "PSNR"}
 LOWER_IS_BETTER = {"fid", "fid_infinity", "kid", "nll"}
@@ -69,7 +69,7 @@ ARRAYS = {
     "edits": "editing/pictures.npz",
     "rebuilt": "reconstruction/pictures.npz",
 }
-# Every field of `Results` that an exhibit is made from, and its file or folder, from results/.
+# Every field of `Results` that an exhibit uses, and its file or folder, relative to results/.
 FILES = {name: file for name, (file, _) in TABLES.items()} | ARRAYS
 FILES |= {"evaluation": "evaluation/metrics.json", "curves": "../data/schedules"}
 Arrays = dict[str, np.ndarray]
@@ -84,7 +84,7 @@ class Results:
     evaluation: dict[str, dict[str, float]]  # a key of `MODELS` → metric → mean over seeds
     extractor: str  # main feature extractor, for FID, IS and KID
     second_extractor: str  # second feature extractor, for precision and recall
-    rows: pd.DataFrame  # one row per measured set of images: samples of a training, real, …
+    rows: pd.DataFrame  # one row per set of images: samples of a training run, …
     real: pd.DataFrame  # held-out real images, in sets of several sizes
     sweep: pd.DataFrame  # schedule × iterations × seed
     crossing: pd.DataFrame  # training schedule × decoding schedule

@@ -13,8 +13,8 @@ from analysis.exhibits.results import EXTRACTORS, MODELS, Arrays, Results
 from pipeline.config.params import Params
 
 MAX_CLASSES = 20
-MANY, FEW = 10, 5  # most pictures per class: of one model, or of each of several models
-OPENING = (2, 10)  # most pictures per class, and most classes, in the report's opening
+MANY, FEW = 10, 5  # maximum pictures per class: of one model, or of each of several models
+OPENING = (2, 10)  # maximum pictures per class, and classes, in the report's opening
 SHOWN = ("transformer", "autoregressive", "real")
 ORDINALS = ("nearest", "2nd", "3rd")
 MAX_ITERATIONS = 12
@@ -55,8 +55,8 @@ def comparison(results: Results, params: Params) -> Figure:
         title=f"Figure 5: MaskGIT, VQGAN∗ and real images by class{_part(results)}",
         alt="Three blocks of pictures side by side, a row for each class: samples of MaskGIT, "
         "samples of VQGAN∗, real images.",
-        paper="beside BigGAN-deep's samples and the training set, MaskGIT's are more diverse than "
-        "those of BigGAN-deep.",
+        paper="MaskGIT's samples, shown beside BigGAN-deep's and the training set, are more "
+        "diverse than BigGAN-deep's.",
         draw=partial(_draw_classes, results.class_grid, SHOWN, FEW),
     )
 
@@ -121,18 +121,18 @@ def iterations(results: Results, params: Params) -> Figure:
         alt="A row of pictures for each sample: the canvas after each iteration. The grey tokens, "
         "which are still masked, become fewer until none is left.",
         paper="all tokens are predicted at once, the most confident ones are kept, and within a "
-        "few iterations the image is done; VQGAN needs one for each token.",
+        "few iterations the image is done; VQGAN needs one iteration per token.",
         draw=partial(draw_decoding, images, masked),
     )
 
 
 def draw_decoding(images: np.ndarray, masked: np.ndarray, path: Path, dpi: int) -> None:
-    """Draw the canvas after each iteration, tokens that are still masked under translucent grey.
+    """Draw the canvas after each iteration, with grey over tokens that are still masked.
 
     Args:
         images: (T, n, H, W, C) uint8, the sample after each iteration.
-        masked: (T, n, h, w) bool, tokens masked again after each iteration. The last iteration's
-            mask is ignored, since the result has no masked tokens.
+        masked: (T, n, h, w) bool, tokens that are masked again after each iteration. The last
+            iteration's mask is ignored, since the result has no masked tokens.
     """
     unknown = masked.copy()
     unknown[-1] = False

@@ -149,7 +149,7 @@ def _names(schedules: list[str]) -> str:
 
 
 def _sweet_spot(results: Results, schedule: str, kind: str, claim: "partial[Claim]") -> Claim:
-    """The claim that the best T in between, chosen by another seed, beats both extreme T."""
+    """The claim that the best inner T, chosen by another seed, beats the least and greatest T."""
     metric = results.metric(kind)
     rows = results.sweep[results.sweep["schedule"] == schedule]
     steps = sorted(set(rows["iterations"]))
@@ -184,7 +184,7 @@ def _orders(results: Results, best_by: str, claim: "partial[Claim]") -> list[Cla
             sign=1,
             parts=[Part(effect, kind="Spearman's ρ")],
             noise=SCHEDULES,
-            lacking="" if best["seeds"].max() > 1 else "one seed alone orders them by its luck",
+            lacking="" if best["seeds"].max() > 1 else "one seed alone may order them by chance",
         )
         for kind, effect in rank_correlation(best, results).items()
     ]
@@ -472,7 +472,7 @@ def crossing(results: Results, params: Params) -> Table:
 
 
 def _square(cells: pd.DataFrame, metric: str, over: str, least: str) -> pd.DataFrame:
-    """A row per training schedule, a column per decoding schedule, and the best of both."""
+    """A row per training schedule, a column per decoding schedule, and the best of each."""
     names = schedule_order(cells["schedule"])
     decoded = schedule_order(cells["decoding_schedule"])
     text = cells.assign(text=fmt.column(cells, metric))

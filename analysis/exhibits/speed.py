@@ -49,7 +49,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
         Claim,
         exhibit="figure4",
         shown_in="Figure 4",
-        measure=f"seconds an image of {tokens} tokens",
+        measure=f"seconds per image of {tokens} tokens",
         sign=-1,
         noise=TIMINGS,
         networks=(),
@@ -132,8 +132,8 @@ def chart(results: Results, params: Params) -> Figure:
         alt="Two charts. Left: seconds per image by number of tokens for MaskGIT and for "
         "autoregressive decoding with and without a cache. Right: how many times as fast MaskGIT "
         "is.",
-        paper=f"MaskGIT is up to {paper.MAX_SPEEDUP} times as fast as VQGAN's decoding, and the "
-        "more so the more tokens an image has; it does not say whether that had a cache.",
+        paper=f"MaskGIT is up to {paper.MAX_SPEEDUP} times as fast as VQGAN's decoding, and "
+        "its lead grows with the number of tokens; whether VQGAN had a cache is not said.",
         here=_findings(cells),
         draw=partial(_draw, cells),
         chart=True,

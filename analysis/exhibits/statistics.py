@@ -68,7 +68,7 @@ def one_sample(values: ArrayLike, constant: float = 0.0) -> Effect:
 
 
 def paired(first: ArrayLike, second: ArrayLike) -> Effect:
-    """The mean difference of values that are paired, such as by seed (paired t)."""
+    """The mean difference of paired values, such as values paired by seed (paired t test)."""
     a, b = np.asarray(first, float), np.asarray(second, float)
     differences, n = a - b, len(a)
     value = float(differences.mean()) if n else NAN
@@ -94,7 +94,7 @@ def welch(first: ArrayLike, second: ArrayLike) -> Effect:
 
 
 def separation(first: tuple[float, float], second: tuple[float, float], n: int) -> Effect:
-    """Test whether all n numbers of a side are below all n of the other (exact permutation test).
+    """Test if all n numbers of one side are below all n of the other side (exact permutation test).
 
     Args:
         first, second: the least and the greatest of the n numbers on each side.
@@ -230,8 +230,8 @@ def beside(ours: pd.DataFrame, theirs: pd.DataFrame, keys: list[str]) -> pd.Data
 
 
 def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFrame:
-    """Single sets of images, in the columns of `over_seeds`. The interval is over images, from the
-    spread over random halves of a set.
+    """Metrics of single sets of images, in the columns of `over_seeds`. The interval is over
+    images, from the spread over random halves of a set.
 
     FID∞ gets the spread of FID, since the removed bias hardly varies.
     """

@@ -15,7 +15,7 @@ from pipeline.config.params import Params
 
 
 def table(results: Results, params: Params) -> Table:
-    """FID, IS and recognised share of the main model by choice temperature."""
+    """FID, IS and class accuracy of the main model, by choice temperature."""
     means, samples = _means(results), results.temperature["samples"]
     real = real_images(results, samples.max(), {})
     cells = pd.concat([means, real], ignore_index=True)
@@ -39,7 +39,7 @@ def table(results: Results, params: Params) -> Table:
         notes=[
             f"The main model at T = {params.decoding.iterations}, {fmt.extent(samples)} samples "
             f"each, means over {fmt.extent(means['seeds'])} seeds. Real images: validation images "
-            f"in subsets of as many. {measure_note(params, results.extractor)}"
+            f"in subsets of that size. {measure_note(params, results.extractor)}"
         ],
     )
 
@@ -52,7 +52,7 @@ def chart(results: Results, params: Params) -> Figure:
         title=f"Choice temperature: {fid} and {is_}",
         alt=f"Two charts with a curve each: {fid} and {is_} of samples by choice temperature.",
         paper="noise on the confidence, annealed to none, encourages diversity; the paper does not "
-        f"give its scale, the release has {paper.CHOICE_TEMPERATURE:g}.",
+        f"give its scale, the release uses {paper.CHOICE_TEMPERATURE:g}.",
         here=_facts(results),
         draw=partial(_draw, results, params),
         chart=True,

@@ -23,7 +23,7 @@ from pipeline.runtime.files import write_text
 from pipeline.runtime.provenance import OutOfDate, Record, described
 
 HERE = Path(__file__).parent
-CSS_DPI = 96  # pixels of an inch, by definition
+CSS_DPI = 96  # CSS pixels per inch, by definition
 INTERVAL = re.compile(r", (± 95% interval over .+)$")
 PAPER = re.compile(r" \((paper.*)\)$")
 UNDER = Markup('<span class="paper">{}</span>')
@@ -31,7 +31,7 @@ UNDER = Markup('<span class="paper">{}</span>')
 
 @dataclass(frozen=True)
 class Section:
-    """A section on a subject of the paper: exhibits, and labels of exhibits out of date."""
+    """A section of the report: its exhibits, and the labels of exhibits that are out of date."""
 
     title: str
     exhibits: list[Exhibit]
@@ -62,7 +62,7 @@ def write_report(
 
     Args:
         figures: folder with the drawn figures.
-        stale: stages whose results are out of date and not in the sections.
+        stale: stages whose results are out of date; the sections leave these results out.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -107,7 +107,7 @@ class Grid(NamedTuple):
 
 
 def _grid(strings: pd.DataFrame) -> Grid:
-    """Convert a table to HTML, with each of the paper's columns merged into ours."""
+    """Convert a table to HTML, and merge each column of the paper into ours of the same metric."""
     found = [INTERVAL.search(name) for name in strings if "±" in name]
     intervals = {match[1] if match else "" for match in found}
     interval = intervals.pop() if len(intervals) == 1 else ""

@@ -23,8 +23,8 @@ class Params(schema.Section):
     preset: schema.Text = "mnist5k"
     """Name of the preset behind these values; recorded with every result."""
     seed: schema.Seed = 0
-    """Seed of every random draw. Equal params give equal bytes on the same machine; trainings on a
-    GPU may differ by rounding."""
+    """Seed of every random draw. The same params give byte-identical results on one machine;
+    training on a GPU may differ by rounding."""
     data: schema.Data = schema.Data()
     classifier: schema.Classifier = schema.Classifier()
     tokenizer: schema.Tokenizer = schema.Tokenizer()
@@ -70,7 +70,7 @@ class Params(schema.Section):
         return 512 if architecture.endswith(("resnet18", "resnet34")) else 2048
 
     def least_images(self, covariance: bool = True) -> tuple[int, str]:
-        """The number of images that the metrics need, and what needs as many.
+        """The least number of images for all metrics, and the param or metric that requires it.
 
         Args:
             covariance: whether FID needs the covariance of these images.
@@ -86,7 +86,7 @@ class Params(schema.Section):
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
     ) -> "DecodingSettings":
-        """Decoding settings of MaskGIT, or of the autoregressive baseline (whose `bf16` differs).
+        """Decoding settings of MaskGIT, or of the autoregressive baseline (with its own `bf16`).
 
         Args:
             iterations: number of iterations T; default: `decoding.iterations`.
@@ -123,7 +123,7 @@ class Params(schema.Section):
             raise UserError("tokenizer.perceptual", reason, "use classifier")
         if tokenizer.discriminator == "stylegan" and (size < 4 or size & (size - 1)):
             reason = f"stylegan needs a data.image_size of 4, 8, 16, …, not {size}"
-            raise UserError("tokenizer.discriminator", reason, "use patch or change the size")
+            raise UserError("tokenizer.discriminator", reason, "use patch or another size")
         for key, iterations in (
             ("decoding.iterations", self.decoding.iterations),
             ("editing.iterations", self.editing.iterations),
@@ -135,7 +135,7 @@ class Params(schema.Section):
                 raise UserError(key, f"{reason} of an image", f"use at most {self.num_tokens}")
         dilate, known = self.editing.dilate, self.grid // 4  # known tokens beside a central box
         if dilate and dilate >= known:
-            reason = f"{dilate} leaves no known token around the middle of {self.grid}×{self.grid}"
+            reason = f"{dilate} leaves no known token around the hole in {self.grid}×{self.grid}"
             raise UserError("editing.dilate", reason, f"use at most {max(0, known - 1)}")
 
     def _check_samples(self) -> None:
@@ -153,11 +153,11 @@ class Params(schema.Section):
     def _check_trainings(self) -> None:
         training = self.training
         if training.label_smoothing in training.other_label_smoothings:
-            reason = f"{training.label_smoothing} is training.label_smoothing itself"
-            raise UserError("training.other_label_smoothings", reason, "remove the value")
+            reason = f"{training.label_smoothing} equals training.label_smoothing"
+            raise UserError("training.other_label_smoothings", reason, "remove this value")
         if untrained := set(self.sweep.crossed) - set(self.sweep.schedules):
             reason = f"{min(untrained)} is not in sweep.schedules, so no model is trained with it"
-            raise UserError("sweep.crossed", reason, "add it to sweep.schedules, or remove it")
+            raise UserError("sweep.crossed", reason, "add the schedule there, or remove it here")
         if self.classifier.pretrained and self.classifier.architecture == "small":
             reason = (
                 "the weights are for a ResNet of torchvision, but classifier.architecture is small"
@@ -181,13 +181,13 @@ class Params(schema.Section):
         ):
             size = getattr(self, section).batch_size
             if workers is None and not ray.elastic:
-                raise UserError(key, "null needs ray.elastic: true", "set it, or give a number")
+                raise UserError(key, "null needs ray.elastic", "give a number, or set ray.elastic")
             if workers and size % workers:
                 reason = f"{workers} workers do not divide {section}.batch_size {size}"
-                raise UserError(key, reason, "choose a divisor")
+                raise UserError(key, reason, f"choose a divisor of {size}")
         if ray.loaders_per_worker and ray.loaders_per_worker >= ray.cpus_per_worker:
             reason = f"{ray.loaders_per_worker} loaders leave no CPU of ray.cpus_per_worker"
-            raise UserError("ray.loaders_per_worker", f"{reason} for training", "use fewer")
+            raise UserError("ray.loaders_per_worker", f"{reason} for training", "use fewer loaders")
         for workers in (ray.num_workers, self.sweep.workers_per_trial or ray.num_workers):
             share = training.batch_size // workers
             if share % training.accumulate:
@@ -203,7 +203,7 @@ class Params(schema.Section):
             for folder in OUTPUTS:
                 if path and lies_in(in_project(path), in_project(folder)):
                     reason = f"{path} lies in {folder}, which DVC deletes before a stage runs"
-                    raise UserError(key, reason, "move it to another folder")
+                    raise UserError(key, reason, "use a path outside this folder")
 
 
 def load_params(path: Path | str = PARAMS_FILE) -> Params:
@@ -235,7 +235,7 @@ def _explained(error: dict[str, Any]) -> UserError:
         known: Any = Params
         for section in sections:
             known = known.model_fields[section].annotation
-        reason, way_out = "unknown key", schema.way_out(name, known.model_fields, "remove it")
+        reason, way_out = "unknown key", schema.way_out(name, known.model_fields, "remove the key")
     elif not way_out:
-        reason, way_out = f"{reason} (given: {reprlib.repr(error['input'])})", "correct it"
+        reason, way_out = f"{reason} (given: {reprlib.repr(error['input'])})", "correct the value"
     return UserError(".".join(key), reason, way_out)

@@ -1,4 +1,4 @@
-"""Defines the output paths of the DAG (as in dvc.yaml), and checks the files that params name."""
+"""Defines the output paths of the DAG (as in dvc.yaml), and checks that files in params exist."""
 
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,19 @@ SAMPLES = Path("data/samples")
 # OUTPUTS: folders that DVC deletes before it runs a stage. CODE, below: folders that DVC hashes.
 OUTPUTS: tuple[Path, ...] = (IMAGES, TOKENS, FEATURES, CURVES, SAMPLES, RESULTS)
 OUTPUTS += (CLASSIFIER, TOKENIZER, TRANSFORMER, AUTOREGRESSIVE)
-TORCHVISION = "torchvision"  # `classifier.pretrained` without a file
+TORCHVISION = "torchvision"  # value of `classifier.pretrained` that is not a file
 CODE = (Path("pipeline"), Path("stages"), Path("analysis"))
 
 
 def check_files(params: dict[str, Any], stage: str) -> None:
-    """Check that all files that params name for a stage, or for the stages that depend on it,
-    exist. Raises a `UserError` at once if a file is missing, not after hours of work.
+    """Check that the files exist that are named in the params of a stage, or of the stages that
+    depend on it. Raises a `UserError` for a missing file at once, not after hours of work.
 
     Args:
         params: all params, as returned by `Params.model_dump()`.
     """
     values = flatten(params)
-    # The stage `analysis` lists all params, but reads no file that params name.
+    # The stage `analysis` lists all params, but reads none of the files named in them.
     read = {key for reader in stages_from(stage) - {"analysis"} for key in stage_params(reader)}
     for key in FILE_PARAMS:
         file = values[key]

@@ -43,8 +43,8 @@ def preset_params(name: str) -> Params:
 
 def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
     """Write a preset's values into the parameter file and keep the file's comments. A file that is
-    missing or not valid YAML is replaced. Returns the preset's params. Raises the errors of
-    `preset_params`, and then does not change the file."""
+    missing or not valid YAML is replaced. Returns the preset's params. If `preset_params` raises an
+    error, the file is not changed."""
     from ruamel.yaml import YAML
 
     params, yaml = preset_params(name), YAML()

@@ -1,7 +1,7 @@
-"""Lists the replicates of the two networks that Table 1 compares, and counts other trainings.
+"""Lists the replicates of the two networks that Table 1 compares, and counts other training runs.
 
-A replicate is one training of a network with a seed, and all samples that the trained model draws
-with that seed. Main replicates train with `training.label_smoothing`; the others train with
+A replicate is one training run of a network with a seed, and all samples that the trained model
+draws with that seed. Main replicates are trained with `training.label_smoothing`, the others with
 `training.other_label_smoothings`, as an ablation.
 """
 
@@ -14,15 +14,15 @@ from pipeline.runtime.errors import ArgumentError
 
 NetworkName = Literal["transformer", "autoregressive"]
 NETWORKS: dict[NetworkName, Path] = {"transformer": TRANSFORMER, "autoregressive": AUTOREGRESSIVE}
-CAS_SETS = 6  # MaskGIT's samples, the baseline's and real images, each augmented and not
+CAS_SETS = 6  # MaskGIT's samples, the baseline's and real images: each augmented or not
 
 
 class Replicate(NamedTuple):
-    """A training of a network with a seed, and the samples of its model."""
+    """A training run of a network with a seed, and the samples of the trained model."""
 
     network: NetworkName
     seed: int
-    trained: int  # seed of the training; for released weights, the first replicate's seed
+    trained: int  # seed of the training run; for released weights, the first replicate's seed
     other_label_smoothing: float | None = None  # None for training.label_smoothing
 
     @property
@@ -51,7 +51,7 @@ class Replicate(NamedTuple):
 
 def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
     """The replicates that the tables show: one for each of `evaluation.seeds`. With released
-    weights, they share one model, published under the first seed, and only their samples differ."""
+    weights, all replicates share one model, published under the first seed; only samples differ."""
     seeds, released = params.evaluation.seeds, _released(params, network)
     return [Replicate(network, seed, seeds[0] if released else seed) for seed in seeds]
 

@@ -32,7 +32,7 @@ SEVEN = ("exponential", "cubic", "square", "cosine", "linear", "square_root", "l
 
 
 def way_out(name: str, names: Collection[str], otherwise: str) -> str:
-    """The way out of an unknown name: the most similar of `names`, or `otherwise`."""
+    """The way out of an unknown-name error: the most similar of `names`, or `otherwise`."""
     close = difflib.get_close_matches(name[:100], names, n=1)
     return f"did you mean {close[0]}?" if close else otherwise
 
@@ -66,8 +66,8 @@ def _storage(path: str) -> str:
         return os.path.expanduser(path)
     if not is_store(path) or not re.fullmatch(r"\w+://[\w.-]+(/[\w.=+-]+)*/?", path):
         raise ValueError(  # the message omits the address, which may contain a password
-            "this is not the address of an object store; write s3://bucket/folder or "
-            "gs://bucket/folder, and keep keys in the environment (docs/cluster.md)"
+            "the value is not an object store's address; write s3://bucket/folder or "
+            "gs://bucket/folder, and set keys as environment variables (docs/cluster.md)"
         )
     return path
 
@@ -80,7 +80,7 @@ def _distinct(values: list) -> list:
 
 def _ascending(values: list) -> list:
     if values[0] > values[1]:
-        raise ValueError("the first value is larger than the second; swap them")
+        raise ValueError("the first value is larger than the second; swap the values")
     return values
 
 
@@ -99,7 +99,7 @@ Grid = Annotated[Distinct[Value], Field(min_length=1)]
 # Params that several sections share.
 Steps = Annotated[PositiveInt, Field(description="Training steps.")]
 CheckpointEvery = Annotated[
-    PositiveInt, Field(description="Steps between checkpoints and logged values.")
+    PositiveInt, Field(description="Save a checkpoint and log values every this many steps.")
 ]
 Iterations = Annotated[PositiveInt, Field(description="T, the number of decoding iterations.")]
 
@@ -141,8 +141,8 @@ class Classifier(Section):
     """The reference classifier, for metrics and for the perceptual loss of small images."""
 
     pretrained: Text | None = None
-    """Weights to use instead of training: `torchvision` for torchvision's ImageNet weights, or a
-    file of such weights for the architecture. The data set must have the same 1,000 classes."""
+    """Weights to use instead of training: torchvision's ImageNet weights for the architecture,
+    as `torchvision` (download) or a file. The data set must have the same 1,000 classes."""
     architecture: Annotated[str, AfterValidator(_known_architecture)] = "small"
     """`small`, a residual network for small images, or a ResNet such as `torchvision:resnet50`."""
     width: PositiveInt = 16
@@ -167,7 +167,7 @@ class Tokenizer(Section):
     """The VQGAN."""
 
     pretrained: Text | None = None
-    """Weights to use instead of training (docs/released.md)."""
+    """Weights file to use instead of training (docs/released.md)."""
     filters: Annotated[int, Field(ge=32, multiple_of=32)] = 32
     """Channels of the first level. Release: 128."""
     multipliers: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 1, 2]
@@ -187,9 +187,9 @@ class Tokenizer(Section):
     betas: Pair[Fraction] = [0.0, 0.99]
     """Betas of Adam."""
     ema_decay: Fraction = 0.99
-    """Decay of the moving average of the weights, which later stages use."""
+    """Decay of the weights' moving average, which later stages use."""
     perceptual: Literal["classifier", "lpips_vgg", "lpips_alex", "lpips_squeeze"] = "classifier"
-    """Network of the perceptual loss. LPIPS is downloaded."""
+    """Network of the perceptual loss. LPIPS networks are downloaded."""
     perceptual_weight: NonNegativeFloat = 0.1
     """Weight of the perceptual loss. Release: 0.1, with a network that is not released."""
     commitment_weight: NonNegativeFloat = 0.25
@@ -209,7 +209,7 @@ class Tokenizer(Section):
     r1_weight: NonNegativeFloat = 0.5
     """Weight of the R1 penalty ‖∇D‖². Release: 10, too much for small images."""
     r1_every: PositiveInt = 8
-    """Steps between R1 penalties; multiplies their weight."""
+    """Steps between R1 penalties, whose weight is multiplied by this number."""
     discriminator: Literal["patch", "stylegan"] = "patch"
     """`patch`: four convolutions; `stylegan`: the release's network, for sides of 2^n pixels."""
     discriminator_filters: PositiveInt = 16
@@ -229,9 +229,9 @@ class Tokens(Section):
     """The tokens that the transformers train on."""
 
     crops_per_image: PositiveInt = 4
-    """Random crops of each training image that are encoded."""
+    """Number of random crops to encode per training image."""
     bf16: bool = False
-    """Encode in bfloat16 if faster on the device; 0.6% of our tokens changed."""
+    """Encode in bfloat16 if faster on the device; this changed 0.6% of our tokens."""
     batch_size: PositiveInt = 256
     """Images encoded at once."""
 
@@ -240,7 +240,7 @@ class Transformer(Section):
     """The network of MaskGIT and of the autoregressive baseline."""
 
     pretrained: Text | None = None
-    """Weights to use instead of training; the sweep then only decodes."""
+    """Weights file to use instead of training; the sweep then only decodes."""
     layers: PositiveInt = 2
     """Number of layers. Paper: 24."""
     hidden: Annotated[int, Field(ge=2)] = 128
@@ -255,7 +255,7 @@ class Transformer(Section):
     @model_validator(mode="after")
     def _heads_divide(self):
         if self.hidden % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide hidden {self.hidden}; use others")
+            raise ValueError(f"{self.heads} heads do not divide hidden {self.hidden}; change one")
         return self
 
 
@@ -302,7 +302,7 @@ class Training(Section):
 
 
 class Autoregressive(Section):
-    """The baseline VQGAN∗: the same architecture and training, causal, in raster order."""
+    """The baseline VQGAN∗: MaskGIT's architecture and training, but causal, in raster order."""
 
     steps: PositiveInt = 600
     """Training steps; equal to training.steps for a fair comparison."""
@@ -314,17 +314,17 @@ class Ray(Section):
     """Workers and devices (docs/cluster.md)."""
 
     num_workers: PositiveInt = 1
-    """Data-parallel workers of a training; in other stages, processes that compute batches."""
+    """Data-parallel workers of a training run; in other stages, processes that compute batches."""
     cpus_per_worker: PositiveInt = 1
     """CPUs and threads per worker."""
     loaders_per_worker: NonNegativeInt = 0
-    """How many of these CPUs run image-loading processes; 0: load in threads."""
+    """How many of a worker's CPUs run image-loading processes; 0: load in threads."""
     use_gpu: bool = False
     """Give one GPU to each worker and to the stage's own process."""
     elastic: bool = False
-    """Resume a training after its number of workers changed, instead of restarting."""
+    """Resume, not restart, a training run whose number of workers has changed."""
     max_failures: NonNegativeInt = 2
-    """Maximum restarts of a training after lost workers."""
+    """Maximum restarts of a training run that lost workers."""
     storage_path: Annotated[Text, AfterValidator(_storage)] = "runs"
     """Folder of run directories, or an `s3://` or `gs://` address for checkpoints and models."""
 
@@ -335,7 +335,7 @@ class Ray(Section):
 
     @property
     def not_in_key(self) -> tuple[str, ...]:
-        """Params that a run's key omits, since elastic trainings resume after a change of them."""
+        """Params that a run's key omits, since elastic training resumes after they change."""
         return WHO if self.elastic else ()
 
 
@@ -371,7 +371,7 @@ class Sweep(Section):
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""
     workers_per_trial: PositiveInt | None = 1
-    """Workers per training; null (needs ray.elastic): ray.num_workers."""
+    """Workers per training run; null (needs ray.elastic): ray.num_workers."""
 
 
 class Evaluation(Section):
@@ -398,7 +398,7 @@ class Evaluation(Section):
     neighbors: PositiveInt = 3
     """k of precision, recall, density and coverage."""
     manifold_images: PositiveInt = 10000
-    """Maximum number of samples, and of reference images, for these four metrics."""
+    """Maximum samples and reference images for precision, recall, density and coverage."""
     is_splits: PositiveInt = 1
     """Splits of the Inception Score. ADM: 5,000 samples per split."""
     kid_subsets: PositiveInt = 20
@@ -406,7 +406,7 @@ class Evaluation(Section):
     kid_subset_size: Annotated[int, Field(ge=2)] = 100
     """Images per subset; sets with fewer images get no KID."""
     halves: Annotated[int, Field(ge=2)] = 20
-    """Random halves of a set that give its metrics' standard deviations."""
+    """Random halves of an image set, for metrics' standard deviations."""
 
 
 class Cas(Section):
@@ -438,7 +438,7 @@ class Editing(Section):
     dilate: NonNegativeInt = 0
     """Tokens by which the mask grows on each side. Release: 1."""
     feather: NonNegativeInt = 2
-    """Width of the blend around a mask in pixels."""
+    """Width in pixels of the blend around a mask."""
 
 
 class Rejection(Section):
@@ -449,19 +449,19 @@ class Rejection(Section):
 
 
 class Reconstruction(Section):
-    """Validation images decoded from a part of their tokens (Figure 10)."""
+    """Reconstruction of validation images from part of their tokens (Figure 10)."""
 
     images: PositiveInt = 50
     """Images of the validation split."""
     mask_ratios: Grid[Annotated[float, Field(ge=0, le=1)]] = [0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]
     """Shares of the tokens that are masked."""
     draws: PositiveInt = 5
-    """Samples per image; their median is also reported."""
+    """Samples per image; the samples' pixel-wise median is also measured."""
     iterations: Iterations = 8
 
 
 class Speed(Section):
-    """Time to decode an image against the number of tokens (Figure 4)."""
+    """Time to decode an image, by number of tokens (Figure 4)."""
 
     grids: Grid[PositiveInt] = [4, 7, 12]
     """Sides of the token grids."""

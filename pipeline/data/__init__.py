@@ -1,1 +1,1 @@
-"""Readers for images and the token cache, with seeds, batch order and data-parallel workers."""
+"""Reads images and tokens, orders batches, derives seeds and connects data-parallel workers."""

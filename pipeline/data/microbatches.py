@@ -11,7 +11,7 @@ TOKENS = 2**15  # maximum tokens of the sequences that a network processes at on
 
 def in_parts(function: Callable[..., Tensor], rows: int, *batch: Tensor) -> Tensor:
     """Compute `function(*batch)`, for tensors of equal length, on at most `rows` rows at a time (0
-    counts as 1). The function maps each row independently of the others, without random draws."""
+    counts as 1). The function must map each row on its own, without random draws."""
     rows = max(1, rows)
     if len(batch[0]) <= rows:
         return function(*batch)

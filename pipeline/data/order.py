@@ -1,4 +1,4 @@
-"""Determines the order in which a training reads its data, and loads batches in advance."""
+"""Determines the order in which a training run reads its data, and loads batches in advance."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor

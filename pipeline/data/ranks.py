@@ -1,4 +1,4 @@
-"""Collective operations of a training's data-parallel workers, by PyTorch's process group."""
+"""Collective operations of a training run's data-parallel workers, in PyTorch's process group."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Ranks:
         return batch[first:last]
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of the values over the workers: the same bits on every worker, without
+        """The sum of the values over the workers, bit-identical on every worker and without
         gradients."""
         if self.workers == 1:
             return values
@@ -55,7 +55,7 @@ class Ranks:
 
     def sum_over(self, batches: Sequence[Batch], measure: Callable[[int, Batch], float]) -> float:
         """The sum of measure(number, batch) over the batches. One worker measures each batch, and
-        values are added in order, so every number of workers gives the same bits."""
+        values are added in order, so the sum is bit-identical for any number of workers."""
         values = torch.zeros(len(batches), dtype=torch.float64)
         for number in range(self.rank, len(batches), self.workers):
             values[number] = measure(number, batches[number])

@@ -11,11 +11,11 @@ from pipeline.runtime.batches import load_part
 from pipeline.runtime.files import read_json
 
 SHARD = 8192  # images per file of tokens
-WAY_OUT = "run `dvc repro cache_tokens` to make it again (if that runs nothing, delete it first)"
+WAY_OUT = "run `dvc repro cache_tokens` (if DVC runs nothing, delete the file first)"
 
 
 class TokenCache:
-    """One split of the token cache, which is read from disk when it is used. Raises a `UserError`
+    """One split of the token cache, whose tokens are memory-mapped. Raises a `UserError`
     if a file is missing or cannot be read."""
 
     def __init__(self, folder: Path | str, split: str):

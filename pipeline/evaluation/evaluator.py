@@ -26,7 +26,7 @@ Outputs = dict[str, Tensor]
 
 
 def open_networks(params: Params, second: bool, device: torch.device) -> Callable[..., Outputs]:
-    """Load the measuring networks that params name, with the second extractor if `second`. Returns
+    """Load the networks that measure images, with the second extractor if `second`. Returns
     a function that maps images (B, C, H, W) uint8 to `Outputs`."""
     main = params.evaluation.extractor
     other = params.evaluation.second_extractor if second else main
@@ -50,7 +50,7 @@ def open_networks(params: Params, second: bool, device: torch.device) -> Callabl
 def open_measured(
     maker: Maker, measures: Sequence[Maker], device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Open a function that makes images and returns measurements of the images. The images are not
+    """Return a function that makes images and returns their measurements. The images are not
     kept: 50,000 samples of 256×256 pixels take 10 GB.
 
     Args:
@@ -95,8 +95,8 @@ class Evaluator:
         return proportional_labels(count, torch.ones_like(images_K) if uniform else images_K)
 
     def outputs(self, images: ImageSet, folder: Path) -> Outputs:
-        """Compute the measuring networks' outputs for stored images, or load them from `folder`,
-        which stores them in a run directory."""
+        """Compute the measuring networks' outputs for stored images and store the outputs in
+        `folder` (in a run directory), or load the outputs that `folder` already has."""
         maker, name = self.on_the_fly(Maker(_reader, images)), f"features: {folder.name}"
         return features.stored_tensors(folder, len(images), self.workers, maker, name)
 
@@ -113,8 +113,8 @@ class Evaluator:
     # Metrics of one row of a result file
 
     def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
-        """All metrics by the main extractor, and FID, precision, recall, density and coverage by
-        the second extractor (no FID by VGG: its 4,096 dimensions need too many samples). Names are
+        """All metrics with the main extractor, and FID, precision, recall, density and coverage
+        with the second (no FID with VGG: its 4,096 dimensions need too many samples). Names are
         `<metric>_<extractor>`; `<name>_std` is the standard deviation over random halves of the
         set. `fid_infinity_<extractor>` is FID extrapolated to infinitely many samples.
 
@@ -150,8 +150,8 @@ class Evaluator:
         return values | {"samples": len(every), "is_splits": evaluation.is_splits}
 
     def scores(self, outputs: Outputs, labels: Tensor | None, seed: int | None = None) -> Metrics:
-        """FID, IS and, if labels (M,) are given, `class_accuracy`, the share of samples that are
-        recognised as their class. `seed` splits the samples for IS; None for the param `seed`."""
+        """FID, IS and, if labels (M,) are given, `class_accuracy`, the share of samples that the
+        classifier recognises. `seed` splits the samples for IS; None for the param `seed`."""
         seed = self.params.seed if seed is None else seed
         distance = unless_few(fid, outputs["features"], self.statistics)
         score = metrics.inception_score(outputs["logits"], self.params.evaluation.is_splits, seed)
@@ -161,14 +161,14 @@ class Evaluator:
         return values
 
     def distances(self, features: Tensor, seed: int) -> Metrics:
-        """KID of features (M, F) by the main extractor."""
+        """KID of the main extractor's features (M, F)."""
         subsets, size = self.params.evaluation.kid_subsets, self.params.evaluation.kid_subset_size
         how = {"subsets": subsets, "subset_size": size, "seed": seed}
         distance = unless_few(metrics.kid, features, self.reference, **how)
         return {f"kid_{self.extractor}": distance}
 
     def manifolds(self, features: Tensor, seed: int, second: bool = False) -> Metrics:
-        """Precision, recall, density and coverage of features (M, F) by the main or the second
+        """Precision, recall, density and coverage of features (M, F) of the main or the second
         extractor. At most `manifold_images` samples and reference images are drawn at random."""
         evaluation = self.params.evaluation
         name = evaluation.second_extractor if second else self.extractor
@@ -184,7 +184,7 @@ class Evaluator:
 
 
 def proportional_labels(count: int, images_K: Tensor) -> Tensor:
-    """Labels (count,) in proportion to the numbers of images (classes,), by Sainte-Laguë's method.
+    """Labels (count,) in proportion to each class's number of images (classes,), by Sainte-Laguë.
     Every prefix of the labels has nearly the same proportions; classes of equal size alternate."""
     classes, total = len(images_K), images_K.sum().double()
     most_K = (images_K * (count + classes / 2) / total).long() + 1  # no class can get more
@@ -194,7 +194,7 @@ def proportional_labels(count: int, images_K: Tensor) -> Tensor:
 
 
 def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
-    """How many samples of each class to keep, (classes,), of samples with labels (M,). The total is
+    """The number of samples to keep of each class, (classes,), given labels (M,). The total is
     the share `acceptance` of M, rounded, and at least 1; the classes keep their proportions."""
     of_each_K = labels.bincount()
     kept = proportional_labels(max(1, round(acceptance * len(labels))), of_each_K)

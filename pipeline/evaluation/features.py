@@ -46,7 +46,7 @@ class Features(NamedTuple):
     logits: Tensor | None = None  # (M, extractor's classes) float32; None for VGG
 
 
-Network = Callable[[Tensor], Features]  # of uint8 images (M, C, H, W)
+Network = Callable[[Tensor], Features]  # called with uint8 images (M, C, H, W)
 
 
 def open_extractor(
@@ -69,7 +69,7 @@ def open_extractor(
             library = _library(name, weights).to(device)
     except Exception as error:  # a download, a file or a state dict may fail in many ways
         reason = f"cannot load {weights or 'the download'} ({in_a_line(error)})"
-        way_out = "give the path of its weights file, or use the extractor classifier instead"
+        way_out = "give the path of a weights file, or use the extractor classifier instead"
         raise UserError(f"evaluation.{name}_weights", reason, way_out) from error
     return partial(extract, partial(_of_rgb, library), device)
 
@@ -77,8 +77,8 @@ def open_extractor(
 @torch.no_grad()
 def extract(network: Network, device: torch.device, images: Tensor) -> Features:
     """Run a network on images in batches. Features are moved to the CPU."""
-    # Batches have nearly equal sizes, since the bits of a small last batch may depend on the number
-    # of threads (tests/paper/test_kernels.py).
+    # Batches have nearly equal sizes, since the outputs of a small last batch may depend on the
+    # number of threads (tests/paper/test_kernels.py).
     found = []
     for batch in images.chunk(-(-len(images) // BATCH)):
         outputs = network(batch.to(device))
@@ -102,7 +102,7 @@ def _of_rgb(network: nn.Module, images: Tensor) -> Features:
 
 
 def _library(name: str, weights: str | None) -> nn.Module:
-    """torch-fidelity's Inception or VGG, which resizes images in the way of TensorFlow 1."""
+    """torch-fidelity's Inception or VGG, which resizes images as TensorFlow 1 does."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
     from torch_fidelity.utils import create_feature_extractor
     from torchvision.models import VGG16_Weights
@@ -151,7 +151,7 @@ def _mapped(path: Path) -> Tensor:
 
 def write_reference(name: str, folder: Path, params: Params, workers: BatchWorkers) -> None:
     """Write the extractor's features of all training images (centre crops). For the main extractor,
-    also write their mean and covariance, unless params name published reference statistics."""
+    also write their mean and covariance, unless `evaluation.reference_statistics` names a file."""
     images = View(ImageShards(IMAGES, "train"), params.data)
     maker = Maker(_open_extraction, name, images, params)
     found = stored_tensors(folder, len(images), workers, maker, f"features: {name}")
@@ -175,14 +175,14 @@ def reference_features(name: str) -> Tensor:
 
 
 def reference_statistics(params: Params) -> Statistics:
-    """The reference statistics of FID: the published statistics that params name, or the statistics
-    of the training images. Raises a `UserError` if the file cannot be read, or has statistics of
-    another feature dimension."""
+    """The reference statistics of FID: those in the file `evaluation.reference_statistics`, or, if
+    it is null, those of the training images. Raises a `UserError` if the file cannot be read, or
+    has statistics of another feature dimension."""
     name, published = params.evaluation.extractor, params.evaluation.reference_statistics
     path = of_project(published) if published else FEATURES / name / "statistics.npz"
     found, dimensions = load_statistics(path), reference_features(name).shape[1]
     if len(found.mu) != dimensions:
-        reason = f"values are of {len(found.mu)}-dimensional features; {name} has {dimensions}"
-        way_out = "use statistics of features by the same extractor"
+        reason = f"{path} has {len(found.mu)} dimensions, but {name} features have {dimensions}"
+        way_out = "use statistics of the same extractor's features"
         raise UserError("evaluation.reference_statistics", reason, way_out)
     return found

@@ -61,7 +61,7 @@ def _load(path: Path) -> Statistics:
     with np.load(path, allow_pickle=False) as arrays:
         mu, sigma = (torch.from_numpy(arrays[key].astype(float)) for key in Statistics._fields)
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-        raise ValueError(f"mu {tuple(mu.shape)} and sigma {tuple(sigma.shape)} do not fit")
+        raise ValueError(f"mu {tuple(mu.shape)}, sigma {tuple(sigma.shape)}, not (F,) and (F, F)")
     if not (mu.isfinite().all() and sigma.isfinite().all()):
         raise ValueError("some values are NaN or infinite")
     return Statistics(mu, sigma)

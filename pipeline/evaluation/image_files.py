@@ -34,9 +34,9 @@ def _open(path: Path) -> ImageSet:
             array = np.load(archive.extract("arr_1.npy", folder), allow_pickle=False)
             labels = torch.from_numpy(array.astype(np.int64, casting="safe"))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
-        raise ValueError(f"arr_0 is {images.dtype} of shape {images.shape}")
+        raise ValueError(f"arr_0 is {images.dtype} {images.shape}, not uint8 (n, H, W, 1 or 3)")
     if not len(images) or (labels is not None and labels.shape != (len(images),)):
-        raise ValueError("it has no images, or not one label per image")
+        raise ValueError("arr_0 is empty, or arr_1 does not have one label per image")
     return ArrayImages(np.moveaxis(images, -1, 1), labels)  # a view, still memory-mapped
 
 
@@ -45,14 +45,14 @@ def _pngs(folder: Path) -> ArrayImages:
     others with three. Hidden files (macOS creates some) are ignored."""
     paths = sorted(folder.glob("[!.]*.[pP][nN][gG]"))
     if not paths:
-        raise UserError(str(folder), "it contains no PNG files", "give a folder of PNGs")
+        raise UserError(str(folder), "contains no PNG files", "give a folder of PNGs")
     shape = to_chw(open_picture(paths[0])).shape
     images = np.empty((len(paths), *shape), np.uint8)
 
     def read(index: int) -> None:
         image = to_chw(open_picture(paths[index]))
         if image.shape != shape:
-            reason = f"{size_text(image.shape)}, but {paths[0].name} {size_text(shape)}"
+            reason = f"{size_text(image.shape)}, but {paths[0].name} is {size_text(shape)}"
             way_out = "give images of equal size: resize or delete this file"
             raise UserError(str(paths[index]), reason, way_out)
         images[index] = image

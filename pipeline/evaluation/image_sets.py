@@ -1,4 +1,4 @@
-"""Image sets to measure, read in batches: any `ImageSet`, such as `View` or `ArrayImages`."""
+"""Defines the interface of image sets to measure (`ImageSet`), and image sets in arrays."""
 
 from collections.abc import Iterator
 from typing import Protocol

@@ -1,5 +1,5 @@
-"""Computes metrics of features and logits: Inception Score, KID, precision and recall (as defined
-by torch-fidelity), density and coverage; and their uncertainty.
+"""Computes metrics of features and logits, and each metric's uncertainty: Inception Score, KID,
+precision and recall (as torch-fidelity defines them), density and coverage.
 
 Precision, recall, density and coverage are this project's code. No library computes density and
 coverage, and torch-fidelity searches the reference's neighbours again for every set."""
@@ -50,8 +50,8 @@ def inception_score(logits: Tensor, splits: int, seed: int) -> float:
 def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> dict[str, float]:
     """Precision and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) of features (M,
     F) against (R, F). Density (which may exceed 1) and coverage resemble precision and recall, but
-    are robust to outliers. An image's ball has its k-th nearest neighbour in the same set on its
-    surface. Raises `TooFew` if M or R is at most `neighbors`."""
+    are robust to outliers. An image's ball is centred on the image and reaches its k-th nearest
+    neighbour in the same set. Raises `TooFew` if M or R is at most `neighbors`."""
     _require("evaluation.neighbors", neighbors + 1, len(samples), len(reference))
     radii_R, radii_M = _reference_radii(reference, neighbors), _radii(samples, neighbors)
     precise = hits = 0
@@ -115,8 +115,8 @@ say_once = cache(partial(print, flush=True))
 def _require(key: str, needed: int, samples: int, reference: int) -> None:
     """Raise a `TooFew` if the param `key` needs more samples or reference images."""
     if needed > min(samples, reference):
-        reason = f"{samples} samples and {reference} reference images are too few for it"
-        raise TooFew(key, reason, f"lower it, or use at least {needed} of both")
+        reason = f"{samples} samples and {reference} reference images are too few for this value"
+        raise TooFew(key, reason, f"lower {key}, or use at least {needed} of each")
 
 
 # Uncertainty of the metrics of one image set
@@ -166,7 +166,7 @@ def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed
 
 
 def disjoint(labels: Tensor, size: int, *, seed: int) -> Iterator[Tensor]:
-    """Yield M // size disjoint sets of indices (size,), each with the whole's class proportions."""
+    """Yield M // size disjoint sets of indices (size,), all with the class proportions of all M."""
     order = _by_class(labels, generator(seed, "disjoint"))
     count = len(labels) // size
     for number in range(count):
@@ -174,7 +174,7 @@ def disjoint(labels: Tensor, size: int, *, seed: int) -> Iterator[Tensor]:
 
 
 def _subset(labels: Tensor, size: int, draws: torch.Generator) -> Tensor:
-    """Indices (size,) of a random subset with the whole's class proportions (± 1 per class)."""
+    """Indices (size,) of a random subset with the class proportions of all M (± 1 per class)."""
     start = torch.rand((), generator=draws, dtype=torch.float64).item()
     return _evenly(_by_class(labels, draws), size, start)
 

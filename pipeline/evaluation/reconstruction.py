@@ -23,7 +23,7 @@ HOLES = 64  # edited images compared at once
 
 
 def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB, from the mean squared error of images in [0, 1]."""
+    """Peak signal-to-noise ratio in dB, from the mean squared error of pixel values in [0, 1]."""
     return 10 * torch.tensor(1 / max(mse, 1e-10)).log10().item()
 
 
@@ -89,8 +89,8 @@ def hole_distances(
     Args:
         images, originals: images (B, C, H, W) uint8, on the device of `distance_map`.
         hole: mask (H, W) bool, True inside the hole.
-        distance_map: maps two image batches in [0, 1] to the perceptual distance at each pixel,
-            (B, H, W); see `pipeline.perceptual`.
+        distance_map: maps two batches of images with values in [0, 1] to the perceptual distance at
+            each pixel, (B, H, W); see `pipeline.perceptual`.
     """
     count, found = -(-len(images) // HOLES), []
     for pair in zip(images.chunk(count), originals.chunk(count), strict=True):

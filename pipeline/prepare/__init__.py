@@ -1,1 +1,1 @@
-"""Opens data sets, cleans their pictures and splits them; used by the stage `prepare`."""
+"""Opens and splits data sets, and cleans their pictures; used by the stage `prepare`."""

@@ -26,7 +26,7 @@ from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import file_hash, value_hash
 from pipeline.runtime.project import in_project, of_project
 
-# A stored picture's shorter side is at most TIMES × data.image_size, since trainings decode it very
+# A stored picture's shorter side is at most TIMES × data.image_size, since training decodes it very
 # often. A crop of 1/16 of such a picture's area still has as many pixels as the networks' input.
 TIMES = 4
 TRAIN = ("train", "training")
@@ -38,8 +38,8 @@ CHECKED = 256  # number of validation pictures to search for among the training 
 
 
 def open_source(name: str, download_dir: str, image_size: int) -> Source:
-    """Open the data set that `name`, a value of `data.source`, names. Raises a `UserError` if it
-    does not exist or cannot be used.
+    """Open the data set that `name`, a value of `data.source`, describes. Raises a `UserError` if
+    the data set does not exist or cannot be used.
 
     Args:
         image_size: side of the networks' square input images in pixels.
@@ -104,7 +104,7 @@ class TorchvisionSource:
             self._open(getattr(torchvision.datasets, name), name, download_dir)
         except Exception as error:  # the class, its files, an argument or a package is missing
             reason = f"torchvision cannot load {name} ({in_a_line(error)})"
-            way_out = f"correct its name, or put its files into data.download_dir ({download_dir})"
+            way_out = f"correct the name, or put the files into data.download_dir ({download_dir})"
             raise UserError("data.source", reason, way_out) from error
 
     def _open(self, cls: Any, name: str, download_dir: str) -> None:
@@ -141,14 +141,14 @@ class TorchvisionSource:
         except Exception as error:  # whatever torchvision's reader raises
             subject = f"data.source: {type(dataset).__name__} {self.items[index].key}"
             reason = f"cannot be read ({in_a_line(error)})"
-            raise UserError(subject, reason, "replace its files") from error
+            raise UserError(subject, reason, "replace the data set's files") from error
         return stored_image(picture, self._side)
 
 
 class FolderSource:
     """A folder with one subfolder per class, or with folders `train/` and `val/` (or `valid/`,
-    `validation/`, else `test/`) that have one subfolder per class each. `side` is the maximum
-    shorter side of a stored picture in pixels."""
+    `validation/`, else `test/`) that each have one subfolder per class. The shorter side of a
+    stored picture has at most `side` pixels."""
 
     def __init__(self, root: Path, side: int):
         if not root.is_dir():
@@ -168,7 +168,7 @@ class FolderSource:
         for split, folder in splits.items():
             if odd := sorted({each.name for each in _subfolders(folder)} ^ set(names)):
                 reason = f"training and validation in {root} have different classes: {odd}"
-                raise UserError("data.source", reason, "add the missing folders, or delete these")
+                raise UserError("data.source", reason, "add missing folders, or delete extra ones")
             for label, name in enumerate(names):
                 before = len(self.items) + len(refused)
                 for path in _files(folder / name):
@@ -184,7 +184,7 @@ class FolderSource:
                         skipped[printable(suffix) or "without a suffix"] += 1
                 if len(self.items) + len(refused) == before:
                     reason = f"the class folder {folder / name} has no pictures"
-                    raise UserError("data.source", reason, "add some, or delete the folder")
+                    raise UserError("data.source", reason, "add pictures, or delete the folder")
         if refused:
             some = ", ".join(map(str, refused[:3])) + (", …" if refused[3:] else "")
             reason = f"{len(refused)} pictures have an unsupported format ({some})"
@@ -199,8 +199,8 @@ class FolderSource:
             self._refuse_duplicates(root)
 
     def _refuse_duplicates(self, root: Path) -> None:
-        """Raise a `UserError` if all checked validation pictures are also training pictures: every
-        metric would be meaningless. The checked pictures are evenly spaced in the split."""
+        """Raise a `UserError` if all checked validation pictures are also training pictures, since
+        every metric would be meaningless. The checked pictures are evenly spaced in the split."""
         count = sum(item.split == "train" for item in self.items)
         train, val = self._paths[:count], self._paths[count:]
         val = val[:: max(1, len(val) // CHECKED)]
@@ -209,7 +209,7 @@ class FolderSource:
         found = sum(file_hash(path) in known for path in val)
         if found == len(val):
             reason = f"validation in {root} has the same pictures as training"
-            way_out = "use other pictures, or delete the folder: data.val_fraction is then held out"
+            way_out = "use other pictures, or delete the folder to hold out data.val_fraction"
             raise UserError("data.source", reason, way_out)
         if found:
             what = f"{found} of {len(val)} validation pictures that were checked"
@@ -229,7 +229,7 @@ def _splits(root: Path) -> dict[str | None, Path]:
     val = val or test
     if val and not train:
         way_out = f"add train/, or rename {val.name}/ if it is a class"
-        raise UserError("data.source", f"{root} has {val.name}/ and no train/", way_out)
+        raise UserError("data.source", f"{root} has {val.name}/ but no train/", way_out)
     others = [folder.name for folder in folders if folder not in (train, val)]
     if train and others:
         print(f"data.source: folders beside {train} are skipped: {others}", flush=True)
@@ -279,5 +279,5 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
         split["train"] += shuffled[held_out:]
     if missing := set(range(len(by_class))) - {source.items[i].label for i in split["train"]}:
         name = source.class_names[min(missing)]
-        raise UserError("data.source", f"class '{name}' has no image left to train on", "add some")
+        raise UserError("data.source", f"class '{name}' has no image left to train on", "add more")
     return {name: rng.permutation(indices).tolist() for name, indices in split.items()}

@@ -24,9 +24,9 @@ with contextlib.suppress(ImportError):  # the extra `heif` may not be installed
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
 HEIF_WAY_OUT = "install the extra heif (`pip install pillow-heif`), or convert to JPEG"
 LOSSY = ("JPEG", "MPO", "WEBP", "HEIF")  # formats that are stored as JPEG after a conversion
-TINY = 64  # maximum longer side in pixels to store uncompressed, which decodes faster
+TINY = 64  # pictures of up to TINY×TINY pixels are stored uncompressed, which decodes faster
 
-# Pillow warns below PICTURE_PIXELS already, and about unusual metadata.
+# Pillow already warns about large pictures below PICTURE_PIXELS, and about unusual metadata.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -71,20 +71,20 @@ def clean_picture(image: Image.Image, name: str, *, opaque: bool = False) -> Ima
     is returned as the same object.
 
     Raises:
-        ArgumentError: the picture, which the error calls `name`, is too large, too narrow, of an
-            unknown range of numbers or, with `opaque`, partly transparent.
+        ArgumentError: the picture, which the error calls `name`, is too large or too narrow, has
+            pixel values of an unknown range or, with `opaque`, is partly transparent.
     """
     size = f"{image.width}×{image.height} pixels"
     if image.width * image.height > PICTURE_PIXELS:
         reason = f"{size}, more than the limit of {PICTURE_PIXELS:,} (docs/limits.md)"
-        raise ArgumentError(name, reason, "make it smaller, or delete it")
+        raise ArgumentError(name, reason, "make the picture smaller, or delete it")
     if max(image.size) > PICTURE_ASPECT * min(image.size):
         reason = f"{size}, more than {PICTURE_ASPECT} times as long as wide"
-        raise ArgumentError(name, reason, "crop it, or delete it")
+        raise ArgumentError(name, reason, "crop the picture, or delete it")
     # Pillow opens 16-bit pictures in mode I;16, but 16-bit PPMs in mode I.
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         reason = "its pixels are 32-bit numbers of an unknown range"
-        raise ArgumentError(name, reason, "convert it to 8 or 16 bits")
+        raise ArgumentError(name, reason, "convert the picture to 8 or 16 bits")
     image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -120,7 +120,7 @@ def _open(path: Path | str, opaque: bool = False) -> tuple[bytes, Image.Image, I
     except FileNotFoundError as error:
         raise UserError(name, "missing", "restore the file, or run again without it") from error
     except Image.UnidentifiedImageError as error:
-        reason, way_out = f"not a picture of {', '.join(FORMATS)}", "convert it to PNG or JPEG"
+        reason, way_out = f"not a picture file ({', '.join(FORMATS)})", "convert it to PNG or JPEG"
         if content[4:8] == b"ftyp" and "HEIF" not in FORMATS:
             reason, way_out = "a HEIC picture", HEIF_WAY_OUT
         raise UserError(name, reason, way_out) from error

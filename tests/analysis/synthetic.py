@@ -54,8 +54,8 @@ def crossing_rows() -> pd.DataFrame:
 
 
 def evaluation_rows() -> pd.DataFrame:
-    """MaskGIT is better than VQGAN∗ by FID, far beyond the noise, and worse by recall; without
-    label smoothing it is worse by FID as well."""
+    """MaskGIT is better than VQGAN∗ in FID, far beyond the noise, and worse in recall; without
+    label smoothing it is worse in FID as well."""
     rows = []
     for place, name in enumerate(MODELS):
         for smoothing, seed in product((0.1, 0.0), SEEDS) if place < 2 else [(None, None)]:

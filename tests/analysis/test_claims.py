@@ -16,7 +16,7 @@ from tests.analysis import synthetic
 from tests.analysis.synthetic import speed_rows, sweep_rows
 from tests.params import make_params
 
-OUTPERFORMS = "MaskGIT outperforms VQGAN∗ by"
+OUTPERFORMS = "MaskGIT outperforms VQGAN∗ in"
 QUALITY = f"{OUTPERFORMS} FID (classifier)"
 UNCACHED = "MaskGIT decodes faster than autoregressively"
 CACHED = f"{UNCACHED} even with a key-value cache"
@@ -106,17 +106,17 @@ def test_a_single_seed_concludes_nothing(found, verdicts):
     assert all(verdict.word == SHOWN and verdict.comparisons == 2 for verdict in speed)
     assert {verdict.word for verdict in words.values()} == {UNDECIDED}
     sentences = [verdict.sentence for verdict in words.values()]
-    assert all("tells nothing of others" in text or "by its luck" in text for text in sentences)
+    assert all("tells nothing about" in text or "them by chance" in text for text in sentences)
     assert sum("Spearman's ρ" in text for text in sentences) == 3
     two = verdicts(sweep=sweep_rows(seeds=(0, 1)))[LINEAR]
-    assert two.word == UNDECIDED and "each of two seeds has its T from the other" in two.sentence
+    assert two.word == UNDECIDED and "each of two seeds chooses T for the other" in two.sentence
 
 
 def test_released_weights_are_of_one_training_and_conclude_nothing(verdicts):
     found = verdicts(make_params(transformer={"pretrained": "file"}))
     assert [found.pop(said).word for said in (UNCACHED, CACHED)] == [SHOWN, SHOWN]
     assert {verdict.word for verdict in found.values()} == {UNDECIDED}
-    assert "the weights are of one training" in found[QUALITY].sentence
+    assert "the weights are of one training run" in found[QUALITY].sentence
 
 
 def test_how_long_something_took_changes_no_other_p(verdicts):
@@ -160,7 +160,7 @@ def test_what_was_not_measured_is_said_and_not_tested(found, verdicts):
 def test_results_that_are_out_of_date_do_not_tell_whether_networks_have_learned(verdicts, out):
     """Neither chance nor recognised samples of before decide what stages have made after."""
     found = verdicts(left_out={out})
-    unknown = "whether its networks have learned anything is out of date"
+    unknown = "whether its networks have learned anything are out of date"
     gated = [said for said, verdict in found.items() if unknown in verdict.sentence]
     assert found[UNCACHED].word == SHOWN and LINEAR in gated
     assert len(gated) > 20 if out == "figure5" else 0 < len(gated) < 12

@@ -108,7 +108,7 @@ def test_a_resnet_has_as_many_features_as_torchvisions(name, count, tmp_path):
         ({"training": {"warmup_stepss": 5}}, "training.warmup_stepss", "warmup_steps?"),
         ({"training": {"mask_schedule": "cosin"}}, "training.mask_schedule", "cosine?"),
         ({"trainin": 1}, "trainin", "training?"),
-        ({"surprise": 1}, "surprise", "remove it"),
+        ({"surprise": 1}, "surprise", "remove the key"),
         ({"training": {"stepss": 5, "lr": 0.0}, "seed": -1}, "training.stepss", "training.lr"),
         ({"training": {"stepss": 5, "lr": 0.0}, "seed": -1}, "training.stepss", "seed"),
     ],

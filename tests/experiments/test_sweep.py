@@ -141,7 +141,7 @@ def test_statistics_of_other_features_are_refused(in_tiny_project, tmp_path):
     path = tmp_path / "adm.npz"
     np.savez(path, mu=np.zeros(10), sigma=np.eye(10))
     params = with_params(evaluation={"reference_statistics": str(path)})
-    with pytest.raises(UserError, match="are of 10-dimensional features"):
+    with pytest.raises(UserError, match="has 10 dimensions, but"):
         reference_statistics(params)
 
 

@@ -17,14 +17,14 @@ from pipeline.data.order import BatchOrder, Prefetch
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.runtime.process import THREADS, cores, set_up
 
-# PyTorch warns of more loaders than cores; the check of the params covers this.
+# PyTorch warns of more loaders than cores; the check of params already forbids this.
 warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
 
 Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,) int64
 
 
 class Batches(Dataset[Batch], ABC):
-    """A data set of training batches by step; each is a pure function of (seed, step)."""
+    """A data set of training batches by step; each batch is a pure function of (seed, step)."""
 
     def __call__(self, step: int) -> Batch:
         return self.finish(step, self.load(step))
@@ -62,13 +62,13 @@ class ImageBatches(Batches):
 
 
 def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """Return a function that maps a step to its batch and prepares the next batches in advance. Its
-    first step may be any; later steps must be consecutive.
+    """Return a function that maps a step to its batch and prepares the next batches in advance. The
+    first step may be any step; later steps must be consecutive.
 
     Args:
         loaders: number of processes that load and finish batches. If 0, a thread loads them; on a
-            CPU with one core nothing is loaded in advance, since the training would slow down.
-        device: device that the training runs on.
+            CPU with one core nothing is loaded in advance, since this would slow down training.
+        device: device that the model is trained on.
     """
     if loaders:
         return _by_loaders(batches, loaders, device)
@@ -80,7 +80,7 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
 
 def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
     """Prepare batches in a `DataLoader`. Its processes start at the first requested batch, and end
-    when the returned function is deleted or the training's process ends."""
+    when the returned function is deleted or the training process ends."""
     coming: Iterator[Batch] | None = None
 
     def next_batch(step: int) -> Batch:
@@ -94,7 +94,7 @@ def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callabl
                 pin_memory=device.type == "cuda",
                 multiprocessing_context="spawn",  # a fork would copy locks held by threads
                 worker_init_fn=_set_up_loader,
-                generator=torch.Generator(),  # else it draws from the global generator
+                generator=torch.Generator(),  # else the loader draws from the global generator
             )
             coming = iter(loader)
         images, labels = next(coming)
@@ -106,4 +106,4 @@ def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callabl
 def _set_up_loader(number: int) -> None:
     os.environ[THREADS] = "1"  # read by `cores`
     set_up()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training's process handles Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process handles Ctrl-C

@@ -22,7 +22,7 @@ from pipeline.runtime.process import cores
 
 SCALE_TO = 56  # in a grid, small images are enlarged to at least this many pixels a side
 GAP = 2  # pixels between the images of a grid
-TRIES = 10  # draws of a crop that fits into the image before the centre crop, as in torchvision
+TRIES = 10  # attempts to draw a crop inside the image, before the centre crop (as torchvision)
 QUICK = 5e-4  # seconds per item below which threads are slower, because of Python's global lock
 # The params section `data`, or another object with image_size, channels, crop_scale, crop_ratio
 # and flip.
@@ -44,7 +44,7 @@ def as_uint8(images: Tensor) -> Tensor:
         raise UserError(
             "pixels are NaN",
             "the tokenizer's weights are damaged, or its training diverged",
-            "train it again (`dvc repro -f train_tokenizer`), with a lower tokenizer.lr",
+            "train the tokenizer again (`dvc repro -f train_tokenizer`) with a lower tokenizer.lr",
         )
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
 

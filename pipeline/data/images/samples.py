@@ -45,11 +45,11 @@ def draw_samples(
     folder: Path,
     name: str,
 ) -> None:
-    """Draw samples and write them as shards, unless an earlier run did. The worker that draws a
+    """Draw samples and write them as shards, unless an earlier run has. The worker that draws a
     batch also encodes it. A run after a kill draws only the missing batches.
 
     Args:
-        batches: arguments of the maker's function for each batch; it returns (B, C, H, W) uint8.
+        batches: arguments for each batch; the maker's function returns (B, C, H, W) uint8.
         labels: labels (M,) of the samples.
         batch_size: number of samples in each batch but the last.
         shard_size: number of samples per shard.

@@ -124,9 +124,7 @@ class ImageShards:
         folder = Path(folder).absolute()
         self._opened_by = folder, split
         stage = "evaluate" if split == SAMPLES else "prepare"
-        way_out = (
-            f"run `dvc repro {stage}` to make it again (if that runs nothing, delete it first)"
-        )
+        way_out = f"run `dvc repro {stage}` (if DVC runs nothing, delete the file first)"
         manifest = read_json(folder / MANIFEST, "class_names", "shards", way_out=way_out)
         self.class_names: list[str] = manifest["class_names"]
         labels = load_part(folder / f"{split}-labels.npy", np.load, way_out)
@@ -151,7 +149,7 @@ class View:
     """Crops of a split's images, (C, size, size) uint8: centre crops, or random crops by seed.
 
     Attributes:
-        labels: labels (n,) int64 of the first `count` images, or of all.
+        labels: labels (n,) int64 of the first `count` images, or of all images.
         shape: (C, size, size).
     """
 
