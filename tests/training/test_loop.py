@@ -116,7 +116,7 @@ def test_a_nan_loss_is_an_error_that_names_its_step(tmp_path, bad_step, stops_at
         fit(task, RunDirCheckpoints(tmp_path), 25, every)
     assert error.value.subject == "toy" and task.steps_taken == list(range(stops_at))
     if last := every * (bad_step // every):
-        assert f"step {last} stays" in error.value.way_out
+        assert f"step {last} is kept" in error.value.way_out
         state = load_checkpoint(tmp_path / "checkpoint.pt")
         assert state["step"] == last and len(state["history"]) == last / 3
         assert all(v.isfinite().all() for v in state["task"]["model"].values())
