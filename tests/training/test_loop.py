@@ -151,7 +151,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_or_the_start(killed, 
     history = fit(straight, RunDirCheckpoints(tmp_path / "straight"))
     cut(killed / "checkpoint.pt")
     assert fit(resumed, RunDirCheckpoints(killed)) == history
-    assert "is removed" in capsys.readouterr().out
+    assert "file deleted" in capsys.readouterr().out
     assert resumed.steps_taken == list(range(3, 11))
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
     for path in killed.iterdir():
