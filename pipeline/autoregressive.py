@@ -19,7 +19,7 @@ from pipeline.masking import masked_token_loss
 from pipeline.runtime.device import quick_in_bfloat16
 from pipeline.transformer import TokenTransformer
 
-BATCH = 500  # images whose likelihood is measured together
+BATCH = 500  # images per batch when the likelihood is measured
 
 
 class AutoregressiveTransformer(TokenTransformer):
@@ -86,11 +86,11 @@ def generate_autoregressive(
 
     Args:
         labels: (B,).
-        bf16: bfloat16 autocast of the network, if bfloat16 is fast on the device.
+        bf16: run the network in bfloat16 autocast, if bfloat16 is fast on the device.
         cache: keep the keys and values of earlier positions, so that each step computes only one
-            position. Without a cache, each step computes all positions so far (Figure 4 times
-            both). In float32, the tokens are the same; in bfloat16, rounding differs. With a
-            cache, a large batch is drawn in parts, with the same noise, to save memory.
+            position. Without a cache, each step computes all positions so far (Figure 4 times both
+            variants). In float32, both variants draw the same tokens; in bfloat16, rounding
+            differs. A large batch with a cache is split into parts with the same noise.
 
     Raises:
         UserError: logits are NaN or infinite.
@@ -165,7 +165,7 @@ def token_nll_sum(
     *,
     device: torch.device | str = "cpu",
 ) -> float:
-    """The sum over a batch's images of the values that `token_nll` averages, in nats."""
+    """Each image's mean NLL per token in nats (see `token_nll`), summed over a batch's images."""
 
     def total(tokens: Tensor, labels: Tensor) -> Tensor:
         """The sum over images, (1,)."""

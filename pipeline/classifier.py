@@ -1,7 +1,7 @@
-"""The reference classifier, trained on real images. It provides features that need no download,
-the perceptual loss and the upper bound of CAS.
+"""The reference classifier, trained on real images. It computes the features for FID
+(without a download), the perceptual loss and the upper bound of CAS.
 
-Images are NCHW in [0, 1].
+Images are NCHW with values in [0, 1].
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.pytorch_files import downloaded, only_tensors
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of colours
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of colours
 IMAGENET_SIDE = 256  # side in pixels to which torchvision resizes images for evaluation
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    # "small", "torchvision:<name of a ResNet>", or "imagenet:<the same>" with torchvision's weights
+    # "small", "torchvision:<ResNet>", or, for torchvision's weights, "imagenet:<ResNet>"
     architecture: str
     channels: int
     num_classes: int
@@ -36,7 +36,7 @@ class Outputs(NamedTuple):
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions with batch norm; the first may halve the side."""
+    """Two 3×3 convolutions with batch norm; the first convolution may halve the sides."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -84,7 +84,7 @@ class TorchvisionResNet(nn.Module):
         try:
             network = torchvision.models.get_model(name, weights=None)
         except ValueError as error:
-            raise UserError("classifier.architecture", f"torchvision has no '{name}'") from error
+            raise UserError("classifier.architecture", f"torchvision lacks model {name}") from error
         if not isinstance(network, torchvision.models.ResNet):
             reason = f"'{name}' is not a ResNet"
             raise UserError("classifier.architecture", reason, "use a ResNet, such as resnet50")
@@ -148,7 +148,7 @@ def torchvision_classifier(name: str, file: Path | None = None) -> Classifier:
             The weights of the last layer set the number of classes.
 
     Raises:
-        UserError: the weights cannot be downloaded, or do not load.
+        UserError: the weights cannot be downloaded or loaded.
     """
     from torchvision import models
 
@@ -161,11 +161,11 @@ def torchvision_classifier(name: str, file: Path | None = None) -> Classifier:
         network.load_state_dict(weights)
     except Exception as error:  # a download, a file or a state dict may fail in many ways
         reason = f"cannot load {file or 'the download'} ({in_a_line(error)})"
-        way_out = "give a file of torchvision's weights of classifier.architecture"
+        way_out = "give a file with torchvision's weights for classifier.architecture"
         raise UserError("classifier.pretrained", reason, way_out) from error
     model = Classifier(
         ClassifierConfig(f"imagenet:{name}", channels=3, num_classes=classes, width=0)
     )
     ours = zip(model.state_dict(), network.state_dict().values(), strict=True)
-    model.load_state_dict(dict(ours))  # both list the layers in the order of the network
+    model.load_state_dict(dict(ours))  # both state dicts list the layers in the same order
     return model.eval().requires_grad_(False)

@@ -21,25 +21,25 @@ Rounding = Literal["floor", "ceil"]
 
 @dataclass(frozen=True)
 class DecodingSettings:
-    """Settings of decoding, named as in the paper."""
+    """Decoding settings, named as in the paper."""
 
     iterations: int  # T
     schedule: str  # name of the mask schedule γ
     choice_temperature: float  # scale of the Gumbel noise on the confidence, annealed linearly to 0
-    guidance_scale: float = 0.0  # s of classifier-free guidance; 0, as in the paper, is off
-    bf16: bool = False  # bfloat16 autocast of the network, if bfloat16 is fast on the device
-    rounding: Rounding = "floor"  # of the number of tokens to mask; the paper's is "ceil"
+    guidance_scale: float = 0.0  # s of classifier-free guidance; 0 (as in the paper) turns it off
+    bf16: bool = False  # run the network in bfloat16 autocast, if the device is fast in bfloat16
+    rounding: Rounding = "floor"  # how to round the number of tokens to mask; "ceil" in the paper
 
     def __post_init__(self):
         if not isinstance(self.iterations, int) or self.iterations < 1:
-            raise ArgumentError("iterations", f"{self.iterations} is not allowed", "use 1, 2, 3 …")
+            raise ArgumentError("iterations", f"{self.iterations} is invalid", "use an integer ≥ 1")
         for name, allowed in (("schedule", SCHEDULES), ("rounding", get_args(Rounding))):
             if (given := getattr(self, name)) not in allowed:
                 way_out = f"use one of {', '.join(allowed)}"
                 raise ArgumentError(name, f"'{given}' is unknown", way_out)
         for name in ("choice_temperature", "guidance_scale"):
             if not 0 <= (given := getattr(self, name)) <= LARGEST:  # False for NaN
-                raise ArgumentError(name, f"{given} is not allowed", "use a number from 0 on")
+                raise ArgumentError(name, f"{given} is not allowed", "use a number ≥ 0")
 
 
 class DecodingStep(NamedTuple):
@@ -64,7 +64,7 @@ def num_tokens_to_mask(
     work to do.
 
     Args:
-        unknown_at_start: (B,) tokens that were unknown when decoding began; N of the schedule.
+        unknown_at_start: (B,) tokens that were unknown when decoding began; the schedule's N.
         unknown_now: (B,) tokens still masked when this iteration began.
 
     Returns:
@@ -89,7 +89,7 @@ def gumbel_noise(shape: torch.Size, generator: torch.Generator, device: torch.de
 def mask_by_confidence(confidence: Tensor, mask_len: Tensor) -> Tensor:
     """Mask the `mask_len` least confident tokens of each row.
 
-    The cut-off is the mask_len-th smallest confidence, 0-based; tokens strictly below are masked.
+    The cut-off is the mask_len-th smallest confidence, 0-based; less confident tokens are masked.
 
     Args:
         confidence: (B, N), infinite at tokens that must not be masked.
@@ -106,18 +106,18 @@ def sample_categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def require_finite_logits(total: Tensor) -> None:
-    """Raise an error if a logit was NaN or infinite, since drawn tokens would not be samples. Call
-    once at the end of decoding: reading `total` waits for the device.
+    """Raise an error if a logit was NaN or infinite, which makes the drawn tokens meaningless. Call
+    this function once, at the end of decoding, since reading `total` waits for the device.
 
     Args:
-        total: the sum of all logits or log-probabilities; not finite if any addend is not.
+        total: the sum of all logits or log-probabilities; finite only if all addends are finite.
 
     Raises:
         UserError: a logit was not finite.
     """
     if not total.isfinite():
-        reason = "the network's logits are NaN or infinite: its training diverged"
-        raise UserError("decoding", reason, "train the network again (`dvc repro -f` of its stage)")
+        reason = "the network's logits are NaN or infinite: training diverged"
+        raise UserError("decoding", reason, "train the network again (`dvc repro -f <stage>`)")
 
 
 def _log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def decode(
         predict: maps tokens (B, N) and the mask (B, N; True is [MASK]) to logits (B, N, K) over
             the K codes. Tokens under the mask are ignored.
         tokens: (B, N) int64; values at unknown positions are ignored.
-        unknown: (B, N) bool; True where a token is to be generated. Counts per row may differ.
+        unknown: (B, N) bool; True at tokens to generate, whose number may differ between rows.
         generator: source of all randomness.
 
     Yields:
@@ -181,10 +181,10 @@ def decode(
 def predictor(
     model: MaskGitTransformer, labels: Tensor, settings: DecodingSettings
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the function `predict` of `decode` for fixed labels (B,), on the model's device.
+    """Return the argument `predict` of `decode` for fixed labels (B,), on the model's device.
 
     With classifier-free guidance, the logits are (1 + s)·conditional − s·unconditional logits; the
-    model must have been trained with `training.label_drop`.
+    model must have been trained with `training.label_drop` above 0.
     """
     bf16, guidance_scale = settings.bf16, settings.guidance_scale
     bf16 = bf16 and quick_in_bfloat16(labels.device)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.data.ranks import ALONE, Ranks
 
-WIDEST = 512  # most channels of a convolution in StyleGAN's discriminator
+WIDEST = 512  # maximum channels of a convolution in StyleGAN's discriminator
 SMALLEST = 4  # side in pixels of the last feature map
 
 
@@ -42,8 +42,8 @@ def _leaky(x: Tensor) -> Tensor:
 
 
 class BlurPool(nn.Module):
-    """Halves the sides of feature maps by a binomial filter (Zhang 2019), computed at every second
-    position only."""
+    """Halves the sides of feature maps with a binomial filter (Zhang 2019), which is computed only
+    at every second position."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -139,7 +139,7 @@ def adversarial_ramp(step: int, start: int) -> float:
 
 
 def gradient_norm(loss: Tensor, weight: Tensor, ranks: Ranks = ALONE) -> Tensor:
-    """‖∂loss/∂weight‖ of the loss averaged over workers; the loss can still be differentiated."""
+    """‖∂loss/∂weight‖ of the loss averaged over workers; `loss.backward()` still works."""
     return ranks.mean(torch.autograd.grad(loss, weight, retain_graph=True)[0]).norm()
 
 
@@ -151,7 +151,7 @@ def adaptive_weight(
     1e4, as in VQGAN's code).
 
     Args:
-        faithful: the reconstruction loss with its perceptual part.
+        faithful: the reconstruction loss plus the weighted perceptual loss.
         fooling: the generator's adversarial loss.
         last_layer: the last weight that both losses depend on.
         ranks: the workers; gradients are averaged over all workers.

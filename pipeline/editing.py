@@ -21,7 +21,7 @@ from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 
 Side = Literal["left", "right", "top", "bottom"]
-# side -> its axis, and whether it is at the beginning of the axis; in the order of `F.pad`.
+# side -> (axis, whether the side is at the axis's beginning); in the order of `F.pad`.
 SIDES: dict[Side, tuple[int, bool]] = {
     "left": (-1, True),
     "right": (-1, False),
@@ -101,8 +101,8 @@ def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
 def feather_weight(mask: Tensor, feather: int) -> Tensor:
     """Weight of the generated image: 1 on the mask, falling to 0 within `feather` pixels around it.
 
-    The mask is grown by half of `feather`, rounded down, and blurred with a Gaussian that is cut
-    off at the other half, so that the ramp is finite and outside the mask. (The release blurs the
+    The mask is grown by half of `feather`, rounded down, and blurred with a Gaussian whose radius
+    is the other half, so that the ramp is finite and lies outside the mask. (The release blurs the
     dilated token mask with a σ of about one token: hidden pixels shine through at the mask's
     border, and known pixels far from the mask are mixed with their reconstruction.)
 
@@ -119,7 +119,7 @@ def feather_weight(mask: Tensor, feather: int) -> Tensor:
     kernel /= kernel.sum()
     grown = _dilate(mask.float(), grown_by)
     padded = F.pad(grown[:, None], [radius] * 4, mode="replicate")[:, 0]
-    # A product of windows and kernel, because some convolution algorithms turn exact zeros into
+    # Multiply windows by the kernel, because some convolution algorithms turn exact zeros into
     # small numbers.
     rows = padded.unfold(-1, len(kernel), 1) @ kernel
     blurred = rows.unfold(-2, len(kernel), 1) @ kernel
@@ -166,17 +166,17 @@ def edit(
     image and begins with the third of 12 iterations. Here, all T iterations are decoded.)
 
     Args:
-        images: (B, C, H, W) uint8 on the CPU, of the size that the model makes.
+        images: (B, C, H, W) uint8 on the CPU, of the size that the model generates.
         mask: (B, H, W) bool, or (H, W) for all images.
         labels: (B,) int64; each image's own class, or another class to generate (Figure 6).
         dilate: width in tokens of the border around the mask that is also generated, for the blend.
-            On a small grid, the release's 1 can leave no known token.
-        feather: width of the blend around the mask in pixels. None blends over the width of
-            `dilate`, so that known content is only blended with generated content.
+            On a small grid, the release's width of 1 can leave no known token.
+        feather: width in pixels of the blend around the mask. None is the width of the border that
+            `dilate` adds, so that known content is blended only with generated content.
 
     Returns:
-        See `Edited`. The composite equals the canvas on the mask and, bit for bit, the image
-        further than the feather from it.
+        See `Edited`. The composite equals the canvas on the mask, and is bit-identical to the image
+        at pixels more than `feather` away from the mask.
 
     Raises:
         UserError: images or mask differ in size from the model's images.
@@ -207,8 +207,8 @@ def _check_sizes(images: Tensor, mask: Tensor, side: int) -> None:
     for name, given in (("image", images.shape[-2:]), ("mask", mask.shape[-2:])):
         if given != (side, side):
             size = f"{given[0]}×{given[1]} pixels (height × width)"
-            reason = f"it has {size}, but the model's images have {side}×{side}"
-            raise UserError(f"the {name}", reason, "resize or crop it")
+            reason = f"{size} given, but the model's images have {side}×{side}"
+            raise UserError(f"the {name}", reason, f"resize or crop the {name}")
 
 
 def outpaint_beyond(
@@ -231,16 +231,16 @@ def outpaint_beyond(
     the known pixels in the window, and generates the others with `edit`.
 
     Args:
-        images: (B, C, H, W) uint8. For left and right, as high as the model's images and at least
-            as wide (for top and bottom, with height and width swapped), such as an earlier result.
+        images: (B, C, H, W) uint8. For left and right, with the model's height and at least the
+            model's width, such as an earlier result; for top and bottom, with both swapped.
         pixels: number of pixels to extend by.
-        overlap: least width in pixels of a window's known part. The known tokens that `dilate`
-            leaves are the new part's only context.
+        overlap: minimum width in pixels of a window's known part. The new part is generated only
+            from the known tokens that `dilate` leaves.
         settings, dilate, feather: as for `edit`.
 
     Returns:
-        (B, C, H, W + pixels), or (B, C, H + pixels, W); bit for bit the given images at pixels
-        further than the feather from the side.
+        (B, C, H, W + pixels), or (B, C, H + pixels, W); bit-identical to the given
+        images at pixels more than `feather` away from the side.
 
     Raises:
         UserError: the images are smaller than a window, or no overlap is left.
@@ -252,7 +252,7 @@ def outpaint_beyond(
     wide = F.pad(images, [pixels if name == side else 0 for name in SIDES])
     borders: dict[str, Any] = {"dilate": dilate, "feather": feather}
     for number, known in enumerate(range(extent, length, size - overlap)):
-        # Distances are from the opposite side of the image; `known` is the number of known pixels.
+        # Positions count from the image's opposite side; `known` is the number of known pixels.
         end = min(known + size - overlap, length)
         window = wide.narrow(axis, length - end if before else end - size, size)
         mask = outpaint_mask((size, size), side, (end - known) / size)
@@ -264,8 +264,8 @@ def outpaint_beyond(
 
 def _check_window(extent: int, size: int, overlap: int) -> None:
     if extent < size:
-        reason = f"it has {extent} pixels from side to side, but a window has {size}"
-        raise UserError("the image", reason, "resize it")
+        reason = f"{extent} pixels in the direction of extension, but a window has {size}"
+        raise UserError("the image", reason, "resize the image")
     if not 0 < overlap < size:
         reason = f"{overlap} is not within 1–{size - 1}, since windows have {size} pixels"
         raise UserError("overlap", reason, f"use 1 to {size - 1}")

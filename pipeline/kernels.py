@@ -15,8 +15,8 @@ Network = TypeVar("Network", bound=nn.Module)
 
 class Dropout(nn.Module):
     """Dropout that is faster on a CPU than PyTorch's, which draws one element at a time in one
-    thread (a sixth of a training step at the paper's size). Here, 64 random bits decide about four
-    elements, which rounds p to a multiple of 1/65,536."""
+    thread and so takes a sixth of a training step at the paper's size. Here, 64 random bits decide
+    about four elements, which rounds p to a multiple of 1/65,536."""
 
     def __init__(self, p: float):
         super().__init__()
@@ -25,7 +25,7 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        if x.device.type != "cpu" or torch.compiler.is_compiling():  # it is fast there
+        if x.device.type != "cpu" or torch.compiler.is_compiling():  # PyTorch's is fast here
             return F.dropout(x, self.p)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         dropped = min(round(self.p * 2**16), 2**16 - 1)
@@ -37,7 +37,7 @@ class Dropout(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout, causal: bool) -> Tensor:
-    """softmax(q·kᵀ / √d)·v, with dropout of the softmax; all (B, heads, S, d)."""
+    """softmax(q·kᵀ / √d)·v, with dropout of the softmax; all tensors are (B, heads, S, d)."""
     p = dropout.p if dropout.training else 0.0
     if q.device.type != "cpu" or (p == 0 and q.dtype == torch.float32):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
@@ -59,7 +59,7 @@ class LinearGelu(nn.Linear):
 
 class BFloat16Linear(nn.Module):
     """A linear layer in bfloat16, for prediction only. On a CPU, the weights are stored in oneDNN's
-    layout, which saves reordering at every call. This layout changes no result, except that a
+    layout, which avoids reordering them at every call. This layout changes no result, except that a
     `LinearGelu` rounds only once, after the GELU."""
 
     def __init__(self, linear: nn.Linear):
@@ -70,7 +70,7 @@ class BFloat16Linear(nn.Module):
         on_cpu = weight.device.type == "cpu" and type(weight) is Tensor  # not a fake tensor
         self.laid_out = on_cpu and onednn_takes_bfloat16()
         if self.laid_out:
-            # A private API: torch has no public one that stores weights in oneDNN's layout.
+            # A private API: no public API of torch stores weights in oneDNN's layout.
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.weight = nn.Parameter(weight, requires_grad=False)
 

@@ -78,7 +78,7 @@ def masked_nll(
     """Mean negative log-likelihood of masked tokens in nats, reported beside Table 3's NLL, which
     the paper does not define.
 
-    Masks are drawn as in training with the schedule. Probabilities are over the K codes, as in
+    Masks are drawn as in training with `schedule`. Probabilities are over the K codes, as in
     decoding. The mean is over the tokens of each sample, then over samples, as in the loss.
 
     Args:
@@ -110,10 +110,10 @@ def masked_nll_sum(
     min_masking_rate: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> float:
-    """The sum over a batch's images of the values that `masked_nll` averages, in nats.
+    """Each image's mean NLL per masked token in nats, summed over a batch's images.
 
     Args:
-        number: index of the batch; it seeds the batch's masks.
+        number: index of the batch, which seeds the batch's masks.
     """
     noise = generator(seed, "nll", number)
     masks = sample_training_mask(len(tokens), tokens.shape[1], schedule, noise, min_masking_rate)

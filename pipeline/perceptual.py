@@ -1,5 +1,5 @@
-"""The perceptual loss of the tokenizer: a distance between deep features of the reference
-classifier (without a download) or LPIPS (Zhang et al. 2018)."""
+"""The perceptual loss of the tokenizer: LPIPS (Zhang et al. 2018), or a distance between deep
+features of the reference classifier, which needs no download."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> 
     [0, 1] that returns distances (B,). The tokenizer's perceptual loss is the mean distance.
 
     Args:
-        name: `tokenizer.perceptual`: "classifier", or "lpips_<backbone>", whose weights
+        name: the param `tokenizer.perceptual`: "classifier", or "lpips_<backbone>", whose weights
             torchvision downloads (or finds in $TORCH_HOME).
 
     Raises:
@@ -51,7 +51,7 @@ def _unit(maps: Tensor) -> Tensor:
 def open_distance_map(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
     """Open a map of perceptual distances: a function of two image batches (B, C, H, W) in [0, 1]
     that returns the distance at each pixel, (B, H, W). Feature maps are resized to the images. The
-    mean over an image is its perceptual distance, except for interpolation at the edges.
+    mean over an image equals `open_perceptual`'s distance, up to interpolation at the edges.
 
     Args and errors are those of `open_perceptual`.
     """

@@ -1,4 +1,4 @@
-"""Class-conditional generation by either network: labels → tokens → images, batch by batch."""
+"""Class-conditional generation by either transformer: labels → tokens → images, batch by batch."""
 
 from collections.abc import Callable
 
@@ -43,7 +43,7 @@ class Sampler:
         self.model, self.tokenizer = model, tokenizer
 
     def __call__(self, settings: DecodingSettings, labels: Tensor, seed: int) -> Tensor:
-        """Sample an image of each label (B,). Returns (B, C, H, W) uint8 on the CPU."""
+        """Sample an image for each label (B,). Returns (B, C, H, W) uint8 on the CPU."""
         tokens = sampler(self.model, settings)(labels, seed)
         return tokens_to_images(self.tokenizer, tokens)
 
@@ -56,6 +56,6 @@ def sample_batches(
     Each batch has its own seed, so that batches may be sampled in any order.
     """
     return [
-        (settings, chunk.clone(), mix(seed, "batch", number))  # a view is pickled with all labels
+        (settings, chunk.clone(), mix(seed, "batch", number))  # a view would pickle all labels
         for number, chunk in enumerate(labels.split(batch_size))
     ]

@@ -21,7 +21,7 @@ SCHEDULES: "dict[str, Callable[[Tensor, Tensor], Tensor]]" = {
     "logarithmic": lambda r, n: -r.log2() / n.log2(),
 }
 
-POINTS = 1201  # points of a curve: they include every (step + 1) / T of the usual T
+POINTS = 1201  # points of a curve, which include every (step + 1) / T for the usual T
 SIZES = (1, 2, 4, 8, 16, 64, 256, 1024)  # numbers of tokens N; the last two are the paper's
 
 
@@ -47,7 +47,7 @@ def curve(schedule: str, num_tokens: int) -> dict[str, list[float]]:
     `SIZES`.
 
     Args:
-        num_tokens: number of tokens of this data set's images.
+        num_tokens: number of tokens per image of this data set.
     """
     import torch
 

@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
     def forward(self, x_BSD: Tensor, cache: Cache | None = None) -> Tensor:
         qkv = self.qkv(x_BSD).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, S, D / heads)
-        if cache is not None:  # x is only the newest position, which attends to all
+        if cache is not None:  # x is the newest position, which attends to all positions
             k, v = cache.append(k, v)
         y = attend(q, k, v, self.dropout, causal=self.causal and cache is None)
         return self.out(y.transpose(1, 2).flatten(2))
@@ -161,8 +161,8 @@ class MaskGitTransformer(TokenTransformer):
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Initialize weights by a truncated normal (std 0.02, cut at two deviations) and biases by
-    zero."""
+    """Initialize weights with a truncated normal (std 0.02, cut at two standard deviations), and
+    biases with zeros."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
     if isinstance(module, nn.Linear):

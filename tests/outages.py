@@ -149,7 +149,7 @@ class Trial:
             cut(max(made, key=lambda path: path.stat().st_mtime_ns))
         self.end(self.start())
         if made and self.stage == "train_classifier":  # of others it may belong to a finished trial
-            assert "it is removed, the one before it is used" in self.said[-1]
+            assert "file deleted, using the previous checkpoint" in self.said[-1]
         self.took = 0.0
 
     def _kill_one(self, process: subprocess.Popen, name: str) -> None:

@@ -1,10 +1,10 @@
 """Runs the ablation of Table 3 and Figure 8. Each trial trains a model with one (schedule, seed),
-and decodes it with every T. Some models are also decoded with other schedules.
+and decodes samples with every T. Some trials also decode samples with other schedules.
 
-The name of a trial's run directory contains a hash of everything that the trial depends on, without
-the rest of the grid. The name of a result file is a hash of the decoding settings. So a trial
-resumes after a kill from its last checkpoint, and computes only missing result files. A larger grid
-runs only new trials. Samples are not stored: the worker that decodes a batch extracts its features.
+The name of a trial's run directory contains a hash of everything that the trial depends on, but not
+of the rest of the grid. The name of a result file is a hash of the decoding settings. So a trial
+resumes after a kill from its last checkpoint, and computes only missing result files. If the grid
+grows, only new trials run. Samples are not stored: the worker that decodes them extracts features.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -39,29 +39,29 @@ from pipeline.weights.published import load_model
 from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
 SETTINGS = tuple(field.name for field in fields(DecodingSettings))
-# The key of a trial omits these lists of the whole grid. The trial's schedule curve is added to its
-# key, and decoding settings are in the names of its files.
+# The key of a trial omits these lists, which cover the whole grid. The trial's schedule curve is
+# added to the key, and the names of the trial's result files contain the decoding settings.
 GRID = (
     *("sweep.schedules", "sweep.seeds", "sweep.crossed", CURVES.as_posix()),
     *(f"sweep.{name}" for name in SETTINGS),
     *(f"decoding.{name}" for name in SETTINGS),
 )
-# The key of a trial's training is that of the stage `train_transformer`, without these params and
-# files: the trial uses its own values and code instead.
+# The key of a trial's training run is the key of the stage `train_transformer` without these params
+# and files: the trial uses its own values and code instead.
 OWN = (
     *("seed", "evaluation.seeds", "training.steps", "training.mask_schedule", "ray.num_workers"),
     *("training.other_label_smoothings", CURVES.as_posix()),
     *("stages/train_transformer.py", "pipeline/training/networks.py"),
 )
 NOTE = (
-    "A training with this schedule and seed (`train/`, by step), decoded with every T: `T/`, "
-    "whose step is T. `T_best/` is over T."
+    "A training run with this schedule and seed (`train/`, by step), and its samples with every T "
+    "(`T/`, where the step is T) and with the best T (`T_best/`)."
 )
 
 
 def axes(params: Params) -> dict[str, list[Any]]:
-    """Map each decoding setting that the sweep varies to its sorted values. These are the fields of
-    `DecodingSettings` with a list of the same name in the section `sweep`."""
+    """Map each decoding setting that the sweep varies to its sorted values. The sweep varies fields
+    of `DecodingSettings` that have a list of the same name in the section `sweep`."""
     found = {name: getattr(params.sweep, name, None) for name in SETTINGS}
     return {name: sorted(values) for name, values in found.items() if values is not None}
 
@@ -75,7 +75,7 @@ class Trial:
     # axes; `crossed` has every schedule of `sweep.crossed`.
     decodings: dict[Path, DecodingSettings]
     crossed: dict[Path, DecodingSettings]
-    training: TransformerTraining | None  # None if released weights replace the training
+    training: TransformerTraining | None  # None if released weights replace training
     workers: Workers  # workers that train; then one worker measures, and the others decode
     params: Params  # the section `training` has the trial's schedule and steps
     folder: Path  # run directory of the result files
@@ -163,8 +163,8 @@ def _curve(schedule: str) -> str:
 
 
 def run_trial(trial: Trial) -> None:
-    """Train the trial's model, unless the training is finished or released weights replace it. Then
-    run `measure_trial`."""
+    """Train the trial's model, unless training is finished or released weights replace the model.
+    Then run `measure_trial`."""
     trial.log.begin()
     if trial.training is not None and not trial.training.finished:
         run_training(trial.training)
@@ -208,8 +208,8 @@ def measure_trial(trial: Trial) -> None:
 
 
 def decoders(trial: Trial) -> BatchWorkers:
-    """The workers that decode: all of the trial's workers but the measuring one, or this process if
-    the trial has one worker."""
+    """The workers that decode: all of the trial's workers except the worker that measures, or this
+    process if the trial has only one worker."""
     count = max(1, trial.workers.count - 1)
     return workers_of(trial.params.ray.model_copy(update={"num_workers": count}))
 

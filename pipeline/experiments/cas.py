@@ -33,7 +33,7 @@ ONE_PIXEL = Image.new("L", (1, 1))  # quick to augment, with as many random draw
 
 @dataclass(frozen=True, kw_only=True)
 class CasTraining(ClassifierTraining):
-    """The training of a classifier on samples or on real images, for CAS."""
+    """Settings of a training run of a classifier on samples or on real images, for CAS."""
 
     images: str  # source of the training images: `REAL`, or the network that drew the samples
     augmentation: str  # a key of `AUGMENTATIONS`
@@ -98,7 +98,7 @@ class CasBatches(Batches):
         self.labels = self.images.labels[: None if real else params.cas.samples]  # (M,) int64
         count, starts = len(self.labels), self.images.group_start
         blocks = np.append(starts[starts < count], count)
-        # If all samples fit into memory, their order does not depend on their shards.
+        # If all samples fit into memory, the order of samples does not depend on shards.
         in_blocks = real or len(blocks) - 1 > WINDOW
         self.order = BatchOrder(count, size, self.seed, blocks if in_blocks else None, WINDOW)
 
@@ -112,7 +112,7 @@ class CasBatches(Batches):
         if self.augment is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(mix(self.seed, "randaugment", step))
-                for _ in range(self.ranks.rank * len(pictures)):  # draws of earlier ranks
+                for _ in range(self.ranks.rank * len(pictures)):  # skip draws of earlier ranks
                     self.augment(ONE_PIXEL)
                 pictures = [self.augment(picture) for picture in pictures]
         return torch.from_numpy(np.stack([to_chw(picture) for picture in pictures])), labels

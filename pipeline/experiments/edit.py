@@ -24,7 +24,7 @@ from pipeline.perceptual import open_distance_map
 from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.weights.published import load_model
 
-# Task -> function that maps an image size to the mask (H, W) of unknown pixels. Table 2: first two.
+# Task -> function from image size to mask of unknown pixels. The first two tasks are in Table 2.
 TASKS: dict[str, Callable[[tuple[int, int]], Tensor]] = {
     "inpaint_center": partial(center_mask, fraction=0.5),
     "outpaint_right": partial(outpaint_mask, side="right", fraction=0.5),
@@ -34,7 +34,7 @@ TASKS: dict[str, Callable[[tuple[int, int]], Tensor]] = {
 }
 DISTANCES = ("psnr_hole", "perceptual_hole")
 PICTURED = 6  # validation images per figure
-CLASSES = 10  # classes to regenerate the central box as
+CLASSES = 10  # classes for which the central box is regenerated
 DRAWS = 4  # outpaintings per image
 GREY = 128  # grey level of unknown pixels
 
@@ -92,7 +92,7 @@ class Editor:
 def open_distances(
     maker: Maker, params: Params, device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Open a function that computes `hole_distances` between an `Editor`'s results and the original
+    """Make a function that computes `hole_distances` between an `Editor`'s results and the original
     images. Without a task, the function returns no distances."""
     editor: Editor = maker.open(device)
     classifier = load_model(CLASSIFIER, "classifier", device)
@@ -118,7 +118,7 @@ def edit_rows(
 
     Args:
         folders: run directory of each replicate, which stores finished rows as `<task>.json`.
-        baseline: run directory of the rows of the baseline, and of the originals.
+        baseline: run directory for the rows of the baseline and of the originals.
     """
     evaluator = Evaluator(params, workers)
     makers = [Maker(Editor, params, replicate) for replicate in folders]
@@ -144,7 +144,7 @@ def edit_rows(
     ]
     own = zip(shown, folders.items(), strict=True)
     methods += [("maskgit", replicate.seed, maker, folder) for maker, (replicate, folder) in own]
-    # Replicates are measured one after another, so that no worker has many networks open.
+    # Replicates are measured one after another, so that no worker has many networks in memory.
     rows = [row(*method, task) for method in methods for task in TASKS]
     return sorted(rows, key=lambda row: list(TASKS).index(row["task"]))
 

@@ -31,7 +31,7 @@ MEDIAN = -1  # draw number of the pixel-wise median of all draws
 
 def hide_tokens(count: int, num_tokens: int, ratio: float, seed: int) -> Tensor:
     """Draw masks (count, num_tokens) bool, True at round(ratio · num_tokens) random tokens of each
-    image. The tokens of a lower ratio are a subset of those of a higher ratio."""
+    image. Tokens hidden at a lower ratio are also hidden at a higher ratio."""
     noise = torch.rand(count, num_tokens, generator=generator(seed, "hide"))
     return noise.argsort(dim=1).argsort(dim=1) < round(ratio * num_tokens)
 
@@ -60,9 +60,9 @@ class Reconstructor:
                 tokenizer's reconstruction.
 
         Returns:
-            mse and perceptual (B, draws + 1): distances of each draw and then of the draws' median,
-            in [0, 1] pixels. samples and medians (b, C, H, W) uint8: first draw and median of the b
-            chosen images that are among the first `PICTURED`.
+            mse and perceptual (B, draws + 1): distance of each draw, and then of the draws' median,
+            from the original, for pixel values in [0, 1]. samples and medians (b, C, H, W) uint8:
+            first draws and medians of the b chosen images with indices below `PICTURED`.
         """
         draws = range(self.params.reconstruction.draws)
         tokens = self.tokenizer.encode(as_float(self.images[chosen]).to(self.device)).flatten(1)
@@ -111,10 +111,10 @@ def reconstruct_hidden(
 
     Returns:
         A row for every replicate, mask ratio and draw; draw -1 is the median of all draws. PSNR and
-        perceptual distance are computed per image and then averaged. Also uint8 pictures of n
-        images at r ratios by the first replicate: originals (n, H, W, C), and, all (r, n, H, W, C),
-        inputs with grey hidden tokens, samples (first draw) and medians. hidden (r,) has the shares
-        of hidden tokens, which differ from the ratios by rounding.
+        perceptual distance are computed per image and then averaged. Also the first replicate's
+        uint8 pictures of n images at r ratios: originals (n, H, W, C); inputs with hidden tokens in
+        grey, samples (first draws) and medians, each (r, n, H, W, C). hidden (r,) has the shares of
+        hidden tokens, which differ from the ratios by rounding.
     """
     rows, pictures = list[Row](), list[dict[str, np.ndarray]]()
     for replicate, folder in folders.items():
@@ -163,7 +163,7 @@ def _over_images(mse: Tensor, perceptual: Tensor) -> dict[str, float]:
 def median_image(samples: Tensor) -> Tensor:
     """Pixel-wise median (M, C, H, W) uint8 of draws (d, M, C, H, W). For even d, the median is the
     mean of the middle two values; halves are rounded to even."""
-    # Image by image, since NumPy's float64 medians of a batch take eight times its bytes.
+    # Image by image, since NumPy's float64 medians of a batch take eight times the memory.
     medians = [np.median(draws, axis=0).round() for draws in samples.numpy().swapaxes(0, 1)]
     return torch.from_numpy(np.stack(medians).astype(np.uint8))
 

@@ -1,5 +1,5 @@
-"""Rejection sampling by the reference classifier, for Table 4 (paper, appendix B). Of each class, a
-share of the samples is kept: those with the highest ratings by the classifier."""
+"""Rejection sampling by the reference classifier, for Table 4 (paper, appendix B). A share of
+each class's samples is kept: the samples that the classifier rates highest."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +23,8 @@ KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
 def rejection_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row for each replicate, acceptance rate and selection: "rejection", and "random" of
-    the same size and classes, because FID depends on the number of samples.
+    """Compute a row for each replicate, acceptance rate and selection. The selection "random" has
+    the size and classes of "rejection", because FID depends on the number of samples.
 
     If `evaluation.extractor` is the reference classifier, the same network selects and measures. IS
     and `class_accuracy` then rise by construction.
@@ -78,8 +78,8 @@ def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
-    """Select the highest rated samples of each class; `kept_of_each` gives the numbers. Of samples
-    with equal ratings, earlier samples are selected.
+    """Select the highest rated samples of each class; `kept_of_each` gives the numbers. Between
+    samples with equal ratings, the earlier sample is selected.
 
     Args:
         ratings: ratings (M,) of all samples.

@@ -20,8 +20,8 @@ def measured_row(
     name: str,
     measure: Callable[[dict[str, Tensor]], Row],
 ) -> Row:
-    """Read a row from a JSON file. If the file does not exist, compute the batches, measure them
-    and write the file first; a run after a kill computes only the missing batches.
+    """Read a row from a JSON file. If the file does not exist, first compute the batches, measure
+    them and write the file; a run after a kill computes only the missing batches.
 
     Args:
         maker: opens a function that maps a batch's arguments to named tensors, such as the maker

@@ -1,5 +1,5 @@
-"""Measures the time per image against the number of tokens, for Figure 4 (paper, section 4.2). Only
-token generation is timed: decoding tokens to pixels takes equally long for all methods."""
+"""Measures how the time per image grows with the number of tokens, for Figure 4 (paper, section
+4.2). Only token generation is timed: decoding to pixels takes equally long for all methods."""
 
 import statistics
 from collections.abc import Callable

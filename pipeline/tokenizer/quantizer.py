@@ -63,18 +63,18 @@ class VectorQuantizer(nn.Module):
     def revive(
         self, z: Tensor, dead: Tensor, generator: torch.Generator, ranks: Ranks = ALONE
     ) -> None:
-        """Replace unused codes by encoder outputs drawn at random.
+        """Replace unused codes with randomly drawn encoder outputs.
 
         Args:
             z: encoder outputs (B, D, h, w) of this worker's rows of the current batch.
-            dead: (K,) bool.
-            ranks: the workers; all draw the same new codes, from the outputs of all workers.
+            dead: (K,) bool, True for codes to replace.
+            ranks: the workers, which all draw the same new codes from the outputs of all workers.
         """
         flat = z.movedim(1, -1).flatten(0, -2)
         draw = torch.randint(len(flat) * ranks.workers, (len(dead),), generator=generator)
         row = to_device(draw, flat.device) - len(flat) * ranks.rank
         own = (row >= 0) & (row < len(flat))
-        # Each worker contributes its own outputs, and zeros for the others.
+        # Each worker contributes its own outputs, and zeros for other workers' outputs.
         drawn = ranks.total(torch.where(own[:, None], flat[row.where(own, 0)], 0))
         self.codebook.copy_(torch.where(dead[:, None], drawn, self.codebook))
 
@@ -85,7 +85,7 @@ def entropy_loss(distances: Tensor, temperature: float, ranks: Ranks = ALONE) ->
     The loss is minimal if every position is certain of its code and all codes are used equally.
 
     Args:
-        distances: (M, K) squared distances; the affinity is their negative.
+        distances: (M, K) squared distances; logits are the negative distances / temperature.
         ranks: the workers; code usage is averaged over all workers.
     """
     log_prob = (-distances / temperature).log_softmax(dim=-1)
@@ -100,7 +100,7 @@ def code_usage(counts: Tensor) -> tuple[float, float]:
     """Fraction of codes that are used, and perplexity (the effective number of codes).
 
     Args:
-        counts: (K,) how often each code was chosen.
+        counts: (K,) number of times that each code was chosen.
     """
     p = counts.double() / counts.sum().clamp(min=1)
     perplexity = torch.exp(-(p * p.clamp(min=1e-12).log()).sum())

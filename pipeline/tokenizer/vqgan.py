@@ -1,6 +1,6 @@
 """The VQGAN tokenizer without attention, as in the authors' release (paper, section 4.1).
 
-Images are NCHW in [0, 1]; a token grid is (B, h, w) with h = H / f, f = 2^(levels - 1).
+Images are NCHW with values in [0, 1]; a token grid is (B, h, w) with h = H / f, f = 2^(levels - 1).
 """
 
 from dataclasses import dataclass
@@ -141,7 +141,7 @@ class Tokenizer(nn.Module):
         """Decode a token grid (B, h, w) to images (B, C, H, W), clipped to [0, 1]."""
 
         def decode(part: Tensor) -> Tensor:
-            # `lookup` returns channels-last memory, with which GroupNorm is slow on a CPU.
+            # `lookup` returns a channels-last tensor, for which GroupNorm is slow on a CPU.
             return self.decoder(self.quantizer.lookup(part).contiguous()).clamp(0, 1)
 
         pixels = tokens.shape[-2:].numel() * self.config.downsampling**2

@@ -11,7 +11,7 @@ from pipeline.training.transformer import TransformerTask
 
 
 class AutoregressiveTask(TransformerTask):
-    """One worker's share of the baseline's training. The batches are those of MaskGIT; the network
+    """One worker's share of training the baseline. The batches are MaskGIT's batches; the network
     predicts every token from the preceding tokens."""
 
     network = AutoregressiveTransformer

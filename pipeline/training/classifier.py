@@ -25,12 +25,12 @@ from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import WEIGHTS, load_model
 
 BATCH = 500  # validation images per batch
-LOGGED = 5000  # maximum validation images for each logged accuracy
+LOGGED = 5000  # maximum validation images on which the logged accuracy is measured
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTraining(Training):
-    """The training of the reference classifier."""
+    """Settings of a training run of the reference classifier."""
 
     section = "classifier"
 
@@ -67,7 +67,7 @@ def new_classifier(config: ClassifierConfig, device: torch.device) -> Classifier
 
 
 class ClassifierTask(Task):
-    """One worker's share of a classifier's training with AdamW, a one-cycle schedule and label
+    """One worker's share of training a classifier with AdamW, a one-cycle schedule and label
     smoothing.
 
     Args:
@@ -146,7 +146,7 @@ def accuracy(
 @torch.no_grad()
 def best_classes(model: Classifier, batch: Tensor, device: torch.device) -> Tensor:
     """The k most likely classes (B, k) of images (B, C, H, W) uint8, most likely first; k is 5, or
-    the number of classes if smaller. The model must be in eval mode."""
+    the number of classes if that is smaller. The model must be in eval mode."""
     k = min(5, model.config.num_classes)
 
     def classes(part: Tensor) -> Tensor:

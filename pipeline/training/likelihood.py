@@ -26,8 +26,8 @@ def held_out_nll(
     parts: Path,
     workers: BatchWorkers,
 ) -> float:
-    """Negative log-likelihood (NLL) of the validation tokens, in nats per token. MaskGIT's NLL is
-    over masked tokens, the baseline's is exact, so the two are not comparable.
+    """Negative log-likelihood (NLL) of the validation tokens, in nats per token. MaskGIT's NLL
+    covers masked tokens, but the baseline's NLL is exact, so the two NLLs cannot be compared.
 
     Args:
         folder: folder of the published network.
@@ -53,7 +53,7 @@ def _open_nats(
     tokens, labels = TokenCache(TOKENS, "val").everything()
 
     def nats(number: int) -> dict[str, Tensor]:
-        """The summed NLL (1,) float64 of a batch's images, in nats per token."""
+        """Each image's NLL in nats per token, summed over a batch's images: (1,) float64."""
         rows = slice(number * BATCH, (number + 1) * BATCH)
         if isinstance(model, AutoregressiveTransformer):
             total = token_nll_sum(model, tokens[rows], labels[rows], device=device)

@@ -1,4 +1,4 @@
-"""Runs the stages that train the two transformers: trains each replicate, publishes the results."""
+"""Runs the stages that train the two transformers: trains each replicate and publishes results."""
 
 import shutil
 from dataclasses import replace
@@ -35,10 +35,10 @@ from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model, save_model
 from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
-# A training's key omits these lists of all trainings, and adds the training's own values instead.
+# The key of a training run omits these lists for all runs, and adds the run's own values instead.
 OTHERS = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
 SAMPLES = "samples_{}.png"
-ROWS, COLUMNS = 4, 10  # maximum size of the grid of samples logged with each checkpoint
+ROWS, COLUMNS = 4, 10  # maximum rows and columns of the sample grid logged with each checkpoint
 
 
 def train_network(
@@ -53,7 +53,7 @@ def train_network(
     with Stage(f"train_{network}", params) as stage:
         trainings = {r: _training(params, r, task_type, stage) for r in replicates(params, network)}
         every = list(trainings.values())
-        run_jobs(run_training, every, "ray.num_workers", stage, "trainings", _log)
+        run_jobs(run_training, every, "ray.num_workers", stage, "training runs", _log)
         with atomic_folder(NETWORKS[network]) as folder:
             for replicate, training in trainings.items():
                 shutil.copytree(training.model, folder / replicate.name)
@@ -73,7 +73,7 @@ def _training(
     smoothing, seed = label_smoothing(params, replicate), replicate.seed
     own = {"label_smoothing": smoothing, "other_label_smoothings": []}
     values = {"label_smoothing": smoothing, "seed": seed}
-    note = f"One training of the {replicate.network}: its curves (`train/`), and samples by step."
+    note = f"Training run of the {replicate.network}: curves (`train/`), and samples by step."
     training = TransformerTraining(
         name=f"{replicate.network}/{replicate.name}",
         params=params.model_copy(update={"training": params.training.model_copy(update=own)}),
@@ -87,8 +87,8 @@ def _training(
 
 
 def _log(training: TransformerTraining) -> None:
-    """Log the history and samples of a finished training to MLflow, since its worker may have run
-    on another machine. Rows that the worker has logged are not repeated."""
+    """Log the history and samples of a finished training run to MLflow, since the worker may have
+    run on another machine. Rows that the worker has already logged are not logged again."""
     assert training.log is not None
     log = training.log.begin()
     for row in training.history:
@@ -114,11 +114,11 @@ def _log_samples(training: TransformerTraining, model: Network, step: int) -> No
 
 
 def convert_transformer(params: Params) -> dict[str, float]:
-    """Convert `transformer.pretrained` and publish it instead of a trained model.
+    """Convert the file `transformer.pretrained` and publish its weights instead of training.
 
     Raises:
-        UserError: the file's weights have another architecture than params, or another number of
-            classes than the data set; no output is written.
+        UserError: the weights differ from params.yaml in architecture, or from the data set in the
+            number of classes; no output is written.
     """
     workers, (first, *_) = workers_of(params.ray), main_replicates(params, "transformer")
     cpu, classes = torch.device("cpu"), TokenCache(TOKENS, "train").num_classes

@@ -35,12 +35,12 @@ from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import load_model
 
-LOGGED = 256  # validation images for each logged reconstruction quality
+LOGGED = 256  # validation images on which the logged reconstruction quality is measured
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerTraining(Training):
-    """The training of the tokenizer and its discriminator."""
+    """Settings of a training run of the tokenizer and its discriminator."""
 
     section = "tokenizer"
 
@@ -62,8 +62,8 @@ class TokenizerTraining(Training):
 
 
 class TokenizerTask(Task):
-    """One worker's share of the training of a tokenizer and its discriminator. A moving average of
-    the tokenizer's weights is kept.
+    """One worker's share of training a tokenizer and its discriminator. Keeps a moving average of
+    the tokenizer's weights.
 
     Every loss is a mean over the batch, and equals the mean of the workers' losses. The entropy of
     the mean posterior, the adaptive weight and the replacement of idle codes use the rows of all

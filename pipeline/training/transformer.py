@@ -1,5 +1,5 @@
-"""Trains a transformer by Masked Visual Token Modeling (paper, section 3.1). Defines the task of a
-worker and the settings of the training."""
+"""Trains a transformer with Masked Visual Token Modeling (paper, section 3.1). Defines a worker's
+task and the settings of a training run."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -36,7 +36,7 @@ ROWS = 512
 
 
 class TransformerTask(Task):
-    """One worker's share of MaskGIT's training.
+    """One worker's share of training MaskGIT.
 
     Every worker draws the same batch, views and masks from (seed, step), and takes its own rows. So
     the number of workers changes results only through dropout and the order of sums.
@@ -84,7 +84,7 @@ class TransformerTask(Task):
             self.optimizer, lambda step: min(1.0, (step + 1) / warmup)
         )
         # A weak reference: with a bound method, a reference cycle would delay the release of the
-        # task and its GPU memory in a process that continues with another training.
+        # task and its GPU memory in a process that goes on to another training run.
         inputs = partial(type(self)._draw_inputs, proxy(self))
         # With a GPU, a thread draws the inputs of the next step during the current step.
         self._inputs = Prefetch(inputs) if device.type != "cpu" else inputs
@@ -92,7 +92,7 @@ class TransformerTask(Task):
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Take an optimisation step. This worker's rows of the batch are split into
-        `training.accumulate` microbatches; the last one averages gradients over the workers."""
+        `training.accumulate` microbatches; only the last averages gradients over the workers."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         parts, clip = self.training.accumulate, self.training.grad_clip
@@ -171,12 +171,12 @@ class TransformerTask(Task):
 
 def _data_parallel(model: nn.Module, device: torch.device, bf16: bool) -> nn.Module:
     """Wrap the model in `DistributedDataParallel`, which averages gradients over the workers, in
-    bfloat16 if `bf16`."""
+    bfloat16 if `bf16` is true."""
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
     gpus = [device] if device.type == "cuda" else None
     parallel = DistributedDataParallel(model, device_ids=gpus)
-    if bf16:  # in a lambda, since torch refuses the hook itself on CPUs, where it works too
+    if bf16:  # in a lambda: torch refuses the bare hook on CPUs, though the hook works there
         parallel.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))
     return parallel
 
@@ -194,7 +194,7 @@ def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerTraining(Training):
-    """A training of a transformer; `finish` writes the model and the history to `folder`."""
+    """Settings of a transformer's training run; `finish` writes model and history to `folder`."""
 
     section = "training"
     task_type: type[TransformerTask]
@@ -227,7 +227,7 @@ class TransformerTraining(Training):
 
     @property
     def trained(self) -> Path:
-        """The file with the history and duration of the training; it is written last."""
+        """The file with the history and duration of the training run, which is written last."""
         return self.folder / "training.json"
 
     @property

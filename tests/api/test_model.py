@@ -172,7 +172,7 @@ def test_tokens_go_there_and_back(model, pictures, tmp_path):
         (lambda m, p: m.sample([]), "classes", "empty"),
         (lambda m, p: m.sample(count=0), "count", "1"),
         (lambda m, p: m.sample(seed=1.0), "seed", "whole number"),
-        (lambda m, p: m.sample(temperature=float("nan")), "choice_temperature", "from 0 on"),
+        (lambda m, p: m.sample(temperature=float("nan")), "choice_temperature", "number ≥ 0"),
         (lambda m, p: m.sample(iterations=17), "iterations", "use 1 to 16"),
         (lambda m, p: m.sample(schedule="cosin"), "schedule", ", ".join(SCHEDULES)),
         (lambda m, p: m.sample(guidance=1.0), "guidance", "training.label_drop"),

@@ -116,7 +116,7 @@ def test_a_nan_loss_is_an_error_that_names_its_step(tmp_path, bad_step, stops_at
         fit(task, RunDirCheckpoints(tmp_path), 25, every)
     assert error.value.subject == "toy" and task.steps_taken == list(range(stops_at))
     if last := every * (bad_step // every):
-        assert f"step {last} stays" in error.value.way_out
+        assert f"step {last} is kept" in error.value.way_out
         state = load_checkpoint(tmp_path / "checkpoint.pt")
         assert state["step"] == last and len(state["history"]) == last / 3
         assert all(v.isfinite().all() for v in state["task"]["model"].values())
@@ -151,7 +151,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_or_the_start(killed, 
     history = fit(straight, RunDirCheckpoints(tmp_path / "straight"))
     cut(killed / "checkpoint.pt")
     assert fit(resumed, RunDirCheckpoints(killed)) == history
-    assert "is removed" in capsys.readouterr().out
+    assert "file deleted" in capsys.readouterr().out
     assert resumed.steps_taken == list(range(3, 11))
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
     for path in killed.iterdir():

@@ -31,7 +31,7 @@ COMPARED = 10  # samples shown with their nearest training images
 
 def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
     """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`, with
-    samples of the first replicates."""
+    samples of each network's first replicate."""
     images = ImageShards(IMAGES, "train")
     view = View(images, params.data, params.seed)
     first = {network: main_replicates(params, network)[0] for network in NETWORKS}

@@ -1,5 +1,5 @@
-"""Measures, for Table 1 and in the same way, the samples of every replicate, reconstructions (which
-show the tokenizer's loss of quality) and real validation images."""
+"""Measures the samples of every replicate, reconstructions (which show the tokenizer's loss of
+quality) and real validation images, all in the same way, for Table 1."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,8 +27,8 @@ from pipeline.training.likelihood import held_out_nll
 from pipeline.weights.published import load_model
 
 IDENTITY = ("images", "label_smoothing", "seed")
-ENCODED = "samples"  # folder in a main replicate's run directory with shards of its samples
-REAL = "real"  # folder of the measuring networks' outputs for the validation images
+ENCODED = "samples"  # folder with shards of samples, in a main replicate's run directory
+REAL = "real"  # folder with the measuring networks' outputs for the validation images
 # `nearest` compares blocks of BLOCK images with blocks of REFERENCE training images.
 BLOCK, REFERENCE = 1000, 10_000
 
@@ -40,7 +40,7 @@ def evaluate_all(
     "real". Publish the samples of main replicates.
 
     Args:
-        folders: run directory of each replicate, which stores its samples and its row.
+        folders: run directory of each replicate, for the replicate's samples and row.
         images_folder: run directory for the reconstructions and the validation images.
     """
     evaluator, rows = Evaluator(params, workers, second=True), []
@@ -75,7 +75,7 @@ def _replicate_row(
     name = f"evaluate: samples of {network}/{replicate.name}"
 
     def measure(outputs: Outputs) -> Row:
-        """Metrics of the samples, and the network's likelihood, size and number of passes."""
+        """Metrics of the samples; the network's likelihood, size and number of forward passes."""
         opened, seed = sampler.open(workers.device), replicate.seed
         networks = (opened.model, opened.tokenizer)
         return evaluator.metrics(outputs, labels[:count]) | {
@@ -114,7 +114,7 @@ def _replicate_row(
 
 def drop_samples(folders: Mapping[Replicate, Path]) -> None:
     """Delete the samples from the run directories; the published samples remain. Call this function
-    at the end of a stage: a run after a kill needs the samples to resume."""
+    at the end of a stage, because a run that resumes after a kill needs the samples."""
     for replicate, folder in folders.items():
         if replicate.main:
             shutil.rmtree(folder / ENCODED, ignore_errors=True)
@@ -169,8 +169,8 @@ def _open_rebuilder(real: View, device: torch.device) -> Callable[[int, int], Te
 
 
 def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
-    """Compute the scores of all disjoint sets of validation images, for every size of sample set in
-    the project. The scores show the FID and IS that perfect samples would get at this size.
+    """Compute the scores of disjoint subsets of the validation images, for every number of samples
+    that a stage measures. The scores are the FID and IS that perfect samples would get.
 
     Args:
         folder: folder that stores the measuring networks' outputs for the validation images.
@@ -178,7 +178,7 @@ def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
     evaluator = Evaluator(params, workers, second=True)
     images = View(ImageShards(IMAGES, "val"), params.data)
     outputs, rows = evaluator.outputs(images, folder / REAL), []
-    # Sizes of the sets in other stages. Rejection keeps these shares of its candidates.
+    # Numbers of samples in other stages. Rejection keeps these shares of the candidates.
     candidates = evaluator.labels(max(params.evaluation.samples, params.cas.samples))
     sizes = {int(kept_of_each(candidates, a).sum()) for a in params.rejection.acceptance}
     sizes |= {params.sweep.samples, params.temperature.samples, params.editing.images}
@@ -190,8 +190,8 @@ def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
 
 
 def real_columns(params: Params) -> list[str]:
-    """The columns of `real_rows`, which returns no rows if the validation images are fewer than
-    every size."""
+    """The columns of `real_rows`, which returns no rows if every subset size exceeds the number
+    of validation images."""
     name = params.evaluation.extractor
     return ["samples", "subset", f"fid_{name}", f"is_{name}", "class_accuracy"]
 

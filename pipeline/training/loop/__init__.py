@@ -1,2 +1,2 @@
-"""Runs trainings that resume after kills: the loop (`training`), its start with or without Ray
+"""Training that resumes after kills: the training loop (`training`), the start with or without Ray
 (`run`), checkpoints, the average of weights, and the check for divergence."""

@@ -1,4 +1,4 @@
-"""Keeps the moving average of a network's weights, which stages publish."""
+"""Keeps a moving average of a network's weights; stages publish the average."""
 
 from typing import Generic, TypeVar
 
@@ -14,7 +14,7 @@ class Average(AveragedModel, Generic[Network]):
 
     Args:
         decay: maximum decay. The decay of a step is min(decay, (1 + step) / (10 + step)), so that
-            the average of a short run does not stay near its random initialisation.
+            the average of a short run does not stay near the random initialisation.
     """
 
     module: Network

@@ -15,14 +15,14 @@ from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, remove_temporary, temporary_beside
 from pipeline.runtime.storage import download, upload
 
-CHECKPOINT = "checkpoint.pt"  # the newest checkpoint of a training
+CHECKPOINT = "checkpoint.pt"  # the newest checkpoint of a training run
 BEFORE = "checkpoint.before.pt"  # the previous checkpoint
 State = dict[str, Any]  # {task, step, history}
 
 
 class RunDirCheckpoints:
-    """Stores the two newest checkpoints of a single-process training in its run directory. A thread
-    writes each checkpoint while the training continues."""
+    """Stores the two newest checkpoints of a single-process training run in the run directory. A
+    thread writes each checkpoint while training continues."""
 
     def __init__(self, folder: Path):
         self.path, self.before = folder / CHECKPOINT, folder / BEFORE
@@ -30,8 +30,8 @@ class RunDirCheckpoints:
         self._writing: Future | None = None
 
     def load(self) -> State | None:
-        """Load the newest checkpoint; None without checkpoints. If the newest is damaged, it is
-        deleted and the previous checkpoint is loaded."""
+        """Load the newest checkpoint; return None if no checkpoint exists. If the newest checkpoint
+        is damaged, delete it and load the previous checkpoint."""
         download(self.path.parent)
         remove_temporary(self.path.parent)
         for path in (self.path, self.before):
@@ -41,7 +41,7 @@ class RunDirCheckpoints:
                 except PassingError:
                     raise
                 except UserError as error:
-                    print(f"{error}; it is removed, the one before it is used", flush=True)
+                    print(f"{error}; file deleted, using the previous checkpoint", flush=True)
                     path.unlink()
         return None
 
@@ -63,7 +63,7 @@ class RunDirCheckpoints:
 
 
 class RayTrainCheckpoints:
-    """Stores checkpoints by Ray Train. The first worker writes; all workers call `report`."""
+    """Stores checkpoints with Ray Train. The first worker writes; all workers call `report`."""
 
     def __init__(self, folder: Path, ranks: Ranks):
         self.path, self.ranks = folder / CHECKPOINT, ranks
@@ -119,7 +119,7 @@ def save_checkpoint(state: State, path: Path, before: Path | None = None) -> Non
 
 
 def load_checkpoint(path: Path) -> State:
-    """Read a checkpoint of `save_checkpoint`. Code in the file is never executed.
+    """Read a checkpoint written by `save_checkpoint`. Code in the file is never executed.
 
     Raises:
         UserError: torch cannot load the file.

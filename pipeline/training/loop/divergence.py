@@ -1,4 +1,4 @@
-"""Stops diverged trainings, in which a loss, a measurement or a weight is not finite."""
+"""Stops training if a loss, a measurement or a weight is not finite."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ CHECK_EVERY = 10  # steps between checks of the losses; a check synchronizes GPU
 
 
 class Diverged(UserError):
-    """The training diverged. All workers check the same numbers, so all raise this error."""
+    """Training diverged. All workers check the same numbers, so all workers raise this error."""
 
 
 def require_finite(
@@ -23,8 +23,8 @@ def require_finite(
     finite. Weights are checked too, since an accuracy may be finite with weights that are NaN.
 
     Args:
-        training: the training's name.
-        saved: step of the last checkpoint; 0 for none.
+        training: name of the training run.
+        saved: step of the last checkpoint; 0 if no checkpoint exists.
 
     Raises:
         Diverged: a value or a weight is not finite.
@@ -35,8 +35,8 @@ def require_finite(
         if not all(w.isfinite().all() for w in weights if w.is_floating_point()):
             bad.append(f"weights of {name} are not finite")
     if bad:
-        way_out = "lower the learning rate (or turn bf16 off) and run again"
-        stays = f"; the checkpoint of step {saved} stays" * (saved > 0)
+        way_out = "lower the learning rate (or turn bf16 off) and run the stage again"
+        stays = f"; the checkpoint of step {saved} is kept" * (saved > 0)
         raise Diverged(training, bad[0], way_out + stays)
 
 

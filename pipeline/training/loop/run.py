@@ -1,5 +1,5 @@
-"""Runs a training, from its last checkpoint if one exists, in this process or with data-parallel
-workers under Ray Train. Also runs several jobs as trials of Ray Tune."""
+"""Starts or resumes a training run, in this process or with data-parallel workers under Ray Train.
+Also runs several jobs as trials of Ray Tune."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -32,8 +32,8 @@ from pipeline.training.loop.training import Training, Workers, train
 
 
 def join_with(workers: Workers, key: str) -> None:
-    """Connect to Ray for a training. Raises a `UserError` if the connection fails, or if the
-    cluster can never run the workers; the error names `key`, the param with their number."""
+    """Connect to Ray for training. Raises a `UserError` if the connection fails, or if the cluster
+    can never run the workers; the error names `key`, the param that sets the worker count."""
     join_ray()
     key = key if workers.count > 1 else "ray.cpus_per_worker"
     require_resources(workers.count, workers.cpus, workers.use_gpu, key)
@@ -84,13 +84,13 @@ def run_jobs(
 
 
 def run_training(training: Training) -> Any:
-    """Run a training in this process, or with workers under Ray Train.
+    """Train in this process, or with workers under Ray Train.
 
     Returns:
         The result of `training.finish` for the final state {task, step, history}.
 
     Raises:
-        UserError: the training failed; the last checkpoint is kept.
+        UserError: training failed; the last checkpoint is kept.
     """
     started = time.monotonic()
     if training.log:
@@ -104,8 +104,8 @@ def run_training(training: Training) -> Any:
 
 
 def _fit(training: Training) -> State:
-    """Run a training under Ray Train, which resumes an earlier run with the same name and storage
-    path. The name contains the hash of everything that the training depends on."""
+    """Train under Ray Train, which resumes an earlier run with the same name and storage path. The
+    name contains the hash of everything that the training run depends on."""
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train import TrainingFailedError as Failed
     from ray.train.torch import TorchTrainer
@@ -147,8 +147,8 @@ def _fit(training: Training) -> State:
 
 
 def _place(run: Path) -> dict[str, Any]:
-    """The `RunConfig` arguments that place a run in its run directory or, if params name an object
-    store, there."""
+    """The `RunConfig` arguments that place a run in the object store that params.yaml names, or, if
+    params.yaml names no object store, in the run directory."""
     store = storage()
     if store is None:
         return {"name": run.name, "storage_path": str(run.parent)}
@@ -162,13 +162,13 @@ def _place(run: Path) -> dict[str, Any]:
 
 
 def _failed(training: Training, error: Exception) -> BaseException:
-    """The error to raise after Ray Train gives up a training: a `UserError` of a worker, or else
-    another error of a worker's code, or else the loss of a worker."""
+    """The error to raise after Ray Train gives up: a worker's `UserError`, or else another error in
+    a worker's code, or else the loss of a worker."""
     workers = getattr(error, "worker_failures", {}).values()
     found = [innermost(failure) for failure in workers] or [innermost(error)]
     own = [one for one in found if not type(one).__module__.startswith("ray.")]
     reason = f"a worker was lost ({in_a_line(found[0])})"
-    lost = UserError(training.name, reason, "run again to resume")
+    lost = UserError(training.name, reason, "run the stage again to resume")
     return min(own, key=lambda one: not isinstance(one, UserError), default=lost)
 
 

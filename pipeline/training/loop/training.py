@@ -1,6 +1,6 @@
-"""Defines trainings (settings, workers, and the task of each worker) and the training loop. All
-random draws of a step depend only on (seed, step). So a run that resumes from a checkpoint after a
-kill ends with the same bytes as a run without a kill."""
+"""Defines a training run (settings, workers, and each worker's task) and the training loop. Random
+draws of a step depend only on (seed, step). So a run that is killed and resumes from a checkpoint
+gives results that are byte-identical to those of an uninterrupted run."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -22,7 +22,7 @@ from pipeline.training.loop.divergence import CHECK_EVERY, mean_over_workers, re
 
 
 class Task(ABC):
-    """A worker's share of a training: its networks, optimizers and data."""
+    """A worker's share of a training run: networks, optimizers and data."""
 
     saved: tuple[str, ...]  # attributes whose state dicts a checkpoint contains
     model: torch.nn.Module
@@ -46,13 +46,13 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class Workers:
-    """The number of data-parallel workers of a training, and the resources of each."""
+    """The number of data-parallel workers of a training run, and the resources of each worker."""
 
     count: int
     cpus: int
     use_gpu: bool
     max_failures: int  # maximum restarts after lost workers
-    elastic: bool = False  # whether a different number of workers may resume the training
+    elastic: bool = False  # whether a different number of workers may resume the run
 
     @classmethod
     def of(cls, ray: Ray, count: int) -> "Workers":
@@ -72,11 +72,11 @@ class Workers:
 
 @dataclass(frozen=True, kw_only=True)
 class Training(ABC):
-    """The picklable settings of a training, which are sent to the workers."""
+    """The picklable settings of a training run, which are sent to the workers."""
 
     section: ClassVar[str]  # params section with `steps` and `checkpoint_every`
 
-    name: str  # name of the training in messages
+    name: str  # name of the training run in messages
     params: Params
     seed: int
     folder: Path  # absolute path of the run directory
@@ -97,11 +97,11 @@ class Training(ABC):
         """Build the task of a worker on its device."""
 
     def finish(self, state: dict[str, Any], seconds: float) -> Any:
-        """Save results besides checkpoints. `run_training` returns the value of this method.
+        """Save results other than checkpoints. `run_training` returns this method's return value.
 
         Args:
             state: content {task, step, history} of the last checkpoint.
-            seconds: duration of the training since the last resume.
+            seconds: duration of training since the last resume.
         """
         return state
 
@@ -121,7 +121,7 @@ def train(
     checkpoints: RunDirCheckpoints | RayTrainCheckpoints,
     ranks: Ranks = ALONE,
 ) -> State:
-    """Train a worker's task from the last checkpoint to the training's last step.
+    """Train a worker's task from the last checkpoint to the last step.
 
     Returns:
         The final state {task, step, history}. The history has one row per checkpoint, with averaged
@@ -153,7 +153,7 @@ def train(
                     counts[key] += 1
                 logs = (step + 1) % every == 0 or step + 1 == steps
                 if logs or (step + 1 - start) % CHECK_EVERY == 0:
-                    # The mean over the workers is not finite if any worker's loss is not.
+                    # The mean over the workers is finite only if all workers' losses are finite.
                     require_finite(name, saved, mean_over_workers(unchecked, ranks))
                     unchecked = {}
                 if not logs:
@@ -168,7 +168,7 @@ def train(
                 require_finite(name, saved, found, task)
                 history = [*state["history"], row]
                 state = state | {"task": task.state_dict(), "step": step + 1, "history": history}
-                if first and training.log:  # before saving, since a repeated row is logged once
+                if first and training.log:  # before saving: repeated rows are logged once
                     training.log.log_training(row)
                 checkpoints.save(state)
                 bar(step + 1, "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step"))
