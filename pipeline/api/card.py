@@ -5,7 +5,7 @@ README.md                the model card
 tokenizer/, transformer/ model.safetensors and config.json of each network
 """
 
-FILES = ["*.json", "*.safetensors", "README.md"]  # no other file is downloaded, so no code
+FILES = ["*.json", "*.safetensors", "README.md"]  # no other file, and so no code, is downloaded
 CARD = """\
 ---
 {{ card_data }}
@@ -26,7 +26,7 @@ pipeline that reproduces the paper, with preset `{{ about.preset }}`
 {%- if about.seed is not none %} and seed {{ about.seed }}{% endif %}.
 {%- if about.barely_trained %}
 
-**Barely trained**: the classifier recognises its samples hardly more often than by chance.
+**Barely trained**: the classifier recognises this model's samples hardly more often than by chance.
 {%- endif %}
 
 ```python
@@ -42,7 +42,7 @@ model.to_pil(images)[0].save("sample.png")
 | transformer | {{ transformer.layers }} layers, hidden {{ transformer.hidden }}, \
 {{ transformer.heads }} heads{% if about.steps %}, {{ about.steps }} steps{% endif %} |
 | tokenizer | VQGAN, {{ tokenizer.codebook_size }} codes, \
-1/{{ tokenizer.downsampling }} of the side |
+downsampling by {{ tokenizer.downsampling }} |
 | decoding | T = {{ decoding.iterations }}, {{ decoding.schedule }}, \
 choice temperature {{ decoding.choice_temperature }} |
 | classes | {{ about.classes[:20] | join(", ") }}{{ ", …" if about.classes | length > 20 }} |
@@ -56,9 +56,9 @@ choice temperature {{ decoding.choice_temperature }} |
 | {{ name }} | {{ "%.4g" | format(value) }} |
 {%- endfor %}
 
-Only FID and IS with Inception's features (`fid_inception`, `is_inception`) compare with the
-literature; with other networks, they only compare models of the same data.
+Only FID and IS with Inception's features (`fid_inception`, `is_inception`) can be compared
+with the literature; with other features, compare FID and IS only between models of the same data.
 {%- else -%}
-Nothing: the run that trained this model has no results for it.
+Nothing: there are no results for these weights.
 {%- endif %}
 """

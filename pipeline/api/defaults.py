@@ -1,4 +1,4 @@
-"""The default settings of a model, taken from the params of the run that trained it."""
+"""The default settings of a model, taken from the params of the run that trained the model."""
 
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
@@ -12,7 +12,7 @@ from pipeline.runtime.errors import ArgumentError
 
 
 class Decoding(TypedDict, total=False):
-    """Decoding options of a call. A missing option has the model's default."""
+    """Decoding options of a call. A missing option takes the model's default."""
 
     iterations: int  # T, from 1 to the number of tokens of an image
     schedule: str  # name of the mask schedule γ
@@ -25,9 +25,9 @@ class Decoding(TypedDict, total=False):
 @dataclass(frozen=True)
 class Defaults:
     decoding: DecodingSettings
-    editing_iterations: PositiveInt  # T, the number of iterations, of edits
+    editing_iterations: PositiveInt  # T, the number of decoding iterations, in edits
     dilate: NonNegativeInt  # number of tokens by which an edit's mask grows
-    feather: NonNegativeInt | None  # width of the blend, in pixels
+    feather: NonNegativeInt | None  # width of the blend, in pixels; None: that of `dilate` tokens
     batch_size: PositiveInt  # images decoded at once
     guided: bool  # trained with label dropout, which guidance requires
 
@@ -49,7 +49,7 @@ class Defaults:
             ArgumentError: an option's name or value is not allowed.
         """
         if unknown := given.keys() - (known := Decoding.__annotations__).keys():
-            raise ArgumentError(min(unknown), "not a decoding option", f"use {', '.join(known)}")
+            raise ArgumentError(min(unknown), "not a decoding option", f"use {' or '.join(known)}")
         own: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         if edit:
             own.setdefault("iterations", self.editing_iterations)

@@ -21,7 +21,7 @@ def whole(name: str, given: Any) -> int:
     anything else."""
     try:
         return operator.index(given)
-    except (TypeError, RuntimeError):  # RuntimeError: some tensors without one number
+    except (TypeError, RuntimeError):  # RuntimeError: some tensors that hold no single number
         raise ArgumentError(name, f"{given} is not a whole number", "give an int") from None
 
 
@@ -39,7 +39,7 @@ def labels_for(classes: Classes | None, count: int | None, names: Sequence[str])
     given: Any = range(len(names)) if classes is None else classes
     several = [given] if np.ndim(given) == 0 else list(given)
     if not several:
-        raise ArgumentError("classes", "an empty list", "give one class or more")
+        raise ArgumentError("classes", "the list is empty", "give one class or more")
     chosen = torch.tensor([_label(each, names) for each in several])
     if count is None:
         return chosen
@@ -52,7 +52,7 @@ def _label(given: Class, names: Sequence[str]) -> int:
     labels = [label for label, name in enumerate(names) if name == given]
     if len(labels) > 1:  # such as the two cranes of torchvision's ImageNet
         numbers = ", ".join(map(str, labels))
-        raise ArgumentError("classes", f"{given} is the name of {numbers}", "give a number")
+        raise ArgumentError("classes", f"{numbers} are all named {given}", "give a number")
     if labels:
         return labels[0]
     if not isinstance(given, str):

@@ -57,7 +57,7 @@ class Canvas(NamedTuple):
     """The canvas after an iteration of decoding, on the CPU."""
 
     iteration: int  # 1 to T
-    images: Tensor  # (B, C, H, W) uint8: all predicted tokens, decoded; after T, the result
+    images: Tensor  # (B, C, H, W) uint8: all tokens, predicted and decoded; at T, the result
     masked: Tensor  # (B, H, W) bool: True on pixels of tokens that are masked again
 
     @property
@@ -72,10 +72,10 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     Methods return images as uint8 tensors (B, C, H, W) on the CPU; `to_pil` converts images.
     Pictures are Pillow images or paths (cut to their centred square and resized to the model's
     size), or tensors of the model's size, uint8 or floats in [0, 1]. Classes are names or numbers,
-    one or several. The same call with the same seed gives the same bytes on one machine.
+    one or several. On one machine, the same call with the same seed gives identical images.
 
-    Decoding uses the run's settings (`defaults`); the keywords of `Decoding` override them. A value
-    that is not allowed raises a ValueError that names the allowed values.
+    Decoding uses the run's settings (`defaults`), which the keywords of `Decoding` override. A
+    value that is not allowed raises a ValueError that names the allowed values.
     """
 
     def __init__(self, opened: Opened):
@@ -105,7 +105,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         Args:
             source: a project's folder or its `models/`, a folder that `save_pretrained` wrote, or
                 a repository of the Hugging Face Hub ("owner/name"; a local folder of that name
-                takes precedence). None is the current folder or, if no model was trained there, the
+                takes precedence). None opens the current folder's model or, before training, the
                 model that ships with this package (with a warning).
             seed: the seed of a replicate (`evaluation.seeds`); None for the first replicate.
             device: the networks' device; None for the GPU if PyTorch finds one, else the CPU.
@@ -118,7 +118,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             try:
                 source = snapshot_download(str(source), allow_patterns=FILES, **hub)
             except Exception as error:  # wrong names and the network raise many types
-                reason = f"neither a folder nor on the Hub ({in_a_line(error)[:200]})"
+                reason = f"found neither as a folder nor on the Hub ({in_a_line(error)[:200]})"
                 way_out = "check the name, the network, and `hf auth login`"
                 raise UserError(str(source), reason, way_out) from error
         return cls(open_model(None if source is None else Path(source), seed, _device(device)))
@@ -136,7 +136,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         """Open checkpoints of the authors' release, or of another accepted format.
 
         Args:
-            preset: preset with the checkpoints' architecture, and with the decoding settings.
+            preset: preset that has the checkpoints' architecture, and sets the decoding settings.
             classes: class names, by label; None to use the class numbers as names.
 
         Raises:
@@ -146,7 +146,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         network = open_pretrained_transformer(params, device, path=transformer)
         known = list(classes or map(str, range(network.config.num_classes)))
         if len(known) != network.config.num_classes:
-            reason = f"{len(known)} names, and the model has {network.config.num_classes} classes"
+            reason = f"{len(known)} names for a model of {network.config.num_classes} classes"
             raise ArgumentError("classes", reason, "give one name for each class")
         defaults = replace(Defaults.of(params), guided=True)
         about = Description(classes=known, defaults=defaults, preset=preset)
@@ -206,7 +206,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
 
         Args:
             classes: class names or numbers; None for all classes.
-            count: number of images, which cycle through the classes; None for one per class.
+            count: number of images, which cycle through the classes; None for one image per class.
 
         Returns:
             (count, C, H, W) uint8.
@@ -242,7 +242,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         steps = generate(self.transformer, labels, settings, seed=first, device=self.device)
 
         def canvas(iteration: int, step: DecodingStep) -> Canvas:
-            again = step.masked & (iteration < settings.iterations)  # after T, nothing
+            again = step.masked & (iteration < settings.iterations)  # after T, none is masked
             masked = again.unflatten(-1, (self.grid, self.grid)).cpu()
             factor = self.tokenizer.config.downsampling
             pixels = masked.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
@@ -260,15 +260,15 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         seed: int = 0,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
-        """Regenerate a part of each picture as a class, and blend the part in (section 4.3, Figure
-        6). The old content of the part is not used, so with the picture's own class this is
-        inpainting (Table 2, Figure 7).
+        """Replace a part of each picture with content of a class, and blend the part's edges
+        (section 4.3, Figure 6). The old content of the part is not used, so with the picture's
+        own class, an edit is inpainting (Table 2, Figure 7).
 
         Args:
             classes: one class for all pictures, or one class per picture.
             box: (left, top, right, bottom) of the part, in pixels of the original pictures.
-            mask: the part as a picture of the original size or a bool array (H, W), instead of
-                `box`. By default, the part is the centred box with half the height and width.
+            mask: instead of `box`, a picture of the original size or an array (H, W), light or True
+                on the part. The default part is the centred box of half the height and width.
 
         Returns:
             (B, C, H, W) uint8, of the model's size; only pixels in the part or next to the part
@@ -311,12 +311,12 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         # Windows are as high or as wide as the model's images, so images grow in one direction.
         axes = {SIDES[side][0] if side in SIDES else None for side in several}
         if len(axes) != 1 or None in axes:
-            reason = f"{', '.join(map(str, several)) or 'none'} cannot be extended together"
+            reason = f"'{','.join(map(str, several))}' is not an allowed choice"
             raise ArgumentError("sides", reason, "use left, right or both, or top, bottom or both")
         images, _ = as_batch(pictures, self.channels, self.image_size)
         pixels = whole("pixels", self.image_size // 2 if pixels is None else pixels)
         if pixels < 1:
-            raise ArgumentError("pixels", f"{pixels} cannot be added", "give 1 or more")
+            raise ArgumentError("pixels", f"{pixels} pixels cannot be added", "give 1 or more")
         first, options = whole("seed", seed), self._edit_options(decoding)
         options |= {"pixels": pixels, "overlap": self.image_size // 2}
 
@@ -339,7 +339,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         labels, size = labels_for(classes, None, self.classes), self.defaults.batch_size
         if len(labels) not in (1, len(images)):
             reason = f"{len(labels)} classes for {len(images)} pictures"
-            raise ArgumentError("classes", reason, "give one class, or one per picture")
+            raise ArgumentError("classes", reason, "give one class, or one class per picture")
         pairs = zip(images.split(size), labels.expand(len(images)).split(size), strict=True)
         return ((number, *pair) for number, pair in enumerate(pairs))
 
@@ -357,7 +357,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         known = not tokens.is_floating_point() and ((tokens >= 0) & (tokens < codes)).all()
         if not known or tokens.shape != (len(tokens), self.grid, self.grid):
             allowed = f"whole numbers from 0 to {codes - 1}, of shape (B, {self.grid}, {self.grid})"
-            reason = f"{tokens.dtype}, shape {tuple(tokens.shape)}"
+            reason = f"{tokens.dtype} of shape {tuple(tokens.shape)} cannot be decoded"
             raise ArgumentError("tokens", reason, f"give {allowed}")
         chunks = tokens.long().flatten(1).split(self.defaults.batch_size)
         return torch.cat([tokens_to_images(tokenizer, c.to(self.device)) for c in chunks])
@@ -381,10 +381,10 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         """Both networks, in evaluation mode. Raises an `ArgumentError` if autocast or PyTorch's
         default dtype or device would change the results."""
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
-            raise ArgumentError("torch.autocast", "it changes the images", "use bf16=True instead")
+            raise ArgumentError("torch.autocast", "autocast changes the images", "use bf16=True")
         if torch.get_default_dtype() != torch.float32 or torch.get_default_device().type != "cpu":
-            way_out = "set them to float32 and cpu"
-            raise ArgumentError("PyTorch's default dtype and device", "change images", way_out)
+            way_out = "set float32 and cpu, since other defaults change the images"
+            raise ArgumentError("PyTorch's default dtype and device", "not float32 on cpu", way_out)
         return self.transformer.eval(), self.tokenizer.eval()
 
 

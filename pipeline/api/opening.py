@@ -28,17 +28,17 @@ from pipeline.weights.released.checkpoint import (
 )
 
 CONFIG = "config.json"  # describes a saved model
-AGAIN = "save or download it again"
+AGAIN = "save or download the model again"
 TRAINING = ("train_tokenizer", "cache_tokens", "train_transformer")  # stages that make the networks
 SHIPPED = Path(__file__).with_name("pretrained")  # the default run's first model, in float16
 # Prefixes of the metrics that model cards show (docs/metrics.md).
 SHOWN = ("class_accuracy", "fid", "is", "precision", "recall", "nll")
-NEAR = 0.1  # share of the way from chance to the accuracy on real images
+NEAR = 0.1  # share of the range from chance to the accuracy on real images
 Z = 1.959964  # half the width of a 95% interval, in standard deviations
 
 
 class ModelWarning(UserWarning):
-    """Warns that a model is shipped, out of date or barely trained."""
+    """Warns that a model is the shipped one, out of date or barely trained."""
 
 
 class Description(BaseModel):
@@ -84,7 +84,7 @@ def _same_weights(network: nn.Module, folder: Path) -> bool:
 
 def open_model(folder: Path | None, seed: int | None, device: torch.device) -> Opened:
     """Open the model of a project (its root or its `models/`) or of a saved folder. A warning
-    appears if the model is shipped, out of date or barely trained.
+    appears if the model is the shipped one, out of date or barely trained.
 
     Args:
         folder: None for the current folder or, if nothing was trained there, the model that ships
@@ -102,9 +102,9 @@ def open_model(folder: Path | None, seed: int | None, device: torch.device) -> O
     stale = out_of_date(opened.project) if opened.project else {}
     if ours := {k: v for k, v in stale.items() if k in TRAINING and v != NO_RESULTS}:
         why = described(ours)
-        notes.append(f"the model is from an earlier run ({why}); `dvc repro` trains it again")
+        notes.append(f"the model is from an earlier run ({why}); `dvc repro` trains a new model")
     if about.barely_trained:
-        found = "the classifier recognises samples hardly more often than by chance"
+        found = "the classifier recognises its samples hardly more often than by chance"
         notes.append(f"the model is barely trained: {found}; raise training.steps")
     for note in notes:
         warnings.warn(note, ModelWarning, stacklevel=3)
@@ -126,7 +126,7 @@ def _open(folder: Path, seed: int | None, device: torch.device) -> Opened:
             return open_project(root, seed, device)
     raise UserError(
         str(folder),
-        f"no model: neither a project's {PARAMS_FILE} nor a saved model's {CONFIG}",
+        f"the folder holds neither a project's {PARAMS_FILE} nor a saved model's {CONFIG}",
         "give a project's folder, its models/, or a folder that save_pretrained wrote",
     )
 
@@ -171,7 +171,7 @@ def open_saved(folder: Path, seed: int | None, device: torch.device) -> Opened:
         reason = f"does not describe a saved model ({' '.join(str(error).split())[:200]})"
         raise UserError(str(path), reason, AGAIN) from error
     if seed not in (None, about.seed):
-        raise ArgumentError("seed", f"{folder} is the saved model of seed {about.seed} alone")
+        raise ArgumentError("seed", f"{folder} holds only the model of seed {about.seed}")
     folders = folder / "tokenizer", folder / "transformer"
     tokenizer = load_model(folders[0], "tokenizer", device, AGAIN)
     transformer = load_model(folders[1], "transformer", device, AGAIN)
@@ -206,8 +206,8 @@ def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float
 
 def is_barely_trained(accuracy: float, real: float, samples: int, chance: float) -> bool:
     """Whether the 95% interval (Wilson) of the class accuracy reaches into the lowest tenth of the
-    way from chance to the accuracy on real images. The report uses the same rule for all replicates
-    together (`near_chance` in analysis/exhibits/claims.py)."""
+    range from chance to the accuracy on real images. The report uses the same rule for all
+    replicates together (`near_chance` in analysis/exhibits/claims.py)."""
     variance = accuracy * (1 - accuracy) / samples + (Z / (2 * samples)) ** 2
     low = (accuracy + Z**2 / (2 * samples) - Z * math.sqrt(variance)) / (1 + Z**2 / samples)
     return low < chance + NEAR * max(real - chance, 0.0)

@@ -24,7 +24,7 @@ _ONE = (Image.Image, Path, str)
 def open_picture(
     picture: Picture, channels: int = 3, name: str = "pictures", *, opaque: bool = False
 ) -> Image.Image:
-    """Open a path or take a Pillow picture, and make the picture upright, and grey (L) or RGB.
+    """Open a file or take a Pillow picture. Returns the picture upright, in grey (L) or RGB.
 
     Args:
         name: name of the argument in error messages.
@@ -57,7 +57,7 @@ def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[
         arrays.append(to_chw(center_crop(opened, side)))
         sizes.add(opened.size)
     if not arrays:
-        raise ArgumentError("pictures", "an empty list", "give one picture or more")
+        raise ArgumentError("pictures", "the list is empty", "give one picture or more")
     return torch.from_numpy(np.stack(arrays)), sizes
 
 
@@ -67,7 +67,7 @@ def _checked(images: Tensor, channels: int, side: int) -> Tensor:
         batch = as_uint8(batch)
     shape = (len(batch), channels, side, side)
     if batch.dtype != torch.uint8 or batch.shape != shape or not len(batch):
-        reason = f"a tensor of shape {tuple(images.shape)}, {images.dtype}"
+        reason = f"an unsupported tensor: {images.dtype} of shape {tuple(images.shape)}"
         allowed = f"(B, {channels}, {side}, {side}), uint8 or floats from 0 to 1"
         raise ArgumentError("pictures", reason, f"give {allowed}, or Pillow pictures")
     return batch.cpu()
@@ -76,19 +76,19 @@ def _checked(images: Tensor, channels: int, side: int) -> Tensor:
 def pixel_mask(
     box: Box | None, mask: Mask | None, sizes: set[tuple[int, int]], side: int
 ) -> Tensor:
-    """The mask (side, side) bool of the pixels to regenerate: all pixels that the box or mask
-    touches after the pictures' crop and resize. The default is the centred box with half the height
-    and width.
+    """The mask (side, side) bool of the pixels to regenerate: all that the box or mask touches
+    after cropping and resizing. The default is the centred box of half the height and width.
 
     Args:
-        sizes: original (width, height) of the pictures; box and mask count these pixels.
+        sizes: original (width, height) of the pictures; box and mask are in these pixels.
     """
     if box is None and mask is None:
         return center_mask((side, side), 0.5)
     if box is not None and mask is not None:
-        raise ArgumentError("box and mask", "both are given", "give one of them")
+        raise ArgumentError("box and mask", "both are given", "give only one")
     if len(sizes) > 1:
-        raise ArgumentError("pictures", "their sizes differ", "edit them one by one")
+        reason = "they differ in size, so one box or mask does not fit all"
+        raise ArgumentError("pictures", reason, "edit each picture in a call of its own")
     width, height = next(iter(sizes))
     full = _as_bool(mask) if box is None else _boxed(box, width, height).numpy()
     if full.shape != (height, width):
@@ -98,7 +98,7 @@ def pixel_mask(
     fitted = _fitted(full, side)
     if not fitted.any():
         reason = "no pixel to regenerate lies in the centred square of the picture"
-        way_out = "give a box that overlaps it, or a mask with white (True) pixels in it"
+        way_out = "give a box that overlaps the square, or a mask with white (True) pixels there"
         raise ArgumentError("mask" if box is None else "box", reason, way_out)
     return fitted
 
@@ -107,7 +107,7 @@ def _boxed(box: Box, width: int, height: int) -> Tensor:
     left, top, right, bottom = (whole("box", number) for number in box)
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         size = f"a picture of {width}×{height} pixels (width × height)"
-        reason = f"{left},{top},{right},{bottom} is not left, top, right, bottom inside {size}"
+        reason = f"{left},{top},{right},{bottom} (left, top, right, bottom) is not a box in {size}"
         raise ArgumentError("box", reason, "give a box inside the picture")
     return box_mask((height, width), top, left, bottom - top, right - left)
 
@@ -115,11 +115,11 @@ def _boxed(box: Box, width: int, height: int) -> Tensor:
 def _as_bool(mask: Mask | None) -> np.ndarray:
     """A mask (H, W) bool, True where a picture or array (values up to 1 or up to 255) is light."""
     if isinstance(mask, _ONE):
-        # Transparent pixels would become white, and be regenerated.
+        # Transparent pixels would become white and so be regenerated.
         mask = np.array(open_picture(mask, channels=1, name="mask", opaque=True))
     values = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
     if values.dtype.kind not in "biuf" or values.ndim != 2 or not values.size:
-        reason = f"an array of {values.dtype}, shape {values.shape}"
+        reason = f"{values.dtype} of shape {values.shape} is not a mask"
         raise ArgumentError("mask", reason, "give True and False, of shape (height, width)")
     return values > (0.5 if values.max() <= 1 else 127)
 

@@ -1,7 +1,7 @@
 """The entry point of `maskgit`, which turns an error into one line and an exit code.
 
-Exit codes: 0, success; 1, an error, with one line that says how to correct it; 2, wrong usage; 130,
-Ctrl-C. Commands import their tools when they run, so that `--help` answers at once.
+Exit codes: 0, success; 1, an error (one line says how to correct the error); 2, wrong usage;
+130, Ctrl-C. Commands import their tools when they run, so that `--help` answers at once.
 """
 
 import sys

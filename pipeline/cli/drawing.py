@@ -13,10 +13,10 @@ from pipeline.cli.options import app, examples, open_model, output_format
 if TYPE_CHECKING:
     from pipeline.api.model import MaskGIT
 
-CLASSES = "Class names or numbers, in turn. [default: all]"
+CLASSES = "Class names or numbers to cycle through. [default: all]"
 OUTPUT = (
-    "NAME.png: a grid; NAME.gif: every decoding step; NAME.npz: for the ADM suite; without a "
-    "suffix: a folder of PNGs."
+    "NAME.png: a grid; NAME.gif: every decoding step; NAME.npz: for the ADM suite; NAME: a "
+    "folder of PNGs."
 )
 SIDES = "left, right or left,right; or top, bottom or top,bottom"
 PIXELS = "Number of pixels to add at each side. [default: half of the model's size]"
@@ -50,7 +50,7 @@ def sample(
 ) -> None:
     """Draw pictures of classes.
 
-    The default model is this project's: trained, or the released weights in params.yaml.
+    The default is this project's trained model, or the released weights that params.yaml names.
     """
     output_format(file, ".png", ".gif", ".npz", "")
     opened = open_model(model, replicate)
@@ -71,7 +71,7 @@ def reconstruct(
 ) -> None:
     """Encode a picture as tokens and decode the tokens.
 
-    The same decoder draws samples, so no sample can look better.
+    Samples come from the same decoder, so no sample can look better.
     """
     file = file or Path("reconstructed.png")
     output_format(file, ".png", reads=[picture])
@@ -86,7 +86,7 @@ def reconstruct(
 )
 @app.command(
     "inpaint",
-    help="Fill a hole in a picture (Figure 7, Table 2), as edit does.",
+    help="Fill a hole in a picture (Figure 7, Table 2). Same as edit.",
     epilog=examples(
         "inpaint photo.jpg --box 40,40,200,180 --class cat",
         "inpaint photo.jpg --mask hole.png --class cat --count 4",
@@ -107,10 +107,10 @@ def edit(
     model: options.Model = None,
     replicate: options.Replicate = None,
 ) -> None:
-    """Redraw a part of a picture as a class (Figure 6).
+    """Fill a part of a picture with content of a class (Figure 6).
 
-    The part is a box, a mask, or the picture's middle. The result is the picture's centred square
-    in the model's size; pixels far from the part do not change.
+    The part is a box, a mask, or the picture's middle. The result is the picture's centred square,
+    resized to the model's size; pixels far from the part do not change.
     """
     done = f"{context.info_name}ed"  # edited or inpainted
     file = file or Path(f"{done}.png")
@@ -144,7 +144,7 @@ def outpaint(
 ) -> None:
     """Extend a picture beyond its sides (Figure 7).
 
-    The new pixels are drawn window by window, so any number is allowed.
+    The new pixels are drawn window by window, so --pixels has no limit.
     """
     file = file or Path("outpainted.png")
     output_format(file, ".png", reads=[picture])
@@ -179,10 +179,10 @@ def save(
 ) -> None:
     """Save a model as one folder, to keep or to share.
 
-    The folder holds safetensors, JSON, and a model card with the metrics of this model.
+    The folder holds safetensors, JSON, and a model card with the model's metrics.
     """
     open_model(model, replicate).save_pretrained(folder)
-    print(f"model in {folder}; `maskgit sample --model {folder}` draws from it")
+    print(f"model in {folder}; `maskgit sample --model {folder}` draws samples")
 
 
 @app.command(epilog=examples("demo", "demo --model digits --port 8080"))
@@ -196,9 +196,9 @@ def demo(
         int | None, typer.Option(min=1, max=65535, help="[default: 7860, or a free port]")
     ] = None,
 ) -> None:
-    """Serve a web page to try the model.
+    """Serve a web page to try the model, on this machine only.
 
-    Draw, compare schedules and edit pictures, on this machine only. Ctrl-C stops the server.
+    The page draws samples, compares schedules and edits pictures. Ctrl-C stops the server.
     """
     from pipeline.tools.demo import PORT, require_gradio, serve
     from pipeline.tools.ports import free_port

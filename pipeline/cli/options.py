@@ -56,7 +56,7 @@ def box_of(text: str) -> tuple[int, ...]:
     other text."""
     parts = text.split(",")
     if len(parts) != 4 or not all(part.isascii() and part.isdigit() for part in parts):
-        raise UserError("--box", f"'{text}' is not four whole numbers", "write --box 4,4,20,20")
+        raise UserError("--box", f"'{text}' is not four integers", "write four, such as 4,4,20,20")
     return tuple(map(int, parts))
 
 
@@ -94,7 +94,7 @@ Count = Annotated[
     typer.Option(min=1, max=1000, metavar="N", help="Number of results; several make a grid."),
 ]
 Seed = Annotated[
-    int, typer.Option(min=0, max=SEED, metavar="SEED", help="The same seed gives the same bytes.")
+    int, typer.Option(min=0, max=SEED, metavar="SEED", help="The same seed gives identical images.")
 ]
 Iterations = Annotated[
     int | None, typer.Option("--iterations", "-T", metavar="T", help=f"Decoding steps. {OWN}")
@@ -113,7 +113,7 @@ Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help
 def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
     """Open a model. Raises a `UserError` if the model or the replicate does not exist."""
     if place and "/" not in place and not os.path.exists(place):
-        way_out = "give a folder, or the name of a repository on the Hub, owner/name"
+        way_out = "give an existing folder, or a repository on the Hub as owner/name"
         raise UserError("--model", f"there is no folder '{place}'", way_out)
     from pipeline.api.model import MaskGIT
 
@@ -123,7 +123,7 @@ def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
 
 @contextlib.contextmanager
 def warnings_as_notes() -> Iterator[None]:
-    """Print each of the project's own warnings as one line (such as a model from an earlier run),
+    """Print each warning of this project (for example, about a barely trained model) as one line,
     and hide the warnings of libraries."""
     with warnings.catch_warnings(record=True) as caught:
         yield
@@ -140,11 +140,11 @@ def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) 
         reads: input files of the command, which the output must not replace.
 
     Raises:
-        UserError: the suffix is not allowed, or the path is the project's, an input or read-only.
+        UserError: the suffix is not allowed, or the path is in the project, an input or read-only.
     """
     suffix = path.suffix.lower()
     if suffix not in formats:
-        known = ", ".join(name or "no suffix (a folder of PNGs)" for name in formats)
+        known = " or ".join(name or "no suffix (a folder of PNGs)" for name in formats)
         raise UserError("--output", f"{path} has an unsupported suffix", f"use {known}")
     if DVC_FILE.exists():
         for folder in (*OUTPUTS, *CODE):
@@ -158,7 +158,7 @@ def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) 
     parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     writable = parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
     if not writable or (suffix and path.exists() and not path.is_file()):
-        way_out = "choose another file, or change the permissions of its folder"
+        way_out = "choose another file, or change the permissions of the folder"
         raise UserError("--output", f"{path} cannot be written", way_out)
 
 

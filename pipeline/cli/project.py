@@ -35,7 +35,7 @@ def preset(
     name: Annotated[str | None, typer.Argument(help="Preset to write; omit to list all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the presets, or write params.yaml for one.
+    """List the presets, or write one preset to params.yaml.
 
     The list describes each preset and its cost. The comments in params.yaml stay; `git diff` shows
     the changes.
@@ -50,7 +50,7 @@ def preset(
             print(f"{each.name:<12} {each.what}\n{'':<12} cost: {each.cost}")
         return
     if not DVC_FILE.exists():
-        way_out = "run it in the folder of a clone of the project"
+        way_out = "run `maskgit preset` in a clone of the project"
         raise UserError(
             str(Path.cwd()), f"the folder has no project ({DVC_FILE} is missing)", way_out
         )
@@ -63,7 +63,7 @@ def preset(
 
 @app.command(epilog=examples("params"))
 def params() -> None:
-    """Validate params.yaml and print it resolved, as JSON."""
+    """Validate params.yaml, and print the resolved params as JSON."""
     from pipeline.config.params import load_params
 
     print(load_params().model_dump_json(indent=2))
@@ -86,7 +86,7 @@ def plan(
 ) -> None:
     """Estimate the time, FLOPs, parameters and disk of a run.
 
-    The data set's size is --images, else the size of the prepared images, else the published size.
+    The number of images is --images, else that of the prepared images, else the published number.
     """
     from pipeline.config.params import load_params
     from pipeline.config.presets import preset_params
@@ -98,7 +98,7 @@ def plan(
 
 @app.command(epilog=examples("submit", "submit sweep --address http://head:8265"))
 def submit(
-    stage: Annotated[str, typer.Argument(help="A stage, with its dependencies; or all.")] = "all",
+    stage: Annotated[str, typer.Argument(help="A stage (and its dependencies), or all.")] = "all",
     address: Annotated[str, typer.Option(help="URL of Ray's dashboard.")] = "http://127.0.0.1:8265",
 ) -> None:
     """Run the DAG, or a stage, as a job on a Ray cluster.

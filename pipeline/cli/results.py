@@ -32,7 +32,7 @@ def report(
 
     page = Path("analysis/report.html").absolute()
     if not page.exists():
-        raise UserError(str(page), "missing", "run `dvc repro` in the project's folder to make it")
+        raise UserError(str(page), "missing", "run `dvc repro` in the project's folder")
     print(page)
     if show and not webbrowser.open(page.as_uri()):
         raise UserError("--open", "there is no browser here", f"open {page} yourself")
@@ -40,7 +40,7 @@ def report(
 
 @app.command(epilog=examples("ui"))
 def ui() -> None:
-    """Browse the runs in MLflow, on loopback.
+    """Browse the runs in MLflow's UI, served on loopback.
 
     Prints links and serves until Ctrl-C. If MLFLOW_TRACKING_URI names a server, only prints the
     links.
@@ -55,7 +55,7 @@ def ui() -> None:
 )
 def export(
     network: Literal["transformer", "autoregressive"],
-    path: Annotated[Path, typer.Argument(help="An .npz (for the ADM suite), or a PNG folder.")],
+    path: Annotated[Path, typer.Argument(help="An .npz for the ADM suite, or a folder for PNGs.")],
     replicate: Replicate = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Include samples that only CAS uses.")
@@ -75,9 +75,9 @@ def measure(
     path: Annotated[Path, typer.Argument(help="A folder of PNGs, or an .npz.")],
     as_json: AsJson = False,
 ) -> None:
-    """Print the metrics of images against the training images.
+    """Compare images with the training images; print the metrics.
 
-    std estimates, from random halves of the images, the spread over sets of this size.
+    std is the estimated spread between sets of this size, from random halves of the images.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.measure import measured, table
@@ -93,9 +93,9 @@ def measure(
 
 @app.command(epilog=examples("sync"))
 def sync() -> None:
-    """Send MLflow what it missed while it was unreachable.
+    """Send the logs that MLflow missed while it was unreachable.
 
-    The exit code is 1 if something could not be sent.
+    The exit code is 1 if some logs could not be sent.
     """
     from pipeline.config.params import load_params
     from pipeline.runtime.mlflow_sync import sync as send

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from pipeline.api.model import MaskGIT
 
 PORT = 7860  # gradio's default
-WAITING = 16  # number of queued requests from which the page reports that it is busy
+WAITING = 16  # with this many queued requests, the page reports that it is busy
 
 
 def require_gradio() -> None:
     """Raise a `UserError` if gradio, an optional dependency, is not installed."""
     if find_spec("gradio") is None:
-        way_out = "`pip install 'maskgit-pipeline[demo]'`, or in a clone `pip install -e '.[demo]'`"
+        way_out = "run `pip install 'maskgit-pipeline[demo]'` (a clone: `pip install -e '.[demo]'`)"
         raise UserError("`maskgit demo`", "gradio is not installed", way_out)
 
 
@@ -35,7 +35,7 @@ def serve(model: "MaskGIT", host: str, port: int) -> None:
     with tempfile.TemporaryDirectory(prefix="maskgit-demo-") as folder, suppress(KeyboardInterrupt):
         # Gradio reads its temporary folder and the telemetry switch when it is imported.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
-        # Gradio requests its own page to check that the server is up; a proxy may not reach it.
+        # Gradio requests the page to check that the server is up; a proxy may not reach the page.
         others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
         os.environ["no_proxy"] = f"{others},{host},localhost"
         from pipeline.tools.demo_page import CSS, build
@@ -54,7 +54,7 @@ def serve(model: "MaskGIT", host: str, port: int) -> None:
             max_file_size=PICTURE_BYTES,
             css=CSS,
         )
-        print(f"the page is at {page.local_url} (Ctrl-C ends it)", flush=True)
+        print(f"the page is at {page.local_url} (Ctrl-C stops the server)", flush=True)
         try:
             threading.Event().wait()
         finally:

@@ -16,7 +16,7 @@ from pipeline.schedules import SCHEDULES
 
 SAMPLES, ITERATIONS = 25, 64  # upper limits of the controls
 COLUMNS, FILLINGS, EXAMPLES = 5, 4, 12  # samples in a row, results of an edit, example pictures
-WIDE = 640  # pixels of the longer side to which a small picture is enlarged
+WIDE = 640  # a small picture is enlarged to at most this many pixels on its longer side
 ALL = "all classes, in turn"
 # Events with the same id wait for each other: the model serves one event at a time.
 ALONE: dict[str, Any] = {"concurrency_id": "model", "api_visibility": "private"}
@@ -49,7 +49,7 @@ def fillings(
     seed: int,
     **decoding: Any,
 ) -> Image.Image:
-    """A row of results of an edit, which redraws the marked part of a picture as a class.
+    """Fill the marked part of a picture several times with content of a class; returns one row.
 
     Args:
         picture: the canvas, transparent outside the picture.
@@ -60,13 +60,13 @@ def fillings(
     """
     area = None if picture is None else picture.getchannel("A").getbbox()
     if picture is None or area is None:
-        raise UserError("there is no picture yet", "", "drop one on the canvas, or take an example")
+        raise UserError("there is no picture yet", "", "drop a picture here, or choose an example")
     picture = picture.crop(area)
     hole = np.zeros((picture.height, picture.width), bool)
     for layer in layers:
         hole |= np.asarray(layer.getchannel("A").crop(area)) > 0
     if not hole.any():
-        raise UserError("nothing is drawn yet", "", "draw with the brush over a part")
+        raise UserError("no part is marked yet", "", "draw over the part to redraw")
     side = model.image_size
     small = picture.resize((side, side), Image.Resampling.NEAREST)
     if enlarged(small) == picture:  # an enlarged example; resizing would smooth it
@@ -168,7 +168,7 @@ def _editing(model: MaskGIT) -> None:
 
 
 def _schedule(model: MaskGIT, number: int = 0) -> gr.Dropdown:
-    """A menu of mask schedules. It starts at the run's schedule, or at the `number`-th other."""
+    """A menu of mask schedules. It starts at the run's, or at the `number`-th other schedule."""
     own = model.defaults.decoding.schedule
     names = [own, *(name for name in SCHEDULES if name != own)]
     return gr.Dropdown(list(SCHEDULES), value=names[number], label="Mask schedule")

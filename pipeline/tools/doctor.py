@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Run all checks, in the order in which a new user meets the problems."""
-    run = (ray, tracking) if find_spec("ray") else ()  # installs without Ray only draw samples
+    run = (ray, tracking) if find_spec("ray") else ()  # without Ray, an install only draws samples
     found = [_one(check) for check in (packages, device, *run, project)]
     if DVC_FILE.exists():
         found.append(_one(params))
@@ -57,7 +57,7 @@ def findings_text(findings: list[Finding]) -> str:
         if finding.way_out:
             lines.append(f"{'':<17} → {one_line(finding.way_out)}")
     failing = sum(finding.state == "fails" for finding in findings)
-    closing = f"{failing} of {len(findings)} would stop a run" if failing else "ready"
+    closing = f"{failing} of {len(findings)} checks fail: a run would stop" if failing else "ready"
     return "\n".join([*lines, closing])
 
 
@@ -87,11 +87,11 @@ def device() -> Finding:
 
     found, gpus = f"PyTorch {torch.__version__}; {os.cpu_count()} cores", torch.cuda.device_count()
     if not quick_in_bfloat16(torch.device("cpu")):
-        found += ", which compute in float32: this processor has no bfloat16 products"
+        found += ", which compute in float32, because this CPU lacks fast bfloat16"
     if gpus:
         return Finding("device", "good", f"{found}; {gpus} × {torch.cuda.get_device_name(0)}")
     if shutil.which("nvidia-smi"):
-        way_out = "install a build of PyTorch for its CUDA (pytorch.org), or use the CPU"
+        way_out = "install PyTorch for the GPU's CUDA version (pytorch.org), or use the CPU"
         return Finding("device", "note", f"{found}; PyTorch does not see the GPU", way_out)
     return Finding("device", "good", found)
 
@@ -101,7 +101,7 @@ def ray() -> Finding:
     if reason := why_no_cluster(address):
         way_out = "start the cluster, or unset RAY_ADDRESS to run on this machine"
         return Finding("ray", "fails", f"{found}; RAY_ADDRESS {address}: {reason}", way_out)
-    return Finding("ray", "good", f"{found}; {address or 'each stage starts Ray here'}")
+    return Finding("ray", "good", f"{found}; {address or 'each stage starts Ray on this machine'}")
 
 
 def tracking() -> Finding:
@@ -111,7 +111,7 @@ def tracking() -> Finding:
     found, server = f"MLflow {metadata.version('mlflow')}; {redacted(uri)}", server_of(uri)
     if uri.startswith("http") and server is None:
         way_out = "correct MLFLOW_TRACKING_URI"
-        return Finding("tracking", "note", f"{found} is not an address", way_out)
+        return Finding("tracking", "note", f"{found} is not a valid address", way_out)
     if server and (reason := why_unreachable(*server)):
         way_out = "runs continue and store their logs; `maskgit sync` sends the logs later"
         return Finding("tracking", "note", f"{found}: {reason}", way_out)
@@ -120,7 +120,7 @@ def tracking() -> Finding:
 
 def project() -> Finding:
     if not DVC_FILE.exists():
-        way_out = "a run needs a clone's folder; models can be used from anywhere (--model)"
+        way_out = "a run needs a clone of the project; --model opens models from any folder"
         return Finding("project", "note", f"{Path.cwd()} has no project", way_out)
     read_stages()  # raises if dvc.yaml is damaged
     missing = {
@@ -148,7 +148,7 @@ def data(params: Params) -> Finding:
     if manifest.exists() and read_json(manifest).get("source") == source:
         return Finding("data", "good", f"{source}, prepared in {IMAGES}")
     if source.startswith("torchvision:"):
-        way_out = f"without network, put the files into {params.data.download_dir}"
+        way_out = f"without a network, put the files into {params.data.download_dir}"
         return Finding("data", "note", f"the stage prepare downloads {source}", way_out)
     from pipeline.prepare.datasets import open_source
 
@@ -168,7 +168,7 @@ def workers(params: Params) -> Finding:
     count, each = params.ray.num_workers, params.ray.cpus_per_worker
     has = {"GPUs": torch.cuda.device_count(), "cores": os.cpu_count() or 1}
     needs = {"GPUs": count * params.ray.use_gpu, "cores": count * each}
-    found = ", ".join(f"{needs[kind]} {kind} of {has[kind]}" for kind in has)
+    found = ", ".join(f"{needs[kind]} of {has[kind]} {kind}" for kind in has)
     if not cluster_address() and any(has[kind] < needs[kind] for kind in has):
         way_out = "lower ray.num_workers, ray.cpus_per_worker or ray.use_gpu, or join a cluster"
         return Finding("workers", "fails", f"a run needs {found}", way_out)

@@ -24,7 +24,7 @@ from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.provenance import require_current
 
 COLUMNS = 10
-FRAME, LAST = 250, 2000  # milliseconds for each canvas, and for the result
+FRAME, LAST = 250, 2000  # milliseconds that each canvas and the result are shown
 
 
 def write_samples(
@@ -107,7 +107,7 @@ def export_samples(
             cannot be written.
     """
     if path.suffix not in ("", ".npz"):
-        raise UserError(str(path), "unsupported suffix", "use .npz, or none for a folder of PNGs")
+        raise UserError(str(path), "unsupported suffix", "use .npz, or no suffix for PNGs")
     folder = main_replicate(params, network, seed).samples
     require_current("evaluate")
     count = None if everything else params.evaluation.samples
@@ -139,7 +139,7 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
 
 def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path | str) -> None:
     """Write an `.npz` for the ADM suite: `arr_0` (n, H, W, 3) uint8, with grey repeated to RGB, and
-    `arr_1` (n,) int64 if labels are given. The same images give the same bytes.
+    `arr_1` (n,) int64 if labels are given. The same images give identical files.
 
     Raises:
         UserError: the file cannot be written.

@@ -31,7 +31,7 @@ LOCAL_CONFIG = Path(".dvc/config.local")
 @dataclass(frozen=True)
 class Order:
     """What a job has to run. An order may contain passwords, and Ray shows every job's command and
-    environment, so the order travels in an encrypted file beside the code, the key in the command.
+    environment, so an encrypted file beside the code holds the order; the command holds the key.
 
     Args:
         stage: name of a stage in dvc.yaml; None for all stages.
@@ -67,7 +67,7 @@ def main(folder: Path) -> None:
     set_up()
     order = Order.opened(folder)
     if os.environ.get(THREADS) == "1":  # Ray sets 1, because the actor that starts jobs has no CPU
-        del os.environ[THREADS]  # with 1 thread, rounding would change the stages' bytes
+        del os.environ[THREADS]  # with 1 thread, other rounding would change the outputs
     os.environ.update(order.environment)
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     remote = order.remote
@@ -75,7 +75,7 @@ def main(folder: Path) -> None:
         _dvc("repro", *filter(None, [order.stage]))
         return
     if "://" not in remote.url and not Path(remote.url).is_dir():
-        subject, reason = f"the DVC remote '{remote.name}'", f"the cluster has no {remote.url}"
+        subject, reason = f"the DVC remote '{remote.name}'", f"the cluster cannot see {remote.url}"
         raise UserError(subject, reason, "use a remote that every machine reaches")
     (folder / ORDER).unlink()
     with _checkout(remote):
@@ -99,7 +99,7 @@ def _checkout(remote: Remote) -> Iterator[None]:
     os.environ[JOB] = "1"
     if is_local(tracking_uri()):
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{cache / 'mlflow.db'}"
-        print(f"MLFLOW_TRACKING_URI names no server: MLflow's runs are stored here, in {cache}")
+        print(f"MLFLOW_TRACKING_URI names no server: the cluster stores MLflow's runs in {cache}")
     try:
         use_remote(remote, cache / "cache")
         yield
@@ -119,7 +119,7 @@ def use_remote(remote: Remote, cache: Path) -> None:
 
 def push(remote: Remote) -> int:
     """Push the outputs of finished stages and the run cache, so that `dvc repro --pull` runs
-    nothing elsewhere. Returns the number of files. Raises a `UserError` if the push fails.
+    no stage elsewhere. Returns the number of files. Raises a `UserError` if the push fails.
 
     `dvc push --run-cache` skips outputs with `cache: false`; without these outputs, stages would
     run again.

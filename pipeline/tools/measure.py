@@ -1,4 +1,4 @@
-"""`maskgit measure`: computes metrics of any image set against the training images."""
+"""`maskgit measure`: compares any image set with the training images."""
 
 import tempfile
 from pathlib import Path
@@ -20,7 +20,7 @@ from pipeline.runtime.provenance import require_current
 
 
 def measured(params: Params, path: Path) -> dict[str, float | None]:
-    """Metrics of an image set against the training images, with `<name>_std` where a standard
+    """Metrics of an image set against the training images, with `<name>_std` if a standard
     deviation is known. An `.npz` with labels is measured as in Table 1. Without labels, the subsets
     for FID∞ and for standard deviations are not balanced by class.
 
@@ -55,7 +55,7 @@ def _labels(images: ImageSet, path: Path) -> Tensor | None:
     if labels is not None and not bool(((labels >= 0) & (labels < classes)).all()):
         raise UserError(
             str(path),
-            f"it has labels from {int(labels.min())} to {int(labels.max())}, and the data set has "
+            f"the labels go from {int(labels.min())} to {int(labels.max())}, but the data set has "
             f"the classes 0 to {classes - 1}",
             "use only labels of these classes, or no labels",
         )

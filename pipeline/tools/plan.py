@@ -28,7 +28,7 @@ LPIPS = {"vgg": 612e3, "alex": 26e3, "squeeze": 10e3}  # FLOPs per pixel of LPIP
 # Dense bfloat16 FLOP/s in NVIDIA's data sheets, and the assumed share that a run reaches.
 PEAKS = {"L4": 121e12, "A100": 312e12, "L40S": 362e12, "H100": 989e12, "H200": 989e12}
 SHARE = 0.3
-CORE = 1e11  # FLOP/s of a CPU core with AVX-512 BF16, measured with networks of the default's size
+CORE = 1e11  # FLOP/s of a CPU core with AVX-512 BF16, measured with the default run's networks
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class Plan:
         }
 
     def _tokenizer(self) -> float:
-        """FLOPs of the tokenizer's training. Each image also passes through the perceptual loss's
+        """FLOPs of training the tokenizer. Each image also passes through the perceptual loss's
         network and, from `adversarial_start` on, the discriminator, which is trained too."""
         p, c = self.params.tokenizer, self.costs
         if p.pretrained:
@@ -305,7 +305,7 @@ def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[floa
     if gpu or params.ray.use_gpu:
         name = gpu or "A100"
         if name not in PEAKS:
-            raise UserError("--gpu", f"there is no rate for '{name}'", f"use {', '.join(PEAKS)}")
+            raise UserError("--gpu", f"there is no rate for '{name}'", f"use {' or '.join(PEAKS)}")
         return SHARE * PEAKS[name], f"{name} ({SHARE:.0%} of its bfloat16 peak)"
     return CORE * cores, f"CPU worker of {cores} core{'s' if cores > 1 else ''}"
 

@@ -9,7 +9,7 @@ def free_port(host: str, port: int | None, usual: int) -> int:
     """Find a free port.
 
     Args:
-        port: the wanted port; None for the port `usual` or, if that port is taken, any other.
+        port: the wanted port; None for the port `usual` or, if `usual` is taken, any free port.
 
     Raises:
         UserError: the host is not this machine's, or the port is taken.

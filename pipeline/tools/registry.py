@@ -40,7 +40,7 @@ def register(params: Params, seed: int | None = None) -> str:
         seed: seed of the replicate; None for the first replicate.
 
     Returns:
-        A line that tells the version, its FID and whether it is the champion.
+        A line with the version, its FID, and whether the version is the champion.
 
     Raises:
         UserError: the model is missing, its FID is out of date, or MLflow does not answer.
@@ -51,7 +51,7 @@ def register(params: Params, seed: int | None = None) -> str:
 
     name = f"maskgit-{params.preset}"
     if {"/", ":"} & set(name):
-        raise UserError("preset", f"MLflow allows neither / nor : in '{name}'", "rename it")
+        raise UserError("preset", f"MLflow allows neither / nor : in '{name}'", "rename the preset")
     metric, value = fid(params, seed)
     model = MaskGIT.from_pretrained(".", seed=seed)
     tags = {metric: str(value), ON: measured_on(params)}
@@ -108,29 +108,29 @@ def _run_that_measured(experiment: str) -> str:
             return runs[0].info.run_id
     raise UserError(
         f"MLflow at {redacted(tracking_uri())}",
-        "no run there measured this model",
-        "send the run with `maskgit sync`, or log it again with `dvc repro -s -f evaluate`",
+        "no run on this server measured this model",
+        "send the run with `maskgit sync`, or log a new run with `dvc repro -s -f evaluate`",
     )
 
 
 def judge(client: Any, name: str, version: str, tags: dict[str, str]) -> str:
-    """Move the alias `champion` to the version if it is better. Returns the result as words for the
-    user."""
+    """Move the alias `champion` to the version if its FID is better. Returns a phrase for the user
+    that names the champion."""
     metric = next(iter(tags))
     champion = client.get_registered_model(name).aliases.get(CHAMPION)
     if champion is not None and str(champion) != version:
         best = client.get_model_version(name, champion).tags
         if metric not in best or best.get(ON) != tags[ON]:
-            return f"version {champion} stays the champion, since it was measured differently"
+            return f"version {champion} stays the champion, since its FID was measured differently"
         if float(tags[metric]) >= float(best[metric]):
-            return f"version {champion} stays the champion, with {float(best[metric]):.3f}"
+            return f"version {champion} stays the champion, with FID {float(best[metric]):.3f}"
     client.set_registered_model_alias(name, CHAMPION, version)
     return "the champion"
 
 
 def _log(model: "MaskGIT", weights: Path, name: str, run_id: str, digest: str) -> str:
     """Log the model to a run, register it, and return the version. The version is created with the
-    tag of its weights, so that a second attempt after a kill finds it."""
+    tag of its weights, so that a second attempt after a kill finds the version."""
     import mlflow
     import pandas as pd
 

@@ -1,9 +1,9 @@
-"""The code of a registered model ("model from code"): MLflow runs this file when it loads or serves
-the model, whose files are safetensors and JSON.
+"""The code of a registered model ("model from code"). MLflow runs this file to load or serve the
+model, whose weights are safetensors files.
 
-    input     rows with the column class: a class name, or a class number as text
+    input     rows with one column: `class`, a class name or a class number as text
     params    seed, iterations, schedule, temperature
-    output    rows with the columns class, and png: a PNG file in base64
+    output    rows with two columns: `class`, and `png`, a PNG file in base64
 """
 
 import base64
@@ -25,7 +25,7 @@ class Sampler(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         self.model = MaskGIT.from_pretrained(context.artifacts[WEIGHTS])
 
-    # `model_input` has no type hint: MLflow would infer the signature from it.
+    # `model_input` has no type hint: MLflow would infer the signature from the hint.
     def predict(self, context, model_input, params: dict[str, Any] | None = None) -> pd.DataFrame:
         classes = [str(name) for name in pd.DataFrame(model_input)["class"]]
         try:

@@ -25,7 +25,7 @@ from pipeline.runtime.runs import provenance
 from pipeline.runtime.secrets import redacted, server_of
 from pipeline.tools.job import KEY, ORDER, Order, push
 
-START = "start a Ray head (docs/cluster.md), or give a head's address with --address"
+START = "start a Ray head (docs/cluster.md), or give the address of a head with --address"
 TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or write the token to ~/.ray/auth_token"
 AGENT = "start the head with --dashboard-agent-listen-port and a free port"
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -55,13 +55,13 @@ def submit(stage: str | None, address: str) -> str:
             job = client.submit_job(
                 entrypoint=_command(key, remote), runtime_env={"working_dir": str(folder)}
             )
-        except Exception as error:  # from Ray, HTTP, or too large an upload
+        except Exception as error:  # from Ray or HTTP, or because the upload is too large
             raise _refused(address, error) from error
         finally:
             (folder / ORDER).unlink(missing_ok=True)
     print(f"job {job} on {redacted(address)}", flush=True)
-    pull = f"`{' '.join(filter(None, ('dvc repro --pull', stage)))}` fetches its results"
-    return _followed(client, address, job, pull if remote else "its results are here")
+    pull = f"`{' '.join(filter(None, ('dvc repro --pull', stage)))}` fetches the results"
+    return _followed(client, address, job, pull if remote else "results are in this folder")
 
 
 def _client(address: str) -> Any:
@@ -123,8 +123,8 @@ def _followed(client: Any, address: str, job: str, then: str) -> str:
     """
     at, printed, lost = f"--address {redacted(address)}", 0, 0
     goes_on = (
-        f"job {job} goes on: `ray job logs --follow {job} {at}` shows it, `ray job stop {job} {at}`"
-        f" ends it; after its end, {then}"
+        f"job {job} continues: `ray job logs --follow {job} {at}` shows its output, and "
+        f"`ray job stop {job} {at}` stops the job; after the job ends, {then}"
     )
     try:
         while True:
@@ -151,7 +151,7 @@ def _followed(client: Any, address: str, job: str, then: str) -> str:
 
 
 def _without_key(text: str) -> str:
-    """Replace the order's key in Ray's output, which contains the job's command, by dots."""
+    """Hide the order's key in Ray's output, which contains the job's command."""
     return re.sub(rf"({KEY}=)\S+", r"\1...", text)
 
 

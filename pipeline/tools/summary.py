@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 WHERE = """\
 Where
-  analysis/report.html           tables and figures, the paper's values beside
+  analysis/report.html           tables and figures, with the paper's values
   analysis/                      the same as files: tables/, timings/, figures/
   results/                       metrics, rows and curves of every stage
   make ui                        MLflow

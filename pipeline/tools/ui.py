@@ -14,7 +14,7 @@ from pipeline.tools.ports import free_port
 HOST, PORT = "127.0.0.1", 5000
 # Without the type, MLflow opens an experiment on "Traces", a page for language models.
 RUNS = "{server}/#/experiments/{experiment}/runs?workflowType=machine_learning"
-# Sorted by name, child runs are listed separately and not folded below their parents.
+# Sorted by name, child runs are listed separately, not folded below their parents.
 CHARTS = RUNS + "&compareRunsMode=CHART&orderByKey={by_name}&orderByAsc=true&searchFilter={filter}"
 BY_NAME = quote("tags.`mlflow.runName`")
 

@@ -1,5 +1,5 @@
-"""Saves and loads published models: a folder with `model.safetensors`, and with a `config.json`
-that describes the network."""
+"""Saves and loads published models. A published model is a folder with `model.safetensors` and a
+`config.json` that describes the network."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 
 WEIGHTS = "model.safetensors"
-WAY_OUT = "run `dvc repro` to make it again (if that runs nothing, delete it first)"
+WAY_OUT = "run `dvc repro` to make the model again (if no stage runs, delete the folder first)"
 MODELS: dict[str, tuple[type[nn.Module], type]] = {
     "classifier": (Classifier, ClassifierConfig),
     "tokenizer": (Tokenizer, TokenizerConfig),
@@ -59,11 +59,11 @@ def load_model(
 
     Args:
         kind: the key of the model's class in `MODELS`.
-        way_out: the error's way out, if the model cannot be loaded.
+        way_out: the advice in the error if the model cannot be loaded.
 
     Raises:
         UserError: the folder is missing or holds another kind of model, or the weights are damaged,
-            do not fit, or are not finite.
+            do not match the network, or are not finite.
     """
     model_class, config_class = MODELS[kind]
     file = Path(folder, WEIGHTS)
@@ -77,7 +77,7 @@ def load_model(
             raise ValueError(f"{name} has NaN or infinite values")
     except Exception as error:  # each library raises its own errors for damaged files
         require_readable(file, error)
-        reason = f"does not load as a {kind} ({' '.join(str(error).split())[:200]})"
+        reason = f"cannot be loaded as a {kind} ({' '.join(str(error).split())[:200]})"
         if isinstance(error, FileNotFoundError):
             reason = "is missing or incomplete"
         raise UserError(str(folder), reason, way_out) from error
@@ -85,6 +85,6 @@ def load_model(
 
 
 def not_finite(weights: dict[str, Tensor]) -> str | None:
-    """The name of the first weight with a NaN or infinite value; None if all are finite."""
+    """The name of the first weight with a NaN or infinite value; None if all values are finite."""
     floats = {k: v for k, v in weights.items() if v.is_floating_point()}
     return next((name for name, w in floats.items() if not w.isfinite().all()), None)

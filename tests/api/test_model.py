@@ -1,4 +1,4 @@
-"""`from pipeline import MaskGIT`: what it draws, edits and takes, by name and by number."""
+"""`from pipeline import MaskGIT`: sampling, editing, encoding, and the arguments of each."""
 
 from dataclasses import replace
 
@@ -80,10 +80,10 @@ def test_classes_are_names_or_numbers(model):
     for given in ("1", 1, [1], np.array(1), torch.tensor([1]), np.int64(1)):
         assert torch.equal(model.sample(given, 2), expected)
     names = ["crane", "maillot", "crane"]  # as in torchvision's ImageNet
-    with pytest.raises(ArgumentError, match="crane is the name of 0, 2"):
+    with pytest.raises(ArgumentError, match="0, 2 are all named crane"):
         labels_for("crane", None, names)
     assert labels_for(["2", 0, "maillot"], None, names).tolist() == [2, 0, 1]
-    # A text that may mean another class's number is none.
+    # If class names are numbers, a text is only a name, never a class number.
     for names, text in ((["01", "02", "03"], "1"), (["1", "2", "3"], "0"), (["10", "20"], "1")):
         with pytest.raises(ArgumentError):
             labels_for(text, None, names)
@@ -114,7 +114,7 @@ def test_inpainting_keeps_what_is_far_from_the_hole_and_reads_nothing_in_it(mode
     assert not torch.equal(filled[..., hole], pictures[..., hole])
     blank = pictures.masked_fill(hole, 0)
     assert torch.equal(model.inpaint(blank, 1, mask=hole, seed=1)[..., hole], filled[..., hole])
-    assert torch.equal(model.edit(pictures, "class1", seed=1), filled)  # the centre, unless told
+    assert torch.equal(model.edit(pictures, "class1", seed=1), filled)  # by default, the centre
 
 
 def test_boxes_and_masks_count_in_the_pixels_of_the_picture_as_it_is(model, pictures):
@@ -124,7 +124,7 @@ def test_boxes_and_masks_count_in_the_pixels_of_the_picture_as_it_is(model, pict
     box = (SIDE + 4 * 2, 4 * 2, SIDE + 4 * 6, 4 * 6)
     by_box = model.inpaint(large, 2, box=box)
     resized = torch.from_numpy(np.array(center_crop(large, SIDE)))[None, None]
-    # What lies beside the box has a part of it.
+    # Resized pixels next to the box depend on pixels in the box.
     assert torch.equal(model.inpaint(resized, 2, box=(1, 1, 7, 7)), by_box)
     mask = np.zeros((SIDE * 4, SIDE * 6), np.uint8)
     mask[box[1] : box[3], box[0] : box[2]] = 255
@@ -146,7 +146,7 @@ def test_nothing_in_a_hole_is_looked_at_though_the_picture_is_made_smaller(model
 def test_outpainting_adds_to_the_sides_and_keeps_the_picture(model, pictures):
     wide = model.outpaint(pictures, [0, 1, 2, 0, 1], sides=["left", "right"], pixels=5)
     assert wide.shape == (5, 1, SIDE, SIDE + 10)
-    assert torch.equal(wide[..., 6 : SIDE + 4], pictures[..., 1:-1])  # less the feather
+    assert torch.equal(wide[..., 6 : SIDE + 4], pictures[..., 1:-1])  # without the feather
     assert model.outpaint(pictures, 0, sides="top").shape == (5, 1, SIDE + SIDE // 2, SIDE)
 
 
@@ -180,7 +180,7 @@ def test_tokens_go_there_and_back(model, pictures, tmp_path):
         (lambda m, p: m.sample_steps(count=10**6), "count", "at once"),
         (lambda m, p: m.edit(p, 0, box=(0.5, 0, 4, 4)), "box", "whole number"),
         (lambda m, p: m.edit(p, [0, 1]), "classes", "2 classes for 5 pictures"),
-        (lambda m, p: m.edit(p, 0, box=(0, 0, 2, 2), mask=HALF), "box and mask", "one of them"),
+        (lambda m, p: m.edit(p, 0, box=(0, 0, 2, 2), mask=HALF), "box and mask", "only one"),
         (lambda m, p: m.inpaint(p, 0, box=(0, 0, 9, 4)), "box", "picture of 8×8"),
         (lambda m, p: m.inpaint(p, 0, mask=~HALF & HALF), "mask", "white (True) pixels"),
         (lambda m, p: m.inpaint(p, 0, mask=np.ones((8, 9))), "mask", "9×8 pixels"),
@@ -201,7 +201,7 @@ def test_a_mask_is_light_where_it_is_made_anew_and_is_not_transparent():
     light = HALF.astype("u1") * 154 + 100
     for mask in (HALF.astype("u1"), HALF * 255.0, light, torch.from_numpy(HALF)):
         assert torch.equal(pixel_mask(None, mask, {(8, 8)}, 8), torch.from_numpy(HALF))
-    # White strokes on nothing: on a light background all of it would be made anew.
+    # White strokes on transparency: a white background would mark every pixel.
     strokes = Image.new("RGBA", (8, 8))
     strokes.paste("white", (1, 1, 3, 3))
     with pytest.raises(UserError, match="partly transparent"):

@@ -1,4 +1,4 @@
-"""The page on Python and the notebook: what they show runs."""
+"""The code in docs/python.md and in the notebook runs."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.project import ROOT
 
 @pytest.fixture
 def digits(tmp_path) -> Path:
-    """A folder with the model that the package ships, of the default run."""
+    """A folder with the model that ships with the package, from the default run."""
     shutil.copytree(SHIPPED, tmp_path, dirs_exist_ok=True)
     (tmp_path / "docs").mkdir()
     return tmp_path

@@ -1,5 +1,5 @@
-"""Models that are saved, put on the Hub and opened again; that ship with the package; and opened
-from released files."""
+"""Models that are saved, pushed to the Hub and opened again; the model that ships with the package;
+and models opened from released files."""
 
 import ast
 import json
@@ -32,7 +32,7 @@ transformer,0.1,1,9.5,0.1,9.25,0.35,3.5,10,100
 transformer,0.2,1,8.5,0.1,,0.5,3.5,10,100
 autoregressive,0.1,1,7.5,0.1,,0.5,3.5,10,100
 """.replace("_x", "_classifier")
-# What a small install lacks, and a run needs.
+# Packages that a run needs and a small install lacks.
 RUNS = "cryptography dvc matplotlib mlflow mlxtend pandas psutil ray tabulate torch_fidelity \
 torchmetrics torchvision"
 SMALL = f"""
@@ -48,7 +48,7 @@ main()
 
 
 def description(folder: Path, **changes) -> dict:
-    """The config.json of a saved model, after these changes to it."""
+    """Change values in the config.json of a saved model, and return all values."""
     values = json.loads((folder / "config.json").read_text()) | changes
     (folder / "config.json").write_text(json.dumps(values))
     return values
@@ -59,7 +59,7 @@ def test_a_saved_model_is_the_same_model(project, saved):
     first = MaskGIT.from_pretrained(project, seed=1, device="cpu")
     assert again.classes == first.classes and again.defaults == first.defaults
     assert torch.equal(again.sample(count=6, seed=5), first.sample(count=6, seed=5))
-    with pytest.raises(UserError, match="of seed 1 alone"):
+    with pytest.raises(UserError, match="only the model of seed 1"):
         MaskGIT.from_pretrained(saved, seed=0)
     files = {path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file()}
     names = ("config.json", "model.safetensors")
@@ -91,7 +91,7 @@ def test_what_is_damaged_is_one_line(saved, change, words):
     change(saved)
     with pytest.raises(UserError) as error:
         MaskGIT.from_pretrained(saved, device="cpu")
-    assert words in one_line(error) and error.value.way_out == "save or download it again"
+    assert words in one_line(error) and error.value.way_out == "save or download the model again"
 
 
 def test_the_card_has_the_numbers_of_the_runs_own_model(project, tmp_path, monkeypatch):
@@ -168,7 +168,7 @@ def test_where_nothing_was_trained_the_model_of_the_package_is_opened(tmp_path, 
     assert images.shape == (20, 1, 28, 28) and model.classes == tuple("0123456789")
     assert 20 < images.float().mean() < 50  # as in MNIST, 33
     assert sum(file.stat().st_size for file in SHIPPED.rglob("*.*")) < 3e6
-    Path("models/tokenizer").mkdir(parents=True)  # of one's own, and not whole
+    Path("models/tokenizer").mkdir(parents=True)  # a model trained here, incomplete
     for place in (None, "nowhere/at/all", tmp_path):
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         with pytest.raises(UserError) as error:
@@ -234,10 +234,10 @@ def test_released_checkpoints_reconstruct_as_the_authors_code_does(tmp_path, mon
     model = MaskGIT.from_released(*files, preset="tiny", device="cpu")
     theirs = expected()
     images = torch.from_numpy(theirs["image"]).permute(0, 3, 1, 2)
-    tokens = model.tokenizer.encode(images)  # theirs are floats, ours are made of bytes
+    tokens = model.tokenizer.encode(images)  # float images, which the Python API would round
     assert torch.equal(tokens, torch.from_numpy(theirs["indices"]).long())
     rebuilt = torch.from_numpy(theirs["reconstruction"]).permute(0, 3, 1, 2).clamp(0, 1)
     assert (model.decode(tokens) / 255 - rebuilt).abs().max() < 0.5 / 255 + 1e-4
     assert model.sample(3, 2, iterations=4, guidance=0.5).shape == (2, 3, 16, 16)
-    with pytest.raises(ValueError, match="classes: 1 names, and the model has 10 classes"):
+    with pytest.raises(ValueError, match="classes: 1 names for a model of 10 classes"):
         MaskGIT.from_released(*files, preset="tiny", classes=["one"])

@@ -1,4 +1,4 @@
-"""`maskgit`: every command explains itself; how each ends; what scripts read."""
+"""`maskgit`: the help of every command, the exit codes, and the output for scripts."""
 
 import json
 import os
@@ -68,8 +68,8 @@ def test_a_command_line_that_cannot_be_read_ends_with_2(arguments, wanted, run):
     ("arguments", "wanted"),
     [
         ("sample --model typo", "--model: there is no folder 'typo'"),
-        ("edit x.png --class 1 --box 1,2,3", "--box: .*four whole numbers"),
-        ("edit x.png --class 1 --box ٤,4,20,20", "--box: .*four whole numbers"),
+        ("edit x.png --class 1 --box 1,2,3", "--box: .*four integers"),
+        ("edit x.png --class 1 --box ٤,4,20,20", "--box: .*four integers"),
         ("demo --host 203.0.113.1", "cannot listen on 203.0.113.1"),
         ("plan nope", ".*nope"),
     ],
@@ -130,10 +130,10 @@ def test_ctrl_c_is_one_line_and_130(project, tmp_path):
         (sys.executable, "-m", "pipeline", "sample", "--model", project, "--count", "1000000"),
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
         stderr=subprocess.PIPE,
-        # As in a foreground shell: what one starts with & has Ctrl-C ignored.
+        # As in a foreground shell: a process started with & ignores Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    time.sleep(8)  # within its work
+    time.sleep(8)  # by now, the command is drawing
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "error: interrupted\n")

@@ -1,4 +1,4 @@
-"""The commands that README and docs/ show are ones that their programs have."""
+"""The commands that README and docs/ show exist."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULT
 
 
 def commands() -> list[tuple[str, str]]:
-    """Every command of maskgit, make and dvc: the page, and the command in one line."""
+    """Every maskgit, make and dvc command, as (page, command on one line)."""
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")

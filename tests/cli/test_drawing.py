@@ -1,4 +1,4 @@
-"""`maskgit sample`, `edit` and their like: files of what the Python API draws."""
+"""`maskgit sample`, `edit` and similar commands write what the Python API draws."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def run(project, monkeypatch, capsys):
 
 @pytest.fixture
 def photo(tmp_path) -> Path:
-    """A picture of one's own: RGB, not square, larger than the model's."""
+    """A user's picture: RGB, not square, larger than the model's images."""
     path = tmp_path / "photo.jpg"
     noise = np.random.default_rng(0).integers(0, 255, (40, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -57,7 +57,7 @@ def test_every_kind_of_file_holds_the_samples(run, model, tmp_path):
     assert np.array_equal(pixels(files[1]), model.sample(None, 2)[1, 0].numpy())
     run("sample", "--count", "2", "--output", str(tmp_path / "s.gif"))
     gif = Image.open(tmp_path / "s.gif")
-    assert gif.n_frames == 1 + 3  # blank, and T
+    assert gif.n_frames == 1 + 3  # the blank canvas, and T steps
     canvases = [canvas.shown for canvas in model.sample_steps(None, 2)]
     for number, images in enumerate([torch.full_like(canvases[0], 128), *canvases]):
         gif.seek(number)
@@ -99,7 +99,7 @@ def test_a_saved_model_is_drawn_from_elsewhere(run, model, tmp_path, monkeypatch
     wanted = np.array(grid_picture(model.sample(None, 4), 4))
     assert np.array_equal(pixels(Path("samples.png")), wanted)
     done = run("sample", "--model", "saved", "--replicate", "99999")
-    assert done.code == 1 and "saved model" in done.err
+    assert done.code == 1 and "holds only the model of seed" in done.err
 
 
 @pytest.mark.parametrize(

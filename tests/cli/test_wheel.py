@@ -1,4 +1,4 @@
-"""The wheel, installed in an environment of its own and used far from any checkout."""
+"""The wheel, installed in a new environment and used outside any checkout."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Built from the sdist, as `python -m build` does it: what the sdist lacks, the wheel lacks."""
+    """Built from the sdist, like `python -m build`: a file that the sdist lacks is missing."""
     clone = Project.clone(tmp_path_factory.mktemp("clone"))
     clone.run("python", "-m", "hatchling", "build", "-t", "sdist", "-d", "dist")
     clone.run("tar", "xzf", str(next((clone.folder / "dist").glob("*.tar.gz"))))
@@ -29,13 +29,13 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Project:
-    """An empty folder, and an environment with the wheel first on its PATH. Its requirements are
-    those of this environment, whose own copy of the project is not reached."""
+    """An empty folder, and an environment with the wheel first on PATH. The wheel's requirements
+    come from this environment, but not its copy of the project."""
     folder = tmp_path_factory.mktemp("elsewhere")
     subprocess.run((sys.executable, "-m", "venv", "--without-pip", folder / "venv"), check=True)
     python = folder / "venv/bin/python"
     pip = (sys.executable, "-m", "pip", "--quiet", "--python", python)
-    # Whatever PYTHONPATH is: a copy that is found there is no reason to install none.
+    # --ignore-installed: install the wheel even if PYTHONPATH leads to a copy.
     install = (*pip, "install", "--no-deps", "--no-index", "--ignore-installed", wheel)
     subprocess.run(install, check=True)
     site = next((folder / "venv/lib").glob("python*/site-packages"))
@@ -66,7 +66,7 @@ def test_its_commands_work_without_a_project(installed):
     assert installed.run("maskgit", "doctor").endswith("ready\n")
     listed = json.loads(installed.run("maskgit", "preset", "--json"))
     assert [preset["name"] for preset in listed] == preset_names()
-    for name in ("smoke", "imagenet256"):  # the latter with a network of torchvision
+    for name in ("smoke", "imagenet256"):  # imagenet256 uses a torchvision network
         assert f"preset {name}" in installed.run("maskgit", "plan", name)
     assert "the folder has no project" in installed.run("maskgit", "preset", "smoke", ok=False)
     assert not list(installed.folder.iterdir())

@@ -1,4 +1,4 @@
-"""`maskgit demo`: what its page shows is what the Python API draws."""
+"""The page of `maskgit demo` shows what the Python API draws."""
 
 import io
 import socket
@@ -21,7 +21,7 @@ page = pytest.importorskip("pipeline.tools.demo_page")
 
 
 def on_canvas(picture: Image.Image, top: int = 0) -> Image.Image:
-    """As the editor gives it: a square with transparent pixels around the picture."""
+    """A picture as the editor returns it: on a square canvas that is transparent elsewhere."""
     side = max(picture.size)
     canvas = Image.new("RGBA", (side, side))
     canvas.paste(picture.convert("RGBA"), (0, top))
@@ -45,7 +45,7 @@ def test_the_canvas_fills_until_it_is_the_samples_of_the_same_seed(model):
 
 
 def test_what_was_drawn_over_is_filled(model, project, monkeypatch):
-    """Of an enlarged example the pixels as they were; of a wide picture without the canvas."""
+    """An enlarged example is edited at its original size; a wide picture, without the canvas."""
     monkeypatch.chdir(project)
     images = validation(1)[0]
     large = page.enlarged(MaskGIT.to_pil(images)[0])

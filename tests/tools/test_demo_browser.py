@@ -25,9 +25,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address(project, tmp_path_factory) -> Iterator[str]:
-    """Of the page; its server says nothing else, and leaves nothing behind."""
+    """The page's URL. The server prints nothing else, and leaves no files behind."""
     folder = tmp_path_factory.mktemp("tmp")
-    # A proxy that does not answer, as people have one that does not know their own machine.
+    # A proxy that does not answer, like a proxy that cannot reach this machine.
     env = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
     env |= {"HTTP_PROXY": "http://[::1]:9"}
     log = folder / "log"
@@ -46,7 +46,7 @@ def address(project, tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser, address) -> Iterator:
-    """The page, opened; it reports no error and asks nobody else for anything."""
+    """The opened page, which reports no error and sends no request to other servers."""
     window, complaints = browser.new_page(viewport={"width": 1280, "height": 1000}), []
     window.on("console", lambda m: m.type == "error" and complaints.append(m.text))
     window.on("pageerror", lambda error: complaints.append(str(error)))
@@ -60,18 +60,18 @@ def page(browser, address) -> Iterator:
 
 
 def shown(page, number: int = 0) -> Image.Image:
-    """A picture of the tab in front, as the server sent it."""
+    """A picture of the visible tab, as the server sent the picture."""
     source = page.locator(".image-frame img:visible").nth(number).get_attribute("src")
     return Image.open(BytesIO(page.request.get(source).body()))
 
 
 def field(page, label: str):
-    """A control of the tab in front."""
+    """A control of the visible tab."""
     return page.get_by_label(label, exact=True).locator("visible=true")
 
 
 def drawn(page, wanted: Image.Image, number: int = 0) -> bool:
-    """Whether a picture of the tab in front becomes the wanted one within 20 seconds."""
+    """Whether a picture of the visible tab becomes the wanted picture within 20 seconds."""
     enlarged = np.array(demo_page.enlarged(wanted))
     return waited(lambda: np.array_equal(np.array(shown(page, number).convert("L")), enlarged))
 
@@ -104,7 +104,7 @@ def test_a_part_that_is_drawn_over_is_filled(page, model):
     toast.get_by_role("button").last.click()
     page.locator(".thumbnail-item").nth(1).click()
     assert waited(lambda: field(page, "Class that it becomes").input_value() == "class1")
-    page.wait_for_timeout(1000)  # until the canvas shows it
+    page.wait_for_timeout(1000)  # until the canvas shows the example
     canvas = page.locator("canvas").first.bounding_box()
     x, y = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
     page.mouse.move(x, y - 40)

@@ -1,4 +1,4 @@
-"""deploy/: what can be known of KubeRay's and SLURM's files without either of them."""
+"""deploy/: the files for KubeRay and SLURM, checked without KubeRay and SLURM."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ PAPER = preset_params("imagenet256").ray
 
 
 def cluster_of(path: Path) -> tuple[dict, list[dict]]:
-    """The RayClusterSpec of a RayJob or a RayCluster, and the pods of its head and its workers."""
+    """The RayClusterSpec of a RayJob or a RayCluster, and the pods of the head and the workers."""
     spec = yaml.safe_load(path.read_text())["spec"]
     cluster = spec.get("rayClusterSpec", spec)
     groups = (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])

@@ -1,4 +1,4 @@
-"""`maskgit doctor` finds what would stop a run, and says how to mend it."""
+"""`maskgit doctor` finds problems that would stop a run, and says how to correct each problem."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def test_what_would_stop_a_run_fails_with_a_way_out(project, capsys, monkeypatch
     (project / ".dvc").rmdir()
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
     done = maskgit("doctor", capsys=capsys)
-    assert done.code == 1 and "3 of 6 would stop a run" in done.out
+    assert done.code == 1 and "3 of 6 checks fail" in done.out
     for subject in ("params", "project", "ray"):
         assert f"fails  {subject}" in done.out
     assert done.out.count("→") >= 3

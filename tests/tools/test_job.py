@@ -1,4 +1,4 @@
-"""The job that `maskgit submit` starts: what it pulls, runs, pushes, and what it leaves."""
+"""The job that `maskgit submit` starts: what the job pulls, runs, pushes and leaves behind."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ stages:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """A small DAG of DVC's in a git repository, with a default remote."""
+    """A small DVC project in a git repository, with a default remote."""
     home = tmp_path / "home"
     subprocess.run(("git", "init", "-q", home), check=True)
     monkeypatch.chdir(home)
@@ -73,7 +73,7 @@ def test_a_job_that_fails_keeps_what_was_finished_and_leaves_no_keys(
     assert not (package / ".dvc/config.local").exists() and not (package / ORDER).exists()
     Path("runs").mkdir()
     shown = subprocess.run(("dvc", "repro", "--pull"), capture_output=True, text=True, check=False)
-    # Also what git holds instead of DVC, which `dvc push` leaves out.
+    # Even outputs with `cache: false`, which `dvc push` leaves out.
     for name in ("one", "picture"):
         assert f"Stage '{name}' is cached" in shown.stdout
         assert Path(name).read_text() == "content"
@@ -82,7 +82,7 @@ def test_a_job_that_fails_keeps_what_was_finished_and_leaves_no_keys(
 @pytest.mark.slow
 @pytest.mark.parametrize(("away", "told", "wanted"), [("1", "", "all"), ("1", "1", "1")])
 def test_a_job_has_the_threads_of_home(project, tmp_path, away, told, wanted):
-    """Ray starts a job with one thread, which rounds otherwise than two do."""
+    """Ray starts a job with one thread, whose results differ by rounding from two threads'."""
     Path("dvc.yaml").write_text(
         f"stages: {{one: {{cmd: printenv {THREADS} > one || echo all > one}}}}"
     )

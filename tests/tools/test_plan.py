@@ -26,7 +26,7 @@ def test_a_training_step_at_the_papers_size_is_the_closed_form():
     small = params.classifier.model_copy(update={"architecture": "small"})
     planned = costs(params.model_copy(update={"classifier": small}), classes=1000)
     s, d, codes = 257, 768, 1024
-    linear, attention = 24 * (4 * d * d + 2 * d * 3072), 24 * 2 * s * d  # of a position
+    linear, attention = 24 * (4 * d * d + 2 * d * 3072), 24 * 2 * s * d  # of one position
     assert planned.body == 2 * s * (linear + attention)
     assert planned.head == 2 * (d * d + d * codes)
     assert planned.parameters["transformer"] == 172_457_193
@@ -99,7 +99,7 @@ def test_the_size_of_the_data_set(tmp_path, monkeypatch):
     (tmp_path / "data/images").mkdir(parents=True)
     (tmp_path / "data/images/manifest.json").write_text(json.dumps(manifest))
     assert sizes(params) == (7, 2, 2)
-    assert sizes(imagenet)[0] == 1_281_167  # the manifest is another data set's
+    assert sizes(imagenet)[0] == 1_281_167  # the manifest is of another data set
     own = make_params(data={"source": "folder:mine"})
     assert sizes(own, 50, 3) == (40, 10, 3)
     for given in ((), (50,), (None, 3)):

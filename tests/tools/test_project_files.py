@@ -1,4 +1,4 @@
-"""The files around the code: versions that were tested and the container's recipe."""
+"""The files beside the code: the tested versions, and the Containerfile."""
 
 import re
 import tomllib
@@ -18,7 +18,7 @@ TESTED = {
 
 
 def test_a_tested_version_is_one_that_the_project_allows():
-    """And one of any build: no `+cpu`, which only one index has."""
+    """The pins name no build, such as `+cpu`, which only one package index has."""
     for text in (*PROJECT["dependencies"], *(t for extra in OPTIONAL.values() for t in extra)):
         wanted = Requirement(text)
         (pin,) = TESTED[wanted.name.lower().replace("_", "-")]

@@ -1,4 +1,4 @@
-"""The model in MLflow's registry: its versions, its champion, and pictures from it."""
+"""The model in MLflow's registry: the versions, the champion, and pictures from the champion."""
 
 import base64
 import io
@@ -57,7 +57,7 @@ def test_a_model_that_nothing_was_measured_of_is_refused(in_tiny_project):
     assert not Path("mlflow.db").exists()
 
 
-# As `mlflow models serve`, outside of the project: what it needs of our code is in the model.
+# Like `mlflow models serve`, outside the project: the model contains the code that it needs.
 DRAW = """
 import json, mlflow, pandas as pd
 model = mlflow.pyfunc.load_model("models:/maskgit-smoke@champion")
@@ -71,7 +71,7 @@ for names, seed in ((["3", "7"], 1), (["3", "7"], 1), (["3", "7"], 2), (["cat"],
 @pytest.mark.slow
 def test_a_registered_model_answers_with_pictures(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
-    (project.folder / "mlflow.db").unlink()  # it names the folder that was copied
+    (project.folder / "mlflow.db").unlink()  # the file names the original folder
     project.run("python", "-m", "pipeline", "sync")
     for _ in range(2):  # the same weights are one version
         said = project.run("python", "-m", "pipeline", "register")

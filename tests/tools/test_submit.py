@@ -1,4 +1,4 @@
-"""`maskgit submit` without a cluster: what it sends, shows, and how it ends."""
+"""`maskgit submit` without a cluster: what the command sends and shows, and how it ends."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ class Cluster:
 
     Args:
         ends: the job's status, or an error.
-        logs: what the log holds each time that it is asked for, or an error; then it is the last.
+        logs: the log, or an error, for each request in turn; the last answers later requests too.
     """
 
     def __init__(self, ends, *logs):
@@ -75,7 +75,7 @@ def run(monkeypatch):
         ("FAILED", f"Running entrypoint: {KEY}=a1b2= exec python\n", f"{KEY}=... exec"),
         (ConnectionError("the head is gone"), "", "ray job logs --follow job7"),
         (RuntimeError("No available agent to submit job"), "", "--dashboard-agent-listen-port"),
-        (KeyboardInterrupt(), "", f"`ray job stop job7 --address {ADDRESS}` ends it"),
+        (KeyboardInterrupt(), "", f"`ray job stop job7 --address {ADDRESS}` stops the job"),
     ],
     ids=["silent", "stage", "DVC", "Python", "key", "head gone", "no agent", "ctrl-c"],
 )
@@ -86,15 +86,15 @@ def test_a_job_that_does_not_finish_is_one_line_with_the_way_out(run, ends, log,
 
 
 def test_a_lost_connection_is_not_the_end_of_the_job(run, capsys):
-    """What was shown is not shown again, and the key to the order never."""
+    """Shown output is not shown again, and the order's key is never shown."""
     log = f"Running entrypoint: {KEY}=a1b2= exec python\none\ntwo\nthree"
     grows = [log[:5], log[:30], RuntimeError("closed"), log[:60], ClientError("x"), "", log]
-    assert run(Cluster("SUCCEEDED", *grows)) == "job job7 has finished; its results are here"
+    assert run(Cluster("SUCCEEDED", *grows)) == "job job7 has finished; results are in this folder"
     shown = capsys.readouterr().out.partition("\n")[2]
     assert shown == f"Running entrypoint: {KEY}=... exec python\none\ntwo\nthree"
     with pytest.raises(UserError) as raised:
         run(Cluster("SUCCEEDED", *[OSError("closed")] * (TRIES + 1)))
-    assert "goes on" in raised.value.way_out
+    assert "continues" in raised.value.way_out
 
 
 def test_the_job_opens_what_was_sealed(run, monkeypatch, tmp_path):
@@ -111,7 +111,7 @@ def test_the_job_opens_what_was_sealed(run, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_the_cluster_is_the_one_that_was_named(monkeypatch):
-    """Ray's own client would talk to another, and tell it passwords."""
+    """Ray's client would prefer RAY_ADDRESS, and send passwords there."""
     from ray.job_submission import JobSubmissionClient
 
     monkeypatch.setenv("RAY_ADDRESS", "http://elsewhere:8265")

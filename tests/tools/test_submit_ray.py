@@ -17,7 +17,7 @@ AWAY = {"MLFLOW_TRACKING_URI": f"http://me:{SECRET}@127.0.0.1:9"}
 
 
 def forget(project: Project, stage: str) -> None:
-    """Let the project have nothing of a stage, nor of those after it, but in the workspace."""
+    """Delete DVC's records of a stage and later stages, and all run directories."""
     lock = read_yaml(project.folder / "dvc.lock")
     cache = project.folder / ".dvc/cache"
     for out in lock["stages"][stage]["outs"]:
@@ -31,7 +31,7 @@ def forget(project: Project, stage: str) -> None:
 
 
 def test_a_sweep_in_a_shared_folder_comes_back_by_itself(finished, tmp_path):
-    """`make submit` on loopback: a head, a job, and the same rows as without one."""
+    """`make submit` on loopback: a head, a job, and the same rows as without a cluster."""
     project = finished.copy(tmp_path / "project")
     rows = project.folder / "results/sweep/rows.csv"
     expected = rows.read_bytes()

@@ -1,4 +1,4 @@
-"""`maskgit ui`: the links that it prints, and what it says without runs."""
+"""`maskgit ui`: the printed links, and the error without runs."""
 
 import json
 import os

@@ -1,5 +1,5 @@
-"""In a copy of the project, which DVC makes of what git and DVC know (`dvc exp run --temp`), params
-still lead to files that neither knows."""
+"""`dvc exp run --temp` copies only files that git or DVC tracks; in the copy, params still find the
+project's untracked files."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def test_what_params_name_is_the_projects(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(project))
     monkeypatch.chdir(copy)
     assert of_project("both").read_text() == of_project("one").read_text() == "project"
-    assert of_project("none") == Path("none")  # is named as the params name it
+    assert of_project("none") == Path("none")  # a missing file keeps the path in params
     assert of_project(str(project / "one")) == project / "one"
 
     params = with_params(tokenizer={"pretrained": "weights/model.safetensors"})

@@ -1,4 +1,4 @@
-"""Published models: whole, finite, and those of their config, or one line."""
+"""Published models are complete, finite and match their config; otherwise, loading raises."""
 
 import json
 

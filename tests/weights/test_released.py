@@ -1,6 +1,6 @@
-"""Pretrained weights: every format against independent networks, and files that do not fit.
+"""Pretrained weights: every format against independent networks, and files that do not match.
 
-The authors' transformer is compared with what their own code computes in tests/paper.
+Tests in tests/paper compare the authors' transformer with the outputs of the authors' code.
 """
 
 import pickle
@@ -43,7 +43,7 @@ def unpacked(leaf: msgpack.ExtType) -> torch.Tensor:
 
 
 def changed(tree, change, prefix: str = ""):
-    """The tree with `change(name, tensor)` for each of its tensors; None leaves one out."""
+    """Replace each tensor of a tree by `change(name, tensor)`; None removes the tensor."""
     if not isinstance(tree, dict):
         return change(prefix, tree)
     changes = {k: changed(v, change, f"{prefix}/{k}".lstrip("/")) for k, v in tree.items()}
@@ -97,7 +97,7 @@ def test_the_authors_tokenizer_and_its_port_compute_what_they_do(tmp_path, chang
     port = tmp_path / "maskgit-vqgan-imagenet-f16-256.bin"
     torch.save(port_weights(tree, config), port)
     again = load_pretrained(port, config)
-    port.write_bytes(b"")  # what was loaded does not hang on the file
+    port.write_bytes(b"")  # the loaded weights do not depend on the file
     assert equal(again, model) and not again.training
     assert not any(weight.requires_grad for weight in again.parameters())
 
@@ -129,9 +129,9 @@ def test_published_models_and_their_number_of_classes(tmp_path):
         save_model(tmp_path / kind, kind, config, model.state_dict())
         for path in (tmp_path / kind, tmp_path / kind / "model.safetensors"):
             assert equal(load_pretrained(path, config), model)
-    # What names and shapes of the weights do not show.
+    # Differences that the names and shapes of weights do not show.
     path, weights = tmp_path / "transformer", model.state_dict()
-    fails(path, replace(TRANSFORMER, heads=2), "heads is 4 and not 2")
+    fails(path, replace(TRANSFORMER, heads=2), "heads is 4, not 2")
     fails(path, replace(TRANSFORMER, codebook_size=65, num_classes=9), "codebook_size is 64")
     save_model(tmp_path / "baseline", "autoregressive", TRANSFORMER, weights)
     fails(tmp_path / "baseline", TRANSFORMER, "kind is autoregressive")
@@ -147,7 +147,7 @@ def test_published_models_and_their_number_of_classes(tmp_path):
         ("tokenizer", {"channels": 3}, "data.channels"),
         ("tokenizer", {"codebook_size": 12}, "quantizer.codebook"),
         ("tokenizer", {"multipliers": (1, 2)}, "Unexpected key"),
-        ("transformer", {"heads": 8}, "4 heads and not 8"),
+        ("transformer", {"heads": 8}, "4 heads, not 8"),
         ("transformer", {"layers": 2}, "blocks.2."),
         ("transformer", {"num_tokens": 9}, "position_embedding"),
     ],

@@ -1,4 +1,4 @@
-"""Released checkpoints through the stages: nothing is trained, everything after runs on them."""
+"""Released checkpoints in the stages: nothing is trained, and later stages use the checkpoints."""
 
 import pandas as pd
 import pytest

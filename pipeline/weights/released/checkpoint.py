@@ -84,7 +84,7 @@ def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfi
 
     Raises:
         UserError: the file is missing, damaged, in another format, or of another kind of model;
-            or the weights have names or shapes that do not fit, or are not finite.
+            or the weights have unexpected names or shapes, or are not finite.
     """
     kind = "tokenizer" if isinstance(config, TokenizerConfig) else "transformer"
     path, weights, convert = _read(path, kind)
@@ -93,16 +93,16 @@ def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfi
         about = path.with_name("config.json")
         if path.name == WEIGHTS and about.exists():
             theirs, ours = json.loads(about.read_bytes()), {"kind": kind} | asdict(config)
-            for key in ("kind", "heads", "codebook_size"):  # names and shapes do not show these
+            for key in ("kind", "heads", "codebook_size"):  # not visible in names and shapes
                 if key in theirs and theirs[key] != ours.get(key):
-                    raise ValueError(f"{key} is {theirs[key]} and not {ours.get(key)}")
+                    raise ValueError(f"{key} is {theirs[key]}, not {ours.get(key)}")
         model.load_state_dict(convert(weights, config))
         if name := not_finite(model.state_dict()):
             raise ValueError(f"{name} has NaN or infinite values")
     except (RuntimeError, ValueError, IndexError) as error:
         lines = str(error).splitlines()  # PyTorch's first line only names the class
-        reason = f"does not fit ({' '.join(lines[min(1, len(lines) - 1)].split())[:200]})"
-        way_out = f"give the whole file, or change {ARCHITECTURE[kind]} in params.yaml to match it"
+        reason = f"does not match params ({' '.join(lines[min(1, len(lines) - 1)].split())[:200]})"
+        way_out = f"give the whole file, or adapt the params {ARCHITECTURE[kind]} to the file"
         raise UserError(str(path), reason, way_out) from error
     return model.eval().requires_grad_(False)
 
@@ -110,7 +110,7 @@ def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfi
 def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
     """The number of classes of a transformer's checkpoint.
 
-    The token embedding has one row per code, one per class, and one for [MASK] (release).
+    As in the release, the token embedding has one row per code, one per class, and one for [MASK].
 
     Raises:
         UserError: the file cannot be read, or has too few rows for the codebook.
@@ -135,11 +135,11 @@ def _read(path: Path | str, kind: str) -> tuple[Path, Weights, Callable[[Weights
         if any(key.startswith(prefixes) for key in weights):
             if of == kind:
                 return path, weights, convert
-            raise UserError(str(path), f"holds a {of} and not a {kind}", f"give the {kind}'s file")
+            raise UserError(str(path), f"holds a {of}, not a {kind}", f"give the {kind}'s file")
     raise UserError(
         str(path),
         f"has neither a tokenizer's nor a transformer's weights ({next(iter(weights), '')[:100]})",
-        "give the authors' file, the PyTorch port's or a published model",
+        "give the authors' file, the PyTorch port's file or a published model",
     )
 
 
