@@ -42,7 +42,6 @@ class Params(schema.Section):
     rejection: schema.Rejection = schema.Rejection()
     reconstruction: schema.Reconstruction = schema.Reconstruction()
     speed: schema.Speed = schema.Speed()
-    analysis: schema.Analysis = schema.Analysis()
     mlflow: schema.Mlflow = schema.Mlflow()
 
     @property

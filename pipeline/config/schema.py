@@ -473,13 +473,6 @@ class Speed(Section):
     """Timed runs after one warm-up; the median is reported."""
 
 
-class Analysis(Section):
-    dpi: Annotated[int, Field(ge=10)] = 150
-    """Resolution of figures, in dots per inch."""
-    best_by: Literal["fid", "is"] = "fid"
-    """Metric that selects each schedule's best T."""
-
-
 class Mlflow(Section):
     experiment: Text = "maskgit"
     """Name of the experiment."""
