@@ -204,8 +204,6 @@ class Tokenizer(Section):
     """Weight of the non-saturating GAN loss. Release: 0.1."""
     adversarial_start: NonNegativeInt = 400
     """Step at which the GAN loss starts; its weight ramps up over as many steps, at most 1000."""
-    adaptive_weight: bool = False
-    """Multiply adversarial_weight by VQGAN's λ, a ratio of gradient norms. Release: false."""
     r1_weight: NonNegativeFloat = 0.5
     """Weight of the R1 penalty ‖∇D‖². Release: 10, too much for small images."""
     r1_every: PositiveInt = 8
