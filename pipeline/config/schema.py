@@ -196,8 +196,6 @@ class Tokenizer(Section):
     """Weight of the commitment loss."""
     entropy_weight: NonNegativeFloat = 0.1
     """Weight of the entropy loss."""
-    entropy_temperature: PositiveFloat = 0.01
-    """Temperature of the softmax over distances in the entropy loss."""
     revive_after: PositiveInt = 50
     """Steps after which an unused code is replaced by an output of the encoder."""
     adversarial_weight: NonNegativeFloat = 0.05

@@ -34,6 +34,7 @@ from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import load_model
 
+ENTROPY_TEMPERATURE = 0.01  # of the softmax over distances, as in the release
 LOGGED = 256  # validation images for each logged reconstruction quality
 
 
@@ -129,7 +130,7 @@ class TokenizerTask(Task):
             "perceptual": perceptual,
             "commitment": quantized.commitment_loss,
             "codebook": quantized.codebook_loss,
-            "entropy": entropy_loss(quantized.distances, p.entropy_temperature, self.ranks),
+            "entropy": entropy_loss(quantized.distances, ENTROPY_TEMPERATURE, self.ranks),
         }
         total = (
             losses["reconstruction"]

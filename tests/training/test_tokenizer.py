@@ -13,6 +13,7 @@ from pipeline.discriminator import discriminator_loss, generator_loss, r1_penalt
 from pipeline.evaluation.reconstruction import quality, rebuild
 from pipeline.perceptual import open_perceptual
 from pipeline.tokenizer.quantizer import entropy_loss
+from pipeline.training import tokenizer
 from pipeline.training.tokenizer import TokenizerTask
 from pipeline.weights.configs import tokenizer_config
 from tests.images import banded_batches, image_batches
@@ -45,17 +46,18 @@ def tokenizer_task(
 # Weights that no other number could be taken for; the adversarial one is large, for a discriminator
 # fresh from its initialisation has gradients that are small.
 WEIGHTS = {"perceptual_weight": 0.7, "commitment_weight": 0.31, "entropy_weight": 0.23}
-WEIGHTS |= {"entropy_temperature": 0.4, "adversarial_weight": 43.0, "r1_weight": 0.9}
+WEIGHTS |= {"adversarial_weight": 43.0, "r1_weight": 0.9}
 
 
 @pytest.fixture(
     params=[(1, "patch"), (2, "patch"), (3, "patch"), (6, "patch"), (3, "stylegan")],
     ids=lambda param: f"step {param[0]}, {param[1]}",
 )
-def one_step(request, make_params):
+def one_step(request, make_params, monkeypatch):
     """A step of a task whose discriminator joins at step 2 with weight 1/2, at 3 with its whole,
     and pays R1 at every third: what was there before it, and what it left."""
     step, discriminator = request.param
+    monkeypatch.setattr(tokenizer, "ENTROPY_TEMPERATURE", 0.4)
     changes = WEIGHTS | {"adversarial_start": 2, "r1_every": 3, "revive_after": 1000}
     task = tokenizer_task(make_params, discriminator=discriminator, **changes)
     before = SimpleNamespace(

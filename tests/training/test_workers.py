@@ -35,7 +35,7 @@ def own_rows(ranks: Ranks, step: int, side: int = 8) -> tuple[torch.Tensor, torc
 def tokenizer(ranks: Ranks, **changes) -> TokenizerTask:
     """The discriminator joins at step 1, R1 comes at 2 and 4, codes are revived from 2 on."""
     values = {"codebook_size": 64, "batch_size": 12, "entropy_weight": 0.5}
-    values |= {"entropy_temperature": 1.0, "adversarial_weight": 2.0} | changes
+    values |= {"adversarial_weight": 2.0} | changes
     validation, batches = own_rows(ALONE, 99)[0], partial(own_rows, ranks)
     return tokenizer_task(make_params, batches, CPU, validation, ranks, **values)
 
@@ -45,6 +45,7 @@ def trained(changes: dict, ranks: Ranks) -> dict:
     for 1e-12. (In float32 they are rounded, and the losses of a discriminator amplify it.)"""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        patch.setattr("pipeline.training.tokenizer.ENTROPY_TEMPERATURE", 1.0)
         torch.set_default_dtype(torch.float64)
         try:
             task = tokenizer(ranks, **changes)
