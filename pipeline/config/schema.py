@@ -286,8 +286,6 @@ class Training(Section):
     """Share of images whose class is hidden, for classifier-free guidance. Paper: 0."""
     bf16: bool = True
     """bfloat16 autocast; on CPUs, only with bfloat16 instructions (docs/presets.md)."""
-    bf16_gradients: bool = False
-    """Send gradients between workers in bfloat16: half the bytes."""
     compile: bool = False
     """torch.compile of the transformer, for GPUs; needs Python's headers and a C compiler."""
     label_smoothing: Fraction = 0.1
