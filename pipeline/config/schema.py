@@ -154,10 +154,6 @@ class Classifier(Section):
     """Images per step."""
     lr: PositiveFloat = 4e-3
     """Peak learning rate of AdamW under a one-cycle schedule."""
-    weight_decay: NonNegativeFloat = 0.05
-    """Decoupled weight decay."""
-    label_smoothing: Fraction = 0.1
-    """Share of the target probability that is spread over all classes."""
     bf16: bool = True
     """As training.bf16."""
     checkpoint_every: CheckpointEvery = 100
