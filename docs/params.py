@@ -68,8 +68,7 @@ def stages(key: str, dag: dict[str, Any]) -> str:
     names = {
         name
         for name, stage in dag["stages"].items()
-        if {key, key.split(".")[0]} & set(stage.get("params", ()))
-        and (name != "analysis" or key.startswith("analysis."))
+        if {key, key.split(".")[0]} & set(stage.get("params", ())) and name != "analysis"
     }
     needed = sources(dag)
     first = [name for name in dag["stages"] if name in names and not needed[name] & names]

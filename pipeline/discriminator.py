@@ -1,5 +1,5 @@
 """The tokenizer's discriminators, and the adversarial losses: non-saturating with R1, as in the
-authors' release, and the adaptive weight of VQGAN (Esser et al. 2021).
+authors' release.
 
 Discriminators map images (B, C, H, W) in [0, 1] to real/fake logits (B, 1, h, w).
 """
@@ -141,24 +141,3 @@ def adversarial_ramp(step: int, start: int) -> float:
 def gradient_norm(loss: Tensor, weight: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """‖∂loss/∂weight‖ of the loss averaged over workers; `loss.backward()` still works."""
     return ranks.mean(torch.autograd.grad(loss, weight, retain_graph=True)[0]).norm()
-
-
-def adaptive_weight(
-    faithful: Tensor, fooling: Tensor, last_layer: Tensor, ranks: Ranks = ALONE
-) -> Tensor:
-    """VQGAN's adaptive weight λ: the norm of the reconstruction loss's gradient divided by the norm
-    of the adversarial loss's gradient, both at the decoder's last layer (VQGAN, equation 7; at most
-    1e4, as in VQGAN's code).
-
-    Args:
-        faithful: the reconstruction loss plus the weighted perceptual loss.
-        fooling: the generator's adversarial loss.
-        last_layer: the last weight that both losses depend on.
-        ranks: the workers; gradients are averaged over all workers.
-
-    Returns:
-        A scalar without a gradient.
-    """
-    asked, pull = (gradient_norm(loss, last_layer, ranks) for loss in (faithful, fooling))
-    quotient = asked / (pull + 1e-6)
-    return quotient.clamp(max=1e4).detach()

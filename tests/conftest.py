@@ -13,6 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from analysis.exhibits import drawing
 from analysis.exhibits.base import Table
 from analysis.exhibits.results import Results, read_results
 from analysis.report.build import build, contents
@@ -104,9 +105,10 @@ def results(tmp_path) -> Path:
 
 
 @pytest.fixture
-def params() -> Params:
+def params(monkeypatch) -> Params:
     """The default preset's, with pictures that are quickly drawn."""
-    return make_params(analysis={"dpi": 40})
+    monkeypatch.setattr(drawing, "DPI", 40)
+    return make_params()
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +158,9 @@ def outputs(tmp_path_factory) -> Path:
     results = write_results(folder / "results")
     write_source(results, "evaluate", seconds=5400.0, gpus=["H100", "H100"])
     write_source(results, "sweep", seconds=5400.0, dirty=True, gpus=["H100", "H100"])
-    build(results, folder / "out", make_params(analysis={"dpi": 40}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "DPI", 40)
+        build(results, folder / "out", make_params())
     return folder / "out"
 
 

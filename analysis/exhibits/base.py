@@ -71,8 +71,8 @@ class Figure(Exhibit):
 
     Args:
         alt: alternative text for readers who cannot see the figure.
-        draw: function that writes a PNG to a path at a resolution in dpi. For a chart, it also
-            accepts `narrow=True`, for narrow screens.
+        draw: function that writes a PNG to a path. For a chart, it also accepts
+            `narrow=True`, for narrow screens.
         chart: whether the figure shows curves on white, not pictures.
     """
 

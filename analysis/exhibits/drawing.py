@@ -59,6 +59,7 @@ def schedule_colours(schedules: list[str]) -> dict[str, str]:
     return {name: COLOURS.get(name) or more[name] for name in schedules}
 
 
+DPI = 150  # resolution of figures
 NARROW = 3.5  # width in inches of a chart for narrow screens
 LegendPlace = Literal["outside lower center", "outside right center"]
 
@@ -89,9 +90,7 @@ def log_steps(axes: Axes, values: Iterable[float]) -> None:
 
 
 @contextmanager
-def figure(
-    path: Path, size: tuple[float, float], dpi: int, facecolor: str = "white"
-) -> Iterator[Figure]:
+def figure(path: Path, size: tuple[float, float], facecolor: str = "white") -> Iterator[Figure]:
     """Yield a figure (`size` in inches), and save it as PNG. The same figure gives the same bytes.
 
     pyplot is not used, so no display and no global state is involved. The user's own matplotlib
@@ -102,13 +101,13 @@ def figure(
     fonts = {"font.family": ["sans-serif", *(f for f in OTHER_FONTS if f in installed)]}
     with matplotlib.style.context(["default", STYLE, fonts]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        canvas = Figure(figsize=size, dpi=dpi, layout="constrained")
+        canvas = Figure(figsize=size, dpi=DPI, layout="constrained")
         yield canvas
         with atomic_file(path) as temporary:
             canvas.savefig(
                 temporary,
                 format="png",
-                dpi=dpi,
+                dpi=DPI,
                 bbox_inches="tight",
                 pad_inches=0.05,
                 facecolor=facecolor,
@@ -128,7 +127,6 @@ LETTER = 0.62  # mean width of a letter, as a fraction of its size
 def draw_mosaic(
     images: np.ndarray,
     path: Path,
-    dpi: int,
     *,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
@@ -150,14 +148,14 @@ def draw_mosaic(
     lefts = np.arange(columns) * (width + gap) + np.arange(columns) // across * 3 * gap
     canvas = _laid_out(images, tops, lefts, empty)
 
-    cell = float(np.clip(height / dpi, *CELL_INCHES))
+    cell = float(np.clip(height / DPI, *CELL_INCHES))
     scale = min(cell / height, MAX_INCHES / canvas.shape[1])  # inches per pixel
     # The axes fill the figure exactly; labels lie outside, and saving adds room for them.
     size = (canvas.shape[1] * scale, canvas.shape[0] * scale)
-    with figure(path, size, dpi, facecolor="none") as drawing:
+    with figure(path, size, facecolor="none") as drawing:
         drawing.set_layout_engine("none")
         axes = drawing.add_axes((0, 0, 1, 1))
-        axes.imshow(canvas, interpolation="nearest" if scale * dpi > 1 else "antialiased")
+        axes.imshow(canvas, interpolation="nearest" if scale * DPI > 1 else "antialiased")
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.set_facecolor("none")

@@ -139,10 +139,10 @@ def _over_images(std: pd.Series, images: pd.Series) -> pd.Series:
     return images.map(student) * std.where(std > 0) / np.sqrt(images - 1)
 
 
-def _draw(cells: pd.DataFrame, path: Path, dpi: int, narrow: bool = False) -> None:
+def _draw(cells: pd.DataFrame, path: Path, narrow: bool = False) -> None:
     masked = 100 * cells["hidden"]
     labels = {"psnr": "PSNR, dB", "perceptual": "perceptual distance"}
-    with figure(path, (NARROW, 6.6) if narrow else (8.8, 3.4), dpi) as canvas:
+    with figure(path, (NARROW, 6.6) if narrow else (8.8, 3.4)) as canvas:
         for axes, (metric, label) in zip(panels(canvas, narrow), labels.items(), strict=True):
             for kind, colour in KINDS.items():
                 mean, std = cells[f"{metric}_{kind}"], cells[f"{metric}_{kind}_std"]
@@ -169,7 +169,7 @@ def pictures(results: Results, params: Params) -> Figure:
     )
 
 
-def _draw_pictures(arrays: Arrays, path: Path, dpi: int) -> None:
+def _draw_pictures(arrays: Arrays, path: Path) -> None:
     """Draw `originals` (n, H, W, C), `inputs`, `samples` and `medians` (ratios, n, H, W, C)."""
     hidden, originals = arrays["hidden"], arrays["originals"][:MAX_IMAGES]
     kinds = {"input": "inputs", "sample": "samples", "median": "medians"}
@@ -181,7 +181,6 @@ def _draw_pictures(arrays: Arrays, path: Path, dpi: int) -> None:
     draw_mosaic(
         np.stack(rows),
         path,
-        dpi,
         row_labels=list(kinds) * len(originals),
         column_labels=["original", *map(percent, hidden)],
         block=(len(kinds), len(hidden) + 1),

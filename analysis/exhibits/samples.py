@@ -67,13 +67,12 @@ def _part(results: Results) -> str:
     return f" ({shown} of {count(total)} classes)" if shown < total else ""
 
 
-def _draw_classes(grid: Arrays, models: tuple[str, ...], most: int, path: Path, dpi: int) -> None:
+def _draw_classes(grid: Arrays, models: tuple[str, ...], most: int, path: Path) -> None:
     shown = even_selection(len(grid["class_names"]), MAX_CLASSES)
     each = min(most, *(grid[name].shape[1] for name in models))
     draw_mosaic(
         np.concatenate([grid[name][shown, :each] for name in models], axis=1),
         path,
-        dpi,
         row_labels=[shortened(str(grid["class_names"][i])) for i in shown],
         column_labels=[MODELS[name] for name in models] if len(models) > 1 else [],
         block=(len(shown), each),
@@ -100,13 +99,12 @@ def neighbours(results: Results, params: Params) -> Figure:
     )
 
 
-def _draw_neighbours(arrays: Arrays, path: Path, dpi: int) -> None:
+def _draw_neighbours(arrays: Arrays, path: Path) -> None:
     samples, nearest, distance = arrays["samples"], arrays["nearest"], arrays["distance"]
     ranks = [ORDINALS[i] if i < len(ORDINALS) else f"{i + 1}th" for i in range(nearest.shape[1])]
     draw_mosaic(
         np.concatenate([samples[:, None], nearest], axis=1),
         path,
-        dpi,
         row_labels=[number(d) for d in distance[:, 0]],
         column_labels=["sample", *ranks],
     )
@@ -126,7 +124,7 @@ def iterations(results: Results, params: Params) -> Figure:
     )
 
 
-def draw_decoding(images: np.ndarray, masked: np.ndarray, path: Path, dpi: int) -> None:
+def draw_decoding(images: np.ndarray, masked: np.ndarray, path: Path) -> None:
     """Draw the canvas after each iteration, with grey over tokens that are still masked.
 
     Args:
@@ -143,4 +141,4 @@ def draw_decoding(images: np.ndarray, masked: np.ndarray, path: Path, dpi: int) 
     canvas = (images * (1 - cover) + GREY * cover).round().astype(np.uint8)
     shown = even_selection(len(images), MAX_ITERATIONS)
     labels = [f"t = {i + 1}" for i in shown]
-    draw_mosaic(canvas[shown].swapaxes(0, 1), path, dpi, column_labels=labels)
+    draw_mosaic(canvas[shown].swapaxes(0, 1), path, column_labels=labels)

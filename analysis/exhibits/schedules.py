@@ -56,42 +56,35 @@ EVERY = 3  # every third point of a curve is drawn
 
 def claims(results: Results, params: Params) -> list[Claim]:
     """Claims about the best schedule, the best T, and schedules in training or decoding alone."""
-    best_by, schedule = params.analysis.best_by, params.training.mask_schedule
     claim = partial(Claim, networks=(SWEPT,))
     return [
-        *_families(results, best_by, claim),
-        _sweet_spot(results, schedule, best_by, claim),
-        *_orders(results, best_by, claim),
+        *_families(results, claim),
+        _sweet_spot(results, params.training.mask_schedule, claim),
+        *_orders(results, claim),
         *_crossed(results, claim),
     ]
 
 
-def at_best_iterations(results: Results, kind: str) -> pd.DataFrame:
-    """The rows of the sweep at each schedule's best T, chosen by another seed; one row per schedule
-    and seed."""
-    chosen = [
-        nested_choice(rows, "iterations", results.metric(kind), kind)
-        for _, rows in results.sweep.groupby("schedule")
-    ]
+def at_best_iterations(results: Results) -> pd.DataFrame:
+    """The rows of the sweep at each schedule's best T by FID, chosen by another seed; one row per
+    schedule and seed."""
+    fid = results.metric("fid")
+    groups = results.sweep.groupby("schedule")
+    chosen = [nested_choice(rows, "iterations", fid) for _, rows in groups]
     return pd.concat(chosen, ignore_index=True)
 
 
-def _sign(kind: str) -> int:
-    """The sign of a better value minus a worse value."""
-    return -1 if kind in LOWER_IS_BETTER else 1
-
-
-def _families(results: Results, kind: str, claim: "partial[Claim]") -> list[Claim]:
+def _families(results: Results, claim: "partial[Claim]") -> list[Claim]:
     """Claims that cosine is the best schedule, and concave before linear before convex."""
-    best = at_best_iterations(results, kind)
-    values = {name: by_seed(rows, results.metric(kind)) for name, rows in best.groupby("schedule")}
+    best = at_best_iterations(results)
+    values = {name: by_seed(rows, results.metric("fid")) for name, rows in best.groupby("schedule")}
     claim = partial(
         claim,
         source="4.4, Table 3",
         exhibit="table3-table",
         shown_in="Table 3",
-        measure=results.label(kind),
-        sign=_sign(kind),
+        measure=results.label("fid"),
+        sign=-1,
         fewest=CHOOSING,
     )
     best_one, all_of_them = paper.BEST_SCHEDULE, tuple(paper.TABLE_3)
@@ -148,14 +141,14 @@ def _names(schedules: list[str]) -> str:
     return fmt.listed(map(plain, schedules))
 
 
-def _sweet_spot(results: Results, schedule: str, kind: str, claim: "partial[Claim]") -> Claim:
+def _sweet_spot(results: Results, schedule: str, claim: "partial[Claim]") -> Claim:
     """The claim that the best inner T, chosen by another seed, beats the least and greatest T."""
-    metric = results.metric(kind)
+    metric = results.metric("fid")
     rows = results.sweep[results.sweep["schedule"] == schedule]
     steps = sorted(set(rows["iterations"]))
     parts: list[Part] = []
     if len(steps) > 2:
-        inside = by_seed(nested_choice(rows, "iterations", metric, kind, steps[1:-1]), metric)
+        inside = by_seed(nested_choice(rows, "iterations", metric, steps[1:-1]), metric)
         for end in (steps[0], steps[-1]):
             outer = by_seed(rows[rows["iterations"] == end], metric)
             parts += by_pairs(inside, outer, f"the best T in between and T = {end}")
@@ -164,16 +157,16 @@ def _sweet_spot(results: Results, schedule: str, kind: str, claim: "partial[Clai
         source="4.4, Figure 8",
         exhibit="figure8",
         shown_in="Figure 8",
-        measure=f"{plain(schedule)}, {results.label(kind)}",
-        sign=_sign(kind),
+        measure=f"{plain(schedule)}, {results.label('fid')}",
+        sign=-1,
         fewest=CHOOSING,
         parts=parts,
     )
 
 
-def _orders(results: Results, best_by: str, claim: "partial[Claim]") -> list[Claim]:
+def _orders(results: Results, claim: "partial[Claim]") -> list[Claim]:
     """Claims that the schedules rank as in the paper, by each of the paper's three metrics."""
-    best = nested_best(results, best_by)
+    best = nested_best(results)
     return [
         claim(
             said=f"the schedules rank as in the paper by {results.label(kind)}",
@@ -207,7 +200,7 @@ def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
                 exhibit="crossing-table",
                 shown_in="Crossing",
                 measure=results.label("fid"),
-                sign=_sign("fid"),
+                sign=-1,
                 parts=by_pairs(
                     by_seed(rows[rows[side].isin(ours)], metric),
                     by_seed(rows[rows[side].isin(theirs)], metric),
@@ -256,13 +249,13 @@ def best_iterations(summary: pd.DataFrame, metric: str, kind: str) -> pd.DataFra
     return summary.loc[best].reset_index(drop=True)
 
 
-def nested_best(results: Results, kind: str) -> pd.DataFrame:
-    """Each schedule, in the paper's order, at the best T that another seed chooses.
+def nested_best(results: Results) -> pd.DataFrame:
+    """Each schedule, in the paper's order, at the best T by FID that another seed chooses.
 
     Returns:
         The columns of `over_seeds`, iterations (each seed's T, as text) and samples (per seed).
     """
-    rows = at_best_iterations(results, kind)
+    rows = at_best_iterations(results)
     cells = over_seeds(rows, ["schedule"], sweep_metrics(results)).set_index("schedule")
     groups = rows.groupby("schedule")
     cells.insert(0, "iterations", groups.apply(chosen_options, "iterations"))
@@ -288,9 +281,8 @@ def rank_correlation(best: pd.DataFrame, results: Results) -> dict[str, Effect]:
 
 
 def table3(results: Results, params: Params) -> Table:
-    """Every schedule at its best T by `analysis.best_by`, beside the paper's Table 3."""
-    best_by = params.analysis.best_by
-    best, label = nested_best(results, best_by), results.label(best_by)
+    """Every schedule at its best T by FID, beside the paper's Table 3."""
+    best, label = nested_best(results), results.label("fid")
     names = ["iterations", "fid_inception", "is_inception", "nll"]
     rows = [paper.TABLE_3.get(name) or [float("nan")] * 4 for name in best["schedule"]]
     cells = best.join(pd.DataFrame(rows, columns=names).add_prefix("paper_"))
@@ -370,7 +362,7 @@ def grid(results: Results, params: Params) -> Table:
 
 def agreement(results: Results, params: Params) -> Table:
     """Rank correlations of our ordering of the schedules with the paper's."""
-    best = nested_best(results, params.analysis.best_by)
+    best = nested_best(results)
     effects = rank_correlation(best, results)
     cells = pd.DataFrame(
         {
@@ -444,51 +436,47 @@ def _choice_note(cells: pd.DataFrame) -> str:
 
 def crossing(results: Results, params: Params) -> Table:
     """One row per training schedule, with a column per decoding schedule."""
-    rows, kind = results.crossing, params.analysis.best_by
-    metric, label = results.metric(kind), results.label(kind)
-    cells = over_seeds(
-        rows, ["schedule", "decoding_schedule"], [results.metric("fid"), results.metric("is")]
-    )
-    least, note = "lowest" if kind in LOWER_IS_BETTER else "highest", ""
+    rows, fid, label = results.crossing, results.metric("fid"), results.label("fid")
+    cells = over_seeds(rows, ["schedule", "decoding_schedule"], [fid, results.metric("is")])
+    note = ""
     if len(cells):
         samples = rows["samples"].min()
         real = real_images(results, samples, {})
-        known = "" if real.empty else fmt.number(real[f"{metric}_mean"][0])
+        known = "" if real.empty else fmt.number(real[f"{fid}_mean"][0])
         note = (
             f"{label} at T = {fmt.extent(rows['iterations'])}, {fmt.count(samples)} samples a seed"
             f"{f'; as many real images have {known}' if known else ''}. The sweep's models, each "
-            f"decoded with every schedule. The {least} means are not tested. "
+            f"decoded with every schedule. The lowest means are not tested. "
             f"{measure_note(params, results.extractor)}"
         )
     return Table(
         name="crossing",
         title=f"One schedule in training, another in decoding: {label}",
         cells=cells,
-        readable=_square(cells, metric, fmt.seeds_of(cells["seeds"], params), least),
+        readable=_square(cells, fid, fmt.seeds_of(cells["seeds"], params)),
         notes=[note or "No schedules were crossed (sweep.crossed is empty)."],
         paper="concave schedules are held to help twice: they train on harder cases, with more "
         "masked, and they decode from less to more; both are always changed together.",
     )
 
 
-def _square(cells: pd.DataFrame, metric: str, over: str, least: str) -> pd.DataFrame:
+def _square(cells: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
     """A row per training schedule, a column per decoding schedule, and the best of each."""
     names = schedule_order(cells["schedule"])
     decoded = schedule_order(cells["decoding_schedule"])
     text = cells.assign(text=fmt.column(cells, metric))
     text = text.pivot(index="schedule", columns="decoding_schedule", values="text")
     means = cells.pivot(index="schedule", columns="decoding_schedule", values=f"{metric}_mean")
-    best = means.idxmin if least == "lowest" else means.idxmax
     headings = {name: fmt.heading(f"decoded: {plain(name)}", over) for name in decoded}
     table = {"trained": [plain(name) for name in names]}
     table |= {headings[name]: list(text.loc[names, name].fillna(fmt.NONE)) for name in decoded}
-    table[f"{least} in the row"] = [plain(best(axis=1)[name]) for name in names]
+    table["lowest in the row"] = [plain(means.idxmin(axis=1)[name]) for name in names]
     table["mean of the row"] = [fmt.number(means.loc[name].mean()) for name in names]
     if not names:
         return pd.DataFrame(table)
-    last = {"trained": f"{least} in the column", "mean of the row": fmt.NONE}
-    last |= {headings[name]: plain(best(axis=0)[name]) for name in decoded}
-    last[f"{least} in the row"] = fmt.NONE
+    last = {"trained": "lowest in the column", "mean of the row": fmt.NONE}
+    last |= {headings[name]: plain(means.idxmin(axis=0)[name]) for name in decoded}
+    last["lowest in the row"] = fmt.NONE
     return pd.concat([pd.DataFrame(table), pd.DataFrame([last])], ignore_index=True)
 
 
@@ -522,9 +510,9 @@ def quality(results: Results, params: Params) -> Figure:
     )
 
 
-def _draw_curves(results: Results, path: Path, dpi: int, narrow: bool = False) -> None:
+def _draw_curves(results: Results, path: Path, narrow: bool = False) -> None:
     size, ncols = ((NARROW, 4.2), 2) if narrow else ((5.2, 3.4), 1)
-    with figure(path, size, dpi) as canvas:
+    with figure(path, size) as canvas:
         axes = canvas.subplots()
         order = schedule_order(results.sweep["schedule"])
         for name, colour in schedule_colours(order).items():
@@ -539,9 +527,9 @@ def _draw_curves(results: Results, path: Path, dpi: int, narrow: bool = False) -
         canvas.legend(loc=legend_place(narrow), ncols=ncols)
 
 
-def _draw_quality(results: Results, path: Path, dpi: int, narrow: bool = False) -> None:
+def _draw_quality(results: Results, path: Path, narrow: bool = False) -> None:
     summary = summarize(results)
-    with figure(path, (NARROW, 7.4) if narrow else (9.8, 3.7), dpi) as canvas:
+    with figure(path, (NARROW, 7.4) if narrow else (9.8, 3.7)) as canvas:
         canvas.set_layout_engine("constrained", wspace=0.06, hspace=0.06)
         for axes, kind in zip(panels(canvas, narrow), ("fid", "is"), strict=True):
             _draw_metric(axes, summary, results.metric(kind), kind)

@@ -169,10 +169,10 @@ def _findings(cells: pd.DataFrame) -> list[str]:
     return found
 
 
-def _draw(cells: pd.DataFrame, path: Path, dpi: int, narrow: bool = False) -> None:
+def _draw(cells: pd.DataFrame, path: Path, narrow: bool = False) -> None:
     batches = sorted(set(cells["batch_size"]))
     styles = {batch: STYLES[i % len(STYLES)] for i, batch in enumerate(batches)}
-    with figure(path, (NARROW, 7.0) if narrow else (9.4, 3.6), dpi) as canvas:
+    with figure(path, (NARROW, 7.0) if narrow else (9.4, 3.6)) as canvas:
         left, right = panels(canvas, narrow)
         for (method, batch), rows in cells.groupby(["method", "batch_size"]):
             colour, seconds = COLOURS[method], rows["seconds_per_image"]

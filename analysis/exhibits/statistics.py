@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from analysis.exhibits.results import LOWER_IS_BETTER, Results
+from analysis.exhibits.results import Results
 
 LEVEL = 0.95  # confidence level of every interval
 ALPHA = 0.05  # a corrected p below this value decides
@@ -167,7 +167,7 @@ def pairs(first: pd.Series, second: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nested_choice(
-    rows: pd.DataFrame, option: str, metric: str, kind: str, among: Iterable[float] | None = None
+    rows: pd.DataFrame, option: str, metric: str, among: Iterable[float] | None = None
 ) -> pd.DataFrame:
     """For each seed, the row of the option that is best for the next seed; for the last seed, the
     first seed's best.
@@ -181,8 +181,7 @@ def nested_choice(
     Args:
         rows: one row per option and seed.
         option: column with the options: iterations, choice_temperature.
-        metric: column that decides; among equal values, the smallest option wins. `kind` determines
-            whether lower or higher values are better.
+        metric: column whose lowest value decides; among equal values, the smallest option wins.
         among: options to choose from; None for all options that every seed has.
 
     Returns:
@@ -193,8 +192,7 @@ def nested_choice(
         values = values.loc[values.index.intersection(list(among))]
     if values.empty:
         return rows.head(0)
-    table = values.to_numpy() * (1 if kind in LOWER_IS_BETTER else -1)
-    best = np.roll(table.argmin(axis=0), -1)
+    best = np.roll(values.to_numpy().argmin(axis=0), -1)
     chosen = pd.Series(values.index.to_numpy()[best], index=values.columns)
     return rows[rows[option] == rows["seed"].map(chosen)].sort_values("seed")
 

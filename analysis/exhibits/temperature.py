@@ -70,7 +70,7 @@ def _means(results: Results) -> pd.DataFrame:
 def _facts(results: Results) -> list[str]:
     """The FID of each seed at the choice temperature that another seed chooses."""
     fid, option, label = results.metric("fid"), "choice_temperature", results.label("fid")
-    chosen = nested_choice(results.temperature, option, fid, "fid")
+    chosen = nested_choice(results.temperature, option, fid)
     if chosen.empty:
         return []
     by = "another seed chooses" if len(chosen) > 1 else "the same samples choose"
@@ -80,9 +80,9 @@ def _facts(results: Results) -> list[str]:
     ]
 
 
-def _draw(results: Results, params: Params, path: Path, dpi: int, narrow: bool = False) -> None:
+def _draw(results: Results, params: Params, path: Path, narrow: bool = False) -> None:
     cells, x = _means(results), "choice_temperature"
-    with figure(path, (NARROW, 6.4) if narrow else (9.4, 3.2), dpi) as canvas:
+    with figure(path, (NARROW, 6.4) if narrow else (9.4, 3.2)) as canvas:
         for axes, kind in zip(panels(canvas, narrow), ("fid", "is"), strict=True):
             metric = results.metric(kind)
             mean, std = cells[f"{metric}_mean"], cells[f"{metric}_std"].fillna(0)

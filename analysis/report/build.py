@@ -181,7 +181,7 @@ def build(
             (made / folder).mkdir()
         for exhibit in exhibits:
             if isinstance(exhibit, Figure):
-                exhibit.draw(made / f"figures/{exhibit.name}.png", params.analysis.dpi)
+                exhibit.draw(made / f"figures/{exhibit.name}.png")
             elif isinstance(exhibit, Table):
                 exhibit.write(made / ("timings" if exhibit.timed else "tables"))
                 _write_sources(exhibit, results, made / "sources")

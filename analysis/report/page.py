@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
+from analysis.exhibits import drawing
 from analysis.exhibits.base import Exhibit, Figure, Table
 from analysis.exhibits.claims import Verdict
 from analysis.exhibits.formatting import NONE, count, listed, millions, number, percent
@@ -72,9 +73,8 @@ def write_report(
         undefined=StrictUndefined,
     )
     environment.filters |= {"emphasized": _emphasized, "anchor": _anchor, "grid": _grid}
-    dpi = params.analysis.dpi
-    environment.globals["picture"] = lambda figure: _picture(figures / f"{figure.name}.png", dpi)
-    environment.globals["drawn"] = lambda figure, **form: _drawn(figure, dpi, **form)
+    environment.globals["picture"] = lambda figure: _picture(figures / f"{figure.name}.png")
+    environment.globals["drawn"] = lambda figure, **form: _drawn(figure, **form)
     environment.tests["table"] = lambda exhibit: isinstance(exhibit, Table)
     page = environment.get_template("report.html.j2").render(
         title="MaskGIT" if "prepare" in stale else f"MaskGIT on {_data_name(params)}",
@@ -128,18 +128,18 @@ def _anchor(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def _drawn(figure: Figure, dpi: int, **form: bool) -> dict[str, str | int]:
+def _drawn(figure: Figure, **form: bool) -> dict[str, str | int]:
     """Draw a figure that only the page has: the opening's samples, or a narrow version."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "drawn.png"
-        figure.draw(path, dpi, **form)
-        return _picture(path, dpi)
+        figure.draw(path, **form)
+        return _picture(path)
 
 
-def _picture(path: Path, dpi: int) -> dict[str, str | int]:
+def _picture(path: Path) -> dict[str, str | int]:
     """A PNG as a data URI, with its size in CSS pixels."""
     with Image.open(path, formats=("PNG",)) as image:
-        width, height = (round(side * CSS_DPI / dpi) for side in image.size)
+        width, height = (round(side * CSS_DPI / drawing.DPI) for side in image.size)
     data = base64.b64encode(path.read_bytes()).decode()
     return {"src": f"data:image/png;base64,{data}", "width": width, "height": height}
 

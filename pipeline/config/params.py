@@ -42,7 +42,6 @@ class Params(schema.Section):
     rejection: schema.Rejection = schema.Rejection()
     reconstruction: schema.Reconstruction = schema.Reconstruction()
     speed: schema.Speed = schema.Speed()
-    analysis: schema.Analysis = schema.Analysis()
     mlflow: schema.Mlflow = schema.Mlflow()
 
     @property
@@ -151,7 +150,10 @@ class Params(schema.Section):
                 raise UserError(f"{section}.samples", reason, f"use at least {needed}")
 
     def _check_trainings(self) -> None:
-        training = self.training
+        training, network = self.training, self.transformer
+        if network.hidden % network.heads:
+            reason = f"{network.heads} does not divide transformer.hidden, {network.hidden}"
+            raise UserError("transformer.heads", reason, "choose a divisor")
         if training.label_smoothing in training.other_label_smoothings:
             reason = f"{training.label_smoothing} equals training.label_smoothing"
             raise UserError("training.other_label_smoothings", reason, "remove this value")
@@ -164,7 +166,7 @@ class Params(schema.Section):
             )
             way_out = "set the architecture to that of the weights, such as torchvision:resnet50"
             raise UserError("classifier.pretrained", reason, way_out)
-        drops = training.label_drop > 0 or self.transformer.pretrained
+        drops = training.label_drop > 0 or network.pretrained
         if self.decoding.guidance_scale > 0 and not drops:
             reason = "guidance needs a model that has trained on some images without their class"
             way_out = "set training.label_drop, to 0.1 for example, or guidance_scale to 0"

@@ -116,12 +116,6 @@ class Tokenizer(nn.Module):
         self.quantizer = VectorQuantizer(config.codebook_size, config.embedding_dim)
         self.decoder = Decoder(config)
 
-    @property
-    def last_layer(self) -> Tensor:
-        """The decoder's last weight, at which the gradients of losses are compared
-        (`adaptive_weight`)."""
-        return self.decoder.out.weight
-
     def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
         """The unclipped reconstruction (B, C, H, W), and the quantizer's result."""
         quantized = self.quantizer(self.encoder(images))

@@ -24,6 +24,8 @@ from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import WEIGHTS, load_model
 
+# As usual with AdamW for classifiers of ImageNet (DeiT, ConvNeXt).
+WEIGHT_DECAY, LABEL_SMOOTHING = 0.05, 0.1
 BATCH = 500  # validation images per batch
 LOGGED = 5000  # maximum validation images on which the logged accuracy is measured
 
@@ -96,7 +98,7 @@ class ClassifierTask(Task):
         self.params, self.batches, self.validation = params, batches, validation
         self.device, self.ranks = device, ranks
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=params.lr, weight_decay=params.weight_decay
+            self.model.parameters(), lr=params.lr, weight_decay=WEIGHT_DECAY
         )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, params.lr, total_steps=params.steps
@@ -110,7 +112,7 @@ class ClassifierTask(Task):
         loss = F.cross_entropy(
             logits.float(),
             to_device(labels, self.device),
-            label_smoothing=self.params.label_smoothing,
+            label_smoothing=LABEL_SMOOTHING,
         )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -17,7 +17,6 @@ from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import generator, mix
 from pipeline.discriminator import (
-    adaptive_weight,
     adversarial_ramp,
     discriminator_loss,
     generator_loss,
@@ -35,6 +34,7 @@ from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import load_model
 
+ENTROPY_TEMPERATURE = 0.01  # of the softmax over distances, as in the release
 LOGGED = 256  # validation images on which the logged reconstruction quality is measured
 
 
@@ -66,8 +66,8 @@ class TokenizerTask(Task):
     the tokenizer's weights.
 
     Every loss is a mean over the batch, and equals the mean of the workers' losses. The entropy of
-    the mean posterior, the adaptive weight and the replacement of idle codes use the rows of all
-    workers. So the number of workers changes results only through the order of sums.
+    the mean posterior and the replacement of idle codes use the rows of all workers. So the
+    number of workers changes results only through the order of sums.
 
     Args:
         perceptual: maps (images, reconstruction) to distances (B,); see `open_perceptual`.
@@ -130,21 +130,21 @@ class TokenizerTask(Task):
             "perceptual": perceptual,
             "commitment": quantized.commitment_loss,
             "codebook": quantized.codebook_loss,
-            "entropy": entropy_loss(quantized.distances, p.entropy_temperature, self.ranks),
+            "entropy": entropy_loss(quantized.distances, ENTROPY_TEMPERATURE, self.ranks),
         }
-        faithful = losses["reconstruction"] + p.perceptual_weight * losses["perceptual"]
         total = (
-            faithful
+            losses["reconstruction"]
+            + p.perceptual_weight * losses["perceptual"]
             + p.commitment_weight * losses["commitment"]
             + losses["codebook"]
             + p.entropy_weight * losses["entropy"]
         )
-        if self._adversarial_weight(step) > 0:
-            fooling, weight = self._fooling(reconstruction, faithful, step)
-            losses["adversarial"] = fooling
-            if isinstance(weight, Tensor):  # the weight is adaptive
-                losses["adversarial_weight"] = weight
-            total = total + weight * fooling
+        weight = self._adversarial_weight(step)
+        if weight > 0:
+            self.discriminator.requires_grad_(False)
+            losses["adversarial"] = generator_loss(self.discriminator(reconstruction))
+            self.discriminator.requires_grad_(True)
+            total = total + weight * losses["adversarial"]
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         self.ranks.average_gradients(self.model)
@@ -156,21 +156,8 @@ class TokenizerTask(Task):
             losses |= self._discriminator_step(images, reconstruction.detach(), step)
         return losses
 
-    def _fooling(
-        self, reconstruction: Tensor, faithful: Tensor, step: int
-    ) -> tuple[Tensor, float | Tensor]:
-        """The adversarial loss of the tokenizer, and the loss's weight. The discriminator gets no
-        gradients."""
-        weight: float | Tensor = self._adversarial_weight(step)
-        self.discriminator.requires_grad_(False)
-        fooling = generator_loss(self.discriminator(reconstruction))
-        if self.params.adaptive_weight:
-            weight = weight * adaptive_weight(faithful, fooling, self.model.last_layer, self.ranks)
-        self.discriminator.requires_grad_(True)
-        return fooling, weight
-
     def _adversarial_weight(self, step: int) -> float:
-        """Weight of the adversarial loss at a step, without the adaptive factor."""
+        """Weight of the adversarial loss at a step."""
         ramp = adversarial_ramp(step, self.params.adversarial_start)
         return self.params.adversarial_weight * ramp
 
@@ -195,9 +182,9 @@ class TokenizerTask(Task):
     def _balance(self, step: int) -> dict[str, float]:
         """Measure the discriminator's influence: the gradient norm of the weighted adversarial loss
         at the decoder's last layer, divided by the gradient norm of the reconstruction and
-        perceptual losses. Skipped with the adaptive weight, which fixes this ratio."""
+        perceptual losses."""
         p, weight = self.params, self._adversarial_weight(step)
-        if weight == 0 or p.adaptive_weight:
+        if weight == 0:
             return {}
         mine = self.ranks.rows(self.validation[: p.batch_size])
         images = as_float(mine.to(self.device))
@@ -205,9 +192,8 @@ class TokenizerTask(Task):
         perceptual = self.perceptual(images, output).mean()
         faithful = F.mse_loss(output, images) + p.perceptual_weight * perceptual
         fooling = weight * generator_loss(self.discriminator(output))
-        pull, other = (
-            gradient_norm(loss, self.model.last_layer, self.ranks) for loss in (fooling, faithful)
-        )
+        layer = self.model.decoder.out.weight
+        pull, other = (gradient_norm(loss, layer, self.ranks) for loss in (fooling, faithful))
         return {"adversarial_balance": (pull / other.clamp(min=1e-12)).item()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -74,7 +74,8 @@ class TransformerTask(Task):
         self.average = Average(self.model, self.training.ema_decay)
         self.parallel: Callable[..., Tensor] = self.model
         if ranks.workers > 1:
-            self.parallel = _data_parallel(self.model, device, self.training.bf16_gradients)
+            gpus = [device] if device.type == "cuda" else None
+            self.parallel = DistributedDataParallel(self.model, device_ids=gpus)
         self.unsynchronized = getattr(self.parallel, "no_sync", nullcontext)
         if self.training.compile:
             self.parallel = torch.compile(self.parallel)
@@ -167,18 +168,6 @@ class TransformerTask(Task):
             device=self.device,
             ranks=self.ranks,
         )
-
-
-def _data_parallel(model: nn.Module, device: torch.device, bf16: bool) -> nn.Module:
-    """Wrap the model in `DistributedDataParallel`, which averages gradients over the workers, in
-    bfloat16 if `bf16` is true."""
-    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
-
-    gpus = [device] if device.type == "cuda" else None
-    parallel = DistributedDataParallel(model, device_ids=gpus)
-    if bf16:  # in a lambda: torch refuses the bare hook on CPUs, though the hook works there
-        parallel.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))
-    return parallel
 
 
 def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:

@@ -8,11 +8,16 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from analysis.exhibits import samples, schedules
+from analysis.exhibits import drawing, samples, schedules
 from analysis.exhibits.drawing import draw_mosaic
 
 COLOURS = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0]], np.uint8)
 DPI = 80  # at which a cell of the smallest size, 0.6 inches, has whole pixels
+
+
+@pytest.fixture(autouse=True)
+def resolution(monkeypatch):
+    monkeypatch.setattr(drawing, "DPI", DPI)
 
 
 def solid(rows: int, columns: int, side: int = 16) -> np.ndarray:
@@ -30,8 +35,8 @@ def places_of(path, colour: np.ndarray) -> np.ndarray:
 def test_a_mosaic_has_every_picture_in_its_place_on_a_transparent_ground(tmp_path):
     empty = np.array([[False, False], [False, True]])
     labels = {"row_labels": ["a", "b"], "column_labels": ["c", "d"]}
-    draw_mosaic(solid(2, 2), tmp_path / "a.png", DPI, empty=empty, block=(2, 1), **labels)
-    draw_mosaic(solid(2, 2), tmp_path / "b.png", DPI, empty=empty, block=(2, 2), **labels)
+    draw_mosaic(solid(2, 2), tmp_path / "a.png", empty=empty, block=(2, 1), **labels)
+    draw_mosaic(solid(2, 2), tmp_path / "b.png", empty=empty, block=(2, 2), **labels)
     places = [places_of(tmp_path / "a.png", colour) for colour in COLOURS]
     *areas, none = [len(place) for place in places]
     assert min(areas) == pytest.approx((0.6 * DPI) ** 2, rel=0.1) and none == 0
@@ -47,12 +52,15 @@ def test_a_mosaic_has_every_picture_in_its_place_on_a_transparent_ground(tmp_pat
     assert gap("a.png") > 2 * gap("b.png")
 
 
-def test_tokens_that_are_masked_again_are_covered_but_not_those_of_the_answer(tmp_path):
+def test_tokens_that_are_masked_again_are_covered_but_not_those_of_the_answer(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(drawing, "DPI", DPI)
     images = np.zeros((2, 1, 16, 16, 3), np.uint8) + COLOURS[0]
     masked = np.zeros((2, 1, 2, 2), bool)
     masked[0, 0, 0] = True  # the upper half after the first iteration
     masked[1] = True  # the working state of the last, which is not the answer's
-    samples.draw_decoding(images, masked, tmp_path / "decoding.png", DPI)
+    samples.draw_decoding(images, masked, tmp_path / "decoding.png")
     covered = np.rint(COLOURS[0] * 0.2 + 150 * 0.8)
     seen, hidden = (places_of(tmp_path / "decoding.png", c) for c in (COLOURS[0], covered))
     # Of two pictures one and a half are seen.
@@ -66,7 +74,7 @@ def test_the_curves_are_those_of_the_swept_schedules_and_a_missing_one_is_named(
 ):
     curves = {name: curve for name, curve in found.curves.items() if name != "cosine"}
     with patch.object(Axes, "plot", autospec=True, side_effect=Axes.plot) as plot:
-        schedules.curves(replace(found, curves=curves), params).draw(tmp_path / "a.png", 40)
+        schedules.curves(replace(found, curves=curves), params).draw(tmp_path / "a.png")
     drawn = {call.kwargs["label"]: call.args[1:] for call in plot.call_args_list}
     assert "(cosine: not defined)" in drawn and len(drawn) == 7
     r, gamma = drawn["square root"][:2]

@@ -67,7 +67,6 @@ NOT_USED = {
 ELSEWHERE = {
     "evaluation.inception_weights",  # where an extractor is Inception
     "evaluation.vgg_weights",  # where one is VGG
-    "training.bf16_gradients",  # with several workers
 }
 
 # What is listed so that a wrong value is refused before anything runs.

@@ -34,7 +34,6 @@ WRONG = [
     ("training.other_label_smoothings", [0.1]),  # training.label_smoothing itself
     ("classifier.architecture", "torchvision:vgg16"),
     ("classifier.batch_size", 1),
-    ("classifier.crop_scale", [0.9, 0.5]),
     ("data.crop_ratio", [1.0]),
     ("data.channels", 2),
     ("data.crop_scale", [0.5, 1.5]),

@@ -12,7 +12,6 @@ from torch import nn
 from pipeline.discriminator import (
     PatchDiscriminator,
     StyleGanDiscriminator,
-    adaptive_weight,
     adversarial_ramp,
     discriminator_loss,
     generator_loss,
@@ -128,14 +127,3 @@ def test_adversarial_ramp():
     assert [adversarial_ramp(s, 4) for s in (0, 3, 4, 5, 7, 8, 100)] == [0, 0, 0.25, 0.5, 1, 1, 1]
     assert adversarial_ramp(0, 0) == 1
     assert adversarial_ramp(50_499, 50_000) == pytest.approx(0.5)  # at most 1,000 steps
-
-
-def test_adaptive_weight_is_the_quotient_of_the_gradients_norms():
-    layer = torch.ones(2, requires_grad=True)
-    faithful, fooling = (layer * torch.tensor([6.0, 8.0])).sum(), layer[0] * 0.4
-    weight = adaptive_weight(faithful, fooling, layer)
-    assert weight.item() == pytest.approx(10 / 0.4, rel=1e-4) and not weight.requires_grad
-    assert adaptive_weight(faithful, 0 * fooling, layer).item() == 1e4
-    assert adaptive_weight(0 * faithful, fooling, layer).item() == 0
-    (faithful + weight * fooling).backward()  # the graph is still there
-    torch.testing.assert_close(layer.grad, torch.tensor([6.0 + 10, 8.0]), rtol=1e-4, atol=0)

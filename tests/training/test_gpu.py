@@ -36,8 +36,8 @@ TASKS = {
     "transformer": (TransformerTask, {}),
     "autoregressive": (AutoregressiveTask, {}),
     "classifier": (classifier_task, {}),
-    "tokenizer, patch": (tokenizer_task, {"discriminator": "patch", "adaptive_weight": False}),
-    "tokenizer, stylegan": (tokenizer_task, {"discriminator": "stylegan", "adaptive_weight": True}),
+    "tokenizer, patch": (tokenizer_task, {"discriminator": "patch"}),
+    "tokenizer, stylegan": (tokenizer_task, {"discriminator": "stylegan"}),
 }
 
 
