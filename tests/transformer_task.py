@@ -65,7 +65,7 @@ def transformer_task(
     params: Params, tokens_dir: Path, kind: type[TransformerTask] = TransformerTask, **options
 ) -> TransformerTask:
     """A task, whose workers are not connected."""
-    with mock.patch.object(transformer, "_data_parallel", lambda model, *_: model):
+    with mock.patch.object(transformer, "DistributedDataParallel", lambda model, **_: model):
         return kind(params, tokens_dir, **{"seed": 3, "device": CPU} | options)
 
 
