@@ -147,7 +147,7 @@ def test_a_preset_validates_says_what_it_is_and_keeps_every_comment(name, target
     assert comments(target.read_text()) == comments(PRESET.read_text())
     summary = preset_summary(name)
     assert all(summary), "every text is given"
-    assert summary.measured != "never" or summary.expected.startswith("aims at")
+    assert summary.measured != "never" or summary.expected.startswith("aims to")
 
 
 def test_the_default_preset_brings_the_defaults_back(target):
