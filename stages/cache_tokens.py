@@ -28,6 +28,6 @@ def main(params: Params) -> str:
         metrics |= {"code_usage": usage, "code_perplexity": perplexity}
         write_json(RESULTS / "tokens/metrics.json", metrics)
         stage.run.log_group("tokens", metrics)
-        # Last, because DVC deletes published outputs if the stage then fails.
+        # Last: if the stage failed afterwards, DVC would delete the published outputs.
         publish_folder(folder, TOKENS)
     return f"cache_tokens: {metrics['train_grids']} training grids in {TOKENS}"

@@ -22,8 +22,8 @@ def main(params: Params) -> str:
 
 
 def trainings(params: Params, stage: Stage) -> list[CasTraining]:
-    """A training for each set of images, augmentation and replicate; on real images, a training for
-    each augmentation and seed."""
+    """The training runs: on samples, one for each main replicate and augmentation; on real images,
+    one for each seed and augmentation."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     workers = params.cas.workers_per_classifier or params.ray.num_workers
     sets: list[tuple[str, int, Path, Path]] = [

@@ -16,7 +16,7 @@ from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
 from stages.running import REPLICATES, replicate_folders
 
-# Sizes of other stages' sets of samples: only sets of real images are measured at these sizes.
+# Sizes of other stages' sets of samples; here, only real images are measured at these sizes.
 SIZES = ("sweep.samples", "temperature.samples", "editing.images", "rejection.acceptance")
 
 

@@ -32,7 +32,7 @@ def main(params: Params) -> str:
         manifest = write_manifest(folder, source.class_names, params.data.source, shards)
         metrics: dict[str, float] = {f"{split}_images": len(i) for split, i in splits.items()}
         metrics |= {"classes": len(source.class_names)}
-        # The share of labels that always guessing the largest class gets right.
+        # The accuracy of always guessing the largest class.
         labels = np.array([source.items[i].label for i in splits["train"]])
         metrics |= {"largest_class": float(np.bincount(labels).max() / len(labels))}
         write_json(RESULTS / "prepare/metrics.json", metrics)
@@ -40,7 +40,7 @@ def main(params: Params) -> str:
         stage.run.log_group("data", metrics)
         stage.run.log_artifact(save_picture(sheet, RESULTS / "prepare/contact_sheet.png"))
         stage.run.log_dataset(params.data.source, tree_hash(folder), str(IMAGES.absolute()))
-        # Last, because DVC deletes published outputs if the stage then fails.
+        # Last: if the stage failed afterwards, DVC would delete the published outputs.
         publish_folder(folder, IMAGES)
     total = sum(sum(counts.values()) for counts in manifest["counts"].values())
     return f"prepare: {total} images of {len(source.class_names)} classes in {IMAGES}"
@@ -51,7 +51,7 @@ def _require_enough(images: int, params: Params) -> None:
     needed, user = params.least_images(covariance=not params.evaluation.reference_statistics)
     if images < needed:
         reason = f"{images} training images are too few: {user} needs {needed}"
-        way_out = "add images, lower data.val_fraction, or change that param"
+        way_out = "add images, lower data.val_fraction, or change that metric's params"
         raise UserError("data.source", reason, way_out)
 
 

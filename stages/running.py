@@ -52,7 +52,7 @@ def run_stage(name: str) -> None:
         main = import_module(f"stages.{name}").main
         Thread(target=load_mlflow).start()  # while the stage waits for Ray
         summary = main(params)
-        require_params(listed, name)  # a change before the stage computed its key
+        require_params(listed, name)  # catches a change before the stage computed its key
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -65,8 +65,8 @@ def run_stage(name: str) -> None:
 
 
 def _check_inputs(stage: str) -> None:
-    """Raise a `UserError` if an earlier stage ran with other params. DVC checks this itself; here,
-    the check is for stages that are started by hand."""
+    """Raise a `UserError` if an earlier stage ran with other params. DVC checks this itself; this
+    check is for stages that are started by hand."""
     for maker in stages_up_to(stage)[:-1]:
         record = SOURCES / f"{maker}.json"
         if "DVC_STAGE" not in os.environ and record.exists():
@@ -74,15 +74,15 @@ def _check_inputs(stage: str) -> None:
             for key, (was, now) in differences(made, stage_params(maker)).items():
                 if key.startswith("ray."):  # workers may differ from stage to stage
                     continue
-                reason = f"{maker} ran with {str(was)[:80]}, but it is now {str(now)[:80]}"
+                reason = f"{maker} ran with {str(was)[:80]}, but params.yaml has {str(now)[:80]}"
                 raise UserError(key, reason, f"run `dvc repro {stage}`")
 
 
 def replicate_folders(
     stage: Stage, replicates: Iterable[Replicate], *ignore: str, samples: bool = False
 ) -> dict[Replicate, Path]:
-    """The run directory of a stage's work on each replicate. Its key contains the replicate's own
-    model only, so a new seed leaves other replicates' directories unchanged.
+    """The run directory of a stage's work on each replicate. The directory's key covers only
+    the replicate's own model, so a new seed leaves other replicates' directories unchanged.
 
     Args:
         ignore: params that the work does not depend on.
@@ -113,7 +113,7 @@ def train_one(
     if training.workers.under_ray_train:
         join_with(training.workers, "ray.num_workers")
     state = run_training(training)
-    for row in state["history"]:  # other machines may have made some rows
+    for row in state["history"]:  # other machines may have logged some rows
         stage.run.log_training(row)
     write_csv(RESULTS / name / "history.csv", state["history"])
     return state

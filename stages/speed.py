@@ -27,7 +27,7 @@ def main(params: Params) -> str:
         write_csv(path, rows)
         stage.run.log_artifact(path)
         for row in rows:
-            # MLflow groups batch sizes, as panels of Figure 4; a step is a number of tokens.
+            # MLflow groups the charts by batch size, like Figure 4's panels; steps count tokens.
             name = f"seconds_per_image_in_batches_of_{row['batch_size']}/{row['method']}"
             stage.run.log_metrics({name: row["seconds_per_image"]}, step=row["tokens"])
     return f"speed: {len(rows)} times in {path}"

@@ -18,7 +18,7 @@ def main(params: Params) -> str:
     with Stage("sweep", params) as stage:
         grid = trials(params, stage)
         if not all(trial.finished for trial in grid):
-            reference_statistics(params)  # may be of other features
+            reference_statistics(params)  # raises if the file is of other features
         run_jobs(run_trial, grid, "sweep.workers_per_trial", stage, "trials", _log)
         rows = [row for trial in grid for row in trial.rows()]
         write_csv(file, rows)
@@ -34,7 +34,7 @@ def main(params: Params) -> str:
 
 def _log(trial: Trial) -> None:
     """Log a finished trial: the training curve, metrics with T as the step, and the best T.
-    MLflow sorts groups by name, so that `T` (Figure 8) comes first."""
+    MLflow sorts groups by name, so the group `T` (Figure 8) comes first."""
     run = trial.log.begin()  # its worker may have logged on another machine
     for row in trial.training.history if trial.training else ():
         run.log_training(row)

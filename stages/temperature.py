@@ -15,5 +15,5 @@ def main(params: Params) -> str:
         return write_rows(
             *(stage, "temperature/rows.csv", temperature_rows(params, folders, workers)),
             group=lambda row: "transformer",
-            step=lambda row: 10 * row["choice_temperature"],  # an integer, in tenths
+            step=lambda row: 10 * row["choice_temperature"],  # in tenths: steps are integers
         )

@@ -1,5 +1,5 @@
-"""Trains the autoregressive baseline VQGAN∗: one training for each replicate, with the
-transformer's training params except for the steps."""
+"""Trains the autoregressive baseline VQGAN∗ once for each replicate, with the transformer's
+training params except for the number of steps."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import AUTOREGRESSIVE

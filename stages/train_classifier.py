@@ -41,8 +41,8 @@ def _released(params: Params, classes: int) -> Classifier:
     file = None if given in (None, TORCHVISION) else of_project(given)
     model = torchvision_classifier(params.classifier.architecture.partition(":")[2], file)
     if (known := model.config.num_classes) != classes:
-        reason = f"it knows {known} classes, and the data set has {classes}"
-        raise UserError("classifier.pretrained", reason, "set it to null, or give another file")
+        reason = f"the network has {known} classes, but the data set has {classes}"
+        raise UserError("classifier.pretrained", reason, "set the param to null or to another file")
     return model
 
 

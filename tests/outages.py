@@ -132,7 +132,7 @@ class Trial:
                 assert self.project.all_ended()
                 self.end(self.start())
                 self.took = 0.0
-            if outage == "database deleted" and "move the file away" in self.sync(ok=None):
+            if outage == "database deleted" and "move the database file away" in self.sync(ok=None):
                 self.database.unlink()  # MLflow was making it again as the stage ended
 
     def _killed(self) -> None:

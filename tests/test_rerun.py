@@ -163,7 +163,7 @@ def test_of_two_sweeps_the_second_is_told_of_the_first(project, tmp_path):
     assert sorted(codes) == [0, 1]
     first, second = (logs[codes.index(code)].read_text().splitlines() for code in (0, 1))
     assert len(second) == 1  # nothing of what it began to do
-    assert second[0].startswith("error: sweep: running already, process ")
+    assert second[0].startswith("error: sweep: already running as process ")
     trials = [line for line in first if " done, " in line]
     assert len(trials) == len(set(trials)) == 3  # each was trained once
     assert rows.read_bytes() == expected

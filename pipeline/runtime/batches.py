@@ -1,8 +1,8 @@
 """Computes independent batches, in this process or in Ray actors, and stores them in files.
 
-A batch depends on its arguments alone, so every process computes the same bytes. (On a CPU, the
-number of threads changes float32 products of 5 to 11 rows: see docs/cluster.md.) The batches of an
-unfinished file are stored in `<file>.parts`, so a run after a kill computes only the missing ones.
+A batch depends only on its arguments, so every process computes the same bytes. (On a CPU, float32
+products of 5 to 11 rows depend on the number of threads: see docs/cluster.md.) An unfinished file's
+batches are stored in `<file>.parts`, so a run after a kill computes only the missing batches.
 """
 
 import shutil
@@ -31,14 +31,14 @@ Files = Mapping[Path, Sequence[tuple]]  # path of the file -> arguments of each 
 class Maker:
     """A picklable factory of a function that computes batches. Each process calls `opens(*args,
     device)` once; this call loads networks and images and returns the function. Paths in `args` may
-    be relative to the project. `here` is the function, if this process has already opened it."""
+    be relative to the project. If this process already has the function, pass it as `here`."""
 
     def __init__(self, opens: Callable[..., Any], *args: Any, here: Any = None):
         self.opens, self.args, self._here = opens, args, here
         self.name = uuid.uuid4().hex  # the same in every process
 
     def open(self, device: torch.device) -> Any:
-        """Return the function that computes batches; only the first call opens it."""
+        """Return the function that computes batches; only the first call loads networks."""
         if self._here is None:
             self._here = self.opens(*self.args, device)
         return self._here
@@ -54,8 +54,8 @@ class BatchWorkers:
         self.device = device
 
     def make(self, maker: Maker, batches: Batches) -> Iterator[tuple[Path, Any]]:
-        """Compute batches, and yield pairs (path, batch) in any order. Errors of the function are
-        raised."""
+        """Compute batches, and yield pairs (path, batch) in any order. Exceptions of the
+        function propagate."""
         function = maker.open(self.device)
         for path, arguments in batches.items():
             yield path, function(*arguments)
@@ -70,8 +70,8 @@ def workers_of(ray: Any) -> BatchWorkers:
 
 
 class RayActors(BatchWorkers):
-    """A pool of Ray actors that lives from the first batch until `end`. Ray replaces a lost actor
-    up to `ray.max_failures` times and repeats its batch."""
+    """A pool of Ray actors that lives from the first batch until `end`. Ray restarts a lost
+    actor up to `ray.max_failures` times, and repeats the batch that the actor was computing."""
 
     def __init__(self, ray: Any):
         super().__init__(driver_device(ray.use_gpu, ray.num_workers))
@@ -191,8 +191,8 @@ def make_parts(
 def make_tensors(
     path: Path, workers: BatchWorkers, maker: Maker, batches: Sequence[tuple], name: str
 ) -> dict[str, Tensor]:
-    """Compute named tensors without writing them to `path`. The caller must call `drop_parts` when
-    the tensors are no longer needed."""
+    """Compute and return named tensors. Only the batches are stored, in `parts_folder(path)`; the
+    caller must call `drop_parts(path)` when the tensors are no longer needed."""
     parts = make_parts({path: batches}, workers, maker, name)[path]
     return joined([load_tensors(part) for part in parts])
 
@@ -241,8 +241,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return load_part(path, safetensors.torch.load_file)
 
 
-def load_part(path: Path, load: Callable[[Path], Any], way_out: str = "delete it") -> Any:
-    """Read a file with `load(path)`; raises a `UserError` if it is damaged or missing."""
+def load_part(path: Path, load: Callable[[Path], Any], way_out: str = "delete the file") -> Any:
+    """Read a file with `load(path)`; raises a `UserError` if the file is damaged or missing."""
     try:
         return load(path)
     except UserError:

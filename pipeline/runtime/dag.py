@@ -15,7 +15,7 @@ DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
 HERE = Path()  # the project's root folder, from which stages run
 
-# Params that name a file: a stage depends on the file's content too.
+# Params that name a file; a stage also depends on the file's content.
 FILE_PARAMS = (
     "classifier.pretrained",
     "tokenizer.pretrained",
@@ -25,7 +25,7 @@ FILE_PARAMS = (
     "evaluation.reference_statistics",
 )
 
-# Params that split a training batch among workers, which changes the order of sums, and dropout.
+# Params that set how a training batch is split, and so the order of sums and the dropout masks.
 WHO = (
     *("ray.num_workers", "ray.cpus_per_worker", "training.accumulate"),
     *("sweep.workers_per_trial", "cas.workers_per_classifier"),
@@ -37,8 +37,8 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
     files that its params name.
 
     Args:
-        ignore: params, sections of params, dependencies and folders of dependencies to leave out
-            (one trial of the sweep does not depend on the sweep's grid).
+        ignore: params, sections of params, dependencies and folders of dependencies to leave out.
+            (For example, the key of a sweep trial leaves out the sweep's grid.)
     """
     params = stage_params(stage)
     files = {name: of_project(params[name]) for name in FILE_PARAMS if params.get(name)}
@@ -89,13 +89,12 @@ def _file_hash(path: Path, size: int, modified: int) -> str:
 
 
 def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
-    """Raise a `UserError` if a dependency, given with its hash, changed while the stage ran. DVC
-    would record the results under the new content."""
+    """Raise a `UserError` if any of the `deps`, pairs of a path and the hash at the stage's start,
+    has changed. DVC would record the results as results of the new content."""
     for path, known in deps:
         if not os.path.exists(path) or _hash(path) != known:
-            raise UserError(
-                path, f"changed while {stage} ran, so its results would mix both", "run it again"
-            )
+            reason = f"changed while {stage} ran, so the results may mix old and new content"
+            raise UserError(path, reason, f"run {stage} again")
 
 
 def require_params(params: Mapping[str, Any], stage: str) -> None:
@@ -104,7 +103,7 @@ def require_params(params: Mapping[str, Any], stage: str) -> None:
         raise UserError(
             key,
             f"became {str(now)[:80]} in {PARAMS_FILE} while {stage} ran with {str(was)[:80]}",
-            "run it again",
+            f"run {stage} again",
         )
 
 
@@ -115,7 +114,7 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tup
 
 
 def read_stages(root: Path = HERE) -> dict[str, dict[str, Any]]:
-    """The stages of dvc.yaml, each after its dependencies."""
+    """The stages of dvc.yaml by name, each after the stages that it depends on."""
     return read_yaml(root / DVC_FILE).get("stages", {})
 
 
@@ -127,7 +126,7 @@ def stage_params(stage: str, root: Path = HERE) -> dict[str, Any]:
 
 
 def stage_deps(stage: str, root: Path = HERE) -> list[str]:
-    """The dependencies that dvc.yaml lists for a stage, with the param's value for `${key}`."""
+    """The dependencies that dvc.yaml lists for a stage; a param's value replaces `${param}`."""
     values = flatten(read_yaml(root / PARAMS_FILE))
     listed = read_stages(root)[stage].get("deps", [])
     return [re.sub(r"\$\{([\w.]+)\}", lambda m: str(values.get(m[1])), dep) for dep in listed]
@@ -141,7 +140,7 @@ def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
 
 
 def makers(root: Path = HERE) -> dict[str, str]:
-    """Map the path of each dependency that a stage outputs to that stage. Code is left out."""
+    """Map each dependency that is an output of a stage to that stage's name. Omits code."""
     stages = read_stages(root)
     outputs = {output: stage for stage in stages for output in stage_outputs(stage, root)}
     return {
@@ -154,7 +153,7 @@ def makers(root: Path = HERE) -> dict[str, str]:
 
 
 def stages_up_to(stage: str | None) -> list[str]:
-    """A stage and all stages that it depends on, in order; all stages if `stage` is None.
+    """A stage and all stages that it depends on, as dvc.yaml orders them; all if `stage` is None.
 
     Raises:
         UserError: dvc.yaml has no such stage.

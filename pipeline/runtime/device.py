@@ -16,7 +16,7 @@ _picked: list[torch.device] = []
 
 
 def pick_device() -> torch.device:
-    """Pick the GPU if PyTorch finds one, else the CPU, and make results on it repeatable."""
+    """Pick the GPU if PyTorch finds one, else the CPU, and make the device's results repeatable."""
     if not torch.cuda.is_available():  # results on a CPU are repeatable without settings
         return torch.device("cpu")
     repeatable()
@@ -25,8 +25,8 @@ def pick_device() -> torch.device:
 
 
 def computing_on() -> str:
-    """The name of the picked GPU, or "cpu", or "cpu, in float32" if `bf16` params have no
-    effect."""
+    """The name of the picked GPU; else "cpu", or "cpu, in float32" for a CPU that cannot multiply
+    bfloat16, on which `bf16` params have no effect."""
     if _picked:
         return torch.cuda.get_device_name(_picked[-1])
     return "cpu" if _cpu_multiplies_bfloat16() else "cpu, in float32"
@@ -37,7 +37,7 @@ def worker_device(use_gpu: bool) -> torch.device:
     `UserError` if `ray.use_gpu` is true and PyTorch finds no GPU: a CPU would take days."""
     if use_gpu and not torch.cuda.is_available():
         reason = f"PyTorch finds no GPU on {platform.node()}, where this process runs"
-        way_out = "set it to false, or use a machine with a GPU (docs/cluster.md)"
+        way_out = "set ray.use_gpu to false, or use a machine with a GPU (docs/cluster.md)"
         raise UserError("ray.use_gpu", reason, way_out)
     return pick_device() if use_gpu else torch.device("cpu")
 
@@ -49,7 +49,7 @@ def driver_device(use_gpu: bool, workers: int) -> torch.device:
 
 
 def quick_in_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32: true except on CPUs without bfloat16 products."""
+    """Whether bfloat16 is faster than float32: on all GPUs, and on CPUs that multiply bfloat16."""
     return device.type != "cpu" or _cpu_multiplies_bfloat16()
 
 
@@ -73,8 +73,8 @@ def autocast(device: torch.device, bf16: bool) -> torch.autocast:
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Within the block, compute float32 convolutions on a GPU in TF32 if `allowed`. TF32 has 10
-    bits of precision and is several times as fast. Outside such blocks, TF32 is off (see
-    `repeatable`)."""
+    bits of precision and is several times as fast as float32. Outside such blocks, TF32 is off
+    (see `repeatable`)."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = allowed
     try:
@@ -101,8 +101,8 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
 
 def repeatable() -> None:
     """Use deterministic algorithms on GPUs, and turn off TF32, which would change some tokens and
-    every feature. PyTorch only warns about operations that have no deterministic algorithm (the
-    fast gradient of attention)."""
+    every feature. PyTorch only warns about operations that have no deterministic algorithm
+    (the backward pass of fast attention)."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -117,6 +117,6 @@ def require_compiler(gpu: bool) -> None:
     kind, variable, names = ("C", "CC", ["gcc", "clang"]) if gpu else ("C++", "CXX", ["g++"])
     names = [named] if (named := os.environ.get(variable)) else names
     if not any(map(shutil.which, names)):
-        reason = f"torch.compile needs a {kind} compiler, but found no {' or '.join(names)}"
-        way_out = f"install it (Debian: apt install {'gcc' if gpu else 'g++'} python3-dev)"
+        reason = f"torch.compile needs a {kind} compiler, but no {' or '.join(names)} was found"
+        way_out = f"install a compiler (Debian: apt install {'gcc' if gpu else 'g++'} python3-dev)"
         raise UserError("training.compile", reason, f"{way_out}, or set training.compile to false")

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from pipeline.runtime.limits import MESSAGE, WORD
 
-_MOVE = "another file or folder is in the way: move it away"
+_MOVE = "move away the file or folder that is in the way"
 WAYS_OUT = {  # errno of an operating system error -> what the user can do
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more of them (`ulimit -n`)"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (`ulimit -n`)"),
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), _MOVE),
-    **dict.fromkeys((errno.EACCES, errno.EPERM), "change its permissions"),
-    errno.EROFS: "make its file system writable",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change the permissions"),
+    errno.EROFS: "make the file system writable",
 }
 
 
@@ -34,7 +34,7 @@ class UserError(Exception):
 
 
 class PassingError(UserError):
-    """A transient error: Ray retries up to its limit before the user sees it."""
+    """A transient error: the user sees it only after Ray has retried `ray.max_failures` times."""
 
 
 class ArgumentError(UserError, ValueError):
@@ -44,8 +44,8 @@ class ArgumentError(UserError, ValueError):
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     """Return the error to raise if a file or folder cannot be written."""
-    advice = WAYS_OUT.get(error.errno or 0, "check its folder and disk")
-    way_out = f"{advice} and run again, finished work is kept"
+    advice = WAYS_OUT.get(error.errno or 0, "check the folder and the disk")
+    way_out = f"{advice} and run again (finished work is kept)"
     return UserError(f"cannot write {path}", error.strerror or str(error), way_out)
 
 

@@ -18,15 +18,15 @@ MEMORY = ("allocate memory", "not enough memory", "out of memory")  # parts of m
 def bug(error: Exception, name: str) -> str:
     """The line to print when an error other than a `UserError` ends a stage or command. For a bug,
     the line names a file with the traceback; a submitted job also prints the traceback. Raises the
-    error itself if the file cannot be written or the reader has closed the output."""
+    error itself if that file cannot be written, or if the reader of a pipe has closed the pipe."""
     if isinstance(error, BrokenPipeError):
         raise error
     inner = innermost(error)
     if lacks_memory(inner):
         return in_a_line(inner)
     if isinstance(inner, ModuleNotFoundError) and not str(inner.name).startswith("pipeline"):
-        way_out = "`pip install 'maskgit-pipeline[pipeline]'`, or in a clone `make env`"
-        return str(UserError(name, f"it needs {inner.name}, which is not installed", way_out))
+        way_out = "`pip install 'maskgit-pipeline[pipeline]'`, or `make env` in a clone"
+        return str(UserError(name, f"needs {inner.name}, which is not installed", way_out))
     if isinstance(inner, OSError) and inner.errno in WAYS_OUT:
         way_out = f"{WAYS_OUT[inner.errno]} and run again"
         return redacted(str(UserError(str(inner.filename or ""), str(inner.strerror), way_out)))
@@ -51,8 +51,8 @@ def innermost(error: BaseException) -> BaseException:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether the error means that memory ran out in Python, NumPy, PyTorch or a memory-mapped
-    file."""
+    """Whether the error says that Python, NumPy, PyTorch or a memory-mapped file needed more memory
+    than there is."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY)
 
 
@@ -63,7 +63,7 @@ def require_readable(path: Path, error: BaseException) -> None:
         error = error.__cause__
     if lacks_memory(error) or (isinstance(error, OSError) and error.errno not in DAMAGED):
         reason = f"cannot be read now ({getattr(error, 'strerror', '') or 'not enough memory'})"
-        way_out = "check its permissions and disk, and run again"
+        way_out = "check the file's permissions and the disk, and run again"
         raise PassingError(str(path), reason, way_out) from error
 
 
@@ -74,6 +74,6 @@ def in_a_line(error: BaseException) -> str:
     if isinstance(inner, UserError):
         return line
     if lacks_memory(inner):
-        way_out = "use a smaller batch_size or network (params.yaml), or a larger machine"
+        way_out = "use a smaller batch_size or network, or a machine with more memory"
         return str(UserError("there is not enough memory", line, way_out))
     return f"{name}: {line}" if line else name

@@ -27,8 +27,8 @@ def temporary_beside(path: Path) -> Path:
 
 
 def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> None:
-    """Remove the temporary files and folders of the target `name` that killed processes left in a
-    folder (with `below`, also in its subfolders). No other process may be writing there."""
+    """Remove temporary files and folders, made for a target `name`, that killed processes left in a
+    folder or, with `below`, in its subfolders. No other process may be writing to the folder."""
     pattern = f".{name}.{'[0-9a-f]' * 8}.tmp"
     for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
         if path.is_dir():
@@ -115,15 +115,15 @@ def to_disk(path: Path) -> None:
 def require_new(folder: Path) -> None:
     """Raise a `UserError` if the path exists and is not an empty folder."""
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} is there already and is not an empty folder; give a new one")
+        raise UserError(f"{folder} exists and is not an empty folder; choose a new path")
 
 
 # Reading and writing
 
 
 def require_file(path: Path | str, most: int | None = None) -> None:
-    """Check that a path is a regular file of at most `most` bytes; reading a pipe would hang.
-    Raises a `UserError` if not, and a FileNotFoundError if the path does not exist."""
+    """Check that a path is a regular file of at most `most` bytes (reading a pipe would hang).
+    Raises a `UserError` if it is not, and a FileNotFoundError if the path does not exist."""
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -139,7 +139,7 @@ def require_file(path: Path | str, most: int | None = None) -> None:
         reason = f"{size:,} bytes, more than the limit of {most:,} (docs/limits.md)"
         raise UserError(str(path), reason, "give a smaller file")
     if not os.access(path, os.R_OK):
-        raise UserError(str(path), "cannot be read (Permission denied)", "change its permissions")
+        raise UserError(str(path), "cannot be read (Permission denied)", "change the permissions")
 
 
 def read_file(path: Path | str, most: int | None = None) -> bytes:
@@ -157,8 +157,8 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: Path | str, *keys: str, way_out: str = "delete it and run again") -> Any:
-    """Read a JSON file. Raises a `UserError` if it is missing, not JSON, or without a key."""
+def read_json(path: Path | str, *keys: str, way_out: str = "delete the file and rerun") -> Any:
+    """Read a JSON file. Raises a `UserError` if the file is missing, not JSON, or lacks a key."""
     try:
         value = json.loads(read_file(path).decode("utf-8"))
     except FileNotFoundError as error:
@@ -172,7 +172,7 @@ def read_json(path: Path | str, *keys: str, way_out: str = "delete it and run ag
 
 
 def read_yaml(path: Path) -> dict:
-    """Read a YAML file of sections. Raises a `UserError` if it is missing, too large or invalid."""
+    """Read a YAML mapping. Raises a `UserError` if the file is missing, too large or invalid."""
     try:
         values = copy.deepcopy(parse_yaml(read_file(path, YAML_BYTES).decode("utf-8")))
     except FileNotFoundError as error:
@@ -180,8 +180,8 @@ def read_yaml(path: Path) -> dict:
     except ValueError as error:  # invalid YAML, or not UTF-8
         raise UserError(str(path), f"not valid YAML ({error})", "correct the file") from error
     if not isinstance(values, dict):
-        reason = "must hold sections of key: value pairs"
-        raise UserError(str(path), reason, "`maskgit preset mnist5k` writes one")
+        reason = "holds no sections of key: value pairs"
+        raise UserError(str(path), reason, "`maskgit preset mnist5k` writes a valid file")
     return values
 
 
@@ -253,7 +253,7 @@ def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> s
     hashes = {}
     for file in path.rglob("*"):
         name = file.relative_to(path)
-        # With quotes, because the name may be a part of another file's name.
+        # Search with quotes, because the name may be a part of another file's name.
         if file.is_file() and not is_ignored(name) and f'"{name}"' not in known:
             hashes[str(name)] = hash_of(file)
     return hashes[manifest.name] if list(hashes) == [manifest.name] else value_hash(hashes)

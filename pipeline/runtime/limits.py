@@ -12,7 +12,7 @@ PICTURE_ASPECT = 20  # longer side / shorter side
 
 # Params.
 YAML_BYTES = 2**20  # size of a params file
-CODES = 2**16 - 1  # codes of a tokenizer: the token cache has two bytes, for all codes and [MASK]
+CODES = 2**16 - 1  # codes of a tokenizer: the token cache stores a code, or [MASK], in two bytes
 IMAGES = 10**8  # images or samples in a set
 SEED = 2**53 - 1  # a larger integer may change when a program reads it from CSV or JSON
 LARGEST = 1e30  # largest float param, such as a weight or a rate

@@ -1,4 +1,4 @@
-"""Sends the logs in run directories to MLflow, while a stage runs or by `maskgit sync`.
+"""Sends the logs in run directories to MLflow, while a stage runs or when `maskgit sync` runs.
 
 A running stage never waits for the server. At its end, a stage waits only while the server answers
 quickly; the next stage or `maskgit sync` sends the rest.
@@ -34,15 +34,15 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 RUN_KEY = "maskgit.run"  # the tag with the run's key
 LOGS = ("reproduction/*", f"*/*/{LOG}", f"*/*/{LOG}/runs/*")  # in the runs folder, parents first
-MOST = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's limits of one request
-ROUND, PAUSE = 1.0, 30.0  # seconds between two rounds: normally, and at most after errors
-# Seconds that a stage waits at its end, for one answer and in total: of a local database (True), or
-# of a server (False).
+MOST = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's limits for one request
+ROUND, PAUSE = 1.0, 30.0  # seconds between rounds of sending: normally, and at most after errors
+# Seconds that a stage waits at its end, for one answer and in total. The key is True for a
+# local database, False for a server.
 ENDED = {True: (3.0, 60.0), False: (1.0, 5.0)}
 STUCK = 120.0  # seconds that `maskgit sync` waits for one answer
 WAYS_OUT = {  # pattern in the reason -> what the user can do
-    r"'active' state": "restore it in MLflow, or choose another mlflow.experiment in params.yaml",
-    r"malformed|no such (table|column)|already exists|_alembic_": "move the file away",
+    r"'active' state": "restore the experiment, or set another mlflow.experiment in params.yaml",
+    r"malformed|no such (table|column)|already exists|_alembic_": "move the database file away",
     r"\b40[13]\b": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN",
 }
 
@@ -85,7 +85,7 @@ def way_out(reason: str) -> str:
 
 
 def load_mlflow() -> None:
-    """Import MLflow's client, which takes seconds. Errors are raised when MLflow is used."""
+    """Import MLflow's client, which takes seconds. The first use of MLflow raises its errors."""
     with contextlib.suppress(Exception):
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
@@ -101,7 +101,7 @@ class Server:
         self._client: Any = None
 
     def ask(self, request: Callable[[Any], Any]) -> Any:
-        """Call `request(client)`. Raises `Unsent`, with one line without secrets, if it fails."""
+        """Call `request(client)`. A failure raises `Unsent` with one line, without secrets."""
         try:
             client = self._connected()
             self.asked = time.monotonic()
@@ -197,7 +197,7 @@ class _Projection:
             self._describe()
         self._send_metrics()
         if not described and self.run["status"] != "RUNNING":
-            for run in self._own_runs():  # a create request that timed out may have made a second
+            for run in self._own_runs():  # a create call that timed out may have made another run
                 empty = not (run.data.metrics or run.data.params)
                 if empty and run.info.run_id != self.sent["run_id"]:
                     self.server.ask(methodcaller("delete_run", run.info.run_id))
@@ -219,7 +219,7 @@ class _Projection:
         run, tags = self.run, {RUN_KEY: self.run["key"], **self.run["tags"]}
         if run["parent"] and (parents := self._runs(run["parent"])):
             tags["mlflow.parentRunId"] = parents[0].info.run_id
-        if not self.sent["run_id"]:  # a create request that failed here may have succeeded
+        if not self.sent["run_id"]:  # a create request that timed out may have made the run
             create = methodcaller("create_run", self.where, run["start"], tags, run["name"])
             found = self._own_runs() or [self.server.ask(create)]
             self._note(run_id=found[0].info.run_id)
@@ -281,7 +281,7 @@ class _Projection:
         self._ask("log_artifact", str(path), folder)
         if folder == IMAGES:
             self._ask("set_tag", "mlflow.loggedImages", True)
-        if not is_local(self.server.uri):  # MLflow takes any answer, even a login page
+        if not is_local(self.server.uri):  # MLflow accepts any answer, even a login page
             there = {Path(f.path).name: f.file_size for f in self._ask("list_artifacts", folder)}
             if there.get(path.name) != path.stat().st_size:
                 raise Unsent(f"MLflow has no complete copy of {path.name}")
@@ -312,7 +312,7 @@ class Sync:
 
     def send_rest(self, answer: float, most: float) -> str:
         """Send the remaining logs for at most `most` seconds, and stop if an answer takes longer
-        than `answer`. Returns why not everything was sent."""
+        than `answer` seconds. Returns why some logs were not sent; empty if all were."""
         self._closing.set()
         until = time.monotonic() + most
         while self.thread.is_alive() and (now := time.monotonic()) < until:
@@ -336,9 +336,9 @@ class Sync:
             self._closing.wait(pause)
 
     def _send(self) -> None:
-        """Send what is new in each log, parents before children, and raise the first error at the
-        end. If a run cannot be sent, its children are skipped. A slow error ends the round, because
-        the server hangs."""
+        """Send what is new in each log, parent runs first, and raise the first error at the end. If
+        a run cannot be sent, its child runs are skipped. An error after more than `ROUND` seconds
+        ends the round, because the server probably hangs."""
         first: Exception | None = None
         failed: set[str] = set()  # keys of runs that could not be sent
         for file in [file for each in LOGS for file in sorted(self.folder.glob(f"{each}/{RUN}"))]:
@@ -377,6 +377,6 @@ def sync(folder: Path) -> str:
     work = Sync(folder)
     reason, shown = work.send_rest(STUCK, math.inf), redacted(work.server.uri)
     if reason:
-        raise UserError(f"MLflow at {shown}", reason, f"{way_out(reason)}, and run this again")
-    refused = (f"; refused for good: {each}" for each in work.server.refused)
+        raise UserError(f"MLflow at {shown}", reason, f"{way_out(reason)}, then run `maskgit sync`")
+    refused = (f"; MLflow refused a record: {each}" for each in work.server.refused)
     return f"everything is sent to {shown}{''.join(refused)}"

@@ -1,7 +1,7 @@
 """Tells a worker where the project is: in the driver's folder, or in this node's own checkout.
 
-If `maskgit submit` sent a job with a DVC remote, nodes share no folder: Ray unpacks the code,
-workers pull the outputs of earlier stages, and checkpoints are in the store `ray.storage_path`.
+In a job that `maskgit submit` sent with a DVC remote, nodes share no folder. On each node, Ray
+unpacks the code and workers pull earlier stages' outputs; `ray.storage_path` holds checkpoints.
 """
 
 import os
@@ -21,9 +21,9 @@ from pipeline.runtime.files import value_hash, write_text
 from pipeline.runtime.secrets import redacted
 from pipeline.runtime.storage import S3_ENVIRONMENT, Storage, storage, use_storage
 
-KEYS = (*S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")  # keys of the store and the remote
+KEYS = (*S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")  # of the store and the DVC remote
 JOB = "MASKGIT_JOB"  # set in a job whose nodes have checkouts of their own
-TOKENIZER = "models/tokenizer"  # every later training draws samples with it
+TOKENIZER = "models/tokenizer"  # later training runs decode their samples with it
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Remote:
     """The project's default DVC remote."""
 
     name: str
-    settings: Mapping[str, Any] = field(repr=False, hash=False)  # the URL, and keys if any
+    settings: Mapping[str, Any] = field(repr=False, hash=False)  # the URL and any access keys
 
     @property
     def url(self) -> str:
@@ -55,8 +55,8 @@ def default_remote() -> Remote | None:
     if name is None:
         return None
     if name not in remotes:
-        raise UserError("the default DVC remote", f"'{name}' is not defined", "`dvc remote add` it")
-    # DVC would write its own types of paths relative to another folder.
+        raise UserError("DVC's default remote", f"'{name}' is not defined", "run `dvc remote add`")
+    # `str` drops DVC's own path types, which DVC would write relative to another folder.
     settings = {k: str(v) if isinstance(v, str) else v for k, v in remotes[name].items()}
     return Remote(name, settings)
 
@@ -79,7 +79,7 @@ class Checkout:
     lock: str = ""  # the content of dvc.lock
     inputs: tuple[str, ...] = ()  # the outputs of earlier stages that the stage depends on
     remote: Remote | None = None
-    keys: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)  # variables
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)  # environment
 
 
 @lru_cache(maxsize=1)  # a worker does one job at a time
@@ -99,7 +99,7 @@ def enter(project: Checkout) -> None:
         os.chdir(project.folder)
     except OSError as error:
         reason = f"{platform.node()} cannot reach this folder ({error.strerror})"
-        way_out = "share it among all nodes, or send a job with a DVC remote (docs/cluster.md)"
+        way_out = "share the folder among all nodes, or submit with a DVC remote (docs/cluster.md)"
         raise UserError(project.folder, reason, way_out) from None
     require_unchanged(project.code, project.stage)
 
@@ -111,7 +111,7 @@ def _pull(project: Checkout) -> None:
     remote, folder = project.remote, Path(project.folder)
     if project.storage is None or remote is None:
         reason = f"{platform.node()} shares no folder with the job's head"
-        way_out = "set it to an object store that all nodes reach, such as s3://bucket/folder"
+        way_out = "give an object store that all nodes reach, such as s3://bucket/folder"
         raise UserError("ray.storage_path", reason, way_out)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):  # Ray may use the same path on this node
@@ -122,10 +122,10 @@ def _pull(project: Checkout) -> None:
         try:
             with Repo(".", config=remote.config(cache_folder(remote) / "cache")) as repo:
                 repo.pull(targets=list(project.inputs))
-        except Exception as error:  # each kind of store raises other types
+        except Exception as error:  # each kind of store raises its own types
             subject = f"the DVC remote {redacted(remote.url)}"
             reason = f"{platform.node()} cannot pull from it ({redacted(str(error))})"
-            raise UserError(subject, reason, "check its address and keys") from error
+            raise UserError(subject, reason, "check the remote's URL and keys") from error
 
 
 _running = Checkout("")
@@ -133,7 +133,7 @@ _entered: Checkout | None = None  # set if this process is a worker
 
 
 def begin(stage: str, code: tuple[tuple[str, str], ...]) -> None:
-    """Record a stage's code at its start: the code may have changed when a worker starts."""
+    """Record a stage's code at its start, so that workers can tell if the code changed since."""
     global _running
     _running = Checkout("", stage, code)
 

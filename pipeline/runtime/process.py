@@ -18,7 +18,7 @@ THREADS = "OMP_NUM_THREADS"  # CPU threads of every library; Ray sets it in work
 
 
 def set_up() -> None:
-    """Speed up the start, and hide notices of libraries that do not concern the user."""
+    """Speed up the start, and hide library notices that do not concern the user."""
     gc.set_threshold(10_000)  # the default of 700 objects slows imports by a second
     _keep_memory()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -44,7 +44,7 @@ def end_when_told() -> None:
 
 
 def end_quickly() -> None:
-    """Skip Python's slow clean-up at exit, unless Triton is loaded, which would print leaks."""
+    """Skip Python's slow clean-up at exit, unless Triton is loaded: it would report leaks."""
     if "triton" not in sys.modules:
         gc.freeze()
 
@@ -98,4 +98,4 @@ def _keep_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     # M_MMAP_THRESHOLD: smaller tensors are in the heap; an old glibc allows at most 32 MiB.
     if mallopt and (mallopt(-3, 2**30) or mallopt(-3, 2**25)):
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: free memory at the heap's end stays
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: keep free memory at the heap's end

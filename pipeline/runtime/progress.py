@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-PAUSE = 10.0  # seconds; for frequent loops, so that short loops show nothing
+PAUSE = 10.0  # seconds; a `pause` with which short loops print nothing
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def progress(
 
 
 class Countdown:
-    """Prints how many of a stage's trainings are done, and how long the others will take."""
+    """Prints how many of a stage's training runs are done, and the estimated time left."""
 
     def __init__(self, stage: str, what: str, total: int, pending: int):
         self.stage, self.total, self.pending = stage, total, pending
@@ -46,7 +46,7 @@ class Countdown:
         print(f"{stage}: {total} {what}, {total - pending} finished before", flush=True)
 
     def done(self, name: str) -> None:
-        """Count the training called `name` as done, and print the rest."""
+        """Count the training run `name` as done, and print the progress."""
         self.pending, self._here = self.pending - 1, self._here + 1
         minutes = round((time.monotonic() - self._started) / self._here * self.pending / 60)
         left = f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

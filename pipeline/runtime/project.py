@@ -1,4 +1,4 @@
-"""Paths in the project's folder, and paths that params name."""
+"""Paths in the project's folder, and paths in params."""
 
 import os
 from pathlib import Path
@@ -30,8 +30,8 @@ def require_here() -> None:
 
 
 def of_project(path: Path | str) -> Path:
-    """The path of a file or folder that params name. Neither git nor DVC may track the file, so a
-    run in a copy of the project (`dvc exp run --temp`) takes the original's file if it exists."""
+    """The path of a file or folder that a param names. A copy of the project, in which
+    `dvc exp run --temp` runs, may lack the file, so the original project's file has priority."""
     own = in_project(path)
     return own if in_project("") != Path.cwd() and os.path.exists(own) else Path(path)
 

@@ -1,5 +1,5 @@
 """Records which run made each stage's results (`results/sources/<stage>.json`), and finds results
-that are out of date (by dvc.lock)."""
+that are out of date according to dvc.lock."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from pipeline.runtime.runs import provenance
 from pipeline.runtime.trials import Machine
 
 SOURCES = Path("results/sources")
-SHOWN = 3  # most params that a message names
+SHOWN = 3  # a message names at most this many params
 
 Record = dict[str, Any]  # how a stage's results were made, with the keys in `write_record`
 OutOfDate = dict[str, str]  # stage -> why its results are out of date
@@ -29,7 +29,7 @@ def write_record(
     stage: str, run_id: str, key: dict[str, Any], started: float, workers: list[Machine]
 ) -> None:
     """Record the run, commit, params and machines behind a stage's results. `key` is the stage's
-    key, `started` the time of its start (`time.monotonic`)."""
+    key; `started` is the value of `time.monotonic()` at the stage's start."""
     import psutil
     import torch
 
@@ -70,7 +70,7 @@ def out_of_date(root: Path = HERE) -> OutOfDate:
             current[path] = dvc_hash(root / path)
     for stage in dag.read_stages(root):
         if SOURCES / f"{stage}.json" not in dag.stage_outputs(stage, root):
-            continue  # the analysis, which shows the results of the others
+            continue  # the analysis, which shows the results of the other stages
         if reason := _reason(stage, locked, current, root):
             found[stage] = reason
         elif stale := {made[dep] for dep in dag.stage_deps(stage, root) if made.get(dep) in found}:
@@ -89,7 +89,7 @@ def _reason(stage: str, locked: dict[str, Any], current: dict[str, str], root: P
         return f"ran with other params ({'; '.join(shown)})"
     inputs = _hashes(locked[stage], "deps").items()
     changed = [path for path, known in inputs if current.get(path, known) != known]
-    return f"read another {', '.join(changed)}" if changed else ""
+    return f"read another version of {', '.join(changed)}" if changed else ""
 
 
 def _locked(root: Path) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def dvc_hash(path: Path) -> str:
 
 
 def has_inputs(stage: str, folders: Sequence[Path], root: Path = HERE) -> bool:
-    """Whether a stage is up to date by dvc.lock, and has read the current content of `folders`."""
+    """Whether a stage is up to date in dvc.lock, and has read the current content of `folders`."""
     inputs = _hashes(_locked(root).get(stage, {}), "deps").items()
     same = (dvc_hash(root / path) == known for path, known in inputs if Path(path) in folders)
     return bool(inputs) and stage not in out_of_date(root) and all(same)
@@ -132,7 +132,7 @@ def require_current(*stages: str) -> None:
     stale = out_of_date()
     if found := [stage for stage in stages if stage in stale]:
         raise UserError(
-            f"the results of {found[0]}",
-            f"they are out of date: {described(stale)}",
+            f"the results of {found[0]} are out of date",
+            described(stale),
             f"run `dvc repro {found[0]}`",
         )

@@ -28,7 +28,7 @@ def downloaded(url: str) -> Path:
     if path.exists():
         if file_hash(path).startswith(digits):
             return path
-        print(f"{path} is damaged (its hash is not the one in its name): downloading it again")
+        print(f"{path} is damaged (hash differs from its name's): downloading the file again")
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.hub.download_url_to_file(url, str(path), digits, progress=sys.stderr.isatty())
     return path
@@ -44,7 +44,7 @@ def only_tensors() -> Iterator[None]:
         try:
             yield
         except UnpicklingError as error:
-            raise ValueError("it is damaged, or holds more than tensors (not run)") from error
+            raise ValueError("damaged, or holds more than tensors (no code was run)") from error
         finally:
             os.environ[FORCE] = before
 
@@ -62,9 +62,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     with only_tensors():
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(weights, dict):
-        raise ValueError(f"it holds a {type(weights).__name__} and not a dict of tensors")
+        raise ValueError(f"the file holds a {type(weights).__name__}, not a dict of tensors")
     for name, weight in weights.items():
         if not isinstance(weight, Tensor) or weight.layout != torch.strided:
-            reason = "not a dense tensor; if it is a dict of weights, save it by itself"
+            reason = "not a dense tensor; if the file has a dict of weights, save only that dict"
             raise ValueError(f"{str(name)[:200]} is {reason}")
     return {str(name): weight.detach() for name, weight in weights.items()}

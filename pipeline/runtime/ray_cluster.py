@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import end_when_told
 
-# Ray reads these at import, here and in workers. Comments say what Ray would otherwise do.
+# Ray reads these at import, here and in workers. Each comment says what Ray does by default.
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # run workers in other folders
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # end a partial grid without an error on Ctrl-C
@@ -39,7 +39,7 @@ _LOCAL_ENVIRONMENT = {
 }
 # Set to 1 if an autoscaler may add nodes (deploy/raycluster.yaml): Ray has no public API for this.
 AUTOSCALING = "MASKGIT_AUTOSCALING"
-NODES = 1800.0  # seconds that a training waits for nodes
+NODES = 1800.0  # seconds that a training run waits for nodes
 ANSWER = 5.0  # seconds that a port may take to answer
 DISK = 2**25  # bytes that Ray's sockets and logs need at least
 
@@ -102,8 +102,8 @@ def _prepare_local() -> None:
         if shutil.disk_usage(sockets).free < DISK:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(sockets))
     except OSError as error:
-        reason = f"cannot be Ray's folder, private to this user ({error.strerror})"
-        way_out = "remove it or make room, or set HOME and RAY_TMPDIR to other folders of your own"
+        reason = f"cannot be used as Ray's private folder ({error.strerror})"
+        way_out = "remove that folder or make room, or set HOME and RAY_TMPDIR to other folders"
         raise UserError(str(error.filename), reason, way_out) from error
 
 
@@ -116,7 +116,7 @@ def _cannot_join(address: str, reason: str) -> UserError:
 
 
 def why_no_cluster(address: str) -> str | None:
-    """Why no cluster can be reached at a RAY_ADDRESS; Ray itself would wait for several minutes."""
+    """Why no cluster is reachable at a RAY_ADDRESS, or None; Ray itself would wait for minutes."""
     if address in ("", "auto"):
         return None
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -131,7 +131,7 @@ def why_no_cluster(address: str) -> str | None:
         try:
             grpc.channel_ready_future(channel).result(timeout=ANSWER)
         except grpc.FutureTimeoutError:
-            return "what answers there is no Ray head (port 6379; 8265 is the dashboard's port)"
+            return "the server there is no Ray head (port 6379; 8265 is the dashboard's port)"
     return None
 
 
@@ -145,21 +145,21 @@ def why_unreachable(host: str, port: int) -> str | None:
 
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
-    """Check before any work that the cluster has room for the workers; the param `key` sets their
-    number. If not, raises a `UserError`, or prints a line if an autoscaler may add nodes."""
+    """Check that the cluster has room for the workers, whose number the param `key` sets. If not,
+    raises a `UserError`, or only prints a line if an autoscaler may add nodes."""
     import ray
 
     if (found := room_for({"CPU": cpus_per_worker, "GPU": int(use_gpu)})) >= workers:
         return
     size = f"{cpus_per_worker} CPUs{' and a GPU' if use_gpu else ''} each"
     reason = f"{workers} workers of {size}, but the Ray cluster's nodes have room for {found}"
-    way_out = "lower it, or join a larger cluster by RAY_ADDRESS"
+    way_out = f"lower {key}, or set RAY_ADDRESS to a larger cluster"
     if may_grow():
-        print(f"{key}: {reason}; the others wait for the autoscaler's nodes", flush=True)
+        print(f"{key}: {reason}; the rest wait for the autoscaler's nodes", flush=True)
         return
     if use_gpu and not ray.cluster_resources().get("GPU"):
         key, reason = "ray.use_gpu", "the Ray cluster has no GPU"
-        way_out = "set it to false, or join a cluster with GPUs by RAY_ADDRESS"
+        way_out = "set ray.use_gpu to false, or set RAY_ADDRESS to a cluster with GPUs"
     raise UserError(key, reason, way_out)
 
 
@@ -180,5 +180,5 @@ def may_grow() -> bool:
 
 
 def wait_longer(seconds: float) -> None:
-    """Make Ray Train wait `seconds` for its workers; by default, it waits a minute, four times."""
+    """Make Ray Train wait `seconds` for its workers; by default, Ray waits a minute, four times."""
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(seconds))

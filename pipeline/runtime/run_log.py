@@ -75,7 +75,7 @@ class RunLog:
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int = 0) -> None:
         """Log the finite numbers among the values. Values that the log already has for the step are
-        skipped, because a resumed training repeats its last rows."""
+        skipped, because a resumed training run repeats its last rows."""
         file = self.folder / METRICS
         with self._locked(), open(file, "ab") as lines:
             if file.stat().st_size < self._read:  # unpickled on another machine
@@ -101,7 +101,7 @@ class RunLog:
         self.log_metrics({f"{group}/{name}": value for name, value in metrics.items()}, step)
 
     def log_training(self, row: Mapping[str, float]) -> None:
-        """Log a row of a training's history."""
+        """Log a row of the history of a training run."""
         values = {name: value for name, value in row.items() if name != "step"}
         self.log_group("train", values, int(row["step"]))
 
@@ -117,7 +117,7 @@ class RunLog:
 
         Args:
             leave_out: columns that are not metrics.
-            step: gives the step of a row, which is rounded, since MLflow requires integers.
+            step: returns a row's step, which is rounded, since MLflow requires integers.
         """
         cells = defaultdict[tuple[str, float], list[Any]](list)
         for row in rows:
@@ -188,8 +188,8 @@ class RunLog:
 
 
 def read_rows(file: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the complete rows of a metrics.jsonl file from byte `start` on, each after the byte
-    position of the row's end."""
+    """Yield (end, row) for each complete row of a metrics.jsonl file from byte `start` on; `end` is
+    the byte position of the row's end."""
     if not file.exists():
         return
     with open(file, "rb") as lines:
@@ -199,7 +199,7 @@ def read_rows(file: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]
             try:
                 yield start, json.loads(line)
             except ValueError as error:
-                raise UserError(str(file), "is damaged", "delete it and run again") from error
+                raise UserError(str(file), "is damaged", "delete the file and run again") from error
 
 
 def _now() -> int:
@@ -207,7 +207,7 @@ def _now() -> int:
 
 
 def origin() -> dict[str, str]:
-    """Tags with the origin of a run: the project's own tags, and those that MLflow displays."""
+    """Tags with the origin of a run: the project's own tags, and tags that MLflow displays."""
     tags, user = provenance(), "unknown"
     with contextlib.suppress(KeyError, OSError):  # a container may have no user name
         user = getpass.getuser()

@@ -42,9 +42,9 @@ def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
         lock.acquire(timeout=0)
         owner.write_text(f"process {os.getpid()} on {platform.node()}")
     except Timeout:
-        by = owner.read_text() if owner.exists() else "process unknown"
+        by = owner.read_text() if owner.exists() else "an unknown process"
         way_out = "wait until that process ends, or stop it"
-        raise UserError(stage, f"running already, {by}", way_out) from None
+        raise UserError(stage, f"already running as {by}", way_out) from None
     except OSError as error:
         raise cannot_write(path, error) from error
     remove_temporary(path, below=True)

@@ -4,7 +4,7 @@ import os
 import re
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
-SHORTEST = 4  # fewest characters of a secret that is replaced outside addresses too
+SHORTEST = 4  # shorter secrets are replaced only in addresses
 # Databases accept a slash or an @ in a password, so the longest match is taken as the password.
 _PASSWORD = re.compile(r"(://[^/@]*?):(?:\S*|[^/]*)@")
 _NO_SCHEME = re.compile(r"^([\w.+-]+):(?!//)\S*@")
@@ -17,7 +17,7 @@ _IN_QUERY = re.compile(
 
 
 def redacted(text: str) -> str:
-    """Replace passwords and tokens in a text, for example in addresses, by ***."""
+    """Replace passwords and tokens in a text, for example in addresses, with ***."""
     text = _NO_SCHEME.sub(r"\1:***@", _PASSWORD.sub(r"\1:***@", text))
     text = _IN_QUERY.sub(r"\1***", _TOKEN.sub(r"\1***@", text))
     for secret in sorted(_secrets(), key=len, reverse=True):

@@ -21,15 +21,15 @@ from pipeline.runtime.trials import machines
 
 INTERRUPTED = 1.0  # seconds that a stage waits for the tracking server after Ctrl-C
 REPEAT = (
-    "\n\nTo repeat it: check out the commit of the tag `git.commit`, put `params.yaml` from the "
-    "artifacts in place, and `dvc repro{}`."
+    "\n\nTo repeat the run: check out the commit in the tag `git.commit`, copy `params.yaml` from "
+    "the artifacts into the project, and run `dvc repro{}`."
 )
 
 
 class Stage:
     """A stage of the DAG, as a context manager. Entering begins or resumes the MLflow runs of the
-    stage and of the whole `dvc repro`; leaving marks both as finished or failed. A finished stage
-    writes `results/sources/<name>.json`, which records how the results were made.
+    stage and of the whole `dvc repro`; leaving marks both runs as finished or failed. A finished
+    stage writes `results/sources/<name>.json`, which records how the results were made.
 
     Args:
         name: the stage's name in dvc.yaml.
@@ -47,7 +47,7 @@ class Stage:
         open_storage(params.ray.storage_path, in_project(params.ray.folder))
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
-        """The run directory of the stage, or of a part of its work. It survives a kill.
+        """The run directory of the stage, or of a part of its work. The folder survives a kill.
 
         Args:
             ignore: params and dependencies that the part does not use (see `stage_key`).
@@ -79,7 +79,7 @@ class Stage:
         return self
 
     def _print_precision(self, values: Mapping[str, Any]) -> None:
-        """Print which params ask for bfloat16, if bfloat16 is slow on this device."""
+        """Print which params ask for bfloat16 without effect, if bfloat16 is slow on this CPU."""
         import torch
 
         from pipeline.runtime.device import quick_in_bfloat16
@@ -160,7 +160,7 @@ def log_reproduction(
     params: Any, metrics: Mapping[str, Mapping[str, Any]], files: Iterable[Path]
 ) -> str:
     """Log the results of all stages to the parent run; the last stage, which has no run itself,
-    calls this. Returns what was not sent.
+    calls this function. Returns what was not sent.
 
     Args:
         metrics: group -> metrics of the group; text values become tags.

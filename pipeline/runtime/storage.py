@@ -33,7 +33,7 @@ class Storage:
     runs: Path  # the folder of all run directories
 
     def place(self, path: Path) -> str:
-        """The path in the store of the copy of a file or folder."""
+        """The path in the store of a file's or folder's copy."""
         return f"{self.folder}/{path.relative_to(self.runs).as_posix()}"
 
 
@@ -65,7 +65,7 @@ def open_storage(storage_path: str, runs: Path) -> None:
 
 
 def _error(error: Exception) -> UserError:
-    way_out = "check its bucket, keys, region and endpoint (docs/cluster.md), or give a folder"
+    way_out = "check the bucket, keys, region and endpoint (docs/cluster.md), or give a folder"
     return UserError("ray.storage_path", redacted(str(error)) or type(error).__name__, way_out)
 
 
@@ -75,11 +75,11 @@ def upload(path: Path) -> None:
         try:
             _storage.files.put_file(str(path), _storage.place(path))
         except Exception as error:  # each kind of store has errors of its own
-            print(f"{path.name} has no copy: {_error(error)}", flush=True)
+            print(f"{path.name} has no copy in the store: {_error(error)}", flush=True)
 
 
 def download(*folders: Path) -> None:
-    """Download the files of folders that this machine lacks, if this process uses a store. Raises a
+    """Download the folders' files that this machine lacks, if this process uses a store. Raises a
     `UserError` if the store does not answer."""
     if (store := _storage) is None:
         return

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = "run `dvc repro` to make it"
-DAMAGED = "delete it and run `dvc repro`"
+DAMAGED = "delete the file and run `dvc repro`"
 
 
 def read_rows(path: Path, keys: list[str], values: list[str]) -> "pd.DataFrame":
@@ -41,7 +41,7 @@ def read_metrics(path: Path, *names: str) -> dict[str, float]:
 
 
 def with_nan(metrics: dict[str, float | None]) -> dict[str, float]:
-    """Replace None, which marks a metric that was not measured, by NaN."""
+    """Replace None, which marks a metric that was not measured, with NaN."""
     return {name: float("nan") if v is None else v for name, v in metrics.items()}
 
 

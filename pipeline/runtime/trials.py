@@ -16,7 +16,7 @@ from pipeline.runtime.ray_cluster import may_grow, room_for, wait_longer
 from pipeline.runtime.storage import download
 
 Machine = dict[str, str]
-QUEUE = 365 * 86400.0  # seconds a trial waits for workers: other jobs may hold them for weeks
+QUEUE = 365 * 86400.0  # seconds a trial waits for workers: other jobs may hold the nodes for weeks
 _machines: list[Machine] = []  # machines that worked for this process
 
 
@@ -30,7 +30,7 @@ def this_machine() -> Machine:
         "host": platform.node(),
         "device": computing_on(),
         "python": platform.python_version(),
-        "torch": torch.__version__,  # with its build
+        "torch": torch.__version__,  # includes the build
         "ray": version("ray"),
     }
 
@@ -52,7 +52,7 @@ class Needs:
     workers: int  # workers per trial
     resources: Mapping[str, float]  # resources per worker, with Ray's names
     max_failures: int  # restarts of a trial whose worker was lost
-    folder: Path  # absolute path; Tune's own files are there while it runs
+    folder: Path  # absolute path; holds Tune's own files while Tune runs
     waits: bool = False  # trials only wait for their workers, which Ray Train starts
 
 
@@ -79,7 +79,7 @@ def run_trials(
     from ray.exceptions import RayError, RayTaskError
 
     ended: dict[str, Exception | None] = {}  # name of a trial -> error, or None
-    stopped, folder = "it did not end", needs.folder / "tune"
+    stopped, folder = "the trial did not end", needs.folder / "tune"
     shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
     try:
         _tuner(function, trials, needs, folder, on_done, ended).fit()
@@ -96,7 +96,7 @@ def run_trials(
         elif not isinstance(innermost(error), UserError):
             print(subject, flush=True)
             raise error
-        raise UserError(subject, reason, "finished trials are kept, run again to go on")
+        raise UserError(subject, reason, "run again to go on (finished trials are kept)")
 
 
 def _tuner(
@@ -131,7 +131,7 @@ def _tuner(
                 note_machines(result["machines"])
                 try:
                     download(*by_name[name].folders)
-                    for run in by_name[name].folders:  # on NFS, show files of other machines
+                    for run in by_name[name].folders:  # on NFS, reveals other machines' files
                         list(os.walk(run))
                     on_done(by_name[name], result["value"])
                 except Exception as error:

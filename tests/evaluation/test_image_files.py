@@ -73,7 +73,7 @@ def test_export_of_pngs_replaces_nothing(tmp_path):
     kept = tmp_path / "mine/holiday.png"
     kept.parent.mkdir()
     kept.write_text("years of work")
-    with pytest.raises(UserError, match="mine is there already"):
+    with pytest.raises(UserError, match="mine exists"):
         export_pngs(ArrayImages(noise_array(2, 1)), tmp_path / "mine")
     assert kept.read_text() == "years of work" and os.listdir(tmp_path) == ["mine"]
 

@@ -72,8 +72,8 @@ def test_output_that_cannot_be_written_is_no_traceback(closed):
     [
         (system_error(errno.ENOSPC, "a/b"), "a/b: No space left on device; make room"),
         (system_error(errno.ENOSPC), "No space left on device; make room"),
-        (system_error(errno.EACCES, "a/b"), "a/b: Permission denied; change its permissions"),
-        (system_error(errno.ENOTDIR, "a/b"), "a/b: Not a directory; another file or folder"),
+        (system_error(errno.EACCES, "a/b"), "a/b: Permission denied; change the permissions"),
+        (system_error(errno.ENOTDIR, "a/b"), "a/b: Not a directory; move away the file"),
         (MemoryError(), "there is not enough memory; use a smaller batch_size"),
         (RuntimeError(CPU), f"there is not enough memory: {CPU}; use a smaller"),
         (torch.OutOfMemoryError(CUDA), f"there is not enough memory: {CUDA}; use a smaller"),

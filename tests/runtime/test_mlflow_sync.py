@@ -224,7 +224,7 @@ def test_what_mlflow_refuses_for_good_is_named_and_stops_nothing_else(server, pr
     too_large.response = type("Response", (), {"status_code": 413})
     server.fails = lambda request: too_large if request == "log_artifact" else None
     said = sync(runs)
-    assert said.count("refused for good") == 7 and "bad$name" in said and "413" in said
+    assert said.count("refused a record") == 7 and "bad$name" in said and "413" in said
     server.fails = lambda request: None
     assert sync(runs).startswith("everything") and "refused" not in sync(runs)
     assert history(server.real, stage.run_id, "loss") == [(s, s / 7) for s in range(ROWS)]

@@ -108,13 +108,13 @@ def test_params_that_came_or_went_are_named_and_a_merge_conflict_is_one_line(pro
 def test_a_stage_that_ran_alone_leaves_those_that_read_it_out_of_date(project):
     set_params(side=16)
     dvc("repro", "prepare")
-    stale = out_of_date()
-    assert list(stale) == ["train", "speed", "evaluate"] and stale["train"] == "read another data"
+    assert list(stale := out_of_date()) == ["train", "speed", "evaluate"]
+    assert stale["train"] == "read another version of data"
     dvc("repro")
     assert out_of_date() == {}
     set_params(side=16, train={"steps": 300, "lr": 1e-4})
     dvc("repro", "train")
-    assert described(out_of_date()) == "evaluate read another models/main"
+    assert described(out_of_date()) == "evaluate read another version of models/main"
 
 
 def test_a_stage_that_failed_or_never_ran_left_no_results(project):
@@ -130,7 +130,7 @@ def test_a_project_is_judged_from_any_folder_and_not_before_dvc_ran_there(projec
     folders = [Path("models/main"), Path("models/other")]
     assert has_inputs("evaluate", folders)
     Path("models/main/x").write_text("of another training")
-    assert out_of_date()["evaluate"] == "read another models/main"
+    assert out_of_date()["evaluate"] == "read another version of models/main"
     assert not has_inputs("evaluate", folders) and not has_inputs("sweep", folders)
     set_params(samples=4)
     monkeypatch.chdir(project.parent)

@@ -86,10 +86,10 @@ def test_tensors_are_read_as_they_were_written(tmp_path):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ([torch.ones(2)], "a list and not a dict"),
+        ([torch.ones(2)], "a list, not a dict"),
         ({"a": "text"}, "a is not a dense tensor"),
         ({"a": torch.ones(2).to_sparse()}, "a is not a dense tensor"),
-        ({"state_dict": {"a": torch.ones(2)}}, "save it by itself"),
+        ({"state_dict": {"a": torch.ones(2)}}, "save only that dict"),
     ],
 )
 def test_what_is_no_dict_of_dense_tensors_is_refused(tmp_path, value, words):

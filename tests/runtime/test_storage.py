@@ -62,7 +62,7 @@ def test_work_goes_on_without_the_store_and_a_stage_does_not_begin(runs, monkeyp
     open_storage(ADDRESS, runs)
     upload(write(runs / "cas/key/row.json", "1"))
     printed = capsys.readouterr().out
-    assert "row.json has no copy: ray.storage_path" in printed and SECRET not in printed
+    assert "row.json has no copy in the store: ray.sto" in printed and SECRET not in printed
     with pytest.raises(UserError) as error:
         download(runs / "cas/key")
     assert error.value.subject == "ray.storage_path" and error.value.way_out

@@ -132,7 +132,7 @@ def test_a_job_beside_a_trial_returns_its_value_its_machines_or_its_error(ray, r
 def test_a_trial_that_did_not_end_is_an_error(run, monkeypatch):
     """Ray Tune may return a part of the trials without an error, as after Ctrl-C."""
     monkeypatch.setattr(trials, "_tuner", lambda *given: SimpleNamespace(fit=lambda: None))
-    with pytest.raises(UserError, match="trial plain failed: it did not end"):
+    with pytest.raises(UserError, match="trial plain failed: the trial did not end"):
         run("plain")
 
 
