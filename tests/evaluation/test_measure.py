@@ -87,7 +87,7 @@ def test_metrics_are_the_evaluators(tmp_path, measure, labels):
 
 def test_labels_of_other_classes_are_refused(tmp_path, error_of):
     export_npz(ArrayImages(samples()), torch.arange(COUNT) % 4, tmp_path / "set.npz")
-    said = "labels from 0 to 3, and the data set has the classes 0 to 2"
+    said = "labels go from 0 to 3, but the data set has the classes 0 to 2"
     assert said in error_of(tmp_path / "set.npz")
 
 
