@@ -141,7 +141,8 @@ def make_project(folder: Path) -> Path:
 
 
 def validation(count: int) -> tuple[Tensor, Tensor]:
-    return View(ImageShards(IMAGES, "val"), with_params().data, 0).chosen(range(count))
+    view = View(ImageShards(IMAGES, "val"), with_params().data)
+    return view.read(0, count), view.labels[:count]
 
 
 def training_images() -> Tensor:

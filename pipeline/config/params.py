@@ -69,11 +69,8 @@ class Params(schema.Section):
         return 512 if architecture.endswith(("resnet18", "resnet34")) else 2048
 
     def least_images(self, covariance: bool = True) -> tuple[int, str]:
-        """The least number of images for all metrics, and the param or metric that requires it.
-
-        Args:
-            covariance: whether FID needs the covariance of these images.
-        """
+        """The least number of images for all metrics (but FID, if no covariance is needed), and the
+        param or metric that requires it."""
         evaluation, features = self.evaluation, self.feature_dimensions
         return max(
             (evaluation.is_splits, "evaluation.is_splits"),

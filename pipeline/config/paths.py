@@ -27,10 +27,7 @@ CODE = (Path("pipeline"), Path("stages"), Path("analysis"))
 def check_files(params: dict[str, Any], stage: str) -> None:
     """Check that the files exist that are named in the params of a stage, or of the stages that
     depend on it. Raises a `UserError` for a missing file at once, not after hours of work.
-
-    Args:
-        params: all params, as returned by `Params.model_dump()`.
-    """
+    `params` are all params, as returned by `Params.model_dump()`."""
     values = flatten(params)
     # The stage `analysis` lists all params, but reads none of the files named in them.
     read = {key for reader in stages_from(stage) - {"analysis"} for key in stage_params(reader)}

@@ -81,6 +81,7 @@ Seed = Annotated[int, Field(ge=0, le=SEED)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Pair = Annotated[list[Value], Field(min_length=2, max_length=2)]
+Range = Annotated[Pair[Value], AfterValidator(sorted)]
 Distinct = Annotated[list[Value], AfterValidator(_distinct)]
 Grid = Annotated[Distinct[Value], Field(min_length=1)]
 
@@ -111,9 +112,9 @@ class Data(Section):
     """Share of each class that is held out if the source has no validation split."""
     shard_size: PositiveInt = 1024
     """Images per shard file."""
-    crop_scale: Pair[Share] = [0.8, 1.0]
+    crop_scale: Range[Share] = [0.8, 1.0]
     """Range of a random crop's share of the image's area."""
-    crop_ratio: Pair[PositiveFloat] = [0.9, 1.1111]
+    crop_ratio: Range[PositiveFloat] = [0.9, 1.1111]
     """Range of a random crop's aspect ratio."""
     flip: bool = False
     """Mirror images at random (not for digits)."""
@@ -135,7 +136,7 @@ class Classifier(Section):
     """`small`, a residual network for small images, or a ResNet such as `torchvision:resnet50`."""
     width: PositiveInt = 16
     """Channels of the first stage of `small`; its features have 4 × width dimensions."""
-    crop_scale: Pair[Share] = [0.8, 1.0]
+    crop_scale: Range[Share] = [0.8, 1.0]
     """As data.crop_scale, for classifiers. Usual for ResNet-50 on ImageNet: 0.08 to 1."""
     steps: Steps = 400
     batch_size: Annotated[int, Field(ge=2)] = 128

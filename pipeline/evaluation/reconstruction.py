@@ -54,11 +54,8 @@ def quality(sums: Tensor) -> dict[str, float]:
 def held_out_quality(
     folder: Path, params: Params, parts: Path, workers: BatchWorkers
 ) -> dict[str, float]:
-    """Compute the `quality` of a published tokenizer on all validation images.
-
-    Args:
-        parts: folder that stores computed batches, so that a run after a kill resumes.
-    """
+    """Compute the `quality` of a published tokenizer on all validation images. The folder `parts`
+    stores computed batches, so that a run after a kill resumes."""
     count = len(ImageShards(IMAGES, "val"))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
     # Send the model itself: workers on other nodes cannot read this stage's outputs.

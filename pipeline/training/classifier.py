@@ -43,12 +43,12 @@ class ClassifierTraining(Training):
 
     def task(self, ranks: Ranks, device: torch.device) -> "ClassifierTask":
         params, held_out = self.params, ImageShards(IMAGES, "val")
-        looked_at = ranks.rows(range(min(LOGGED, len(held_out))))
+        view, shown = View(held_out, params.data), ranks.rows(range(min(LOGGED, len(held_out))))
         return ClassifierTask(
             classifier_config(params, len(held_out.class_names)),
             params.classifier,
             prepared(self.batches(ranks), params.ray.loaders_per_worker, device),
-            View(held_out, params.data).chosen(looked_at),
+            (view.centers(shown), view.labels[list(shown)]),
             self.seed,
             device,
             ranks,

@@ -55,12 +55,21 @@ def test_a_failed_write_keeps_the_old_content_and_another_replaces_it(
     assert content(tmp_path) == dict.fromkeys(before, "new")
 
 
-def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+WRITERS = {
+    files.write_text: "x",
+    files.write_json: {"a": 1},
+    files.write_csv: [{"a": 1}],
+    files.write_npz: {"a": [0.0]},
+}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, write):
     done = []
     fsync, rename = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda file: (done.append("on disk"), fsync(file)))
     monkeypatch.setattr(os, "replace", lambda *names: (done.append(names[1]), rename(*names)))
-    files.write_text(tmp_path / "content", "x")
+    write(tmp_path / "content", WRITERS[write])
     assert done.index("on disk") < done.index(tmp_path / "content")
 
 

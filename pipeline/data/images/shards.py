@@ -181,10 +181,6 @@ class View:
             lambda image, key: random_resized_crop(image, self.data, (self.seed, key, draw)),
         )
 
-    def chosen(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Centre crops (M, C, size, size) uint8 and labels (M,) of the images at M indices."""
-        return self.centers(indices), torch.from_numpy(self.images.labels[list(indices)])
-
     def _cropped(self, indices: Iterable[int], crop: Callable[[Image, str], Image]) -> Tensor:
         def read(index: int) -> np.ndarray:
             key, content = self.images.read(index)
