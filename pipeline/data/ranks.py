@@ -21,8 +21,8 @@ class Ranks:
     workers: int = 1
 
     def rows(self, batch: Any) -> Any:
-        """This worker's consecutive rows of a batch. All workers get the same number of rows (one
-        more or less if the batch does not divide evenly)."""
+        """This worker's consecutive rows of a batch. The workers' numbers of rows differ by at most
+        one."""
         first, last = (rank * len(batch) // self.workers for rank in (self.rank, self.rank + 1))
         return batch[first:last]
 

@@ -20,7 +20,7 @@ class TokenCache:
 
     def __init__(self, folder: Path | str, split: str):
         folder = Path(folder)
-        manifest = read_json(folder / "manifest.json", "shards", "codebook_size", way_out=WAY_OUT)
+        manifest = read_json(folder / "manifest.json", "shards", "classes", way_out=WAY_OUT)
         load = partial(np.load, mmap_mode="r")
         files = [folder / shard["file"] for shard in manifest["shards"][split]]
         self.shards = [load_part(file, load, WAY_OUT) for file in files]  # (n, views, N) uint16
@@ -28,7 +28,6 @@ class TokenCache:
         self.num_classes: int = manifest["classes"]
         _, self.views, self.num_tokens = self.shards[0].shape
         self._start = np.cumsum([0] + [len(s) for s in self.shards])
-        self.codebook_size: int = manifest["codebook_size"]
 
     def __len__(self) -> int:
         return int(self._start[-1])

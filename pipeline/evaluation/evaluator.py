@@ -85,7 +85,8 @@ class Evaluator:
         if second:
             other = params.evaluation.second_extractor
             self.second_reference = features.reference_features(other)  # (R, G)
-            self.second_statistics = None if other == "vgg" else statistics(self.second_reference)
+            few = other == "vgg"  # its 4,096 dimensions need too many images
+            self.second_statistics = None if few else unless_few(statistics, self.second_reference)
 
     def labels(self, count: int) -> Tensor:
         """Labels (count,) for samples, with the class frequencies of `evaluation.labels`."""

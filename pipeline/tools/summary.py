@@ -57,6 +57,8 @@ def summary_values() -> dict[str, Any]:
             own = main[main["images"] == name].set_index("seed").select_dtypes("number")
             own = own.drop(columns="label_smoothing")
             metrics |= {str(column): _by_seed(own[column]) for column in own}
+        real = rows[rows["images"] == "real"].select_dtypes("number")
+        values["real"] = {str(column): {"": float(real[column].iloc[0])} for column in real}
         rfid = f"rfid_{params.evaluation.extractor}"
         if "tokenizer" in values and rfid in rows:
             rebuilt = rows[rows["images"] == "reconstruction"]

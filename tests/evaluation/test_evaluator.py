@@ -84,6 +84,21 @@ def test_outputs_on_the_fly_are_those_of_stored_images(tmp_path, drawn):
     assert measured == pytest.approx(wanted, rel=1e-4, abs=1e-6) and measured["samples"] == COUNT
 
 
+def test_too_few_training_images_for_the_second_extractor_only_leave_out_its_fid(
+    tmp_path, monkeypatch, drawn
+):
+    few = reference_features("random")[:5]
+    monkeypatch.setattr(
+        module.features,
+        "reference_features",
+        lambda name: few if name == "random" else reference_features(name),
+    )
+    evaluator = Evaluator(with_params(), ALONE, second=True)
+    outputs = evaluator.outputs(ArrayImages(drawn.numpy()), tmp_path / "stored")
+    found = evaluator.metrics(outputs, LABELS)
+    assert "fid_random" not in found and found["precision_random"] is not None
+
+
 def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
     path, decode = tmp_path / "killed.safetensors", sampling.tokens_to_images
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
