@@ -11,7 +11,7 @@ from analysis.exhibits.statistics import beside, by_seed, over_seeds, real_image
 from pipeline.config.params import Params
 
 KEYS = ["model", "selection", "acceptance"]
-SELECTS = "by construction, since the same classifier selects"
+SELECTS = "by construction, since the same classifier selects the samples"
 
 
 def claims(results: Results, params: Params) -> list[Claim]:

@@ -18,8 +18,8 @@ from tests.params import make_params
 
 OUTPERFORMS = "MaskGIT outperforms VQGAN∗ in"
 QUALITY = f"{OUTPERFORMS} FID (classifier)"
-UNCACHED = "MaskGIT decodes faster than autoregressively"
-CACHED = f"{UNCACHED} even with a key-value cache"
+UNCACHED = "MaskGIT decodes faster than the autoregressive baseline"
+CACHED = f"{UNCACHED} with a key-value cache"
 CROSSED = "cubic and cosine against linear and square root"
 LINEAR = "linear is better than convex schedules"
 
