@@ -23,7 +23,7 @@ def main() -> int:
         params, listed, stale = load_params(), stage_params("analysis"), out_of_date()
         deps = [(dep, tree_hash(dep)) for dep in stage_deps("analysis")]
         written = build(RESULTS, Path("analysis"), params, stale)
-        if "DVC_STAGE" in os.environ:  # started by hand, results may come from several runs
+        if "DVC_STAGE" in os.environ:  # without DVC, results may come from several runs
             _log(params, written[-1])
         require_unchanged(deps, "analysis")
         require_params(listed, "analysis")

@@ -1,1 +1,1 @@
-"""A module for each subject of the paper: its claims, tables and figures; and shared helpers."""
+"""Claims, tables and figures, in one module per subject of the paper, and shared helpers."""

@@ -39,7 +39,7 @@ class Table(Exhibit):
         readable: the values as strings; the paper's values are in columns named "… (paper…)".
         notes: how the numbers were measured.
         timed: whether the table has timings, which differ from run to run.
-        folded: whether the report shows a long table only after a click.
+        folded: whether the report shows the table only after a click, because it is long.
         links: for each row, the anchor in the report that the row's last cell links to.
     """
 

@@ -1,9 +1,9 @@
 """Tests all claims together, and writes the sentences that report the verdicts.
 
 Tables and figures draw no conclusions of their own. By chance, one of twenty comparisons has a p
-below 0.05. Each p is therefore corrected for all comparisons (Holm), and only a corrected p below
-5% decides. Timings differ from run to run, so every other p is corrected as if no timings differed.
-This correction is stricter, and gives the same p in every run.
+below 0.05. Each p is therefore corrected for all comparisons (Holm), and a claim is decided only if
+its corrected p is below 5%. Timings vary between runs, so claims without timings are corrected as
+if every claim about timings had p = 1. This is stricter, and gives the same p in every run.
 """
 
 import math
@@ -38,7 +38,7 @@ class Part:
     """One comparison of two sides.
 
     Args:
-        effect: the first side minus the second, or the agreement of the two.
+        effect: the first side minus the second, or the rank correlation of the two sides.
         values: the mean of each side; empty if the comparison has only an effect.
         sides: names of the two sides, if the claim does not name them.
         kind: the name of the effect.
@@ -78,8 +78,8 @@ class Claim:
         parts: comparisons that must all hold; empty if nothing was measured.
         noise: the kind of values that n counts.
         networks: the compared networks; if one is barely trained, the claim is not tested.
-        fewest: the least n for a test. If seeds choose T for one another, three: each of two seeds
-            would choose by the value that the other seed reports.
+        fewest: the smallest n for a test; three if seeds choose T for one another, since with two
+            seeds, each seed would choose by the value that the other seed reports.
         caveat: why the claim holds trivially; empty if the claim can fail.
         lacking: why no test is possible at any n; empty if a test is possible.
     """
@@ -112,8 +112,8 @@ class Claim:
     def p(self) -> float:
         """Two-sided p of all parts together; NaN if a part could not be tested.
 
-        The claim holds if every part holds (intersection-union: the greatest one-sided p), and
-        fails if any part is reversed (the least reversed one-sided p, times the number of parts).
+        The claim holds if all parts hold (intersection-union: the largest one-sided p). It fails if
+        a part is reversed (Bonferroni: number of parts × smallest one-sided p against a part).
         """
         effects = [part.effect for part in self.parts]
         if self.lacking or self.n < self.fewest or any(math.isnan(effect.p) for effect in effects):
@@ -127,14 +127,14 @@ class Claim:
         return min((part.effect.n for part in self.parts), default=0)
 
     def _support(self, part: Part) -> float:
-        """The part's one-sided p; if p is NaN, the size of the effect against the claim."""
+        """The part's one-sided p; if p is NaN, the effect, positive where it opposes the claim."""
         if math.isnan(part.effect.p):
             return -self.sign * part.effect.value
         return part.effect.one_sided(self.sign)
 
 
 def by_pairs(ours: pd.Series, theirs: pd.Series, sides: str = "") -> list[Part]:
-    """A comparison paired by seed, as a list; empty if no seed has both sides."""
+    """Compare two series by seed. Returns one part, or no part if the series share no seed."""
     a, b = pairs(ours, theirs)
     return [Part(paired(a, b), (a.mean(), b.mean()), sides)] if len(a) else []
 
@@ -144,10 +144,10 @@ class Verdict:
     """A claim with this run's verdict.
 
     Args:
-        p: p of this claim alone; NaN if no test is possible.
-        adjusted: p corrected for all comparisons of the report.
-        comparisons: number of all comparisons of the report.
-        untested: why the claim's networks allow no conclusion; empty if a conclusion is allowed.
+        p: uncorrected p of the claim; NaN if no test is possible.
+        adjusted: p corrected for all comparisons in the report.
+        comparisons: number of comparisons in the report.
+        untested: why this claim cannot be tested on its networks; empty if it can.
     """
 
     claim: Claim
@@ -158,7 +158,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """Shown here, not shown here (the data contradict the claim or a part), or undecided."""
+        """The verdict: shown here, not shown here (the data contradict a part), or undecided."""
         if math.isnan(self.adjusted) or self.adjusted >= ALPHA:
             return UNDECIDED
         part = self.claim.weakest
@@ -197,7 +197,7 @@ class Verdict:
         )
 
     def _untested(self) -> str:
-        """Why there is no p."""
+        """Why the claim has no p."""
         n, noise = self.claim.n, self.claim.noise
         if self.untested or self.claim.lacking:
             return self.untested or self.claim.lacking
@@ -215,11 +215,11 @@ class Verdict:
 def judge(
     claims: list[Claim], results: Results, params: Params, left_out: Collection[str] = ()
 ) -> list[Verdict]:
-    """Every claim with its verdict, in the same order.
+    """The verdicts on the claims, in the order of `claims`.
 
     Args:
-        left_out: exhibits whose results are out of date. Their claims get no verdict but count as
-            comparisons with p = 1: otherwise, leaving out a claim could decide other claims.
+        left_out: anchors of exhibits whose results are out of date. Their claims get no verdict but
+            count as comparisons with p = 1, since fewer comparisons could decide other claims.
     """
     barely = barely_trained(results, params)
     reasons = [_reason(claim, barely, params, left_out) for claim in claims]
@@ -239,12 +239,12 @@ def judge(
 def _reason(
     claim: Claim, barely: Collection[str], params: Params, left_out: Collection[str]
 ) -> str:
-    """Why the networks of a claim allow no test; empty if a test is allowed."""
+    """Why a claim cannot be tested on its networks; empty if it can."""
     if not claim.networks:
         return ""
     if params.transformer.pretrained:
         return RELEASED
-    # Whether a network is barely trained is known from the stage evaluate or sweep.
+    # The stages evaluate and sweep show whether a network is barely trained.
     if "figure5" in left_out or ("figure8" in left_out and SWEPT in claim.networks):
         return UNKNOWN
     names = [name for name in claim.networks if name in barely]
@@ -252,7 +252,7 @@ def _reason(
 
 
 def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
-    """Holm's p over all claims; for claims without timings, p is as if no timings differed."""
+    """Correct all p (Holm); those of claims without timings as if each timing claim had p = 1."""
     each = zip(p_values, timed, strict=True)
     alike = [1.0 if is_timed and not math.isnan(p) else p for p, is_timed in each]
     corrected = zip(holm(p_values), holm(alike), timed, strict=True)
@@ -260,8 +260,8 @@ def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
 
 
 def p_value(p: float) -> str:
-    """Format p with two significant digits (more if p would read "0.05"), and a tiny p as a
-    bound."""
+    """Format p with two significant digits (more if p would be rounded to "0.05"); a tiny
+    p is "< 0.0001"."""
     if math.isnan(p):
         return "–"
     if p < P_LEAST:
@@ -272,8 +272,8 @@ def p_value(p: float) -> str:
 
 @dataclass(frozen=True)
 class Recognised:
-    """The share of samples whose class the reference classifier finds, with its 95% interval over
-    samples (Wilson), the share that guessing can reach (`chance`), and that of real images."""
+    """The share of samples that the reference classifier recognises, the share's 95% interval over
+    samples (Wilson), the share that guessing reaches, and the share of recognised real images."""
 
     share: float
     low: float
@@ -284,13 +284,13 @@ class Recognised:
 
     @property
     def near_chance(self) -> bool:
-        """Whether the interval reaches the lowest tenth of the way from chance to real images."""
+        """Whether `low` is in or below the lowest tenth of the range from chance to real images."""
         return self.low < self.chance + NEAR * max(self.real - self.chance, 0.0)
 
 
 def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
-    """The networks whose samples are recognised near chance, of MaskGIT, VQGAN∗ and the sweep's
-    models (at the sweep's best recognised cell). Empty if the data set has a single class."""
+    """Those of MaskGIT, VQGAN∗ and the sweep's models whose samples are recognised near chance. For
+    the sweep, its best recognised cell counts. Empty if the data set has a single class."""
     if results.data["classes"] < 2:
         return {}
     main = results.trained_with(params.training.label_smoothing)
@@ -317,11 +317,11 @@ def _recognised(rows: pd.DataFrame, results: Results, params: Params) -> Recogni
     return Recognised(found / samples, interval.low, interval.high, samples, chance, real)
 
 
-# The scoreboard: every claim in a line, with this run's verdict
+# The scoreboard: one line per claim, with this run's verdict
 
 
 def headlines(verdicts: list[Verdict]) -> dict[str, list[Verdict]]:
-    """The verdicts that open the report, the paper's claims separate from ours."""
+    """The verdicts in the report's opening: those on the paper's claims, and those on our own."""
     first = {verdict.claim.exhibit: verdict for verdict in reversed(verdicts)}
     found: dict[str, list[Verdict]] = {}
     for verdict in (first[name] for name in HEADLINES if name in first):
@@ -372,7 +372,7 @@ def scoreboard(
 
 
 def warnings(results: Results, params: Params, left_out: Collection[str]) -> list[str]:
-    """A sentence about each barely trained network, except networks with results out of date."""
+    """A sentence about each barely trained network whose results are not out of date."""
     if "figure5" in left_out:
         return []
     return [

@@ -1,4 +1,4 @@
-"""The style of all figures, how figures are saved, and pictures in rows and columns."""
+"""Styles and saves all figures, and draws pictures in rows and columns."""
 
 import textwrap
 import warnings
@@ -137,9 +137,9 @@ def draw_mosaic(
 
     Args:
         images: (rows, columns, H, W, C) uint8, C = 1 or 3.
-        column_labels: one for each column, or one for each block.
+        column_labels: one label for each column, or one for each block.
         block: numbers of rows and columns in a block; gaps between blocks are wider.
-        empty: (rows, columns) bool, cells without a picture.
+        empty: (rows, columns) bool, True for cells without a picture.
     """
     rows, columns, height, width, _ = images.shape
     gap = max(1, height // 16)
@@ -161,7 +161,7 @@ def draw_mosaic(
         axes.set_facecolor("none")
         axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False, colors=GREY)
         centres, room = lefts + width / 2, width * scale * 72
-        if len(column_labels) < columns:  # one per block
+        if len(column_labels) < columns:  # one label per block
             centres, room = centres.reshape(-1, across).mean(axis=1), across * room
         text, letters = _fitted(column_labels, room)
         # A dollar sign in a class name must not begin a formula.
@@ -193,7 +193,7 @@ def _fitted(labels: Sequence[str], room: float) -> tuple[list[str], float]:
 
 
 def even_selection(available: int, most: int) -> np.ndarray:
-    """At most `most` indices below `available`, evenly spaced, with the first and the last."""
+    """At most `most` indices below `available`, evenly spaced, including the first and last."""
     return np.linspace(0, available - 1, min(available, most)).round().astype(int)
 
 

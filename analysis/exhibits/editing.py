@@ -14,7 +14,7 @@ from analysis.exhibits.results import Results, measure_note
 from analysis.exhibits.statistics import beside, by_seed, one_sample, over_seeds
 from pipeline.config.params import Params
 
-# The edits that are measured.
+# Edits that are measured, and their names in tables.
 EDITS = {
     "inpaint_center": "inpainting, centre 50% × 50%",
     "outpaint_right": "outpainting, right 50%",
@@ -22,13 +22,13 @@ EDITS = {
     "outpaint_top": "outpainting, top 50%",
     "outpaint_bottom": "outpainting, bottom 50%",
 }
-TASKS = {"inpaint_center": "inpainting", "outpaint_right": "outpainting"}  # the paper's two
+TASKS = {"inpaint_center": "inpainting", "outpaint_right": "outpainting"}  # the paper's two tasks
 ORIGINAL = "the images themselves"
 METHODS = {"maskgit": "MaskGIT", "nearest": "nearest pixel (floor)", "original": ORIGINAL}
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """Claims that MaskGIT's composites beat copying the nearest known pixel, which has no seed."""
+    """Claims that MaskGIT's composites beat a baseline without a seed: the nearest known pixel."""
     fid = results.metric("fid")
     found = []
     for task, name in TASKS.items():
@@ -83,7 +83,7 @@ def table(results: Results, params: Params) -> Table:
 
 
 def _measured(results: Results) -> pd.DataFrame:
-    """Means over seeds, for every task of MaskGIT, then the floor, then the images themselves."""
+    """Means over seeds for every task: MaskGIT's rows, then the floor's, then the originals'."""
     metrics = [results.metric("fid"), results.metric("is"), "class_accuracy"]
     metrics += ["psnr_hole", "perceptual_hole", "images"]
     means = over_seeds(results.editing, ["task", "method"], metrics)
@@ -158,7 +158,7 @@ def inpainting(results: Results, params: Params) -> Figure:
 
 
 def outpainting(results: Results, params: Params) -> Figure:
-    """Half of each image, continued with several seeds (Figure 7)."""
+    """Images whose right half is outpainted with several seeds (Figure 7)."""
     images = results.edits["outpainting"]
     seeds = images.shape[1] - 1
     labels = ["input", *(f"seed {i + 1}" for i in range(seeds))]

@@ -23,7 +23,7 @@ LATEX |= {"ρ": r"$\rho$", "γ": r"$\gamma$", "−": "$-$", "–": "--", "…": 
 
 
 def number(value: float, like: float | None = None) -> str:
-    """Format with four significant digits (three below 1), or with the decimals of `like`."""
+    """Format a number with four significant digits (three below 1), or as precisely as `like`."""
     if math.isnan(value):
         return NONE
     scale = abs(value if like is None else like)
@@ -64,7 +64,7 @@ def millions(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share: 0.125 is 12.5%."""
+    """Format a share as a percentage: 0.125 is 12.5%."""
     return NONE if math.isnan(value) else f"{100 * value:.1f}".removesuffix(".0") + "%"
 
 
@@ -75,7 +75,7 @@ def listed(items: Iterable[str]) -> str:
 
 
 def extent(values: pd.Series) -> str:
-    """An integer, or the range of several: "100", "100 to 400"."""
+    """The integer in a column, or the range of the column's integers: "100", "100 to 400"."""
     low, high = int(values.min()), int(values.max())
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
@@ -106,10 +106,10 @@ def heading(label: str, over: str) -> str:
 def columns(
     cells: pd.DataFrame, labels: Mapping[str, str], over: str, among: pd.Series | None = None
 ) -> dict[str, list[str]]:
-    """Format several metrics as columns, by heading.
+    """Format several metrics as columns. Returns heading -> strings.
 
     Args:
-        labels: metric -> label.
+        labels: maps each metric to its label.
         over: what the intervals are over, for the headings; empty without intervals.
         among: as in `column`.
     """
@@ -119,7 +119,7 @@ def columns(
 def column(
     cells: pd.DataFrame, metric: str, among: pd.Series | None = None, interval: bool = True
 ) -> list[str]:
-    """Format a metric in the columns of `statistics.over_seeds` as "mean ± half of the interval".
+    """Format a metric from columns of `statistics.over_seeds` as "mean ± half of the interval".
 
     Args:
         among: rows that can be compared; the best mean of these rows is bold.
@@ -132,7 +132,7 @@ def column(
         return texts
     means = means.where(among)
     best = means.min() if metric.startswith(LOWER) else means.max()
-    tied = np.isclose(means, best, rtol=1e-9, atol=0)  # up to the rounding of means
+    tied = np.isclose(means, best, rtol=1e-9, atol=0)  # equal except for rounding
     if tied.sum() == means.count():
         return texts
     return [f"**{text}**" if first else text for text, first in zip(texts, tied, strict=True)]

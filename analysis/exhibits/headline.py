@@ -23,7 +23,7 @@ def headline(results: Results, stale: Collection[str] = ()) -> dict[str, Values]
     """
     fid = results.metric("fid")
     rebuilt = results.evaluation["reconstruction"].get(f"r{fid}", math.nan)
-    # The same samples choose the sweep's best cell and give its FID.
+    # The FID of the sweep's best cell is of the same samples by which the cell was chosen.
     cells = results.sweep.groupby(["schedule", "iterations"])[fid].mean()
     schedule, iterations = cells.idxmin()
     edits = results.editing[results.editing["method"] == "maskgit"]

@@ -21,7 +21,7 @@ class Model(NamedTuple):
     cas_top5: float = math.nan
 
 
-# Table 1, class-conditional ImageNet, by the side of the images. VQGAN is the published
+# Table 1, class-conditional ImageNet, by image side. VQGAN is the published
 # model, VQGAN∗ the paper's own baseline: MaskGIT's tokenizer and hyperparameters, autoregressive.
 TABLE_1: dict[int, dict[str, Model]] = {
     256: {
@@ -53,7 +53,7 @@ class Score(NamedTuple):
     is_: float
 
 
-# Table 2, at 512×512 (MaskGIT, HiFill, CoModGAN) or other models' sizes. Inpainting: validation
+# Table 2, at 512×512 (MaskGIT, HiFill, CoModGAN) or the other models' sizes. Inpainting: validation
 # images of Places2; outpainting: images from the authors of InfinityGAN and In&Out.
 TABLE_2: dict[str, dict[str, Score]] = {
     "inpaint_center": {
@@ -95,7 +95,7 @@ TABLE_3: dict[str, Schedule] = {
 }
 BEST_SCHEDULE = "cosine"  # by FID and by IS
 
-# Table 4, ImageNet, by image side: classifier-based rejection sampling at this acceptance; ADM uses
+# Table 4, ImageNet, by image side: classifier-based rejection sampling at `ACCEPTANCE`; ADM uses
 # classifier guidance (1.0) instead of rejection.
 ACCEPTANCE = 0.05
 TABLE_4: dict[int, dict[str, Score]] = {
@@ -130,7 +130,7 @@ TABLE_5_REAL = (0.731, 0.915)
 
 MAX_SPEEDUP = 64  # over autoregressive decoding (abstract, Figure 4)
 KNEE = 0.9  # mask ratio up to which reconstructions stay close to the original (appendix A)
-CHOICE_TEMPERATURE = 4.5  # the release's; the paper gives none
+CHOICE_TEMPERATURE = 4.5  # in the released code; the paper gives no value
 
 # Headings of the paper's columns. The paper's FID and IS are over Inception features.
 FID, IS, NLL = "FID (paper, Inception)", "IS (paper, Inception)", "NLL (paper)"

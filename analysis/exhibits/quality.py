@@ -58,7 +58,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _by_table_1(results: Results, value: float, note: str, *at: str) -> list[Claim]:
-    """Claims by the metrics of Table 1, for networks trained with one label smoothing."""
+    """Claims about the metrics of Table 1, for networks trained with one label smoothing."""
     x, (y, _) = results.extractor, results.manifold_extractors
     rows, found = results.trained_with(value), []
     for kind, z in {"fid": x, "is": x, "recall": y, "precision": y}.items():
@@ -144,8 +144,8 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
 
 
 def _measured(results: Results, params: Params) -> pd.DataFrame:
-    """All sets of images, with parameters, steps and CAS. If there are more or fewer real images
-    than samples, the table also has a row of as many real images as samples."""
+    """All sets of images, with parameters, steps and CAS. If the set of real images and a
+    set of samples differ in size, one more row has sets of real images of the samples' size."""
     metrics = [*map(results.metric, DISTRIBUTION), *_neighbours(results), *_added(results)]
     sets = sets_of(results, params, [*metrics, "class_accuracy"])
     rows = pd.DataFrame(results.evaluation).T.reindex(columns=["samples", "parameters", "steps"])
@@ -165,7 +165,7 @@ def _neighbours(results: Results) -> list[str]:
 
 
 def _added(results: Results) -> list[str]:
-    """The columns of added metrics, which only the main extractor has."""
+    """The columns of added metrics, which are measured with the main extractor only."""
     x, other = results.extractor, results.second_extractor
     names = neighbour_metrics(results.rows, x)
     return [name for name in names if f"{name.removesuffix(x)}{other}" not in results.rows]
@@ -176,7 +176,7 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
     networks = cells["model"].isin(BOTH)
 
     def ours(*metrics: str) -> dict[str, list[str]]:
-        """Means and intervals."""
+        """The columns with means and intervals of metrics."""
         of = {name: metric_label(name, y if name in neighbours else x) for name in metrics}
         return fmt.columns(cells, {name: f"{label} ±" for name, label in of.items()}, "", networks)
 
@@ -298,10 +298,10 @@ def table5(results: Results, params: Params) -> Table:
 
 
 def _cas_scores(results: Results, augmentation: str) -> pd.DataFrame:
-    """Means and intervals over seeds of top1 and top5, by the classifiers' training images.
+    """Means and intervals over seeds of top1 and top5, for each kind of training images.
 
     Returns:
-        Columns model, cas_top1_mean, cas_top1_std, cas_top1_ci95, the same of top5, cas_seeds and
+        Columns model, cas_top1_mean, cas_top1_std, cas_top1_ci95, the same for top5, cas_seeds and
         cas_training_images.
     """
     rows = results.cas[results.cas["augmentation"] == augmentation]
@@ -341,7 +341,7 @@ def _cas_note(cells: pd.DataFrame, trained: str) -> str:
 
 
 def smoothing(results: Results, params: Params) -> Table:
-    """One row per network and label smoothing, for every label smoothing that was trained."""
+    """One row per network and label smoothing, for every label smoothing used in training."""
     x, main = results.extractor, params.training.label_smoothing
     metrics = [*map(results.metric, ("fid", "is", "precision", "recall")), "class_accuracy"]
     values = [main, *results.other_smoothings(main)]

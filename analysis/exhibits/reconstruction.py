@@ -23,7 +23,7 @@ from analysis.exhibits.results import Arrays, Results
 from analysis.exhibits.statistics import half_width, paired, student
 from pipeline.config.params import Params
 
-MEDIAN = -1  # `draw` of the pixel-wise median over draws
+MEDIAN = -1  # value of `draw` in rows of the pixel-wise median over draws
 METRICS = ("psnr", "perceptual")
 KINDS = {"sample": BLUE, "median": VERMILION}
 MAX_IMAGES = 3  # of Figure 9
@@ -31,7 +31,7 @@ MAX_IMAGES = 3  # of Figure 9
 
 def claims(results: Results, params: Params) -> list[Claim]:
     """The claim that PSNR falls faster, per 10% of the tokens, in the step after the knee than in
-    the step before (compared with the whole curve before the knee, any bend would count)."""
+    the step before. (Against all steps before the knee, any bend would support the claim.)"""
     rows = results.reconstruction
     samples = rows[rows["draw"] != MEDIAN]
     psnr = samples.groupby(["seed", "mask_ratio"])["psnr"].mean().unstack().dropna(axis=1)
@@ -103,7 +103,7 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
-    """Metrics of the samples, averaged over draws, and of the draws' median; both over seeds.
+    """Metrics of samples (means over draws) and of the draws' median, averaged over seeds.
 
     Returns:
         Columns mask_ratio, hidden (the hidden share of tokens, which can differ from the ratio if

@@ -1,4 +1,4 @@
-"""Classifier-based rejection sampling (Table 4), compared with as many random samples."""
+"""Classifier-based rejection sampling (Table 4), against the same number of random samples."""
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ SELECTS = "by construction, since the same classifier selects the samples"
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """Claims about MaskGIT's samples that the classifier rates highest, against random samples."""
+    """Claims that compare MaskGIT's samples of the highest rating with random samples."""
     rows, share = _smallest_share(results)
     kept, drawn = (rows[rows["selection"] == name] for name in ("rejection", "random"))
     # Metric -> the claim's verb, the sign of the expected effect, and the paper's section.
@@ -43,8 +43,8 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _smallest_share(results: Results) -> tuple[pd.DataFrame, float | None]:
-    """MaskGIT's rows at the smallest acceptance below 1 with a FID of both rejection and random
-    selection, and this acceptance. Without such an acceptance, no rows and None."""
+    """MaskGIT's rows at the smallest acceptance below 1 that has a FID for rejection and for random
+    selection, and this acceptance. If no acceptance has both FIDs, no rows and None."""
     rows = results.rejection[results.rejection["network"] == "transformer"]
     known = rows[(rows["acceptance"] < 1) & rows[results.metric("fid")].notna()]
     both = known.groupby("acceptance")["selection"].nunique()

@@ -26,7 +26,7 @@ FEATURE_METRICS = {
     "density": "density",
     "coverage": "coverage",
 }
-# Metrics of the main extractor only; the others, based on neighbours, use both extractors.
+# Metrics that use the main extractor only; metrics based on neighbours use both extractors.
 DISTRIBUTION = ("fid", "fid_infinity", "is", "kid")
 OTHER_METRICS = {"nll": "NLL", "class_accuracy": "recognised", "psnr": "PSNR"}
 LOWER_IS_BETTER = {"fid", "fid_infinity", "kid", "nll"}
@@ -47,7 +47,7 @@ EXTRACTORS = {
     "inception": "Inception",
     "vgg": "VGG",
 }
-CURVE_TOKENS = 256  # N of the drawn curves, as for the paper's images of 256×256 pixels
+CURVE_TOKENS = 256  # N of the drawn curves: the tokens of the paper's 256×256 images
 
 # The CSV file of each field of `Results`, and the columns that its rows are sorted by.
 TABLES = {
@@ -86,8 +86,8 @@ class Results:
     second_extractor: str  # second feature extractor, for precision and recall
     rows: pd.DataFrame  # one row per set of images: samples of a training run, …
     real: pd.DataFrame  # held-out real images, in sets of several sizes
-    sweep: pd.DataFrame  # schedule × iterations × seed
-    crossing: pd.DataFrame  # training schedule × decoding schedule
+    sweep: pd.DataFrame  # one row per schedule, iterations and seed
+    crossing: pd.DataFrame  # rows per training schedule and decoding schedule
     cas: pd.DataFrame
     temperature: pd.DataFrame
     editing: pd.DataFrame
@@ -104,11 +104,11 @@ class Results:
     sources: dict[str, Record]  # stage → run, commit, machine, …; empty where none was recorded
 
     def metric(self, kind: str) -> str:
-        """The column of a kind of metric: "fid" is `fid_classifier`, "nll" is `nll`."""
+        """The column that holds a metric: `fid_classifier` for "fid", `nll` for "nll"."""
         return f"{kind}_{self.extractor}" if kind in FEATURE_METRICS else kind
 
     def label(self, kind: str) -> str:
-        """The label of a kind of metric: "FID (classifier)"."""
+        """The label of a metric: "FID (classifier)" for "fid"."""
         return metric_label(self.metric(kind), self.extractor)
 
     @property
@@ -203,7 +203,7 @@ def plain(schedule: str) -> str:
 
 
 def metric_label(name: str, extractor: str) -> str:
-    """The label of a column. Metrics of features carry their extractor: "FID (classifier)"."""
+    """The label of a column; names the extractor of a feature metric: "FID (classifier)"."""
     kind = name.removesuffix(f"_{extractor}")
     if kind in FEATURE_METRICS and kind != name:
         return f"{FEATURE_METRICS[kind]} ({extractor})"

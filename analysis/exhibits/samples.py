@@ -13,7 +13,7 @@ from analysis.exhibits.results import EXTRACTORS, MODELS, Arrays, Results
 from pipeline.config.params import Params
 
 MAX_CLASSES = 20
-MANY, FEW = 10, 5  # maximum pictures per class: of one model, or of each of several models
+MANY, FEW = 10, 5  # maximum pictures per class: for one model, or for each of several
 OPENING = (2, 10)  # maximum pictures per class, and classes, in the report's opening
 SHOWN = ("transformer", "autoregressive", "real")
 ORDINALS = ("nearest", "2nd", "3rd")
@@ -80,7 +80,7 @@ def _draw_classes(grid: Arrays, models: tuple[str, ...], most: int, path: Path) 
 
 
 def neighbours(results: Results, params: Params) -> Figure:
-    """The training images nearest to samples, in the extractor's features."""
+    """The training images nearest to samples in the extractor's feature space."""
     ours, extractor = results.evaluation["transformer"], results.extractor
     name = f"nearest_distance_{extractor}"
     sampled, real = ours.get(name, float("nan")), ours.get(f"{name}_real", float("nan"))
@@ -111,7 +111,7 @@ def _draw_neighbours(arrays: Arrays, path: Path) -> None:
 
 
 def iterations(results: Results, params: Params) -> Figure:
-    """The samples after each iteration, with grey over still masked tokens (Figure 2)."""
+    """The samples after each iteration, with grey over tokens that are still masked (Figure 2)."""
     images, masked = results.decoding["images"], results.decoding["masked"]
     return Figure(
         name="figure2",

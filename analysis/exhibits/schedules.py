@@ -66,8 +66,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def at_best_iterations(results: Results) -> pd.DataFrame:
-    """The rows of the sweep at each schedule's best T by FID, chosen by another seed; one row per
-    schedule and seed."""
+    """One row of the sweep per schedule and seed, at the T with the best FID for another seed."""
     fid = results.metric("fid")
     groups = results.sweep.groupby("schedule")
     chosen = [nested_choice(rows, "iterations", fid) for _, rows in groups]
@@ -75,7 +74,7 @@ def at_best_iterations(results: Results) -> pd.DataFrame:
 
 
 def _families(results: Results, claim: "partial[Claim]") -> list[Claim]:
-    """Claims that cosine is the best schedule, and concave before linear before convex."""
+    """Claims that cosine is the best schedule, concave beats linear, and linear convex."""
     best = at_best_iterations(results)
     values = {name: by_seed(rows, results.metric("fid")) for name, rows in best.groupby("schedule")}
     claim = partial(
@@ -130,7 +129,7 @@ def _partly(family: Sequence[str], values: Iterable[str]) -> str:
 
 
 def _mean(family: Sequence[str], values: dict[str, pd.Series]) -> pd.Series:
-    """The mean by seed over the swept schedules of a family."""
+    """For each seed, the mean over the swept schedules of a family."""
     found = [values[name] for name in _found(family, values)]
     if not found:
         return pd.Series(dtype=float)
@@ -142,7 +141,7 @@ def _names(schedules: list[str]) -> str:
 
 
 def _sweet_spot(results: Results, schedule: str, claim: "partial[Claim]") -> Claim:
-    """The claim that the best inner T, chosen by another seed, beats the least and greatest T."""
+    """The claim that the best inner T, chosen by another seed, beats the smallest and largest T."""
     metric = results.metric("fid")
     rows = results.sweep[results.sweep["schedule"] == schedule]
     steps = sorted(set(rows["iterations"]))
@@ -231,7 +230,7 @@ def summarize(results: Results) -> pd.DataFrame:
     """Means over seeds of the sweep, per (schedule, T), in the paper's order of schedules.
 
     Returns:
-        The columns of `over_seeds`, and samples (per seed).
+        The columns of `over_seeds`, and samples (their number per seed).
     """
     keys = ["schedule", "iterations"]
     summary = over_seeds(results.sweep, keys, sweep_metrics(results))
@@ -310,7 +309,7 @@ def table3(results: Results, params: Params) -> Table:
 
 
 def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
-    """Our columns, each followed by the paper's column of the same metric, if any."""
+    """Our columns, each followed by the paper's column of the same metric, if it exists."""
     over = fmt.seeds_of(cells["seeds"], params)
     chosen = "T, chosen by another seed" if over else "T, chosen on the same samples"
     theirs = {
@@ -332,7 +331,7 @@ def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> pd.D
 
 def _ours(cells: pd.DataFrame, metric: str, results: Results, over: str) -> dict[str, list[str]]:
     label = fmt.counted_label(metric, results.extractor, cells["samples"])
-    # Real images do not compete, nor do NLLs: each schedule's NLL is over different masks.
+    # Real images are never bold, nor are NLLs: each schedule's NLL is over different masks.
     among = None if metric == "nll" else cells["iterations"].notna()
     return fmt.columns(cells, {metric: label}, over, among)
 
@@ -461,7 +460,7 @@ def crossing(results: Results, params: Params) -> Table:
 
 
 def _square(cells: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
-    """A row per training schedule, a column per decoding schedule, and the best of each."""
+    """A row per training, a column per decoding schedule, and the best of each row and column."""
     names = schedule_order(cells["schedule"])
     decoded = schedule_order(cells["decoding_schedule"])
     text = cells.assign(text=fmt.column(cells, metric))

@@ -34,7 +34,7 @@ METHODS = {
 COLOURS = {"maskgit": BLUE, "ar_cached": ORANGE, "ar_uncached": VERMILION}
 BASELINES = ("ar_uncached", "ar_cached")
 STYLES = ("-", "--", ":")
-# Fewer timings cannot reach p < 0.05: 3 against 3 have a two-sided p of at least 1 in 10.
+# Fewer timings cannot reach p < 0.05: 3 against 3 have a two-sided p of 0.1 or more.
 FEWEST_TIMINGS = 4
 
 
@@ -70,7 +70,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _timed(rows: pd.DataFrame, baseline: str, how: str) -> list[Part]:
-    """MaskGIT against a baseline, one part for each batch size."""
+    """Compare MaskGIT with a baseline: one part for each batch size."""
     known = rows.set_index(["method", "batch_size"]).to_dict("index")
     return [
         Part(
@@ -155,7 +155,7 @@ def with_speedups(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _findings(cells: pd.DataFrame) -> list[str]:
-    """The speed-ups at the most and at the fewest tokens, a sentence for each batch size."""
+    """The speed-ups at the largest and smallest token counts, a sentence for each batch size."""
     found = []
     for batch, rows in cells[cells["method"] == "maskgit"].groupby("batch_size"):
         few, many = rows.iloc[0], rows.iloc[-1]

@@ -31,8 +31,8 @@ class Effect:
     Args:
         value: a difference, or a correlation; NaN if not measured.
         low, high: ends of the 95% interval; NaN if no interval can be computed.
-        p: two-sided p under a true value of zero; NaN if no test is possible.
-        n: number of independent values of the smaller side.
+        p: two-sided p for the null hypothesis of a true value of zero; NaN if no test is possible.
+        n: number of independent values on the side with fewer values.
     """
 
     value: float
@@ -42,7 +42,7 @@ class Effect:
     n: int = 0
 
     def one_sided(self, sign: int) -> float:
-        """One-sided p for the alternative that the true value has this sign; NaN if `p` is NaN."""
+        """One-sided p for a true value with the sign `sign`; NaN if `p` is NaN."""
         return self.p / 2 if self.value * sign > 0 else 1 - self.p / 2
 
 
@@ -128,7 +128,7 @@ def rank_order(ours: ArrayLike, theirs: ArrayLike) -> Effect:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p for multiple comparisons (Holm 1979), in the order given.
+    """Correct p for multiple comparisons (Holm 1979), and keep the order.
 
     The chance of any false positive at a corrected p below 5% is at most 5%, also for dependent
     tests. NaN (not tested) stays NaN and does not count as a comparison.
@@ -142,19 +142,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _equal(values: np.ndarray, scale: float | None = None) -> bool:
-    """Whether values differ by no more than the rounding of numbers as large as `scale`."""
+    """Whether values are equal within the rounding error of numbers as large as `scale`."""
     largest = np.abs(values).max() if scale is None else scale
     return bool(np.ptp(values) <= 1e-12 * largest)
 
 
 @cache
 def _orderings(n: int) -> np.ndarray:
-    """Every ordering of n places, (n!, n)."""
+    """All permutations of n places, as an array (n!, n)."""
     return np.array(list(permutations(range(n))))
 
 
 def by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
-    """A metric by seed, without missing values; the mean if a seed has several rows."""
+    """The value of a metric for each seed (the mean over its rows), without missing values."""
     if metric not in rows:
         return pd.Series(dtype=float)
     return rows.dropna(subset=["seed", metric]).groupby("seed")[metric].mean()
@@ -172,10 +172,10 @@ def nested_choice(
     """For each seed, the row of the option that is best for the next seed; for the last seed, the
     first seed's best.
 
-    Choosing the best option and reporting it on the same samples is biased, so a seed's own value
-    has no part in its choice. Each seed chooses for one other seed only: if all other seeds chose
+    Choosing the best option and reporting it on the same samples is biased, so a seed's option is
+    chosen by another seed. Each seed chooses for one other seed only: if all other seeds chose
     together, the reported values would be correlated, and a paired t test would find two (n = 3) to
-    three times (n = 5) as many false differences as its level says. If there is only one seed, it
+    three times (n = 5) as many false differences as its level allows. If there is only one seed, it
     chooses and reports on the same samples.
 
     Args:
@@ -231,7 +231,7 @@ def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFr
     """Metrics of single sets of images, in the columns of `over_seeds`. The interval is over
     images, from the spread over random halves of a set.
 
-    FID∞ gets the spread of FID, since the removed bias hardly varies.
+    FID∞ gets the spread of FID, since the bias that FID∞ removes hardly varies.
     """
     quantile = student(halves)  # the standard deviation of few halves is itself uncertain
     columns = {}
@@ -245,7 +245,7 @@ def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFr
 
 
 def real_images(results: Results, samples: float, keys: Mapping[str, Any]) -> pd.DataFrame:
-    """Metrics of held-out real images in sets of `samples`, since FID depends on the number.
+    """Metrics of sets of `samples` held-out real images, since FID depends on the set's size.
 
     Args:
         keys: values of the row in the table's key columns.

@@ -56,7 +56,7 @@ class Place(NamedTuple):
     files: str
 
 
-# Modules with claims, in the order of the scoreboard, and the scoreboard's fields of `Results`.
+# Modules with claims, in the scoreboard's order; fields of `Results` that the scoreboard uses.
 CLAIMS = (quality, speed, schedules, rejection, editing, reconstruction)
 SCOREBOARD = "rows cas sweep crossing editing rejection reconstruction speed"
 PLACES: dict[str, list[Place]] = {
@@ -142,13 +142,13 @@ def contents(
 
 
 def judged(results: Results, params: Params, left_out: Collection[str] = ()) -> list[Verdict]:
-    """Every claim with its verdict, in the order of the scoreboard."""
+    """The verdicts on all claims, in the order of the scoreboard."""
     claims = [claim for module in CLAIMS for claim in module.claims(results, params)]
     return judge(claims, results, params, left_out)
 
 
 def _maker(name: str, made: Mapping[str, str]) -> str:
-    """The stage that made a field of `Results`."""
+    """The stage that writes the file behind a field of `Results`."""
     return made[os.path.normpath(RESULTS / FILES[name])]
 
 

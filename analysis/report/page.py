@@ -99,7 +99,7 @@ def _emphasized(text: str) -> Markup:
 
 
 class Grid(NamedTuple):
-    """A table as HTML, and the meaning of all its "±" (empty if headings differ in meaning)."""
+    """A table as HTML, and what "±" means in all its headings (empty if meanings differ)."""
 
     headings: list[Markup]
     rows: list[tuple[Markup, ...]]
@@ -107,7 +107,7 @@ class Grid(NamedTuple):
 
 
 def _grid(strings: pd.DataFrame) -> Grid:
-    """Convert a table to HTML, and merge each column of the paper into ours of the same metric."""
+    """Convert a table to HTML, and merge each paper column into our column of the metric."""
     found = [INTERVAL.search(name) for name in strings if "±" in name]
     intervals = {match[1] if match else "" for match in found}
     interval = intervals.pop() if len(intervals) == 1 else ""

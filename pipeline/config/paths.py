@@ -1,4 +1,4 @@
-"""Defines the output paths of the DAG (as in dvc.yaml), and checks that files in params exist."""
+"""Defines the DAG's output paths (as in dvc.yaml), and checks that files named in params exist."""
 
 from pathlib import Path
 from typing import Any

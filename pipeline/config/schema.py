@@ -406,7 +406,7 @@ class Editing(Section):
     """In- and outpainting of validation images (Table 2, Figures 6 and 7)."""
 
     images: PositiveInt = 200
-    """Images of the validation split per task."""
+    """Number of validation images for each task."""
     iterations: Iterations = 8
     dilate: NonNegativeInt = 0
     """Tokens by which the mask grows on each side. Release: 1."""
@@ -425,7 +425,7 @@ class Reconstruction(Section):
     """Reconstruction of validation images from part of their tokens (Figure 10)."""
 
     images: PositiveInt = 50
-    """Images of the validation split."""
+    """Number of validation images."""
     mask_ratios: Grid[Annotated[float, Field(ge=0, le=1)]] = [0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]
     """Shares of the tokens that are masked."""
     draws: PositiveInt = 5

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 PIXELS = 2**21  # maximum pixels of the images that a network processes at once without gradients
-TOKENS = 2**15  # maximum tokens of the sequences that a network processes at once, likewise
+TOKENS = 2**15  # maximum tokens that a network processes at once without gradients
 
 
 def in_parts(function: Callable[..., Tensor], rows: int, *batch: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class Evaluator:
         if second:
             other = params.evaluation.second_extractor
             self.second_reference = features.reference_features(other)  # (R, G)
-            few = other == "vgg"  # its 4,096 dimensions need too many images
+            few = other == "vgg"  # VGG's 4,096 dimensions need too many images
             self.second_statistics = None if few else unless_few(statistics, self.second_reference)
 
     def labels(self, count: int) -> Tensor:
@@ -115,7 +115,7 @@ class Evaluator:
 
     def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
         """All metrics with the main extractor, and FID, precision, recall, density and coverage
-        with the second (no FID with VGG: its 4,096 dimensions need too many samples). Names are
+        with the second (not FID with VGG, whose 4,096 dimensions need too many samples). Names are
         `<metric>_<extractor>`; `<name>_std` is the standard deviation over random halves of the
         set. `fid_infinity_<extractor>` is FID extrapolated to infinitely many samples.
 

@@ -18,7 +18,7 @@ from pipeline.evaluation.fid import Statistics, TooFew, fid
 MANIFOLDS = ("precision", "recall", "density", "coverage")  # what `manifolds` returns
 BLOCK = 1000  # rows of a distance matrix that are computed at once
 SIZES = 10  # number of subset sizes that FID∞ is extrapolated from
-DRAWS = 3  # subsets of each size
+DRAWS = 3  # number of subsets of each size
 
 
 def kid(samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, seed: int) -> float:
@@ -92,7 +92,7 @@ def drawn(features: Tensor, count: int, seed: int) -> Tensor:
     return features[chosen[:count].sort().values]
 
 
-drawn_reference = lru_cache(maxsize=2)(drawn)  # one tensor, so that `_reference_radii` is cached
+drawn_reference = lru_cache(maxsize=2)(drawn)  # same tensor, so that `_reference_radii` is cached
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -131,7 +131,7 @@ def spreads(
 ) -> dict[str, float | None]:
     """Estimate the standard deviation of each metric over fresh sets of M samples, from random
     halves of one set, each with half of every class (the delete-half jackknife of Shao & Wu 1989).
-    Returns them as `<name>_std`; None if a half is too small for the metric.
+    Returns each estimate as `<name>_std`; None if a half is too small for the metric.
 
     The mean of a half, drawn without replacement, deviates from the set's mean as much as the set's
     mean deviates from the true mean. So a metric that uses every row needs no correction factor.
@@ -166,7 +166,7 @@ def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed
 
 
 def disjoint(labels: Tensor, size: int, *, seed: int) -> Iterator[Tensor]:
-    """Yield M // size disjoint sets of indices (size,), all with the class proportions of all M."""
+    """Yield M // size disjoint sets of indices (size,), in the class proportions of `labels`."""
     order = _by_class(labels, generator(seed, "disjoint"))
     count = len(labels) // size
     for number in range(count):
@@ -174,7 +174,7 @@ def disjoint(labels: Tensor, size: int, *, seed: int) -> Iterator[Tensor]:
 
 
 def _subset(labels: Tensor, size: int, draws: torch.Generator) -> Tensor:
-    """Indices (size,) of a random subset with the class proportions of all M (± 1 per class)."""
+    """Indices (size,) of a random subset in the class proportions of `labels` (± 1 per class)."""
     start = torch.rand((), generator=draws, dtype=torch.float64).item()
     return _evenly(_by_class(labels, draws), size, start)
 

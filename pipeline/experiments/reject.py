@@ -24,7 +24,7 @@ def rejection_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
     """Compute a row for each replicate, acceptance rate and selection. The selection "random" has
-    the size and classes of "rejection", because FID depends on the number of samples.
+    the same number of samples per class as "rejection", since FID depends on the set's size.
 
     If `evaluation.extractor` is the reference classifier, the same network selects and measures. IS
     and `class_accuracy` then rise by construction.

@@ -49,7 +49,7 @@ def open_source(name: str, download_dir: str, image_size: int) -> Source:
         return SOURCES[source_form(name)](argument, downloads, TIMES * image_size)
     except OSError as error:  # no permission, too long a path, or a broken link
         reason = f"{error.filename} cannot be read ({error.strerror})"
-        raise UserError("data.source", reason, "change its permissions, or delete it") from error
+        raise UserError("data.source", reason, "make the file readable, or delete it") from error
 
 
 def source_form(name: str) -> str:

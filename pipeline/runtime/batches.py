@@ -106,7 +106,7 @@ class RayActors(BatchWorkers):
                 raise inner from None
             if isinstance(error, ray.exceptions.RayActorError):
                 reason = f"{in_a_line(error)} (ray.max_failures: {own.max_failures})"
-                raise UserError("a worker was lost", reason, "run again to go on") from None
+                raise UserError("a worker was lost", reason, "run again to resume") from None
             raise
 
     def end(self) -> None:

@@ -146,7 +146,7 @@ def test_a_batch_that_kills_every_worker_is_one_line(tmp_path, workers):
     with pytest.raises(UserError) as error:
         squares(tmp_path / "set", pool, _12=9)
     assert error.value.subject == "a worker was lost" and "max_failures: 1" in error.value.reason
-    assert "\n" not in str(error.value) and error.value.way_out == "run again to go on"
+    assert "\n" not in str(error.value) and error.value.way_out == "run again to resume"
     assert len(noted(tmp_path / "set/12")) == 2
     assert parts_folder(tmp_path / "set/set.safetensors").exists()
 

@@ -17,7 +17,7 @@ from pipeline.data.order import BatchOrder, Prefetch
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.runtime.process import THREADS, cores, set_up
 
-# PyTorch warns of more loaders than cores; the check of params already forbids this.
+# PyTorch warns if there are more loaders than cores; the check of params already forbids this.
 warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
 
 Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,) int64

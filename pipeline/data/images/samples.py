@@ -30,7 +30,7 @@ from pipeline.runtime.batches import (
 )
 from pipeline.runtime.files import atomic_folder, link_or_copy
 
-LEVEL = 1  # zlib's compression level: a third of the default's time, and a tenth more bytes
+LEVEL = 1  # zlib's compression level: a third of the default's time, 10% more bytes
 
 
 def draw_samples(
@@ -45,7 +45,7 @@ def draw_samples(
     folder: Path,
     name: str,
 ) -> None:
-    """Draw samples and write them as shards, unless an earlier run has. The worker that draws a
+    """Draw samples and write them as shards, unless the shards exist. The worker that draws a
     batch also encodes it. A run after a kill draws only the missing batches.
 
     Args:
@@ -83,6 +83,6 @@ def _encoder(maker: Maker, device: torch.device) -> Callable[..., list[bytes]]:
 
 
 def publish_samples(samples: Path, folder: Path) -> None:
-    """Publish a folder of samples atomically, as hard links if the file system has them."""
+    """Publish a folder of samples atomically, as hard links if the file system has hard links."""
     with atomic_folder(folder) as new:
         shutil.copytree(samples, new, dirs_exist_ok=True, copy_function=link_or_copy)

@@ -45,7 +45,7 @@ class Source(Protocol):
 
     class_names: list[str]
     items: list[Item]
-    version: str  # changes if the images of the same items may have changed
+    version: str  # changes if the items' images may have changed
 
     def read(self, index: int) -> bytes:
         """The encoded image of `items[index]`: PNG, JPEG or PPM. This method is thread-safe."""
