@@ -25,7 +25,7 @@ from pipeline.runtime.stage import Stage
 from pipeline.training.loop.run import join_with, run_training
 from pipeline.training.loop.training import Training, Workers
 
-INTERRUPTED = "error: interrupted; run again to go on from the last checkpoint"
+INTERRUPTED = "error: interrupted; run again to resume from the last checkpoint"
 # Params that list the replicates: work on one replicate does not depend on other replicates.
 REPLICATES = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
 # Columns of result files that identify a row; all other columns are metrics.

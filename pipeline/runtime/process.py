@@ -87,7 +87,7 @@ def _end_all_the_same(lost: Any) -> None:
 def _print_interruption(kind: type[BaseException], *error: Any) -> None:
     """Make Ctrl-C print one line even while a stage imports libraries, which takes seconds."""
     if issubclass(kind, KeyboardInterrupt):
-        print("error: interrupted; run again to go on", file=sys.stderr)
+        print("error: interrupted; run again to resume", file=sys.stderr)
     else:
         sys.__excepthook__(kind, *error)
 

@@ -96,7 +96,7 @@ def run_trials(
         elif not isinstance(innermost(error), UserError):
             print(subject, flush=True)
             raise error
-        raise UserError(subject, reason, "run again to go on (finished trials are kept)")
+        raise UserError(subject, reason, "run again to resume (finished trials are kept)")
 
 
 def _tuner(

@@ -41,7 +41,7 @@ runpy.run_module({module!r}, run_name="__main__")
 """
     command = [sys.executable, "-c", program]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert ended.stderr == "error: interrupted; run again to go on\n"
+    assert ended.stderr == "error: interrupted; run again to resume\n"
     assert (ended.returncode, ended.stdout) == (-signal.SIGINT, "")
 
 

@@ -119,6 +119,6 @@ def test_an_interruption_is_one_line_and_loses_nothing(project, tmp_path):
         finally:
             process.kill()
     (line,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
-    assert "interrupted; run again to go on" in line and "Traceback" not in log.read_text()
+    assert "interrupted; run again to resume" in line and "Traceback" not in log.read_text()
     assert re.search(r"going on from step [1-9]\d* of 5000", log.read_text())
     assert project.all_ended()
