@@ -58,7 +58,7 @@ def summary_values() -> dict[str, Any]:
             own = own.drop(columns="label_smoothing")
             metrics |= {str(column): _by_seed(own[column]) for column in own}
         real = rows[rows["images"] == "real"].select_dtypes("number")
-        values["real"] = {str(column): {"": float(real[column].iloc[0])} for column in real}
+        values["real"] = {str(column): {"": float(value)} for column, value in real.mean().items()}
         rfid = f"rfid_{params.evaluation.extractor}"
         if "tokenizer" in values and rfid in rows:
             rebuilt = rows[rows["images"] == "reconstruction"]

@@ -106,6 +106,7 @@ def test_the_summary_has_every_seed_as_json_and_their_means_as_text(run, tmp_pat
         for s in (main, 0.2)
         for k in (0, 1)
     ]
+    rows.append({"images": "real", "fid_classifier": 0.125})
     cas = [
         {"images": n, "seed": 0, "augmentation": "none", "top1": 0.5} for n in (*networks, "real")
     ]
@@ -120,7 +121,7 @@ def test_the_summary_has_every_seed_as_json_and_their_means_as_text(run, tmp_pat
     assert transformer["cas_top1_none"] == {"0": 0.5} and values["tokenizer"]["psnr"] == 20.0
     text = run("summary").out
     fid = f"{main + 0.5:.3f} ({main:.3f} to {1 + main:.3f})"
-    assert re.search(rf"FID \(classifier\) +{re.escape(fid)} +{re.escape(fid)} +–", text)
+    assert re.search(rf"FID \(classifier\) +{re.escape(fid)} +{re.escape(fid)} +0\.125", text)
     assert re.search(r"CAS top-1 without +0.500 +0.500 +0.500", text) and "PSNR 20.0 dB" in text
 
 
