@@ -73,7 +73,6 @@ class Params(schema.Section):
         param or metric that requires it."""
         evaluation, features = self.evaluation, self.feature_dimensions
         return max(
-            (evaluation.is_splits, "evaluation.is_splits"),
             (evaluation.neighbors + 1, "evaluation.neighbors"),
             (evaluation.kid_subset_size, "evaluation.kid_subset_size"),
             (features + 1 if covariance else 0, f"FID of {features} features"),
@@ -139,7 +138,7 @@ class Params(schema.Section):
         if evaluation.second_extractor == evaluation.extractor:
             reason = f"{evaluation.extractor} is already the first extractor"
             raise UserError("evaluation.second_extractor", reason, "choose another extractor")
-        needed, user = self.least_images()
+        needed, user = max(self.least_images(), (evaluation.is_splits, "evaluation.is_splits"))
         for section in ("sweep", "evaluation"):
             samples = getattr(self, section).samples
             if samples < needed:

@@ -86,7 +86,7 @@ def test_fid(sets, weights):
     network = inception.FeatureExtractorInceptionV3(
         "first-layers", ["64"], feature_extractor_weights_path=weights
     )
-    extractor = partial(extract, lambda images: Features(*network(images)), CPU, False)
+    extractor = partial(extract, lambda images: Features(*network(images)), CPU)
     found = [every(extractor, sets / name) for name in ("samples", "reference")]
     ours = fid(*(each.features for each in found))
     assert ours == pytest.approx(wanted["frechet_inception_distance"], rel=1e-3)
