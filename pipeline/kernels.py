@@ -15,8 +15,8 @@ Network = TypeVar("Network", bound=nn.Module)
 
 class Dropout(nn.Module):
     """Dropout that is faster on a CPU than PyTorch's, which draws one element at a time in one
-    thread and so takes a sixth of a training step at the paper's size. Here, 64 random bits decide
-    about four elements, which rounds p to a multiple of 1/65,536."""
+    thread and so takes a sixth of a training step at the paper's size. Here, four
+    elements share 64 random bits, which rounds p to a multiple of 1/65,536."""
 
     def __init__(self, p: float):
         super().__init__()

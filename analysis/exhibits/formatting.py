@@ -110,7 +110,7 @@ def columns(
 
     Args:
         labels: maps each metric to its label.
-        over: what the intervals are over, for the headings; empty without intervals.
+        over: what the intervals cover, such as "seeds", for the headings; empty without intervals.
         among: as in `column`.
     """
     return {heading(label, over): column(cells, name, among) for name, label in labels.items()}

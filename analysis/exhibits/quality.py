@@ -144,8 +144,8 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
 
 
 def _measured(results: Results, params: Params) -> pd.DataFrame:
-    """All sets of images, with parameters, steps and CAS. If the set of real images and a
-    set of samples differ in size, one more row has sets of real images of the samples' size."""
+    """All sets of images, with parameters, steps and CAS. If the numbers of
+    real images and samples differ, one more row has real images in sets of the samples' number."""
     metrics = [*map(results.metric, DISTRIBUTION), *_neighbours(results), *_added(results)]
     sets = sets_of(results, params, [*metrics, "class_accuracy"])
     rows = pd.DataFrame(results.evaluation).T.reindex(columns=["samples", "parameters", "steps"])

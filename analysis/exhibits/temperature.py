@@ -68,7 +68,7 @@ def _means(results: Results) -> pd.DataFrame:
 
 
 def _facts(results: Results) -> list[str]:
-    """The FID of each seed at the choice temperature that another seed chooses."""
+    """The FID of each seed at the choice temperature that is best for another seed."""
     fid, option, label = results.metric("fid"), "choice_temperature", results.label("fid")
     chosen = nested_choice(results.temperature, option, fid)
     if chosen.empty:

@@ -312,7 +312,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         axes = {SIDES[side][0] if side in SIDES else None for side in several}
         if len(axes) != 1 or None in axes:
             reason = f"'{','.join(map(str, several))}' is not an allowed choice"
-            raise ArgumentError("sides", reason, "use left, right or both, or top, bottom or both")
+            raise ArgumentError("sides", reason, "use left and/or right, or top and/or bottom")
         images, _ = as_batch(pictures, self.channels, self.image_size)
         pixels = whole("pixels", self.image_size // 2 if pixels is None else pixels)
         if pixels < 1:
@@ -381,7 +381,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         """Both networks, in evaluation mode. Raises an `ArgumentError` if autocast or PyTorch's
         default dtype or device would change the results."""
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
-            raise ArgumentError("torch.autocast", "autocast changes the images", "use bf16=True")
+            raise ArgumentError("torch.autocast", "autocast is on", "use bf16=True instead")
         if torch.get_default_dtype() != torch.float32 or torch.get_default_device().type != "cpu":
             way_out = "set float32 and cpu, since other defaults change the images"
             raise ArgumentError("PyTorch's default dtype and device", "not float32 on cpu", way_out)

@@ -1,4 +1,4 @@
-"""Opens the models of projects and saved folders, with the metrics of the models' samples."""
+"""Loads models, and metrics of their samples, from projects and from saved models' folders."""
 
 import csv
 import math

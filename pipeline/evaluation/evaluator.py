@@ -85,8 +85,8 @@ class Evaluator:
         if second:
             other = params.evaluation.second_extractor
             self.second_reference = features.reference_features(other)  # (R, G)
-            few = other == "vgg"  # VGG's 4,096 dimensions need too many images
-            self.second_statistics = None if few else unless_few(statistics, self.second_reference)
+            vgg = other == "vgg"  # whose 4,096 dimensions need too many images
+            self.second_statistics = None if vgg else unless_few(statistics, self.second_reference)
 
     def labels(self, count: int) -> Tensor:
         """Labels (count,) for samples, with the class frequencies of `evaluation.labels`."""

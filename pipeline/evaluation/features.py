@@ -122,10 +122,10 @@ def stored_tensors(
     folder: Path, count: int, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[str, Tensor]:
     """Load float32 tensors (count, …) of an image set, memory-mapped from `<folder>/<key>.npy`. If
-    the folder does not exist, compute the tensors first; a run after a kill resumes.
+    the folder does not exist, compute the tensors first; after a kill, the next run resumes.
 
     Args:
-        maker: opens a function of (start, stop) that returns named tensors of the images from
+        maker: makes a function of (start, stop) that returns named tensors of the images from
             `start` up to, but not including, `stop`.
         name: label of the image set in messages.
     """

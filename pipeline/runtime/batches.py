@@ -55,7 +55,7 @@ class BatchWorkers:
 
     def make(self, maker: Maker, batches: Batches) -> Iterator[tuple[Path, Any]]:
         """Compute batches, and yield pairs (path, batch) in any order. Exceptions of the
-        function propagate."""
+        maker's function propagate."""
         function = maker.open(self.device)
         for path, arguments in batches.items():
             yield path, function(*arguments)

@@ -18,7 +18,7 @@ GROUPS = 32
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Architecture. Release: 128 filters, multipliers 1,1,2,2,4, 2 blocks, dim 256, K 1024."""
+    """Architecture. Release: 128 filters, 2 blocks, multipliers 1,1,2,2,4, dim 256, K 1024."""
 
     channels: int
     filters: int

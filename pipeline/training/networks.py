@@ -114,7 +114,7 @@ def _log_samples(training: TransformerTraining, model: Network, step: int) -> No
 
 
 def convert_transformer(params: Params) -> dict[str, float]:
-    """Convert the file `transformer.pretrained` and publish its weights instead of training.
+    """Convert and publish the weights file that `transformer.pretrained` names.
 
     Raises:
         UserError: the weights differ from params.yaml in architecture, or from the data set in the

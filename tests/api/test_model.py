@@ -184,7 +184,7 @@ def test_tokens_go_there_and_back(model, pictures, tmp_path):
         (lambda m, p: m.inpaint(p, 0, box=(0, 0, 9, 4)), "box", "picture of 8×8"),
         (lambda m, p: m.inpaint(p, 0, mask=~HALF & HALF), "mask", "white (True) pixels"),
         (lambda m, p: m.inpaint(p, 0, mask=np.ones((8, 9))), "mask", "9×8 pixels"),
-        (lambda m, p: m.outpaint(p, 0, sides=["left", "top"]), "sides", "left, right or both"),
+        (lambda m, p: m.outpaint(p, 0, sides=["left", "top"]), "sides", "left and/or right"),
         (lambda m, p: m.outpaint(p, 0, pixels=0), "pixels", "1 or more"),
         (lambda m, p: m.encode(p.repeat(1, 3, 1, 1)), "pictures", "(5, 3, 8, 8)"),
         (lambda m, p: m.encode(p.float()), "pictures", "floats from 0 to 1"),

@@ -146,19 +146,19 @@ class ImageShards:
 
 
 class View:
-    """Crops of a split's images, (C, size, size) uint8: centre crops, or random crops by seed.
-
-    Attributes:
-        labels: labels (n,) int64 of the first `count` images, or of all images.
-        shape: (C, size, size).
-    """
+    """Crops of a split's images, of `shape` (C, size, size) uint8: centre crops, or random crops by
+    seed."""
 
     def __init__(
         self, images: ImageShards, data: ImageParams, seed: int = 0, count: int | None = None
     ):
-        self.images, self.data, self.seed = images, data, seed
-        self.labels = torch.from_numpy(images.labels[:count])
+        self.images, self.data, self.seed, self.count = images, data, seed, count
         self.shape = (data.channels, data.image_size, data.image_size)
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels (n,) int64 of the first `count` images, or of all images."""
+        return torch.from_numpy(self.images.labels[: self.count])
 
     def __len__(self) -> int:
         return len(self.labels)
