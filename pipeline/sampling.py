@@ -1,6 +1,6 @@
 """Class-conditional generation by either transformer: labels → tokens → images, batch by batch."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,21 +19,16 @@ def balanced_labels(count: int, num_classes: int) -> Tensor:
     return torch.arange(count) % num_classes
 
 
-def sampler(model: Network, settings: DecodingSettings) -> Callable[[Tensor, int], Tensor]:
-    """Return a function (labels (B,), seed) → tokens (B, N) int64 that samples from either
-    transformer.
+def sample_tokens(model: Network, settings: DecodingSettings, labels: Tensor, seed: int) -> Tensor:
+    """Sample tokens (B, N) int64 for labels (B,) from either transformer.
 
     Args:
         settings: the autoregressive network uses only `settings.bf16`.
     """
-    device = next(model.parameters()).device
+    how: Any = {"seed": seed, "device": next(model.parameters()).device}
     if isinstance(model, AutoregressiveTransformer):
-        return lambda labels, seed: generate_autoregressive(
-            model, labels, seed=seed, bf16=settings.bf16, device=device
-        )
-    return lambda labels, seed: (
-        list(generate(model, labels, settings, seed=seed, device=device))[-1].sampled
-    )
+        return generate_autoregressive(model, labels, bf16=settings.bf16, **how)
+    return list(generate(model, labels, settings, **how))[-1].sampled
 
 
 class Sampler:
@@ -44,7 +39,7 @@ class Sampler:
 
     def __call__(self, settings: DecodingSettings, labels: Tensor, seed: int) -> Tensor:
         """Sample an image for each label (B,). Returns (B, C, H, W) uint8 on the CPU."""
-        tokens = sampler(self.model, settings)(labels, seed)
+        tokens = sample_tokens(self.model, settings, labels, seed)
         return tokens_to_images(self.tokenizer, tokens)
 
 

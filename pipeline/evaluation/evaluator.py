@@ -175,10 +175,8 @@ class Evaluator:
         name = evaluation.second_extractor if second else self.extractor
         reference = self.second_reference if second else self.reference
         count = evaluation.manifold_images
-        near, others = (
-            metrics.drawn(features, count, seed),
-            metrics.drawn_reference(reference, count, seed),
-        )
+        near = metrics.drawn(features, count, seed)
+        others = metrics.drawn_reference(reference, count, seed)
         found = unless_few(metrics.manifolds, near, others, evaluation.neighbors)
         values = found or dict.fromkeys(metrics.MANIFOLDS)
         return {f"{metric}_{name}": value for metric, value in values.items()}

@@ -28,7 +28,9 @@ from pipeline.runtime.batches import (
     drop_parts,
     load_part,
     load_tensors,
-    make_parts,
+    making,
+    parts_of,
+    save_tensors,
 )
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
@@ -132,13 +134,14 @@ def stored_tensors(
     if not folder.exists():
         remove_temporary(folder.parent, folder.name)
         batches = [(start, min(start + PART, count)) for start in range(0, count, PART)]
-        parts = make_parts({folder: batches}, workers, maker, name)[folder]
+        parts = parts_of(folder, batches)
+        list(making(parts, workers, maker, name, save_tensors))
         with atomic_folder(folder) as temporary:
-            for key, first in load_tensors(parts[0]).items():
+            for key, first in load_tensors(next(iter(parts))).items():
                 # Copy one batch at a time: all batches together may not fit in memory.
                 file, shape = temporary / f"{key}.npy", (count, *first.shape[1:])
                 whole = np.lib.format.open_memmap(file, "w+", np.float32, shape)
-                for part, (start, stop) in zip(parts, batches, strict=True):
+                for part, (start, stop) in parts.items():
                     whole[start:stop] = load_tensors(part)[key].numpy()
                 whole.flush()
     drop_parts(folder)

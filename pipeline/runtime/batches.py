@@ -174,18 +174,9 @@ def making(
             yield part
 
 
-def make_parts(
-    files: Files, workers: BatchWorkers, maker: Maker, name: str
-) -> dict[Path, list[Path]]:
-    """Compute the missing batches of several files of named tensors, and return the paths of each
-    file's batches, in order. Any worker may compute any batch."""
-    parts = {
-        path: {parts_folder(path) / f"{n:06d}.safetensors": own for n, own in enumerate(batches)}
-        for path, batches in files.items()
-    }
-    every = {part: own for batches in parts.values() for part, own in batches.items()}
-    list(making(every, workers, maker, name, save_tensors))
-    return {path: list(batches) for path, batches in parts.items()}
+def parts_of(path: Path, batches: Sequence[tuple]) -> Batches:
+    """Map the file of each batch of a file of named tensors to the batch's arguments, in order."""
+    return {parts_folder(path) / f"{n:06d}.safetensors": own for n, own in enumerate(batches)}
 
 
 def make_tensors(
@@ -193,7 +184,8 @@ def make_tensors(
 ) -> dict[str, Tensor]:
     """Compute and return named tensors. Only the batches are stored, in `parts_folder(path)`; the
     caller must call `drop_parts(path)` when the tensors are no longer needed."""
-    parts = make_parts({path: batches}, workers, maker, name)[path]
+    parts = parts_of(path, batches)
+    list(making(parts, workers, maker, name, save_tensors))
     return joined([load_tensors(part) for part in parts])
 
 
@@ -217,8 +209,10 @@ def write_files(
     files: Files, workers: BatchWorkers, maker: Maker, name: str, save: Callable[[Any, Path], None]
 ) -> None:
     """Compute and write the missing files; `save(tensors, path)` writes one file."""
-    missing = {path: batches for path, batches in files.items() if not path.exists()}
-    for path, parts in make_parts(missing, workers, maker, name).items():
+    missing = {path: parts_of(path, own) for path, own in files.items() if not path.exists()}
+    every = {part: own for parts in missing.values() for part, own in parts.items()}
+    list(making(every, workers, maker, name, save_tensors))
+    for path, parts in missing.items():
         save(joined([load_tensors(part) for part in parts]), path)
     for path in files:
         drop_parts(path)

@@ -26,7 +26,7 @@ from pipeline.runtime.files import atomic_folder, write_csv, write_json
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.storage import upload
-from pipeline.sampling import Network, balanced_labels, sampler
+from pipeline.sampling import Network, balanced_labels, sample_tokens
 from pipeline.tokenizer import tokens_to_images
 from pipeline.training.likelihood import held_out_nll
 from pipeline.training.loop.run import run_jobs, run_training
@@ -104,8 +104,8 @@ def _log_samples(training: TransformerTraining, model: Network, step: int) -> No
     labels = balanced_labels(ROWS * min(classes, COLUMNS), classes)
     tokenizer = load_model(TOKENIZER, "tokenizer", next(model.parameters()).device)
     autoregressive = isinstance(model, AutoregressiveTransformer)
-    draw = sampler(model, training.params.decoding_settings(autoregressive=autoregressive))
-    images = tokens_to_images(tokenizer, draw(labels, training.seed))
+    settings = training.params.decoding_settings(autoregressive=autoregressive)
+    images = tokens_to_images(tokenizer, sample_tokens(model, settings, labels, training.seed))
     path = training.folder / SAMPLES.format(f"{step:07d}")
     save_picture(grid_picture(images, len(images) // ROWS), path)
     upload(path)

@@ -16,7 +16,7 @@ from pipeline.autoregressive import (
     generate_autoregressive,
     token_nll,
 )
-from pipeline.sampling import sampler
+from pipeline.sampling import sample_tokens
 from tests.tiny_networks import TINY, inputs, spread
 
 SMALL = replace(TINY, codebook_size=12, dropout=0.0)
@@ -97,8 +97,8 @@ def test_sampler_draws_from_the_baseline_in_the_precision_asked_for(in_bfloat16,
     model, labels = decided(), torch.arange(200) % 4
     drawn = {}
     for bf16 in (False, True):
-        params = make_params(autoregressive={"bf16": bf16})
-        drawn[bf16] = sampler(model, params.decoding_settings(autoregressive=True))(labels, 5)
+        settings = make_params(autoregressive={"bf16": bf16}).decoding_settings(autoregressive=True)
+        drawn[bf16] = sample_tokens(model, settings, labels, 5)
         wanted = generate_autoregressive(model, labels, seed=5, bf16=bf16)
         assert torch.equal(drawn[bf16], wanted)
     assert 0.5 < (drawn[False] == drawn[True]).float().mean() < 1  # rounding decides few draws

@@ -14,7 +14,7 @@ from pipeline import decoding
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.decoding import DecodingSettings, decode, num_tokens_to_mask
 from pipeline.runtime.errors import UserError
-from pipeline.sampling import sampler
+from pipeline.sampling import sample_tokens
 from pipeline.schedules import SCHEDULES
 from pipeline.transformer import MaskGitTransformer
 from tests.paper.test_schedules import gamma
@@ -165,4 +165,4 @@ def test_logits_that_are_not_finite_are_no_sample(network, value):
     how, model = DecodingSettings(3, "cosine", 4.5), spread(network)
     model.blocks[0].mlp_in.weight.flatten()[0] = value
     with pytest.raises(UserError, match="NaN or infinite"):
-        sampler(model, how)(torch.tensor([0, 1]), 0)
+        sample_tokens(model, how, torch.tensor([0, 1]), 0)

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from pipeline.data.seeds import generator
 from pipeline.decoding import DecodingSettings, decode, generate, predictor
 from pipeline.runtime.errors import UserError
-from pipeline.sampling import balanced_labels, sampler
+from pipeline.sampling import balanced_labels, sample_tokens
 from pipeline.transformer import MaskGitTransformer
 from tests.tiny_networks import inputs, spread
 from tests.transformer_task import CLASSES, calls, random_tokens, tiny_params
@@ -52,7 +52,7 @@ def test_samples_are_guided_as_the_params_say(model, make_params):
     training = {"mask_schedule": "linear", "label_drop": 0.1}
     for scale, wanted in ((2.0, guided), (0.0, plain)):
         params = make_params(decoding=decoding | {"guidance_scale": scale}, training=training)
-        assert torch.equal(sampler(model, params.decoding_settings())(labels, 5), wanted)
+        assert torch.equal(sample_tokens(model, params.decoding_settings(), labels, 5), wanted)
 
 
 def test_labels_are_dropped_at_the_rate_by_seed_and_step_and_nothing_else_changes(
