@@ -106,7 +106,7 @@ def test_a_stage_started_by_hand_refuses_inputs_of_other_params(run, monkeypatch
 @pytest.fixture
 def stage(run, make_params, monkeypatch) -> Stage:
     """A stage whose tracking server is not there."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@127.0.0.1:9")
     monkeypatch.setattr(mlflow_sync, "ROUND", 0.02)
     return Stage("edit", make_params())
 
@@ -135,7 +135,7 @@ def test_a_stage_says_what_is_still_to_be_sent_and_removes_what_a_killed_one_lef
         left = {path.name for path in Path("results").iterdir()}
         stage.run.log_metrics({"fid": 1.0})
     assert left == {".other.csv.0123abcd.tmp", "rows.csv"}
-    assert "edit: logs are still to be sent to http://127.0.0.1:9" in capsys.readouterr().out
+    assert "edit: logs are still to be sent to http://me:***@127.0.0.1:9" in capsys.readouterr().out
 
 
 @pytest.fixture
