@@ -51,7 +51,7 @@ class Part:
 
     @property
     def numbers(self) -> str:
-        """ "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)", after `sides`."""
+        """For example, "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)"."""
         text, effect = " against ".join(map(number, self.values)), self.effect
         if not math.isnan(effect.low) or not self.values:
             like = max((abs(value) for value in self.values), default=effect.value)

@@ -54,7 +54,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def table(results: Results, params: Params) -> Table:
-    """One row per task and method, then the paper's other models."""
+    """For each task: a row per method, then models that only the paper has."""
     printed_rows = pd.DataFrame(
         {
             "task": task,

@@ -55,7 +55,7 @@ EVERY = 3  # every third point of a curve is drawn
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """Claims about the best schedule, the best T, and schedules in training or decoding alone."""
+    """Claims about the best schedule, the best T, and the schedules of training and of decoding."""
     claim = partial(Claim, networks=(SWEPT,))
     return [
         *_families(results, claim),
@@ -183,7 +183,7 @@ def _orders(results: Results, claim: "partial[Claim]") -> list[Claim]:
 
 
 def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
-    """Claims that concave schedules beat the others, in training alone and in decoding alone."""
+    """Claims that concave schedules beat the others: one for training, one for decoding."""
     metric, rows = results.metric("fid"), results.crossing
     bent, others = list(CONCAVE), ["linear", *CONVEX]
     found = []

@@ -42,7 +42,7 @@ class Effect:
     n: int = 0
 
     def one_sided(self, sign: int) -> float:
-        """One-sided p for a true value with the sign `sign`; NaN if `p` is NaN."""
+        """p of the one-sided test in the direction `sign`; NaN if `p` is NaN."""
         return self.p / 2 if self.value * sign > 0 else 1 - self.p / 2
 
 

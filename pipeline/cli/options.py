@@ -140,7 +140,7 @@ def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) 
         reads: input files of the command, which the output must not replace.
 
     Raises:
-        UserError: the suffix is not allowed, or the path is in the project, an input or read-only.
+        UserError: the suffix is not allowed, or the path is the project's, an input or read-only.
     """
     suffix = path.suffix.lower()
     if suffix not in formats:

@@ -69,8 +69,8 @@ class Params(schema.Section):
         return 512 if architecture.endswith(("resnet18", "resnet34")) else 2048
 
     def least_images(self, covariance: bool = True) -> tuple[int, str]:
-        """The least number of images for all metrics (but FID, if no covariance is needed), and the
-        param or metric that requires it."""
+        """The number of images that all metrics need (all but FID, if `covariance` is false), and
+        the param or metric that sets this number."""
         evaluation, features = self.evaluation, self.feature_dimensions
         return max(
             (evaluation.neighbors + 1, "evaluation.neighbors"),

@@ -130,8 +130,8 @@ class Classifier(Section):
     """The reference classifier, for metrics and for the perceptual loss of small images."""
 
     pretrained: Text | None = None
-    """Weights to use instead of training: torchvision's ImageNet weights for the architecture,
-    as `torchvision` (download) or a file. The data set must have the same 1,000 classes."""
+    """Weights to use instead of training: `torchvision`, which downloads its ImageNet weights for
+    the architecture, or a file of such weights. The data set must have the same 1,000 classes."""
     architecture: Annotated[str, AfterValidator(_known_architecture)] = "small"
     """`small`, a residual network for small images, or a ResNet such as `torchvision:resnet50`."""
     width: PositiveInt = 16

@@ -48,7 +48,7 @@ class Maker:
 
 
 class BatchWorkers:
-    """Computes batches in this process, on its device."""
+    """Computes batches in this process, on `device`."""
 
     def __init__(self, device: torch.device):
         self.device = device

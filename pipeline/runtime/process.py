@@ -76,8 +76,8 @@ def cores() -> int:
 
 
 def _end_all_the_same(lost: Any) -> None:
-    """Send SIGTERM again if it arrived while Python ran a callback that cannot raise, such as a
-    weak reference's. By default, Python prints a traceback and continues."""
+    """Send SIGTERM again if its SystemExit was raised in a callback, such as a weak reference's,
+    whose exceptions Python only prints."""
     if lost.exc_type is SystemExit:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
     else:

@@ -17,17 +17,17 @@ def test_grid_and_tokens_of_an_image(make_params):
 
 
 def test_settings_of_decoding(make_params):
-    temperature = {"iterations": 9, "choice_temperature": 2.5, "guidance_scale": 0.5}
+    temperature = {"iterations": 49, "choice_temperature": 2.5, "guidance_scale": 0.5}
     params = make_params(
         decoding=temperature | {"bf16": True, "rounding": "ceil"},
         training={"mask_schedule": "square", "label_drop": 0.1},
         autoregressive={"bf16": False},
     )
-    assert params.decoding_settings() == DecodingSettings(9, "square", 2.5, 0.5, True, "ceil")
+    assert params.decoding_settings() == DecodingSettings(49, "square", 2.5, 0.5, True, "ceil")
     few = params.decoding_settings(iterations=3)
     assert few == DecodingSettings(3, "square", 2.5, 0.5, True, "ceil")
     baseline = params.decoding_settings(autoregressive=True)
-    assert baseline == DecodingSettings(9, "square", 2.5, 0.5, False, "ceil")
+    assert baseline == DecodingSettings(49, "square", 2.5, 0.5, False, "ceil")
 
 
 def test_classifiers_have_crops_of_their_own(make_params):

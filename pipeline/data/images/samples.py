@@ -1,4 +1,4 @@
-"""Stores the samples of a main replicate in shards, like the data set. The stage `evaluate` draws
+"""Stores a model's samples for one seed in shards, like the data set. The stage `evaluate` draws
 and publishes samples; other stages read them."""
 
 import shutil
