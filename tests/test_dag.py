@@ -2,12 +2,21 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
+from safetensors.torch import load_file
 
+from pipeline.config.params import load_params
+from pipeline.config.paths import IMAGES, TOKENS
+from pipeline.data.images.pixels import as_float
+from pipeline.data.images.shards import ImageShards, View
+from pipeline.data.tokens import TokenCache
 from pipeline.runtime.files import read_yaml
+from pipeline.weights.published import load_model
 from tests.project import ROOT, trained
 
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"].keys()
@@ -45,6 +54,23 @@ def test_workers_say_how_far_they_are_and_nothing_else(finished):
     cells = [line for line in said if re.fullmatch(cell, line)]
     others = [line for line in said if line not in counted + steps + cells]
     assert [line.partition(":")[0] for line in others] == ["sweep"] * 2  # first line and last one
+
+
+@pytest.mark.slow
+def test_the_tokenizer_is_averaged_and_validation_images_are_cached_as_centre_crops(
+    finished, monkeypatch
+):
+    monkeypatch.chdir(finished.folder)
+    (checkpoint,) = Path("runs/train_tokenizer").glob("*/checkpoint.pt")
+    task = torch.load(checkpoint, weights_only=True)["task"]
+    published = load_file("models/tokenizer/model.safetensors")
+    for weight, value in published.items():
+        assert torch.equal(value, task["average"][f"module.{weight}"])
+    assert any(not torch.equal(value, task["model"][k]) for k, value in published.items())
+    tokenizer, params = load_model("models/tokenizer", "tokenizer"), load_params()
+    held_out, (tokens, _) = ImageShards(IMAGES, "val"), TokenCache(TOKENS, "val").everything()
+    crops = View(held_out, params.data).centers(range(len(held_out)))
+    assert torch.equal(tokenizer.encode(as_float(crops)).flatten(1), tokens)
 
 
 @pytest.mark.slow
