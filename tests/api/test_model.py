@@ -219,12 +219,13 @@ def test_another_state_of_pytorch_would_change_results_and_is_refused(model):
 def test_edits_of_many_pictures_come_batch_by_batch(project, options):
     model = MaskGIT.from_pretrained(project, device="cpu")
     model.defaults = replace(model.defaults, batch_size=2)
-    pictures = model.sample(count=5)
+    pictures = model.sample(count=1).repeat(5, 1, 1, 1)
     whole, each = model.edit, model.edit_batches
     if options:
         whole, each = model.outpaint, model.outpaint_batches
     batches = [*each(pictures, 0, seed=3, **options)]
     assert [len(batch) for batch in batches] == [2, 2, 1]
     assert torch.equal(torch.cat(batches), whole(pictures, 0, seed=3, **options))
+    assert not torch.equal(batches[0], batches[1])  # the same picture, but each batch has a seed
     with pytest.raises(ArgumentError, match=r"^seed: "):  # before any work
         each(pictures, 0, seed=0.5, **options)

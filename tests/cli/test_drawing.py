@@ -35,14 +35,16 @@ def pixels(path: Path) -> np.ndarray:
 
 def test_options_reach_the_decoder(run, tmp_path):
     file = tmp_path / "new/one.png"
-    options = ("-T", "2", "--schedule", "linear", "--temperature", "0", "--seed", "5")
+    options = ("-T", "3", "--schedule", "linear", "--temperature", "0", "--seed", "5")
     rest = ("--rounding", "ceil", "--replicate", "1", "--classes", "class2,0")
     done = run("sample", "--count", "12", "-o", str(file), *options, *rest)
     assert (done.code, done.out) == (0, f"samples in {file}\n")
     second = MaskGIT.from_pretrained(".", seed=1, device="cpu")
-    settings = {"iterations": 2, "schedule": "linear", "temperature": 0.0, "rounding": "ceil"}
+    settings = {"iterations": 3, "schedule": "linear", "temperature": 0.0, "rounding": "ceil"}
     images = second.sample(["class2", 0], 12, seed=5, **settings)
     assert np.array_equal(pixels(file), np.array(grid_picture(images, 10)))
+    floor = second.sample(["class2", 0], 12, seed=5, **settings | {"rounding": "floor"})
+    assert not torch.equal(images, floor)
 
 
 def test_every_kind_of_file_holds_the_samples(run, model, tmp_path):
