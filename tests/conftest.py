@@ -37,11 +37,14 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 @pytest.hookimpl(trylast=True)  # of the tests that are left, without those that -m leaves out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of the processes that share the tests, each begins with a part of them: the first makes
-    `finished`, which takes minutes, while that of the middle has tests that need none."""
-    half, need, others = len(items) // 2, [], []
+    `finished`, which takes minutes, while the others have tests that need none. The files with the
+    longest tests of it are the last ones by name: these come first, so that none ends alone."""
+    need, others = [], []
     for item in items:
         (need if "finished" in item.fixturenames else others).append(item)
-    items[:] = need[:half] + others + need[half:]
+    need.sort(key=lambda item: str(item.path), reverse=True)
+    first = len(items) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    items[:] = need[:first] + others + need[first:]
 
 
 @pytest.fixture(scope="module")
