@@ -9,11 +9,10 @@ import pytest
 from tests.mlflow_server import mlflow_server
 from tests.outages import OUTAGES, Bench
 
-# Those that differ most: a server that takes all the time that it gets, a worker, a whole stage.
-# tests/runtime/test_mlflow_sync.py has servers that refuse and a database that is deleted.
+# Those that differ most: a server, a worker and a whole stage. The tests of `mlflow_sync` have
+# servers that refuse or lose a request, and a database that is deleted.
 CHOSEN = [
     ("evaluate", "never answers"),
-    ("evaluate", "answers after 5 s"),
     ("sweep", "worker killed"),
     ("train_classifier", "stage killed"),
 ]
