@@ -36,12 +36,16 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.hookimpl(trylast=True)  # of the tests that are left, without those that -m leaves out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the processes that share the tests, each begins with a part of them: the first makes
-    `finished`, which takes minutes, while that of the middle has tests that need none."""
-    half, need, others = len(items) // 2, [], []
+    """Of the processes that share the tests, each begins with a part of them. The first one makes
+    `finished`, which takes minutes, while the others have tests that need none; it goes on with the
+    longest test. Then come some that take no time: no other process takes over the next test."""
+    need, others = [], []
     for item in items:
         (need if "finished" in item.fixturenames else others).append(item)
-    items[:] = need[:half] + others + need[half:]
+    order = ("bytes[transformer]", "test_dvc_params.py")
+    need.sort(key=lambda item: [name not in item.nodeid for name in order])
+    first = len(items) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    items[:] = need[:first] + others + need[first:]
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,9 @@ class Trial:
 
         def ignored(parent: str, names: list[str]) -> set[str]:
             inside = Path(parent).relative_to(finished.folder).as_posix().removeprefix(".")
-            return left_out.get(inside, set()) & set(names)
+            # Nor the logs of other stages, all of which a new server would be sent.
+            logs = {"log"} if inside.startswith("runs/") else set()
+            return (left_out.get(inside, set()) | logs) & set(names)
 
         shutil.copytree(finished.folder, target, symlinks=True, ignore=ignored)
         for output in stage_outputs(stage):

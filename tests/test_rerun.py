@@ -23,14 +23,15 @@ def project(finished, tmp_path) -> Project:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({}, set()),
-        ({"mlflow__experiment": "other"}, set()),
+        ({"mlflow__experiment": "other"}, set()),  # and nothing is left to run
         # Which the report lists.
         ({"evaluation__keep_samples": False}, {"analysis"}),
         # Real images are measured in sets as large as those that rejection keeps.
         ({"rejection__acceptance": [0.9]}, {"evaluate", "reject", "analysis"}),
-        ({"autoregressive__steps": 21}, {"train_autoregressive", "analysis"}),
-        ({"sweep__seeds": [1]}, {"sweep", "analysis"}),
+        (
+            {"autoregressive__steps": 21, "sweep__seeds": [1]},
+            {"train_autoregressive", "sweep", "analysis"},
+        ),
     ],
 )
 def test_a_changed_param_runs_only_what_lists_it(project, change, expected):

@@ -99,6 +99,15 @@ def test_too_few_training_images_for_the_second_extractor_only_leave_out_its_fid
     assert "fid_random" not in found and found["precision_random"] is not None
 
 
+def test_copies_of_a_few_training_images_are_precise_and_recall_only_those(tmp_path):
+    copies = ArrayImages(training_images()[:5].numpy().repeat(10, axis=0))
+    evaluator = Evaluator(with_params(), ALONE, second=True)
+    found = evaluator.metrics(evaluator.outputs(copies, tmp_path / "copies"), None)
+    for extractor in ("classifier", "random"):
+        assert found[f"precision_{extractor}"] == 1
+        assert found[f"recall_{extractor}"] <= 5 / len(training_images())
+
+
 def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
     path, decode = tmp_path / "killed.safetensors", sampling.tokens_to_images
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
