@@ -40,7 +40,7 @@ check: env ## Check style and types and run the quick tests, in about 90 seconds
 	ruff format --check .
 	mypy & pytest -m "not slow and not soak" --numprocesses auto && wait $$!
 
-test: check ## The same, then the tests that run the smoke preset, Ray, DVC and MLflow: about 12 minutes in all
+test: check ## The same, then the tests that run the smoke preset, Ray, DVC and MLflow: about 10 minutes in all
 	OMP_NUM_THREADS=1 pytest -m "slow and not soak" --numprocesses 3 --dist worksteal # they wait half of the time
 
 soak: env ## Try every outage in each kind of stage, 20 kills of a run and other long tests (an hour or more)
