@@ -18,7 +18,8 @@ from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregr
 from pipeline.config.params import Params
 from pipeline.config.presets import preset_params
 from pipeline.decoding import DecodingSettings, generate
-from pipeline.runtime.device import pick_device, quick_in_bfloat16
+from pipeline.precision import in_bfloat16
+from pipeline.runtime.device import pick_device
 from pipeline.runtime.process import set_up
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer
@@ -116,7 +117,11 @@ def cases(name: str, device: torch.device) -> Iterator[Case]:
 
 
 def _dtypes(device: torch.device) -> list[torch.dtype]:
-    return [torch.bfloat16, torch.float32] if quick_in_bfloat16(device) else [torch.float32]
+    return (
+        [torch.bfloat16, torch.float32]
+        if in_bfloat16(True, device, "products")
+        else [torch.float32]
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -33,6 +33,8 @@ def allowed(kind: dict[str, Any]) -> str:
     """The allowed values of a param, from its JSON schema; empty if the default shows them."""
     if "anyOf" in kind:
         first = kind["anyOf"][0]
+        if {"type": "null"} not in kind["anyOf"]:
+            return "true, false or `force`"
         return f"{allowed(first) or ('file' if first['type'] == 'string' else '')} or null".strip()
     if "enum" in kind:
         return ", ".join(f"`{value}`" for value in kind["enum"])

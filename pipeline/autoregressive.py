@@ -16,7 +16,7 @@ from pipeline.data.seeds import generator
 from pipeline.decoding import gumbel_noise, require_finite_logits
 from pipeline.kernels import with_bfloat16_linears
 from pipeline.masking import masked_token_loss
-from pipeline.runtime.device import quick_in_bfloat16
+from pipeline.precision import Bf16, in_bfloat16
 from pipeline.transformer import TokenTransformer
 
 BATCH = 500  # images per batch when the likelihood is measured
@@ -78,7 +78,7 @@ def generate_autoregressive(
     labels: Tensor,
     *,
     seed: int,
-    bf16: bool = False,
+    bf16: Bf16 = False,
     cache: bool = True,
     device: torch.device | str = "cpu",
 ) -> Tensor:
@@ -86,7 +86,7 @@ def generate_autoregressive(
 
     Args:
         labels: (B,).
-        bf16: run the network in bfloat16 autocast, if bfloat16 is fast on the device.
+        bf16: run the network in bfloat16 where that is faster; "force": anywhere.
         cache: keep the keys and values of earlier positions, so that each step computes only one
             position. Without a cache, each step computes all positions so far (Figure 4 times both
             variants). In float32, both variants draw the same tokens; in bfloat16, rounding
@@ -96,7 +96,7 @@ def generate_autoregressive(
         UserError: logits are NaN or infinite.
     """
     device = torch.device(device)
-    bf16 = bf16 and quick_in_bfloat16(device)
+    bf16 = in_bfloat16(bf16, device, "products")
     if bf16:
         model = with_bfloat16_linears(model)
     labels_B = labels.to(device)

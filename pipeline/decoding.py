@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.data.microbatches import TOKENS, in_parts
 from pipeline.data.seeds import generator
 from pipeline.kernels import with_bfloat16_linears
-from pipeline.runtime.device import quick_in_bfloat16
+from pipeline.precision import Bf16, in_bfloat16
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.limits import LARGEST
 from pipeline.schedules import SCHEDULES, mask_ratio
@@ -27,7 +27,7 @@ class DecodingSettings:
     schedule: str  # name of the mask schedule γ
     choice_temperature: float  # scale of the Gumbel noise on the confidence, annealed linearly to 0
     guidance_scale: float = 0.0  # s of classifier-free guidance; 0 (as in the paper) turns it off
-    bf16: bool = False  # run the network in bfloat16 autocast, if the device is fast in bfloat16
+    bf16: Bf16 = False  # run the network in bfloat16 where that is faster; "force": anywhere
     rounding: Rounding = "floor"  # how to round the number of tokens to mask; "ceil" in the paper
 
     def __post_init__(self):
@@ -187,7 +187,7 @@ def predictor(
     model must have been trained with `training.label_drop` above 0.
     """
     bf16, guidance_scale = settings.bf16, settings.guidance_scale
-    bf16 = bf16 and quick_in_bfloat16(labels.device)
+    bf16 = in_bfloat16(bf16, labels.device, "products")
     if bf16:
         model = with_bfloat16_linears(model)
 

@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.runtime.device import onednn_takes_bfloat16
-
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -57,6 +55,11 @@ class LinearGelu(nn.Linear):
         return F.gelu(super().forward(x), approximate="tanh")
 
 
+def _onednn_takes_bfloat16() -> bool:
+    # A private API: no public API tells what oneDNN supports (build, CPU, ONEDNN_MAX_CPU_ISA).
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 class BFloat16Linear(nn.Module):
     """A linear layer in bfloat16, for prediction only. On a CPU, the weights are stored in oneDNN's
     layout, which avoids reordering them at every call. This layout changes no result, except that a
@@ -68,7 +71,7 @@ class BFloat16Linear(nn.Module):
         self.bias = nn.Parameter(linear.bias.detach().bfloat16(), requires_grad=False)
         weight = linear.weight.detach().bfloat16()
         on_cpu = weight.device.type == "cpu" and type(weight) is Tensor  # not a fake tensor
-        self.laid_out = on_cpu and onednn_takes_bfloat16()
+        self.laid_out = on_cpu and _onednn_takes_bfloat16()
         if self.laid_out:
             # A private API: no public API of torch stores weights in oneDNN's layout.
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import RESULTS, SAMPLES, check_files
 from pipeline.config.replicates import NETWORKS, Replicate
+from pipeline.precision import choice
 from pipeline.runtime.dag import differences, require_params, stage_params, stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
@@ -21,7 +22,7 @@ from pipeline.runtime.mlflow_sync import load_mlflow
 from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
 from pipeline.runtime.project import require_here
 from pipeline.runtime.provenance import SOURCES
-from pipeline.runtime.stage import Stage
+from pipeline.runtime.stage import Stage, logs_folder
 from pipeline.training.loop.run import join_with, run_training
 from pipeline.training.loop.training import Training, Workers
 
@@ -50,6 +51,9 @@ def run_stage(name: str) -> None:
         listed, params = stage_params(name), load_params()
         check_files(params.model_dump(), name)
         main = import_module(f"stages.{name}").main
+        if any(v for key, v in listed.items() if key.endswith(".bf16")) and not params.ray.use_gpu:
+            # Kept beside the checkpoints: a resumed training run computes as it began.
+            print(f"{name}: {choice(logs_folder(params))}", flush=True)
         Thread(target=load_mlflow).start()  # while the stage waits for Ray
         summary = main(params)
         require_params(listed, name)  # catches a change before the stage computed its key

@@ -215,7 +215,8 @@ def _run(entries: list[Record]) -> list[tuple[str, str]]:
 
 def _machine(entry: Record) -> str:
     gpus = [f"{entry['gpus'].count(name)} × {name}" for name in sorted(set(entry["gpus"]))]
-    return ", ".join([f"{entry['cpus']} CPUs", f"{entry['memory_gib']:g} GiB", *gpus])
+    named = gpus or sorted({worker["device"] for worker in entry["workers"]})
+    return ", ".join([f"{entry['cpus']} CPUs", f"{entry['memory_gib']:g} GiB", *named])
 
 
 def commit(entry: Record) -> str:

@@ -90,6 +90,7 @@ Steps = Annotated[PositiveInt, Field(description="Training steps.")]
 CheckpointEvery = Annotated[
     PositiveInt, Field(description="Save a checkpoint and log values every this many steps.")
 ]
+Bf16 = bool | Literal["force"]
 Iterations = Annotated[PositiveInt, Field(description="T, the number of decoding iterations.")]
 
 
@@ -143,7 +144,7 @@ class Classifier(Section):
     """Images per step."""
     lr: PositiveFloat = 4e-3
     """Peak learning rate of AdamW under a one-cycle schedule."""
-    bf16: bool = True
+    bf16: Bf16 = True
     """As training.bf16."""
     checkpoint_every: CheckpointEvery = 100
 
@@ -195,7 +196,7 @@ class Tokenizer(Section):
     """`patch`: four convolutions; `stylegan`: the release's network, for sides of 2^n pixels."""
     discriminator_filters: PositiveInt = 16
     """Channels of the discriminator's first convolution. Release: 64 at 256×256 pixels."""
-    bf16: bool = True
+    bf16: Bf16 = True
     """As training.bf16; the discriminator stays in float32."""
     tf32: bool = False
     """Allow TF32 in float32 convolutions on a GPU."""
@@ -211,7 +212,7 @@ class Tokens(Section):
 
     crops_per_image: PositiveInt = 4
     """Number of random crops to encode per training image."""
-    bf16: bool = False
+    bf16: Bf16 = False
     """Encode in bfloat16 if faster on the device; this changed 0.6% of our tokens."""
     batch_size: PositiveInt = 256
     """Images encoded at once."""
@@ -263,8 +264,8 @@ class Training(Section):
     """Tokens that the loss includes. Paper: masked."""
     label_drop: Fraction = 0.0
     """Share of images whose class is hidden, for classifier-free guidance. Paper: 0."""
-    bf16: bool = True
-    """bfloat16 autocast; on CPUs, only with bfloat16 instructions (docs/presets.md)."""
+    bf16: Bf16 = True
+    """bfloat16 autocast; on a CPU only where it is faster, unless `force` (docs/presets.md)."""
     compile: bool = False
     """torch.compile of the transformer, for GPUs; needs Python's headers and a C compiler."""
     label_smoothing: Fraction = 0.1
@@ -279,7 +280,7 @@ class Autoregressive(Section):
 
     steps: PositiveInt = 600
     """Training steps; equal to training.steps for a fair comparison."""
-    bf16: bool = False
+    bf16: Bf16 = False
     """Sample in bfloat16. In float32, the key-value cache changes no token."""
 
 
@@ -323,7 +324,7 @@ class Decoding(Section):
     """Rounding of the number of tokens to mask. Release: floor; paper: ceil."""
     guidance_scale: NonNegativeFloat = 0.0
     """Classifier-free guidance s: (1 + s)·conditional − s·unconditional logits. Paper: 0."""
-    bf16: bool = True
+    bf16: Bf16 = True
     """As training.bf16."""
     batch_size: PositiveInt = 250
     """Images decoded at once."""

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.process import PRECISION
 
 _picked: list[torch.device] = []
 
@@ -25,11 +25,10 @@ def pick_device() -> torch.device:
 
 
 def computing_on() -> str:
-    """The name of the picked GPU; else "cpu", or "cpu, in float32" for a CPU that cannot multiply
-    bfloat16, on which `bf16` params have no effect."""
+    """The name of the picked GPU; else "cpu" and, if it was chosen, the precision of networks."""
     if _picked:
         return torch.cuda.get_device_name(_picked[-1])
-    return "cpu" if _cpu_multiplies_bfloat16() else "cpu, in float32"
+    return ", ".join(filter(None, ("cpu", os.environ.get(PRECISION))))
 
 
 def worker_device(use_gpu: bool) -> torch.device:
@@ -46,28 +45,6 @@ def driver_device(use_gpu: bool, workers: int) -> torch.device:
     """The device of a stage's own process. With several workers, this process only collects
     results, so it may run on a cluster's head without a GPU."""
     return worker_device(use_gpu and (workers == 1 or torch.cuda.is_available()))
-
-
-def quick_in_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32: on all GPUs, and on CPUs that multiply bfloat16."""
-    return device.type != "cpu" or _cpu_multiplies_bfloat16()
-
-
-def _cpu_multiplies_bfloat16() -> bool:
-    has = torch.cpu.get_capabilities()  # x86-64 with AVX-512 BF16, ARM with BF16
-    return onednn_takes_bfloat16() and bool(has.get("avx512_bf16") or has.get("bf16"))
-
-
-def onednn_takes_bfloat16() -> bool:
-    """Whether oneDNN can compute `F.linear` in bfloat16 on this CPU, even if slowly."""
-    # A private API: no public API tells what oneDNN supports (build, CPU, ONEDNN_MAX_CPU_ISA).
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def autocast(device: torch.device, bf16: bool) -> torch.autocast:
-    """A context in which networks run in bfloat16, if `bf16` is true and bfloat16 is fast on the
-    device, else in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and quick_in_bfloat16(device))
 
 
 @contextmanager
@@ -109,14 +86,3 @@ def repeatable() -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def require_compiler(gpu: bool) -> None:
-    """Raise a `UserError` before training if the compiler that `torch.compile` needs is missing:
-    C++ for a CPU, C for a GPU."""
-    kind, variable, names = ("C", "CC", ["gcc", "clang"]) if gpu else ("C++", "CXX", ["g++"])
-    names = [named] if (named := os.environ.get(variable)) else names
-    if not any(map(shutil.which, names)):
-        reason = f"torch.compile needs a {kind} compiler, but no {' or '.join(names)} was found"
-        way_out = f"install a compiler (Debian: apt install {'gcc' if gpu else 'g++'} python3-dev)"
-        raise UserError("training.compile", reason, f"{way_out}, or set training.compile to false")

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+PRECISION = "MASKGIT_PRECISION"  # the precision of networks on a CPU (`pipeline.precision`)
 THREADS = "OMP_NUM_THREADS"  # CPU threads of every library; Ray sets it in workers
 
 

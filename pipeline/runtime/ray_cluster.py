@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.process import end_when_told
+from pipeline.runtime.process import PRECISION, end_when_told
 
 # Ray reads these at import, here and in workers. Each comment says what Ray does by default.
 _ENVIRONMENT = {
@@ -58,6 +58,7 @@ def join_ray() -> None:
     # Workers must find this project's modules from any folder.
     path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
     variables = {"PYTHONPATH": path} | _ENVIRONMENT
+    variables |= {k: v for k, v in os.environ.items() if k == PRECISION}
     hook = "pipeline.runtime.process.set_up_worker"
     environment: dict[str, Any] = {"env_vars": variables, "worker_process_setup_hook": hook}
     if (quoted := shlex.quote(sys.executable)) != sys.executable:

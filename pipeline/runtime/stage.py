@@ -63,7 +63,6 @@ class Stage:
     def __enter__(self) -> "Stage":
         self._started, self._ended = time.monotonic(), Event()
         values = dag.stage_params(self.name)
-        self._print_precision(values)
         folder = self.folder() / LOG  # locked: no other process runs this stage
         for output in dag.stage_outputs(self.name):
             remove_temporary(output.parent, output.name)
@@ -77,17 +76,6 @@ class Stage:
         self._load = Thread(target=log_load, args=(self.run, self._ended), daemon=True)
         self._load.start()
         return self
-
-    def _print_precision(self, values: Mapping[str, Any]) -> None:
-        """Print which params ask for bfloat16 without effect, if bfloat16 is slow on this CPU."""
-        import torch
-
-        from pipeline.runtime.device import quick_in_bfloat16
-
-        asked = [key for key, value in values.items() if key.endswith(".bf16") and value is True]
-        if asked and not self.params.ray.use_gpu and not quick_in_bfloat16(torch.device("cpu")):
-            named = ", ".join(asked)
-            print(f"{self.name}: {named} without effect: float32 is quicker here", flush=True)
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         begin("", ())  # the stage has ended

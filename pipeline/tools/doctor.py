@@ -83,17 +83,15 @@ def packages() -> Finding:
 def device() -> Finding:
     import torch
 
-    from pipeline.runtime.device import quick_in_bfloat16
+    from pipeline.precision import choice
 
     found, gpus = f"PyTorch {torch.__version__}; {os.cpu_count()} cores", torch.cuda.device_count()
-    if not quick_in_bfloat16(torch.device("cpu")):
-        found += ", which compute in float32, because this CPU lacks fast bfloat16"
     if gpus:
         return Finding("device", "good", f"{found}; {gpus} × {torch.cuda.get_device_name(0)}")
     if shutil.which("nvidia-smi"):
         way_out = "install PyTorch for the GPU's CUDA version (pytorch.org), or use the CPU"
         return Finding("device", "note", f"{found}; PyTorch does not see the GPU", way_out)
-    return Finding("device", "good", found)
+    return Finding("device", "good", f"{found}; {choice()}")
 
 
 def ray() -> Finding:
@@ -135,10 +133,6 @@ def project() -> Finding:
 
 def params() -> Finding:
     params = load_params()
-    if params.training.compile and not cluster_address():  # a cluster's nodes train elsewhere
-        from pipeline.runtime.device import require_compiler
-
-        require_compiler(params.ray.use_gpu)
     return Finding("params", "good", f"preset {params.preset}, data {params.data.source}")
 
 

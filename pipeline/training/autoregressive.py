@@ -6,7 +6,7 @@ from torch import Tensor
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.data.seeds import generator
 from pipeline.masking import masked_token_loss
-from pipeline.runtime.device import autocast
+from pipeline.precision import autocast
 from pipeline.training.transformer import TransformerTask
 
 
@@ -22,7 +22,7 @@ class AutoregressiveTask(TransformerTask):
 
     def _loss(self, tokens: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         tokens, labels = self._move(tokens, labels)
-        with autocast(self.device, self.training.bf16):
+        with autocast(self.device, self.training.bf16, "products"):
             logits = self.parallel(tokens, labels).flatten(0, 1)
         sample = torch.arange(len(tokens), device=self.device).repeat_interleave(tokens.shape[1])
         return masked_token_loss(

@@ -18,8 +18,9 @@ from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix
+from pipeline.precision import autocast
 from pipeline.runtime.batches import BatchWorkers, Maker, tensors_of
-from pipeline.runtime.device import autocast, to_device
+from pipeline.runtime.device import to_device
 from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import WEIGHTS, load_model
@@ -107,7 +108,7 @@ class ClassifierTask(Task):
     def step(self, step: int) -> dict[str, Tensor]:
         images, labels = self.batches(step)
         self.model.train()
-        with autocast(self.device, self.params.bf16):
+        with autocast(self.device, self.params.bf16, "convolutions"):
             logits = self.model(as_float(to_device(images, self.device)))
         loss = F.cross_entropy(
             logits.float(),

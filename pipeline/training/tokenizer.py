@@ -26,7 +26,8 @@ from pipeline.discriminator import (
 )
 from pipeline.evaluation.reconstruction import BATCH, quality, rebuild
 from pipeline.perceptual import Perceptual, open_perceptual
-from pipeline.runtime.device import autocast, tf32, to_device
+from pipeline.precision import autocast
+from pipeline.runtime.device import tf32, to_device
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import entropy_loss
 from pipeline.training.loop.average import Average
@@ -113,14 +114,14 @@ class TokenizerTask(Task):
     def _step(self, step: int) -> dict[str, Tensor]:
         p, images = self.params, as_float(to_device(self.batches(step)[0], self.device))
         self.model.train()
-        with autocast(self.device, p.bf16):
+        with autocast(self.device, p.bf16, "convolutions"):
             z = self.model.encoder(images)
         z = z.float()  # the nearest code is searched in float32
         dead, noise = self.idle >= p.revive_after, generator(self.seed, "revive", step)
         self.model.quantizer.revive(z.detach(), dead, noise, self.ranks)
         self.idle.masked_fill_(dead, 0)
         quantized = self.model.quantizer(z)
-        with autocast(self.device, p.bf16):
+        with autocast(self.device, p.bf16, "convolutions"):
             reconstruction = self.model.decoder(quantized.embedding)
             perceptual = self.perceptual(images, reconstruction).mean()
         reconstruction = reconstruction.float()

@@ -11,8 +11,8 @@ from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.tokens import SHARD, TokenCache
+from pipeline.precision import autocast
 from pipeline.runtime.batches import BatchWorkers, Maker, write_files
-from pipeline.runtime.device import autocast
 from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
 from pipeline.tokenizer.quantizer import code_usage
 from pipeline.weights.published import load_model
@@ -39,7 +39,7 @@ class Coder:
         return {"tokens": torch.stack(grids, dim=1)}
 
     def _tokens(self, images: Tensor) -> Tensor:
-        with autocast(self.device, self.bf16):
+        with autocast(self.device, self.bf16, "convolutions"):
             grid = self.tokenizer.encode(as_float(images).to(self.device))
         return grid.flatten(1).cpu().to(torch.int32)  # Ray cannot pickle torch's uint16
 

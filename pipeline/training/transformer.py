@@ -21,7 +21,8 @@ from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import generator, mix
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll, masked_token_loss, sample_training_mask
-from pipeline.runtime.device import autocast, require_compiler, to_device
+from pipeline.precision import autocast
+from pipeline.runtime.device import to_device
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.storage import upload
 from pipeline.training.loop.average import Average, averaged_weights
@@ -63,8 +64,6 @@ class TransformerTask(Task):
         on_evaluate: Callable[[Any, int], None] | None = None,
     ):
         self.training, self.seed = params.training, seed
-        if self.training.compile:
-            require_compiler(gpu=device.type != "cpu")
         self.device, self.ranks, self.on_evaluate = device, ranks, on_evaluate
         self.train_tokens = TokenCache(tokens_dir, "train")
         self.order = BatchOrder(len(self.train_tokens), self.training.batch_size, seed)
@@ -133,7 +132,7 @@ class TransformerTask(Task):
         loss_at = mask if self.training.loss_on == "masked" else torch.ones_like(mask)
         where = loss_at.flatten().nonzero()[:, 0]  # on the CPU, so without synchronization
         padded = nn.functional.pad(where, (0, -len(where) % ROWS))
-        with autocast(self.device, self.training.bf16):
+        with autocast(self.device, self.training.bf16, "products"):
             logits = self.parallel(*self._move(tokens, mask, labels, padded))[: len(where)]
         target, sample = self._move(tokens.flatten()[where], where // tokens.shape[1])
         return masked_token_loss(

@@ -1,5 +1,6 @@
 """On a GPU: `pytest -m gpu`. Without one, all of these tests are skipped."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +12,7 @@ from torch.utils._triton import has_triton
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.decoding import DecodingSettings
-from pipeline.runtime.device import pick_device, require_compiler
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.device import pick_device
 from pipeline.sampling import sample_tokens
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.transformer import TransformerTask
@@ -115,12 +115,8 @@ def gradient(model: nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("task", [TransformerTask, AutoregressiveTask])
 @pytest.mark.parametrize("bf16, tolerance", [(False, 1e-3), (True, 5e-2)])
 def test_a_compiled_step_is_that_without(device, tiny, tokens_dir, task, bf16, tolerance):
-    try:
-        require_compiler(gpu=True)
-    except UserError as error:
-        pytest.skip(str(error))
-    if not has_triton():
-        pytest.skip("there is no Triton for this GPU")
+    if not has_triton() or not shutil.which("gcc"):
+        pytest.skip("there is no Triton for this GPU, or no C compiler")
     torch._dynamo.reset()
     compiled, plain = (
         task(tiny(compile=compile, bf16=bf16), tokens_dir, seed=3, device=device)

@@ -132,7 +132,6 @@ def test_compiled_losses_and_checkpoints_are_the_same(
     torch._dynamo.reset()
     compiled = partial(torch.compile, backend=keep, fullgraph=True)  # a break is an error
     monkeypatch.setattr(torch, "compile", compiled)
-    monkeypatch.setattr(transformer, "require_compiler", lambda gpu: None)
     monkeypatch.setattr(transformer, "ROWS", 64)  # of which a tiny batch has one to seven
     quick, plain, resumed = task(True), task(False), task(False)
     for step in range(3):
