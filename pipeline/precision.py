@@ -7,8 +7,7 @@ bfloat16, but compute twice as fast in float32.
 import os
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -44,21 +43,17 @@ def choice(*folders: Path) -> str:
     Workers inherit the choice of the process that started them."""
     if PRECISION not in os.environ:
         caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        files = [folder / "precision.json" for folder in (*folders, Path(caches, "maskgit"))]
+        files = [Path(folder, "precision.json") for folder in (Path(caches, "maskgit"), *folders)]
+        known: dict[str, str] = {}
+        for file in files:
+            with suppress(UserError, TypeError, ValueError):  # missing or damaged
+                known |= read_json(file)
         machine = f"{_processor()}, PyTorch {torch.__version__}"
-        known = [found for file in files if (found := _read(file).get(machine))]
-        os.environ[PRECISION] = chosen = known[0] if known else measured()
+        os.environ[PRECISION] = known[machine] = known.get(machine) or measured()
         for file in files:
             with suppress(UserError):  # a read-only folder
-                if machine not in (found := _read(file)):
-                    write_json(file, found | {machine: chosen})
+                write_json(file, known)
     return os.environ[PRECISION]
-
-
-def _read(file: Path) -> dict[str, str]:
-    with suppress(UserError):  # missing or damaged
-        return dict(read_json(file))
-    return {}
 
 
 def _processor() -> str:
@@ -72,18 +67,22 @@ def _processor() -> str:
 def measured() -> str:
     """Time training steps of a transformer's feed-forward block on 8 images, and of a residual
     block of the tokenizer on 16 images, in both precisions, and return the choice."""
-    with _one_thread(), torch.random.fork_rng(devices=[]):
+    said, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
         linear = nn.Linear(256, 1024), nn.GELU("tanh"), nn.Linear(1024, 256)
         layers = [nn.GroupNorm(32, 64), nn.SiLU(), nn.Conv2d(64, 64, 3, padding=1)]
-        times = {
-            "products": _times(nn.Sequential(*linear), torch.randn(8 * 49, 256)),
-            "convolutions": _times(nn.Sequential(*2 * layers), torch.randn(16, 64, 14, 14)),
+        blocks: dict[Kind, tuple[nn.Module, Tensor]] = {
+            "products": (nn.Sequential(*linear), torch.randn(8 * 49, 256)),
+            "convolutions": (nn.Sequential(*2 * layers), torch.randn(16, 64, 14, 14)),
         }
-    said = []
-    for kind, (half, single) in times.items():
-        name = "bfloat16" if FASTER * half <= single else "float32"
-        said.append(f"{kind} in {name} ({1000 * half:.1f} ms; in float32 {1000 * single:.1f} ms)")
-    return ", ".join(said)
+        for kind, block in blocks.items():
+            half, single = _times(*block)
+            name = "bfloat16" if FASTER * half <= single else "float32"
+            times = f"bfloat16 {1000 * half:.1f} ms, float32 {1000 * single:.1f} ms"
+            said.append(f"{kind} in {name} ({times})")
+    torch.set_num_threads(threads)
+    return "; ".join(said)
 
 
 def _times(block: nn.Module, batch: Tensor) -> tuple[float, float]:
@@ -97,13 +96,3 @@ def _times(block: nn.Module, batch: Tensor) -> tuple[float, float]:
         result.float().square().mean().backward()
         least[number % 2] = min(least[number % 2], time.process_time() - started)
     return least[0], least[1]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
