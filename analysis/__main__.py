@@ -35,9 +35,7 @@ def main() -> int:
         return 1
     if stale:
         print(f"left out because out of date (run `dvc repro`): {described(stale)}")
-    print(f"wrote {len(written)} files from results/; open {written[-1]}")
-    for path in written:
-        print(f"  {path}")
+    print(f"wrote {len(written)} files from results/ into analysis/; open {written[-1]}")
     end_quickly()
     return 0
 

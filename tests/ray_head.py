@@ -1,6 +1,7 @@
 """A Ray head of a test's own, that takes jobs, and a node that sees nothing of it but its ports."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ import psutil
 from tests.project import free_port
 
 # Both sides have the same token, wherever their HOME is.
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 class Head(NamedTuple):

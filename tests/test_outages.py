@@ -9,13 +9,10 @@ import pytest
 from tests.mlflow_server import mlflow_server
 from tests.outages import OUTAGES, Bench
 
-# Those that differ most: a server, a worker and a whole stage. The tests of `mlflow_sync` have
-# servers that refuse or lose a request, and a database that is deleted.
-CHOSEN = [
-    ("evaluate", "never answers"),
-    ("sweep", "worker killed"),
-    ("train_classifier", "stage killed"),
-]
+# Those that differ most: a server and a whole stage. `test_ray_train` and `test_trials` kill
+# workers; the tests of `mlflow_sync` have servers that refuse or lose a request, and a database
+# that is deleted.
+CHOSEN = [("evaluate", "never answers"), ("train_classifier", "stage killed")]
 CELLS = [(stage, outage) for outage, stages in OUTAGES.items() for stage in stages]
 
 

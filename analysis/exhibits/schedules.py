@@ -125,7 +125,7 @@ def _partly(family: Sequence[str], values: Iterable[str]) -> str:
     found = _found(family, values)
     if len(found) in (0, len(family)):
         return ""
-    return f" (of which {_names(found)} alone {'was' if len(found) == 1 else 'were'} swept)"
+    return f" (of the paper's, only {_names(found)} {'was' if len(found) == 1 else 'were'} swept)"
 
 
 def _mean(family: Sequence[str], values: dict[str, pd.Series]) -> pd.Series:

@@ -50,7 +50,7 @@ def sample(
 ) -> None:
     """Draw pictures of classes.
 
-    The default is this project's trained model, or the released weights that params.yaml names.
+    Before this project has a model, the model in this package draws them.
     """
     output_format(file, ".png", ".gif", ".npz", "")
     opened = open_model(model, replicate)

@@ -201,7 +201,8 @@ def measure_trial(trial: Trial) -> None:
             values |= evaluator.distances(found["features"], trial.seed)
             return own | varied | values | evaluator.manifolds(found["features"], trial.seed)
 
-        name = " ".join(["sweep:", trial.name, *(f"{k}={v}" for k, v in varied.items())])
+        said = varied | ({"crossed": settings.schedule} if path in trial.crossed else {})
+        name = " ".join(["sweep:", trial.name, *(f"{k}={v}" for k, v in said.items())])
         batches = sample_batches(settings, labels, batch_size=size, seed=seed)
         measured_row(path, workers, shown, batches, name, measure)
         upload(path)

@@ -1,5 +1,6 @@
 """Shows progress: a bar on a terminal, a few lines in a log."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -48,7 +49,7 @@ class Countdown:
     def done(self, name: str) -> None:
         """Count the training run `name` as done, and print the progress."""
         self.pending, self._here = self.pending - 1, self._here + 1
-        minutes = round((time.monotonic() - self._started) / self._here * self.pending / 60)
+        minutes = math.ceil((time.monotonic() - self._started) / self._here * self.pending / 60)
         left = f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
         count = f"{self.total - self.pending} of {self.total}"
         text = f"{self.stage}: {name} done, {count}"

@@ -126,7 +126,8 @@ def summary() -> str:
             f"{best['schedule']}, T = {best['iterations']}, FID ({name}) {best[f'fid_{name}']:.3f}"
         )
     if len(text) == 2:
-        raise UserError("params.yaml", f"has no results: {described(stale)}", "run `dvc repro`")
+        reason = f"these params have no results yet ({', '.join(stale)} must run)"
+        raise UserError("params.yaml", reason, "run `dvc repro`")
     if stale:
         text.append(f"Out of date (run `dvc repro`): {described(stale)}")
     return "\n".join([*text, "", WHERE])

@@ -151,9 +151,11 @@ def test_what_was_not_measured_is_said_and_not_tested(found, verdicts):
         assert words[said].word == UNDECIDED and "not measured; n = 0" in words[said].sentence
     sweep = sweep_rows({"cosine": 0.0, "linear": 1.0, "square_root": 3.0})
     words = verdicts(sweep=sweep)  # a claim names the schedules that were swept
-    swept = "(of which cosine, linear and square root alone were swept)"
+    swept = "(of the paper's, only cosine, linear and square root were swept)"
     assert words[f"cosine is the best of the schedules {swept}"].word == SHOWN
-    assert "concave schedules (of which cosine alone was swept) are better than linear" in words
+    assert (
+        "concave schedules (of the paper's, only cosine was swept) are better than linear" in words
+    )
 
 
 @pytest.mark.parametrize("out", ["figure5", "figure8"])
