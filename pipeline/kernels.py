@@ -55,7 +55,7 @@ class LinearGelu(nn.Linear):
         return F.gelu(super().forward(x), approximate="tanh")
 
 
-def _onednn_takes_bfloat16() -> bool:
+def onednn_takes_bfloat16() -> bool:
     # A private API: no public API tells what oneDNN supports (build, CPU, ONEDNN_MAX_CPU_ISA).
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
@@ -71,7 +71,7 @@ class BFloat16Linear(nn.Module):
         self.bias = nn.Parameter(linear.bias.detach().bfloat16(), requires_grad=False)
         weight = linear.weight.detach().bfloat16()
         on_cpu = weight.device.type == "cpu" and type(weight) is Tensor  # not a fake tensor
-        self.laid_out = on_cpu and _onednn_takes_bfloat16()
+        self.laid_out = on_cpu and onednn_takes_bfloat16()
         if self.laid_out:
             # A private API: no public API of torch stores weights in oneDNN's layout.
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)

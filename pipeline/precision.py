@@ -26,15 +26,13 @@ ROUNDS = 10
 
 
 def in_bfloat16(bf16: Bf16, device: torch.device, kind: Kind) -> bool:
-    """Whether to compute in bfloat16: always if `bf16` is "force"; if `bf16` is true, on GPUs, and
-    on CPUs that are clearly faster in bfloat16."""
+    """Whether to compute in bfloat16; true means on GPUs, and on CPUs that are faster in it."""
     return bf16 == "force" or (bf16 and (device.type != "cpu" or f"{kind} in bfloat16" in choice()))
 
 
 def autocast(device: torch.device, bf16: Bf16, kind: Kind) -> torch.autocast:
     """A context in which networks run in bfloat16 or float32, as `in_bfloat16` says."""
-    enabled = in_bfloat16(bf16, device, kind)
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(bf16, device, kind))
 
 
 def choice(*folders: Path) -> str:
@@ -86,8 +84,7 @@ def measured() -> str:
 
 
 def _times(block: nn.Module, batch: Tensor) -> tuple[float, float]:
-    """The least time of a training step in bfloat16 and in float32, in seconds. CPU time is
-    measured, so that other work on the machine matters little."""
+    """The least CPU time of a training step in bfloat16 and in float32, in seconds."""
     least = [float("inf")] * 2
     for number in range(2 * ROUNDS):
         started = time.process_time()

@@ -138,9 +138,7 @@ def make_tables(found, params, tmp_path) -> Callable[..., Path]:
 @pytest.fixture
 def in_bfloat16(monkeypatch) -> None:
     """This CPU computes in bfloat16 where params ask for it, however long that takes."""
-    from pipeline.runtime import device
-
-    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: True)
+    monkeypatch.setenv("MASKGIT_PRECISION", "products in bfloat16; convolutions in bfloat16")
 
 
 @pytest.fixture

@@ -384,8 +384,7 @@ class Evaluation(Section):
 
 
 class Cas(Section):
-    """Classification Accuracy Score: one classifier per seed, training set (MaskGIT's samples, the
-    baseline's samples, real images) and augmentation (on, off)."""
+    """Classification Accuracy Score: one classifier per seed, training set and augmentation."""
 
     samples: PositiveInt = 4000
     """Training images per classifier."""

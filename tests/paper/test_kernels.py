@@ -13,8 +13,14 @@ from torch import nn
 
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.decoding import DecodingSettings, predictor
-from pipeline.kernels import BFloat16Linear, Dropout, LinearGelu, attend, with_bfloat16_linears
-from pipeline.runtime.device import onednn_takes_bfloat16
+from pipeline.kernels import (
+    BFloat16Linear,
+    Dropout,
+    LinearGelu,
+    attend,
+    onednn_takes_bfloat16,
+    with_bfloat16_linears,
+)
 from pipeline.transformer import MaskGitTransformer
 from tests.tiny_networks import inputs, spread
 

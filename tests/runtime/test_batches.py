@@ -124,7 +124,7 @@ def test_workers_make_the_bytes_of_one_process_and_stay(tmp_path, workers, monke
     assert first == second and len(set(first)) == 2
     assert len(noted(tmp_path / "killed/8")) == 2
     (machine,) = trials.machines()
-    assert machine["host"] == platform.node() and machine["device"] == "cpu"
+    assert machine["host"] == platform.node() and machine["device"].startswith("cpu")
 
 
 @pytest.mark.slow

@@ -1,18 +1,20 @@
-"""The device that a process takes, and bfloat16 where the processor multiplies it."""
+"""The device that a process takes, and bfloat16 where it is faster."""
 
 import dataclasses
-import json
+import re
+import shutil
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from pipeline import precision
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.decoding import generate
 from pipeline.runtime import device
-from pipeline.runtime.dag import stage_params
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.stage import Stage
 from pipeline.runtime.trials import this_machine
 from pipeline.training.tokens import Coder
 from pipeline.transformer import MaskGitTransformer
@@ -38,9 +40,9 @@ def with_gpu(monkeypatch):
 
 @pytest.fixture
 def older(monkeypatch):
-    """This machine's CPU without products in bfloat16."""
+    """A CPU that is slow in bfloat16."""
     monkeypatch.setattr(device, "_picked", [])
-    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setenv("MASKGIT_PRECISION", "products in float32; convolutions in float32")
 
 
 def test_a_stage_takes_a_gpu_only_where_its_params_say_so(with_gpu):
@@ -59,24 +61,51 @@ def test_a_head_without_a_gpu_leaves_the_work_to_the_workers(monkeypatch):
         device.driver_device(True, workers=1)
 
 
-@pytest.mark.parametrize(
-    ("onednn", "flags", "quick"),
-    [
-        (True, {"avx512_bf16": True}, True),
-        (True, {"avx512_bf16": False}, False),  # AVX-512 alone: oneDNN converts
-        (False, {"avx512_bf16": True}, False),  # by ONEDNN_MAX_CPU_ISA
-        (True, {"bf16": True}, True),  # ARM
-    ],
-)
-def test_a_cpu_is_quick_where_it_multiplies_bfloat16(monkeypatch, onednn, flags, quick):
-    monkeypatch.setattr(device, "onednn_takes_bfloat16", lambda: onednn)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
-    assert device.quick_in_bfloat16(CPU) == quick and device.quick_in_bfloat16(CUDA)
-    for asked in (True, False):
-        x = torch.ones(2, 2)
-        with device.autocast(CPU, asked):
-            found = (x @ x).dtype
-        assert found == (torch.bfloat16 if asked and quick else torch.float32)
+@pytest.mark.parametrize("faster", ["products", "convolutions", ""])
+def test_a_cpu_computes_in_the_precision_that_is_faster(monkeypatch, tmp_path, faster):
+    """Each kind of network on its own, as measured; "force" is not measured."""
+    monkeypatch.delenv(precision.PRECISION, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    times = {nn.GELU: "products", nn.Conv2d: "convolutions"}
+
+    def timed(block, batch):
+        (kind,) = {times[type(layer)] for layer in block if type(layer) in times}
+        return (1.0, 1.2) if kind == faster else (1.0, 1.1)
+
+    monkeypatch.setattr(precision, "_times", timed)
+    for kind in ("products", "convolutions"):
+        for asked, half in ((True, kind == faster), (False, False), ("force", True)):
+            with precision.autocast(CPU, asked, kind):
+                found = (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+            assert found == (torch.bfloat16 if half else torch.float32)
+        assert precision.in_bfloat16(True, CUDA, kind)
+
+
+def test_a_choice_is_measured_once_and_outlives_the_cache(monkeypatch, tmp_path):
+    cache, runs, measured = tmp_path / "cache", tmp_path / "runs", []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(precision, "measured", lambda: measured.append(1) or f"no. {len(measured)}")
+
+    def chosen(*folders: Path) -> str:
+        monkeypatch.delenv(precision.PRECISION, raising=False)
+        return precision.choice(*folders)
+
+    assert chosen(runs) == chosen() == precision.choice() == "no. 1"
+    shutil.rmtree(cache)
+    assert chosen(runs) == "no. 1" and this_machine()["device"] == "cpu, no. 1"
+    (cache / "maskgit/precision.json").write_text("{")  # damaged
+    assert chosen() == "no. 2" and chosen(runs) == "no. 1"
+
+
+def test_the_choice_takes_less_than_a_second_and_no_random_numbers():
+    state, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    began = time.process_time()
+    assert re.findall(r"(\w+) in (?:bfloat16|float32)", precision.measured()) == [
+        "products",
+        "convolutions",
+    ]
+    assert time.process_time() - began < 1.5
+    assert torch.equal(torch.random.get_rng_state(), state) and torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("bf16", [True, False])
@@ -110,16 +139,4 @@ def test_another_cpu_trains_and_draws_in_float32(older, tiny, tokens_dir):
     labels = torch.arange(6) % 4
     assert trained(True) == trained(False)
     assert torch.equal(drawn(True), drawn(False))
-    assert this_machine()["device"] == "cpu, in float32"
-
-
-def test_a_stage_names_the_params_that_ask_for_bfloat16(older, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(json.dumps(make_params().model_dump()))
-    listed = {"sweep": ["training", "autoregressive", "decoding"], "prepare": ["seed"]}
-    stages = {name: {"params": params, "outs": ["rows.csv"]} for name, params in listed.items()}
-    Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
-    for name in ("sweep", "prepare"):
-        Stage(name, make_params())._print_precision(stage_params(name))
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("sweep: training.bf16, decoding.bf16 without effect")
+    assert this_machine()["device"].startswith("cpu, products in float32")
