@@ -12,14 +12,12 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_json, tree_hash
 from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
-from pipeline.runtime.project import require_here
 from pipeline.runtime.provenance import described, out_of_date
 from pipeline.runtime.stage import log_reproduction
 
 
 def main() -> int:
     try:
-        require_here()
         params, listed, stale = load_params(), stage_params("analysis"), out_of_date()
         deps = [(dep, tree_hash(dep)) for dep in stage_deps("analysis")]
         written = build(RESULTS, Path("analysis"), params, stale)

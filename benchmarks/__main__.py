@@ -18,8 +18,8 @@ from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregr
 from pipeline.config.params import Params
 from pipeline.config.presets import preset_params
 from pipeline.decoding import DecodingSettings, generate
-from pipeline.precision import in_bfloat16
 from pipeline.runtime.device import pick_device
+from pipeline.runtime.precision import in_bfloat16
 from pipeline.runtime.process import set_up
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer

@@ -16,7 +16,7 @@ from pipeline.data.seeds import generator
 from pipeline.decoding import gumbel_noise, require_finite_logits
 from pipeline.kernels import with_bfloat16_linears
 from pipeline.masking import masked_token_loss
-from pipeline.precision import Bf16, in_bfloat16
+from pipeline.runtime.precision import Bf16, in_bfloat16
 from pipeline.transformer import TokenTransformer
 
 BATCH = 500  # images per batch when the likelihood is measured

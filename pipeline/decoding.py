@@ -10,9 +10,9 @@ from torch import Tensor
 from pipeline.data.microbatches import TOKENS, in_parts
 from pipeline.data.seeds import generator
 from pipeline.kernels import with_bfloat16_linears
-from pipeline.precision import Bf16, in_bfloat16
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.limits import LARGEST
+from pipeline.runtime.precision import Bf16, in_bfloat16
 from pipeline.schedules import SCHEDULES, mask_ratio
 from pipeline.transformer import MaskGitTransformer
 

@@ -13,14 +13,13 @@ from typing import Any
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import RESULTS, SAMPLES, check_files
 from pipeline.config.replicates import NETWORKS, Replicate
-from pipeline.precision import choice
 from pipeline.runtime.dag import differences, require_params, stage_params, stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_json, tree_hash, write_csv
 from pipeline.runtime.mlflow_sync import load_mlflow
+from pipeline.runtime.precision import choice
 from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
-from pipeline.runtime.project import require_here
 from pipeline.runtime.provenance import SOURCES
 from pipeline.runtime.stage import Stage, logs_folder
 from pipeline.training.loop.run import join_with, run_training
@@ -46,7 +45,6 @@ def run_stage(name: str) -> None:
     end_when_told()
     started = time.monotonic()
     try:
-        require_here()
         _check_inputs(name)
         listed, params = stage_params(name), load_params()
         check_files(params.model_dump(), name)

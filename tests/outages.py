@@ -183,13 +183,13 @@ class Trial:
         return {name: tree_hash(self.project.folder / name) for name in kept}
 
     def logged(self) -> dict[tuple[str, str, int], float]:
-        """The metrics in the logs, except the machine's load and times."""
+        """The metrics in the logs, except times."""
         return {
             (read_json(log / "run.json")["name"], metric, row["step"]): value
             for log in self._logs()
             for _, row in read_rows(log / "metrics.jsonl")
             for metric, value in row["metrics"].items()
-            if not metric.startswith("system/") and "second" not in metric
+            if "second" not in metric
         }
 
     def count(self) -> int:

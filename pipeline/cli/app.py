@@ -14,7 +14,6 @@ from pipeline.cli.options import app
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.process import reader_may_leave
-from pipeline.runtime.project import require_here
 
 INTERRUPTED = 130
 
@@ -40,7 +39,6 @@ def before(
 def main() -> None:
     with reader_may_leave():
         try:
-            require_here()
             app(prog_name="maskgit")
         except UserError as error:
             sys.exit(f"error: {error}")

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-PRECISION = "MASKGIT_PRECISION"  # the precision of networks on a CPU (`pipeline.precision`)
+PRECISION = "MASKGIT_PRECISION"  # the precision of networks on a CPU (see `precision.py`)
 THREADS = "OMP_NUM_THREADS"  # CPU threads of every library; Ray sets it in workers
 
 

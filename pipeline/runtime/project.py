@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-from pipeline.runtime.errors import UserError
-
 RUNS = "runs"  # folder of run directories, unless `ray.storage_path` names a folder
 
 
@@ -18,15 +16,6 @@ def in_project(path: Path | str) -> Path:
     """The absolute path of a file or folder that must outlive the run. `dvc exp run --temp` and
     `--queue` run in a copy of the project and delete the copy; DVC_ROOT names the original."""
     return Path(os.environ.get("DVC_ROOT") or "", path).absolute()
-
-
-def require_here() -> None:
-    """Raise a `UserError` if the current folder was deleted or cannot be read."""
-    try:
-        os.getcwd()
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
-        raise UserError("the current folder", reason, "cd to the project") from error
 
 
 def of_project(path: Path | str) -> Path:

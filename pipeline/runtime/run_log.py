@@ -16,7 +16,6 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from threading import Event
 from typing import Any
 
 from filelock import FileLock
@@ -31,7 +30,6 @@ RUN, METRICS, ARTIFACTS = "run.json", "metrics.jsonl", "artifacts"
 SENT = "sent.json"  # the parts of the log that MLflow has (`mlflow_sync`)
 NOTE = "mlflow.note.content"  # MLflow shows this tag above everything else, as Markdown
 IMAGES, SMALL = "images", (256, 256)  # MLflow's folder of pictures, and the size of their previews
-SAMPLED = 15.0  # seconds between two measurements of the machine's load
 
 
 @dataclass
@@ -217,23 +215,3 @@ def origin() -> dict[str, str]:
         "mlflow.source.name": f"dvc.yaml:{tags['dvc.stage']}".rstrip(":"),
         "mlflow.source.git.commit": tags["git.commit"],
     }
-
-
-def log_load(run: RunLog, ended: Event) -> None:
-    """Log the machine's load until the event is set. Steps are seconds since the run began."""
-    if ended.wait(SAMPLED):  # at a stage's start, other threads import MLflow
-        return
-    from mlflow.system_metrics import system_metrics_monitor as of
-
-    monitors, start = list[Any](), run.start
-    for kind in (of.CPUMonitor, of.DiskMonitor, of.NetworkMonitor, of.GPUMonitor):
-        with contextlib.suppress(Exception):  # no GPU, or no library for GPUs
-            monitors.append(kind())
-    while True:
-        for monitor in monitors:
-            with contextlib.suppress(Exception):  # an error here must not stop the stage
-                monitor.clear_metrics()
-                monitor.collect_metrics()
-                run.log_group("system", monitor.aggregate_metrics(), (_now() - start) // 1000)
-        if ended.wait(SAMPLED):
-            return

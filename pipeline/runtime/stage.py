@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 from pipeline.runtime import dag
@@ -14,7 +13,7 @@ from pipeline.runtime.mlflow_sync import Sync
 from pipeline.runtime.node_checkout import begin
 from pipeline.runtime.project import in_project, of_project
 from pipeline.runtime.provenance import write_record
-from pipeline.runtime.run_log import LOG, NOTE, RunLog, log_load, origin
+from pipeline.runtime.run_log import LOG, NOTE, RunLog, origin
 from pipeline.runtime.runs import run_dir
 from pipeline.runtime.storage import open_storage
 from pipeline.runtime.trials import machines
@@ -61,7 +60,7 @@ class Stage:
         return dag.part_of_key(self._key, (*ignore, *self.params.ray.not_in_key))
 
     def __enter__(self) -> "Stage":
-        self._started, self._ended = time.monotonic(), Event()
+        self._started = time.monotonic()
         values = dag.stage_params(self.name)
         folder = self.folder() / LOG  # locked: no other process runs this stage
         for output in dag.stage_outputs(self.name):
@@ -73,16 +72,12 @@ class Stage:
         self.run = RunLog(folder, self.hash, self.name, experiment, values, tags, parent).begin()
         self.run.log_artifact(dag.PARAMS_FILE)
         self._sync = Sync(logs_folder(self.params))
-        self._load = Thread(target=log_load, args=(self.run, self._ended), daemon=True)
-        self._load.start()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         begin("", ())  # the stage has ended
         failed = error or self._changed()
         interrupted = failed is not None and not isinstance(failed, Exception)
-        self._ended.set()
-        self._load.join(timeout=1)  # its last row must precede the run's end
         workers = [] if failed else machines()
         try:
             if not failed:

@@ -83,7 +83,7 @@ def packages() -> Finding:
 def device() -> Finding:
     import torch
 
-    from pipeline.precision import choice
+    from pipeline.runtime.precision import choice
 
     found, gpus = f"PyTorch {torch.__version__}; {os.cpu_count()} cores", torch.cuda.device_count()
     if gpus:

@@ -6,7 +6,7 @@ from torch import Tensor
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.data.seeds import generator
 from pipeline.masking import masked_token_loss
-from pipeline.precision import autocast
+from pipeline.runtime.precision import autocast
 from pipeline.training.transformer import TransformerTask
 
 

@@ -18,9 +18,9 @@ from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix
-from pipeline.precision import autocast
 from pipeline.runtime.batches import BatchWorkers, Maker, tensors_of
 from pipeline.runtime.device import to_device
+from pipeline.runtime.precision import autocast
 from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import WEIGHTS, load_model

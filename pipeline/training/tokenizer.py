@@ -26,8 +26,8 @@ from pipeline.discriminator import (
 )
 from pipeline.evaluation.reconstruction import BATCH, quality, rebuild
 from pipeline.perceptual import Perceptual, open_perceptual
-from pipeline.precision import autocast
 from pipeline.runtime.device import tf32, to_device
+from pipeline.runtime.precision import autocast
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import entropy_loss
 from pipeline.training.loop.average import Average

@@ -11,9 +11,9 @@ from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.tokens import SHARD, TokenCache
-from pipeline.precision import autocast
 from pipeline.runtime.batches import BatchWorkers, Maker, write_files
 from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
+from pipeline.runtime.precision import autocast
 from pipeline.tokenizer.quantizer import code_usage
 from pipeline.weights.published import load_model
 

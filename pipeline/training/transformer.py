@@ -21,9 +21,9 @@ from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import generator, mix
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll, masked_token_loss, sample_training_mask
-from pipeline.precision import autocast
 from pipeline.runtime.device import to_device
 from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.precision import autocast
 from pipeline.runtime.storage import upload
 from pipeline.training.loop.average import Average, averaged_weights
 from pipeline.training.loop.training import Task, Training

@@ -172,7 +172,6 @@ def run_stage(project, monkeypatch) -> Callable[..., str]:
     Path("dvc.yaml").write_text(json.dumps({"stages": dict.fromkeys(names, listed)}))
     sync = SimpleNamespace(close=lambda *_: "")
     monkeypatch.setattr(stage_module, "Sync", lambda *_: sync)
-    monkeypatch.setattr(stage_module, "log_load", lambda *_: None)
 
     def start(stage: str, **sections: dict) -> str:
         few = {"images": 11, "iterations": 1}

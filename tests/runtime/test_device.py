@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import precision
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.decoding import generate
-from pipeline.runtime import device
+from pipeline.runtime import device, precision
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.trials import this_machine
 from pipeline.training.tokens import Coder

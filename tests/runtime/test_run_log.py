@@ -6,15 +6,12 @@ import pickle
 import resource
 import time
 from pathlib import Path
-from threading import Event, Thread
 
 import pytest
 from PIL import Image
 
-from pipeline.runtime import run_log
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.run_log import RunLog, log_load, read_rows
-from tests.damage import within
+from pipeline.runtime.run_log import RunLog, read_rows
 
 
 @pytest.fixture
@@ -130,20 +127,3 @@ def test_a_child_begins_where_it_is_worked_on(run):
     assert not child.folder.exists()
     pickle.loads(pickle.dumps(child)).begin()
     assert described(child)["parent"] == "k" and described(child)["tags"]["tag"] == "t"
-
-
-def test_the_machines_load_is_logged_by_the_second(run, monkeypatch, capfd):
-    import psutil
-
-    monkeypatch.setattr(psutil, "net_io_counters", lambda: None)  # as some containers have it
-    monkeypatch.setattr(run_log, "SAMPLED", 0.05)
-    ended = Event()
-    monitor = Thread(target=log_load, args=(run, ended))
-    monitor.start()
-    names = {"system/cpu_utilization_percentage", "system/disk_usage_percentage"}
-    with within(30):
-        while not names <= {name for name, *_ in rows(run)}:
-            time.sleep(0.05)
-    ended.set()
-    monitor.join()
-    assert capfd.readouterr().err == ""

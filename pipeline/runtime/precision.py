@@ -36,7 +36,7 @@ def autocast(device: torch.device, bf16: Bf16, kind: Kind) -> torch.autocast:
 
 
 def choice(*folders: Path) -> str:
-    """The choice on this CPU, in words that name both times. It is measured once per processor and
+    """The choice on this CPU, in words that name both times. It is measured once per machine and
     PyTorch version, in less than a second, and kept in the user's cache folder and in `folders`.
     Workers inherit the choice of the process that started them."""
     if PRECISION not in os.environ:
@@ -46,20 +46,12 @@ def choice(*folders: Path) -> str:
         for file in files:
             with suppress(UserError, TypeError, ValueError):  # missing or damaged
                 known |= read_json(file)
-        machine = f"{_processor()}, PyTorch {torch.__version__}"
+        machine = f"{platform.node()}, PyTorch {torch.__version__}"
         os.environ[PRECISION] = known[machine] = known.get(machine) or measured()
         for file in files:
             with suppress(UserError):  # a read-only folder
                 write_json(file, known)
     return os.environ[PRECISION]
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def measured() -> str:
