@@ -53,7 +53,7 @@ def test_workers_say_how_far_they_are_and_nothing_else(finished):
     cell = r"sweep: \S+ \S+=\d+( crossed=\w+)?(:.* recognised| \d+/\d+ *)"
     cells = [line for line in said if re.fullmatch(cell, line)]
     others = [line for line in said if line not in counted + steps + cells]
-    assert [line.partition(":")[0] for line in others] == ["sweep"] * 3  # first, precision, and last
+    assert [line.partition(":")[0] for line in others] == ["sweep"] * 3  # first, precision, last
 
 
 @pytest.mark.slow
