@@ -208,8 +208,8 @@ class FolderSource:
         known = {file_hash(path) for path in train if path.stat().st_size in sizes}
         found = sum(file_hash(path) in known for path in val)
         if found == len(val):
-            reason = f"validation in {root} has the same pictures as training"
-            way_out = "use other pictures, or delete the folder to hold out data.val_fraction"
+            reason = f"the validation pictures in {root} are also training pictures"
+            way_out = "replace them, or delete their folder to hold out data.val_fraction"
             raise UserError("data.source", reason, way_out)
         if found:
             what = f"{found} of {len(val)} validation pictures that were checked"

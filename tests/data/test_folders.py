@@ -132,7 +132,7 @@ def test_unsupported_formats_are_refused_with_their_names(classes, monkeypatch, 
         (["test/a/0.png", "real/a/0.png"], "no train/"),
         (["train/a/0.png", "val/b/1.png"], r"different classes: \['a', 'b'\]"),
         (["train/a/0.png", "train/b/1.png", "val/a/2.png"], r"different classes: \['b'\]"),
-        (["train/a/0.png", "train/a/1.png", "val/a/2.png", "val/a/3.png"], "same pictures"),
+        (["train/a/0.png", "train/a/1.png", "val/a/2.png", "val/a/3.png"], "also training"),
     ],
 )
 def test_folders_that_cannot_be_used_are_refused(tmp_path, places, word):
