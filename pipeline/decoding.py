@@ -60,8 +60,7 @@ def num_tokens_to_mask(
     """Number of tokens that are still masked after iteration `step` (0-based), for each sample.
 
     ⌊N·γ((step + 1)/T)⌋ as in the release, or ⌈N·γ((step + 1)/T)⌉ as in the paper. Each iteration
-    keeps at least one prediction and leaves at least one token masked, so that every iteration has
-    work to do.
+    leaves at least one token masked and, if more than one is masked, keeps at least one prediction.
 
     Args:
         unknown_at_start: (B,) tokens that were unknown when decoding began; the schedule's N.

@@ -48,11 +48,11 @@ def sample_training_mask(
 def masked_token_loss(
     logits: Tensor, target: Tensor, sample: Tensor, batch_size: int, label_smoothing: float
 ) -> Tensor:
-    """Cross-entropy of the masked tokens: the mean over the tokens of each sample, then over the
-    batch (equation 1).
+    """Cross-entropy of tokens: the mean over the tokens of each sample, then over the batch. (The
+    paper's equation 1 has a sum over the masked tokens.)
 
     Args:
-        logits: (M, V) at the M masked positions of the batch.
+        logits: (M, V) at M positions of the batch: the masked ones, or all (`training.loss_on`).
         target: (M,) true codes.
         sample: (M,) index in [0, batch_size) of the sample that each position belongs to.
     """

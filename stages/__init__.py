@@ -1,4 +1,4 @@
-"""One script for each stage of the DAG. `main` reads params, calls the library and writes outputs;
+"""One script for each stage of the DAG. `main` takes params, calls the library and writes outputs;
 `python -m stages <name>` runs a stage."""
 
 from pipeline.runtime.process import set_up

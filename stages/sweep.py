@@ -29,7 +29,7 @@ def main(params: Params) -> str:
         best = _best(rows, params)  # numbers are logged as metrics, text as tags
         stage.run.log_group("best", best)
         stage.run.log_tags({f"best.{k}": v for k, v in best.items() if isinstance(v, str)})
-    return f"sweep: {len(rows)} cells (schedule × T × seed) in {file}"
+    return f"sweep: {len(rows)} rows (schedule × T × seed) in {file}"
 
 
 def _log(trial: Trial) -> None:

@@ -72,11 +72,11 @@ class Trial:
 
     seed: int
     # Result file -> settings. `decodings` has the trial's own schedule and all combinations of the
-    # axes; `crossed` has every schedule of `sweep.crossed`.
+    # axes; if the schedule is in `sweep.crossed`, `crossed` has every schedule of that list.
     decodings: dict[Path, DecodingSettings]
     crossed: dict[Path, DecodingSettings]
     training: TransformerTraining | None  # None if released weights replace training
-    workers: Workers  # workers that train; then one worker measures, and the others decode
+    workers: Workers  # workers that train; then they decode (see `decoders`)
     params: Params  # the section `training` has the trial's schedule and steps
     folder: Path  # run directory of the result files
     log: RunLog  # the trial's MLflow run
@@ -201,7 +201,7 @@ def measure_trial(trial: Trial) -> None:
             values |= evaluator.distances(found["features"], trial.seed)
             return own | varied | values | evaluator.manifolds(found["features"], trial.seed)
 
-        said = varied | ({"crossed": settings.schedule} if path in trial.crossed else {})
+        said = varied | ({"crossed": settings.schedule} if path not in trial.decodings else {})
         name = " ".join(["sweep:", trial.name, *(f"{k}={v}" for k, v in said.items())])
         batches = sample_batches(settings, labels, batch_size=size, seed=seed)
         measured_row(path, workers, shown, batches, name, measure)
@@ -209,8 +209,8 @@ def measure_trial(trial: Trial) -> None:
 
 
 def decoders(trial: Trial) -> BatchWorkers:
-    """The workers that decode: all of the trial's workers except the worker that measures, or this
-    process if the trial has only one worker."""
+    """The workers that decode: this process if the trial has one or two workers, else all workers
+    except the worker that measures."""
     count = max(1, trial.workers.count - 1)
     return workers_of(trial.params.ray.model_copy(update={"num_workers": count}))
 

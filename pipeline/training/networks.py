@@ -35,7 +35,7 @@ from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model, save_model
 from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
-# The key of a training run omits these lists for all runs, and adds the run's own values instead.
+# The key of a training run omits these params for all runs, and adds the run's own values instead.
 OTHERS = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
 SAMPLES = "samples_{}.png"
 ROWS, COLUMNS = 4, 10  # maximum rows and columns of the sample grid logged with each checkpoint

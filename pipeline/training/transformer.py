@@ -111,7 +111,8 @@ class TransformerTask(Task):
         return {"loss": total}
 
     def _draw_inputs(self, step: int) -> tuple[Tensor, ...]:
-        """Draw this worker's rows of the batch: tokens (b, N), labels (b,) and mask (b, N)."""
+        """Draw this worker's rows of the batch: tokens (b, N), labels (b,), of which some may be
+        dropped, and mask (b, N)."""
         noise = generator(self.seed, "batch", step)
         tokens, labels = self._batch(step, noise)
         mask = sample_training_mask(
