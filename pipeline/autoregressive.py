@@ -168,7 +168,7 @@ def token_nll_sum(
     """Each image's mean NLL per token in nats (see `token_nll`), summed over a batch's images."""
 
     def total(tokens: Tensor, labels: Tensor) -> Tensor:
-        """The sum over images, (1,)."""
+        """The sum of the images' NLLs, (1,)."""
         tokens, count = tokens.to(device), len(tokens)
         logits = model.predict(tokens, labels.to(device)).float().flatten(0, 1)
         sample = torch.arange(count, device=device).repeat_interleave(tokens.shape[1])

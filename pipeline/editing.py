@@ -175,8 +175,8 @@ def edit(
             `dilate` adds, so that known content is blended only with generated content.
 
     Returns:
-        See `Edited`. The composite equals the canvas on the mask, and is bit-identical to the image
-        at pixels more than `feather` away from the mask.
+        See `Edited`. Its composite is the decoded sample on the mask, and bit-identical to the
+        image at pixels more than `feather` away from the mask.
 
     Raises:
         UserError: images or mask differ in size from the model's images.
@@ -267,5 +267,5 @@ def _check_window(extent: int, size: int, overlap: int) -> None:
         reason = f"{extent} pixels in the direction of extension, but a window has {size}"
         raise UserError("the image", reason, "resize the image")
     if not 0 < overlap < size:
-        reason = f"{overlap} is not within 1–{size - 1}, since windows have {size} pixels"
+        reason = f"{overlap} is not within 1–{size - 1}, since windows are {size} pixels long"
         raise UserError("overlap", reason, f"use 1 to {size - 1}")

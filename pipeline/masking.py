@@ -119,7 +119,7 @@ def masked_nll_sum(
     masks = sample_training_mask(len(tokens), tokens.shape[1], schedule, noise, min_masking_rate)
 
     def total(tokens: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-        """The sum over images, (1,)."""
+        """The sum of the images' NLLs, (1,)."""
         where = mask.flatten().nonzero()[:, 0]
         logits = model(tokens.to(device), mask.to(device), labels.to(device), where.to(device))
         target = tokens.flatten()[where].to(device)

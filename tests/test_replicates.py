@@ -21,6 +21,7 @@ from pipeline.training.loop.checkpoints import RunDirCheckpoints
 from pipeline.training.loop.training import Workers, train
 from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model
+from stages import train_autoregressive
 from tests.interruption import weight_bytes
 from tests.tiny_project import CHANGES, CPU, with_params, write_tokens
 
@@ -179,3 +180,11 @@ def test_every_training_is_logged_as_a_child_of_the_stage(train_stage):
             pictures = sorted((child / "artifacts/images").glob("*.png"))
             assert [path.name.split("+")[2] for path in pictures] == ["2", "4"]
     assert rows_of(first / "runs/main-seed0") == rows_of(second / "runs/main-seed0")
+
+
+def test_the_baseline_trains_for_steps_of_its_own(monkeypatch):
+    train_network = Mock(return_value={"val_nll": 1.0})
+    monkeypatch.setattr(train_autoregressive, "train_network", train_network)
+    train_autoregressive.main(with_params(training=TRAINING, autoregressive={"steps": 9}))
+    params, *rest = train_network.call_args.args
+    assert [params.training.steps, *rest] == [9, "autoregressive", AutoregressiveTask]

@@ -109,7 +109,7 @@ def clean_picture(image: Image.Image, name: str, *, opaque: bool = False) -> Ima
 
 
 def _open(path: Path | str, opaque: bool = False) -> tuple[bytes, Image.Image, Image.Image]:
-    """Read a picture file. Returns its bytes, Pillow's picture and the clean picture."""
+    """Read a picture file: its bytes, the opened picture, and its `clean_picture`."""
     name, content = str(path), b""
     try:
         content = read_file(path, PICTURE_BYTES)
