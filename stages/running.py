@@ -51,7 +51,7 @@ def run_stage(name: str) -> None:
         main = import_module(f"stages.{name}").main
         if any(v for key, v in listed.items() if key.endswith(".bf16")) and not params.ray.use_gpu:
             # Kept beside the checkpoints: a resumed training run computes as it began.
-            print(f"{name}: {choice(logs_folder(params))}", flush=True)
+            print(f"{name}: on this CPU, {choice(logs_folder(params))}", flush=True)
         Thread(target=load_mlflow).start()  # while the stage waits for Ray
         summary = main(params)
         require_params(listed, name)  # catches a change before the stage computed its key
