@@ -73,12 +73,14 @@ def test_a_part_is_drawn_again_by_box_or_by_mask(run, model, photo, tmp_path, co
     hole[10:30, 22:42] = 255
     Image.fromarray(hole).save(tmp_path / "hole.png")
     files = [tmp_path / name for name in ("box.png", "mask.png")]
-    options = ("--class", "0", "--count", "3", "--seed", "3")
+    options = ("--class", "0", "--count", "3", "--seed", "3", "-T", "2", "--temperature", "9")
     run(command, str(photo), *options, "--box", "22,10,42,30", "-o", str(files[0]))
     run(command, str(photo), *options, "--mask", f"{tmp_path}/hole.png", "-o", str(files[1]))
-    wanted = np.array(grid_picture(model.inpaint([photo] * 3, 0, box=box, seed=3), 3))
+    how = {"box": box, "seed": 3, "iterations": 2}
+    wanted, others = (model.inpaint([photo] * 3, 0, temperature=t, **how) for t in (9.0, 0.0))
+    assert not torch.equal(wanted, others)
     for file in files:
-        assert np.array_equal(pixels(file), wanted)
+        assert np.array_equal(pixels(file), np.array(grid_picture(wanted, 3)))
 
 
 def test_a_picture_is_edited_extended_and_reconstructed_as_one_png(run, model, photo, tmp_path):
@@ -87,8 +89,10 @@ def test_a_picture_is_edited_extended_and_reconstructed_as_one_png(run, model, p
     assert done.out == f"edited picture in {file}\n"
     assert f"64×40) was cut and resized to the model's {SIDE}×" in done.err
     assert np.array_equal(pixels(file), model.edit(photo, "class1")[0, 0].numpy())
-    run("outpaint", str(photo), "--class", "0", "--sides", "left,right", "-o", str(file))
-    assert pixels(file).shape == (SIDE, 2 * SIDE)
+    options = ("--class", "0", "--sides", "left,right", "--pixels", "5", "--schedule", "linear")
+    run("outpaint", str(photo), *options, "-o", str(file))
+    wanted = model.outpaint(photo, 0, sides=["left", "right"], pixels=5, schedule="linear")
+    assert np.array_equal(pixels(file), wanted[0, 0].numpy())
     run("reconstruct", str(photo), "-o", str(file))
     assert np.array_equal(pixels(file), model.reconstruct(photo)[0, 0].numpy())
 

@@ -20,15 +20,17 @@ from pipeline.config.paths import IMAGES, SAMPLES
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.experiments import edit, reconstruct, reject, speed
 from pipeline.experiments.evaluate.gallery import write_gallery
+from pipeline.prepare.datasets import open_source, stratified_split
 from pipeline.runtime import mlflow_sync
 from pipeline.runtime import stage as stage_module
 from pipeline.runtime.dag import stage_params
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import write_json
+from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.run_log import RunLog, read_rows
 from pipeline.runtime.stage import Stage
 from pipeline.sampling import Sampler
-from stages import running
+from stages import prepare, running
+from tests.images import noise_image
 from tests.project import ROOT
 from tests.tiny_project import (
     ALONE,
@@ -182,6 +184,10 @@ def run_stage(project, monkeypatch) -> Callable[..., str]:
     return start
 
 
+# Percentages, and tenths of a temperature.
+STEPS = {"edit": {0}, "reject": {100, 50, 20}, "temperature": {0, 90}, "reconstruct": {0, 50}}
+
+
 @pytest.mark.parametrize(
     ("stage", "where", "calls"),
     [  # It is killed in a call of a function, between the first row and the last.
@@ -210,7 +216,9 @@ def test_a_killed_stage_resumes_after_its_last_batch_and_writes_the_same_bytes(
     needed, straight = run(10**6), results()
     assert straight.keys() - {"pictures.npz"} == {"rows.csv"}
     (log,) = Path("runs", stage).glob("*/log")
-    rows = [row["metrics"] for _, row in read_rows(log / "metrics.jsonl")]
+    logged = [row for _, row in read_rows(log / "metrics.jsonl")]
+    rows = [row["metrics"] for row in logged]
+    assert {row["step"] for row in logged} == STEPS[stage]
     assert rows and all(math.isfinite(value) for row in rows for value in row.values())
     assert json.loads((log / "run.json").read_text())["status"] == "FINISHED"
     assert (log / "artifacts/rows.csv").read_bytes() == straight["rows.csv"]
@@ -257,3 +265,20 @@ def test_speed_is_measured_by_a_worker_where_the_stage_lacks_the_gpu(run_stage, 
     assert beside == [{"CPU": 3, "GPU": 1}]
     rows = pd.read_csv("results/speed_timings.csv")
     assert len(rows) == 2 * 3 * 2 and rows["tokens"].unique().tolist() == [1, 4]
+
+
+def test_prepare_splits_by_the_seed_and_counts_the_largest_class(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stage_module, "Sync", lambda *_: SimpleNamespace(close=lambda *_: ""))
+    for number in range(60):
+        path = Path("pictures", "often" if number % 3 else "seldom", f"{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise_image(SIDE, SIDE, "L", seed=number).save(path)
+    params = with_params(data={"val_fraction": 0.25}).model_copy(update={"seed": 5})
+    Path("params.yaml").write_text(json.dumps(params.model_dump()))
+    Path("dvc.yaml").write_text(json.dumps({"stages": {"prepare": {"params": ["seed", "data"]}}}))
+    prepare.main(params)
+    source, images = open_source("folder:pictures", "", SIDE), ImageShards(IMAGES, "val")
+    wanted = [source.items[i].key for i in stratified_split(source, 0.25, 5)["val"]]
+    assert [images.read(number)[0] for number in range(len(images))] == wanted
+    assert read_json("results/prepare/metrics.json")["largest_class"] == pytest.approx(2 / 3)
