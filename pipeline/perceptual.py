@@ -84,15 +84,16 @@ def _lpips_network(backbone: str, device: torch.device, by_place: bool = False) 
         "alex": models.AlexNet_Weights,
         "squeeze": models.SqueezeNet1_1_Weights,
     }
+    url = backbones[backbone].DEFAULT.url
     try:
-        downloaded(backbones[backbone].DEFAULT.url)  # to the folder that torchvision reads
+        downloaded(url)  # to the folder that torchvision reads
         with only_tensors():
             # Params allow only the three backbones above.
             network = LearnedPerceptualImagePatchSimilarity(backbone).net  # type: ignore[arg-type]
     except Exception as error:  # a download may fail in many ways
         cause = " ".join(str(error).split())[:200]
-        reason = f"the backbone of lpips_{backbone} cannot be downloaded ({cause})"
-        way_out = "copy torchvision's file into $TORCH_HOME, or set this param to classifier"
+        reason = f"cannot read or download {url} ({cause})"
+        way_out = "put the file into $TORCH_HOME/hub/checkpoints, or set this param to classifier"
         raise UserError("tokenizer.perceptual", reason, way_out) from error
     network.spatial = by_place
     return network.to(device).eval().requires_grad_(False)

@@ -245,7 +245,7 @@ def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFr
 
 
 def real_images(results: Results, samples: float, keys: Mapping[str, Any]) -> pd.DataFrame:
-    """Metrics of sets of `samples` held-out real images, since FID depends on the set's size.
+    """Metrics of held-out real images in sets of size `samples`, as FID depends on set size.
 
     Args:
         keys: values of the row in the table's key columns.

@@ -429,7 +429,7 @@ class Reconstruction(Section):
     mask_ratios: Grid[Annotated[float, Field(ge=0, le=1)]] = [0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]
     """Shares of the tokens that are masked."""
     draws: PositiveInt = 5
-    """Samples per image; the samples' pixel-wise median is also measured."""
+    """Samples per image; their pixel-wise median is measured like a sample."""
     iterations: Iterations = 8
 
 

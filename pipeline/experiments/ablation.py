@@ -151,7 +151,7 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
 
 
 def _files(folder: Path, decodings: list[DecodingSettings]) -> dict[Path, DecodingSettings]:
-    """Map the result file of each of a trial's decodings to the decoding's settings."""
+    """Map each result file of a trial to the settings of its decoding."""
     keys = [asdict(settings) | {"curve": _curve(settings.schedule)} for settings in decodings]
     paths = [folder / "cells" / f"{value_hash(key)[:16]}.json" for key in keys]
     return dict(zip(paths, decodings, strict=True))

@@ -7,7 +7,7 @@ RUNS = "runs"  # folder of run directories, unless `ray.storage_path` names a fo
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path is inside a folder, with symbolic links resolved or not."""
+    """Whether a path is in a folder, before or after symbolic links are resolved."""
     forms = (os.path.abspath, os.path.realpath)
     return any(Path(a(path)).is_relative_to(b(folder)) for a in forms for b in forms)
 

@@ -52,7 +52,7 @@ def use_storage(storage: Storage | None) -> None:
 
 
 def open_storage(storage_path: str, runs: Path) -> None:
-    """Use the store at `ray.storage_path`. Raises a `UserError` if its package is missing."""
+    """Use the store at `ray.storage_path`. Raises a `UserError` if fsspec cannot open it."""
     use_storage(None)
     if "://" in storage_path:
         names = S3_ENVIRONMENT if storage_path.startswith("s3://") else {}

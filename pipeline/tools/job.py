@@ -118,8 +118,8 @@ def use_remote(remote: Remote, cache: Path) -> None:
 
 
 def push(remote: Remote) -> int:
-    """Push the outputs of finished stages and the run cache, so that `dvc repro --pull` runs
-    no stage elsewhere. Returns the number of files. Raises a `UserError` if the push fails.
+    """Push the outputs of finished stages and the run cache; `dvc repro --pull` in a clone then
+    runs no stage. Returns the number of files. Raises a `UserError` if the push fails.
 
     `dvc push --run-cache` skips outputs with `cache: false`; without these outputs, stages would
     run again.

@@ -136,7 +136,7 @@ def accuracy(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy on batches of images (B, C, H, W) uint8 with labels (M,).
+    """Top-1 and top-5 accuracy on M images, in batches (B, C, H, W) uint8; labels (M,).
 
     Args:
         ranks: this worker's rank; the accuracy is over the images of all workers.
