@@ -205,8 +205,11 @@ def _run(entries: list[Record]) -> list[tuple[str, str]]:
         return []
     hours = sum(entry["seconds"] for entry in entries) / 3600
     duration = f"{hours:.1f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"
+    devices = {worker["device"] for entry in entries for worker in entry["workers"]}
+    chosen = sorted(device[5:] for device in devices if device.startswith("cpu, "))
     return [
         ("Machine", listed(sorted(set(map(_machine, entries))))),
+        ("Precision on CPUs", listed(chosen) if chosen else "not chosen"),
         ("Cost", f"{duration} in {len(entries)} stages, one after the other"),
         ("Commit", listed(sorted(set(map(commit, entries))))),
         ("Finished", max(entry["finished"] for entry in entries)),
@@ -215,8 +218,7 @@ def _run(entries: list[Record]) -> list[tuple[str, str]]:
 
 def _machine(entry: Record) -> str:
     gpus = [f"{entry['gpus'].count(name)} × {name}" for name in sorted(set(entry["gpus"]))]
-    named = gpus or sorted({worker["device"] for worker in entry["workers"]})
-    return ", ".join([f"{entry['cpus']} CPUs", f"{entry['memory_gib']:g} GiB", *named])
+    return ", ".join([f"{entry['cpus']} CPUs", f"{entry['memory_gib']:g} GiB", *gpus])
 
 
 def commit(entry: Record) -> str:

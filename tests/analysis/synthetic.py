@@ -256,7 +256,8 @@ def write_source(folder: Path, stage: str, **changes) -> None:
     source = {
         **{"run_id": f"{stage}-run", "key": "0123456789abcdef", "commit": "abcdef0123456789"},
         **{"dirty": False, "finished": "2025-01-02T03:04:05Z", "seconds": 90.0, "host": "machine"},
-        **{"cpus": 2, "memory_gib": 16.0, "gpus": [], "params": {}, "workers": [], "versions": {}},
+        **{"cpus": 2, "memory_gib": 16.0, "gpus": [], "params": {}, "versions": {}},
+        "workers": [{"device": "cpu, products in float32"}],
     }
     (folder / "sources").mkdir(exist_ok=True)
     (folder / f"sources/{stage}.json").write_text(json.dumps(source | changes))
