@@ -18,7 +18,7 @@ from pipeline.runtime.stage import Stage
 def main(params: Params) -> str:
     with Stage("prepare", params) as stage:
         data = params.data
-        source = open_source(data.source, data.download_dir, data.image_size)
+        source = open_source(data.source, data.download_dir, params.stored_side)
         splits = stratified_split(source, params.data.val_fraction, params.seed)
         _require_enough(len(splits["train"]), params)
         # A folder of images may change while params stay the same. Shards of a killed run are

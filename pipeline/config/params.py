@@ -1,5 +1,6 @@
 """Loads params.yaml as typed params, and refuses combinations of params that cannot work."""
 
+import math
 import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,13 @@ class Params(schema.Section):
         return self.grid**2
 
     @property
+    def stored_side(self) -> int:
+        """Maximum length in pixels of the shorter side of a stored image, since training decodes
+        the image very often. The smallest random crop has 2 × 2 of these pixels per input pixel."""
+        smallest = min(self.data.crop_scale[0], self.classifier.crop_scale[0])
+        return math.ceil(2 * self.data.image_size / smallest**0.5)
+
+    @property
     def classifier_images(self) -> schema.Data:
         """The section `data`, with `crop_scale` from the section `classifier`."""
         return self.data.model_copy(update={"crop_scale": self.classifier.crop_scale})
@@ -88,15 +96,11 @@ class Params(schema.Section):
         """
         from pipeline.decoding import DecodingSettings  # imports torch
 
-        decoding = self.decoding
-        return DecodingSettings(
-            iterations=iterations or decoding.iterations,
-            schedule=self.training.mask_schedule,
-            choice_temperature=decoding.choice_temperature,
-            guidance_scale=decoding.guidance_scale,
-            bf16=self.autoregressive.bf16 if autoregressive else decoding.bf16,
-            rounding=decoding.rounding,
-        )
+        values = self.decoding.model_dump(exclude={"batch_size"})
+        values["schedule"] = self.training.mask_schedule
+        values |= {"iterations": iterations} if iterations else {}
+        values |= {"bf16": self.autoregressive.bf16} if autoregressive else {}
+        return DecodingSettings(**values)
 
     @model_validator(mode="after")
     def _combinations(self):

@@ -26,9 +26,6 @@ from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import file_hash, value_hash
 from pipeline.runtime.project import in_project, of_project
 
-# A stored picture's shorter side is at most TIMES × data.image_size, since training decodes it very
-# often. A crop of 1/16 of such a picture's area still has as many pixels as the networks' input.
-TIMES = 4
 TRAIN = ("train", "training")
 VAL, TEST = ("val", "valid", "validation"), ("test",)  # TEST is used if no VAL folder exists
 # Folders that macOS, Windows, Linux, Python and network drives create, besides dot folders.
@@ -37,16 +34,13 @@ HIDDEN |= {"@eadir", "@recycle", "#recycle", "#snapshot"}
 CHECKED = 256  # number of validation pictures to search for among the training pictures
 
 
-def open_source(name: str, download_dir: str, image_size: int) -> Source:
-    """Open the data set that `name`, a value of `data.source`, describes. Raises a `UserError` if
-    the data set does not exist or cannot be used.
-
-    Args:
-        image_size: side of the networks' square input images in pixels.
-    """
+def open_source(name: str, download_dir: str, side: int) -> Source:
+    """Open the data set that `name`, a value of `data.source`, describes. The shorter side of its
+    pictures is reduced to at most `side` pixels. Raises a `UserError` if the data set does not
+    exist or cannot be used."""
     argument, downloads = name.partition(":")[2], str(in_project(download_dir))
     try:
-        return SOURCES[source_form(name)](argument, downloads, TIMES * image_size)
+        return SOURCES[source_form(name)](argument, downloads, side)
     except OSError as error:  # no permission, too long a path, or a broken link
         reason = f"{error.filename} cannot be read ({error.strerror})"
         raise UserError("data.source", reason, "make the file readable, or delete it") from error

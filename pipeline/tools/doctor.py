@@ -148,7 +148,7 @@ def data(params: Params) -> Finding:
 
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        opened = open_source(source, params.data.download_dir, params.data.image_size)
+        opened = open_source(source, params.data.download_dir, params.stored_side)
     found = f"{len(opened.items):,} images of {len(opened.class_names):,} classes"
     skipped = said.getvalue().splitlines()
     return Finding("data", "note" if skipped else "good", "; ".join([found, *skipped]))

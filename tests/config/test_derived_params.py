@@ -35,6 +35,7 @@ def test_classifiers_have_crops_of_their_own(make_params):
         data={"crop_scale": [0.9, 1.0], "flip": True}, classifier={"crop_scale": [0.08, 0.5]}
     )
     assert params.classifier_images.crop_scale == [0.08, 0.5]
+    assert params.stored_side == 198  # 2 × 28/√0.08
     same = params.classifier_images.model_copy(update={"crop_scale": params.data.crop_scale})
     assert same == params.data
 

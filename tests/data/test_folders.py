@@ -23,7 +23,7 @@ def save(place: Path | str | bytes, seed: int = 0) -> None:
 
 
 def folder_source(root: Path):
-    return open_source(f"folder:{root}", "nowhere", 28)
+    return open_source(f"folder:{root}", "nowhere", 112)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_photographs_reach_trainings_in_their_colours(tmp_path, make_params):
         key, content = images.read(index)
         piece = pieces.pop(key)
         assert key == item.key and images.class_names[label] == key.split("/")[0]
-        assert decode_image(content, 3).width == min(len(piece), 4 * 28)
+        assert decode_image(content, 3).width == min(len(piece), 112)
         np.testing.assert_allclose(shown[index], piece.mean(axis=(0, 1)), atol=4)
     assert not pieces
 

@@ -52,7 +52,7 @@ def test_sets_split_by_train_by_split_or_not_at_all(monkeypatch, tmp_path, name,
     monkeypatch.setattr(kind, "labels_in", labels_in)
     monkeypatch.setattr(torchvision.datasets, name, kind, raising=False)
     decoded.clear()
-    source = open_source(f"torchvision:{name}", str(tmp_path), 28)
+    source = open_source(f"torchvision:{name}", str(tmp_path), 112)
     assert labels_in is None or not decoded  # else an image is decoded only when it is read
     splits = [None] * 6 if kind is Whole else ["train"] * 6 + ["val"] * 3
     assert [item.split for item in source.items] == splits
@@ -68,7 +68,7 @@ def test_pictures_whose_files_torchvision_lists_are_read_as_a_folders(tmp_path):
         folder.mkdir(parents=True)
         last = folder / f"{name}_1.jpg"
         Image.new("RGB", (70, 70), (label * 200, 0, 0)).save(last)
-    source = open_source("torchvision:EuroSAT", str(tmp_path), 28)
+    source = open_source("torchvision:EuroSAT", str(tmp_path), 112)
     assert source.read(1) == last.read_bytes()  # and not a PNG of it
     turned = Image.Exif()
     turned[274] = 6
@@ -89,5 +89,5 @@ class Boxes(Whole):
 def test_names_that_are_no_labelled_set_are_refused(monkeypatch, tmp_path, name):
     monkeypatch.setattr(torchvision.datasets, "Boxes", Boxes, raising=False)
     with pytest.raises(UserError, match=f"torchvision.*{name}") as error:
-        open_source(f"torchvision:{name}", str(tmp_path), 28)
+        open_source(f"torchvision:{name}", str(tmp_path), 112)
     assert error.value.subject == "data.source" and error.value.way_out
