@@ -1,4 +1,5 @@
-"""Trains and samples with every mask schedule and number of iterations, with Ray Tune."""
+"""Trains and samples with every mask schedule and number of iterations, with Ray Tune. Also samples
+with the decoding settings of `sweep.designs`."""
 
 from operator import itemgetter
 from typing import Any
@@ -6,7 +7,7 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
 from pipeline.evaluation.features import reference_statistics
-from pipeline.experiments.ablation import Trial, axes, run_trial, trials
+from pipeline.experiments.ablation import OWN, Trial, run_trial, trials, varied
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.stage import Stage
 from pipeline.training.loop.run import run_jobs
@@ -25,6 +26,10 @@ def main(params: Params) -> str:
         crossing = [row for trial in grid for row in trial.crossing()]
         columns = ["schedule", "decoding_schedule", *(k for k in rows[0] if k != "schedule")]
         write_csv(RESULTS / "sweep/crossing.csv", crossing, columns)
+        designs = [row for trial in grid for each in trial.design_rows().values() for row in each]
+        columns = [*OWN, *varied(params), "iterations", "passes"]
+        columns += [name for name in rows[0] if name not in columns]
+        write_csv(RESULTS / "sweep/designs.csv", designs, columns)
         stage.run.log_artifact(file)
         best = _best(rows, params)  # numbers are logged as metrics, text as tags
         stage.run.log_group("best", best)
@@ -38,14 +43,16 @@ def _log(trial: Trial) -> None:
     run = trial.log.begin()  # its worker may have logged on another machine
     for row in trial.training.history if trial.training else ():
         run.log_training(row)
-    own, varied = trial.rows(), axes(trial.params)
-    leave_out = {"schedule", "decoding_schedule", *varied, *IDENTITY}
-    others = [f"{k} {{{k}}}" for k in varied if k != "iterations"]
-    for rows, name in ((own, "T"), (trial.crossing(), "T_decoded_{decoding_schedule}")):
-        group = " ".join([name, *others]).format_map
-        run.log_means(rows, group, leave_out, lambda row: row["iterations"])
+    own, names = trial.rows(), varied(trial.params)
+    leave_out = {"schedule", "decoding_schedule", "iterations", "passes", *names, *IDENTITY}
+    logs = [(run, own, "T"), (run, trial.crossing(), "T_decoded_{decoding_schedule}")]
+    designs = trial.design_rows()
+    logs += [(log.begin(), designs[other], "T") for other, log in trial.design_logs.items()]
+    for log, rows, group in logs:
+        log.log_means(rows, group.format_map, leave_out, lambda row: row["iterations"])
     run.log_group("T_best", _best(own, trial.params))
-    run.finish(ok=True)
+    for log, *_ in logs:
+        log.finish(ok=True)
 
 
 def _best(rows: list[dict[str, Any]], params: Params) -> dict[str, Any]:
@@ -53,6 +60,6 @@ def _best(rows: list[dict[str, Any]], params: Params) -> dict[str, Any]:
     choose the cell and give its FID."""
     import pandas as pd
 
-    fid, names = f"fid_{params.evaluation.extractor}", ["schedule", *axes(params)]
+    fid, names = f"fid_{params.evaluation.extractor}", ["schedule", "iterations"]
     means = pd.DataFrame(rows).groupby(names, sort=False, as_index=False)[fid].mean()
     return min(means.to_dict("records"), key=itemgetter(fid))

@@ -39,14 +39,19 @@ DRAWING = {
     "pipeline/autoregressive.py",
     "pipeline/data/images/pixels.py",
     "pipeline/decoding.py",
+    "pipeline/decoding_settings.py",
+    "pipeline/samplers.py",
     "pipeline/sampling.py",
     "pipeline/tokenizer/__init__.py",
     "pipeline/tokenizer/quantizer.py",
     "pipeline/tokenizer/vqgan.py",
 }
+TRANSFORMER = {f"pipeline/transformer/{name}.py" for name in ("__init__", "kernels", "network")}
 NOT_USED = {
     # Released weights may be the transformer's too.
-    "train_tokenizer": {"pipeline/transformer.py", "pipeline/kernels.py"},
+    "train_tokenizer": {
+        f"pipeline/transformer/{name}.py" for name in ("__init__", "kernels", "network")
+    },
     "train_transformer": DRAWING,
     # It draws no masks, and takes no released weights.
     "train_autoregressive": DRAWING - {"pipeline/autoregressive.py"}

@@ -10,18 +10,13 @@ from dataclasses import dataclass
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
-from pipeline.config.replicates import (
-    NETWORKS,
-    NetworkName,
-    classifier_count,
-    replicates,
-    trial_count,
-)
+from pipeline.config.replicates import NETWORKS, NetworkName, replicates
 from pipeline.runtime import limits
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
 
 EDITS = 5  # number of editing tasks in the stage `edit`
+CAS_SETS = 6  # MaskGIT's samples, the baseline's and real images: each augmented or not
 PNG = 0.7  # size of a sample's PNG file, as a share of the size of the raw pixels
 FEATURES = {"inception": 2048 + 1008, "vgg": 4096}  # numbers that `features` stores per image
 LPIPS = {"vgg": 612e3, "alex": 26e3, "squeeze": 10e3}  # FLOPs per pixel of LPIPS's convolutions
@@ -104,8 +99,8 @@ def costs(params: Params, classes: int) -> Costs:
     import torch
 
     from pipeline.classifier import Classifier
-    from pipeline.discriminator import make_discriminator
     from pipeline.tokenizer import Tokenizer
+    from pipeline.tokenizer.discriminator import make_discriminator
     from pipeline.transformer import MaskGitTransformer
     from pipeline.weights.configs import classifier_config, tokenizer_config, transformer_config
 
@@ -172,7 +167,10 @@ class Plan:
         one_pass = guided * (c.body + p.num_tokens * c.head)
         drawn = p.decoding.iterations * one_pass + c.decode
         cells = trials * len(sweep.iterations) + len(sweep.crossed) ** 2 * len(sweep.seeds)
-        decoded = trials * sum(sweep.iterations) * one_pass + cells * c.decode
+        designs = [each.passes for each in p.design_settings() for _ in sweep.seeds]
+        cells += len(designs)
+        passes = trials * sum(sweep.iterations) * guided + sum(designs)
+        decoded = passes * (one_pass / guided) + cells * c.decode
         steps = sweep.steps * p.training.batch_size * len(sweep.seeds)
         trained = steps * sum(self._step(schedule) for schedule in sweep.schedules)
         edited = EDITS * seeds * min(p.editing.images, self.size.val)
@@ -189,7 +187,7 @@ class Plan:
             "sweep": (0 if p.transformer.pretrained else trained) + sweep.samples * decoded,
             "evaluate": evaluated["transformer"] * drawn
             + evaluated["autoregressive"] * (one_pass / guided + c.decode),
-            "cas": classifier_count(p) * p.cas.steps * classified,
+            "cas": CAS_SETS * seeds * p.cas.steps * classified,
             "temperature": len(heated.values) * seeds * heated.samples * drawn,
             "edit": edited * (p.editing.iterations * one_pass + c.encode + c.decode),
             "reconstruct": rebuilt * (hidden.iterations * one_pass + c.decode),
@@ -257,7 +255,7 @@ class Plan:
                 samples,
                 samples * e.keep_samples + of_image * (self.size.val + published),
             ),
-            "cas": (0, classifier_count(p) * (1 + live) * classifier),
+            "cas": (0, CAS_SETS * len(e.seeds) * (1 + live) * classifier),
         }
 
     def disk_bytes(self) -> float:
@@ -293,6 +291,11 @@ class Plan:
         headers = ["stage", "computes", "time", "outputs", "live copies"]
         table = tabulate(rows, headers, tablefmt="simple", colalign=("left", *["right"] * 4))
         return "\n".join([*lines, table])
+
+
+def trial_count(params: Params) -> int:
+    """The number of models that the stage `sweep` trains."""
+    return len(params.sweep.schedules) * len(params.sweep.seeds)
 
 
 def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[float, str]:

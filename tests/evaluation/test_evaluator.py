@@ -29,7 +29,7 @@ from pipeline.evaluation.features import (
 )
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import ArrayImages
-from pipeline.evaluation.samplers import open_sampler
+from pipeline.experiments.rows import open_sampler
 from pipeline.runtime.batches import Maker, make_tensors, parts_folder
 from pipeline.sampling import balanced_labels, sample_batches
 from tests.images import noise_array

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from pipeline.data.images.pixels import as_float, as_uint8
-from pipeline.decoding import DecodingSettings
+from pipeline.decoding_settings import DecodingSettings
 from pipeline.editing import (
     box_mask,
     center_mask,

@@ -8,7 +8,8 @@ import torch
 from scipy.stats import binomtest
 
 from pipeline.data.seeds import generator
-from pipeline.decoding import DecodingSettings, decode, generate, predictor
+from pipeline.decoding import decode, generate, predictor
+from pipeline.decoding_settings import DecodingSettings
 from pipeline.runtime.errors import UserError
 from pipeline.sampling import balanced_labels, sample_tokens
 from pipeline.transformer import MaskGitTransformer
@@ -27,7 +28,7 @@ def test_scale_zero_is_the_plain_model_and_costs_no_more(model, monkeypatch):
     tokens, mask, labels = inputs(size=3)
     sizes, encode = [], model.encode
     monkeypatch.setattr(model, "encode", lambda ids: (sizes.append(len(ids)), encode(ids))[1])
-    plain = predictor(model, labels, replace(PLAIN, guidance_scale=0.0))(tokens, mask)
+    plain = predictor(model, labels, replace(PLAIN, guidance_scale=0.0))(tokens, mask, 1.0)
     assert torch.equal(plain, model.predict(tokens, mask, labels))
     assert sizes == [3, 3]
 
@@ -36,7 +37,7 @@ def test_samples_are_guided_as_the_params_say(model, make_params):
     labels = balanced_labels(8, 4)
     assert labels.tolist() == 2 * [0, 1, 2, 3]
 
-    def by_hand(tokens, mask):
+    def by_hand(tokens, mask, progress):
         """(1 + s)·conditional − s·unconditional; without a class its token is [MASK], row 24."""
         ids = [torch.full((8, 1), 24), tokens.masked_fill(mask, 24)]
         unconditional = model.code_logits(model.encode(torch.cat(ids, dim=1))[:, 1:])

@@ -12,8 +12,10 @@ from scipy.stats import binomtest, chisquare
 from torch import nn
 
 from pipeline.autoregressive import AutoregressiveTransformer
-from pipeline.decoding import DecodingSettings, predictor
-from pipeline.kernels import (
+from pipeline.decoding import predictor
+from pipeline.decoding_settings import DecodingSettings
+from pipeline.transformer import MaskGitTransformer
+from pipeline.transformer.kernels import (
     BFloat16Linear,
     Dropout,
     LinearGelu,
@@ -21,7 +23,6 @@ from pipeline.kernels import (
     onednn_takes_bfloat16,
     with_bfloat16_linears,
 )
-from pipeline.transformer import MaskGitTransformer
 from tests.tiny_networks import inputs, spread
 
 
@@ -81,8 +82,8 @@ def test_bfloat16_decoding_is_that_of_autocast(in_bfloat16):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         wanted = model.predict(tokens, mask, labels)
     with torch.no_grad():
-        found = predictor(model, labels, how)(tokens, mask)
-        exact = predictor(model, labels, replace(how, bf16=False))(tokens, mask)
+        found = predictor(model, labels, how)(tokens, mask, 1.0)
+        exact = predictor(model, labels, replace(how, bf16=False))(tokens, mask, 1.0)
     assert exact.dtype == torch.float32 and not torch.equal(exact, wanted.float())
     assert found.dtype == wanted.dtype
     # It rounds less often, and is therefore no further from the exact logits than autocast is.
