@@ -31,6 +31,8 @@ ARCHITECTURES = ["small", *(f"torchvision:{resnet}" for resnet in RESNETS.split(
 # The paper's mask schedules (Table 3).
 SEVEN = ("exponential", "cubic", "square", "cosine", "linear", "square_root", "logarithmic")
 
+OTHERS = ("entropy", "margin", "random", "halton", "remask_capped", "remask_rescaled")
+
 
 def way_out(name: str, names: Collection[str], otherwise: str) -> str:
     """The way out of an unknown-name error: the most similar of `names`, or `otherwise`."""
@@ -89,6 +91,12 @@ CheckpointEvery = Annotated[
     PositiveInt, Field(description="Save a checkpoint and log values every this many steps.")
 ]
 Bf16 = bool | Literal["force"]
+TopK = Annotated[
+    NonNegativeInt, Field(description="Draw from the k most probable codes; 0: all codes.")
+]
+TopP = Annotated[
+    Share, Field(description="Draw from the most probable codes, with a total probability of p.")
+]
 Iterations = Annotated[PositiveInt, Field(description="T, the number of decoding iterations.")]
 
 
@@ -281,9 +289,9 @@ class Autoregressive(Section):
     bf16: Bf16 = False
     """Sample in bfloat16. In float32, the key-value cache changes no token."""
     softmax_temperature: PositiveFloat = 1.0
-    """As decoding.softmax_temperature, constant; also top_k and top_p."""
-    top_k: NonNegativeInt = 0
-    top_p: Share = 1.0
+    """As decoding.softmax_temperature."""
+    top_k: TopK = 0
+    top_p: TopP = 1.0
 
 
 class Ray(Section):
@@ -326,20 +334,18 @@ class Decoding(Section):
     """Rounding of the number of tokens to mask. Release: floor; paper: ceil."""
     guidance_scale: NonNegativeFloat = 0.0
     """Classifier-free guidance s: (1 + s)·conditional − s·unconditional logits. Paper: 0."""
+    guidance_schedule: Literal["constant", "linear", "power_cosine"] = "constant"
+    """Course of the guidance scale over the iterations."""
     sampler: Annotated[str, _names(SAMPLERS)] = "confidence"
     """Rule that chooses the tokens to mask again (docs/samplers.md). Paper: confidence."""
     remasking: Annotated[float, Field(ge=0, le=1)] = 0.05
     """How often the samplers `remask_capped` and `remask_rescaled` mask a generated token again."""
-    guidance_schedule: Literal["constant", "linear", "power_cosine"] = "constant"
-    """Course of the guidance scale over the iterations."""
     softmax_temperature: PositiveFloat = 1.0
     """Divides the logits of the categorical draw. Paper: 1."""
     softmax_temperature_end: PositiveFloat | None = None
     """Softmax temperature at the last iteration, reached linearly; null: constant."""
-    top_k: NonNegativeInt = 0
-    """Draw from the k most probable codes; 0: all. Paper: 0."""
-    top_p: Share = 1.0
-    """Draw from the most probable codes, with a total probability of p. Paper: 1."""
+    top_k: TopK = 0
+    top_p: TopP = 1.0
     bf16: Bf16 = True
     """As training.bf16."""
     batch_size: PositiveInt = 250
@@ -357,7 +363,7 @@ class Sweep(Section):
     """Seeds to train each schedule with."""
     crossed: Distinct[Schedule] = ["cubic", "cosine", "linear", "square_root"]
     """Schedules whose models are also decoded with each other's γ, at T = decoding.iterations."""
-    designs: list[dict[str, Any]] = []
+    designs: list[dict[str, Any]] = [{"sampler": [*OTHERS], "iterations": [4, 12]}]
     """Other ways to decode the models (docs/samplers.md). Each entry is a grid: it maps params of
     the section decoding, and schedule, to a value or a list of values."""
     steps: Steps = 250
