@@ -111,7 +111,7 @@ Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help
 
 
 def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
-    """Open a model. Raises a `UserError` if the model or the replicate does not exist."""
+    """Open a model. Raises a `UserError` if the model is missing or has another seed."""
     if place and "/" not in place and not os.path.exists(place):
         way_out = "give an existing folder, or a repository on the Hub as owner/name"
         raise UserError("--model", f"there is no folder '{place}'", way_out)

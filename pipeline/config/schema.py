@@ -30,7 +30,7 @@ SEVEN = ("exponential", "cubic", "square", "cosine", "linear", "square_root", "l
 
 
 def way_out(name: str, names: Collection[str], otherwise: str) -> str:
-    """Advice for an unknown name: use the most similar of `names`; if none is, `otherwise`."""
+    """Advice for an unknown name: the most similar of `names`, or `otherwise` if none is similar."""
     close = difflib.get_close_matches(name[:100], names, n=1)
     return f"did you mean {close[0]}?" if close else otherwise
 
@@ -222,7 +222,7 @@ class Transformer(Section):
     """The network of MaskGIT and of the autoregressive baseline."""
 
     pretrained: Text | None = None
-    """Weights file to use instead of training; the sweep then only decodes."""
+    """Weights file to use instead of training MaskGIT; the sweep then only decodes."""
     layers: PositiveInt = 2
     """Number of layers. Paper: 24."""
     hidden: Annotated[int, Field(ge=2)] = 128
@@ -236,7 +236,7 @@ class Transformer(Section):
 
 
 class Training(Section):
-    """Training of both transformers."""
+    """Training of MaskGIT and of the autoregressive baseline."""
 
     steps: PositiveInt = 600
     """MaskGIT's training steps. Paper: 300 epochs, about 1.5M steps."""
@@ -257,7 +257,7 @@ class Training(Section):
     ema_decay: Fraction = 0.99
     """Decay of the moving average of the weights. Release: 0.999."""
     mask_schedule: Schedule = "cosine"
-    """Mask schedule γ of the main model. Paper: cosine."""
+    """Mask schedule γ to train MaskGIT with. Paper: cosine."""
     min_masking_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Lower bound of the mask ratio in training. Paper: none; release: 0.5."""
     loss_on: Literal["masked", "all"] = "masked"
@@ -309,12 +309,12 @@ class Ray(Section):
 
     @property
     def not_in_key(self) -> tuple[str, ...]:
-        """Params that run directories' names ignore: elastic training resumes if they change."""
+        """Params that run directories' names ignore, so that training resumes after a change."""
         return WHO if self.elastic else ()
 
 
 class Decoding(Section):
-    """Iterative decoding of the main model (section 3.2)."""
+    """Iterative decoding of MaskGIT (section 3.2)."""
 
     iterations: PositiveInt = 8
     """T, the number of decoding iterations. Paper: 8 at 256×256, 12 at 512×512."""
@@ -394,7 +394,7 @@ class Cas(Section):
 
 
 class Temperature(Section):
-    """Samples of the main model at several values of decoding.choice_temperature."""
+    """Samples of MaskGIT at several values of decoding.choice_temperature."""
 
     values: Grid[NonNegativeFloat] = [0.0, 1.0, 2.0, 4.5, 8.0, 12.0]
     """Choice temperatures; 0: always the most confident tokens."""
