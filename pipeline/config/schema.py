@@ -30,7 +30,7 @@ SEVEN = ("exponential", "cubic", "square", "cosine", "linear", "square_root", "l
 
 
 def way_out(name: str, names: Collection[str], otherwise: str) -> str:
-    """Advice for an unknown name: the most similar of `names`, or `otherwise` if none is similar."""
+    """Advice for an unknown name: the most similar of `names`, or `otherwise` if none is close."""
     close = difflib.get_close_matches(name[:100], names, n=1)
     return f"did you mean {close[0]}?" if close else otherwise
 
