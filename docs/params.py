@@ -17,11 +17,12 @@ DAG = Path(__file__).parents[1] / "dvc.yaml"
 OPENING = """# Every param
 
 `dvc exp run -S training.lr=2e-4` changes one value of `params.yaml` and runs what depends on it.
-Quote a list for the shell: `-S 'sweep.iterations=[2,4,8]'`. `maskgit params` checks the file.
+Quote a list for the shell: `-S 'sweep.iterations=[2,4,8]'`. `maskgit params` checks `params.yaml`.
 
-Values are the defaults; a whole number is above 0, unless a range is given. *Stage* names the
-stages that a change runs again; those that use their outputs follow, up to the report (`analysis`).
-*Paper* and *release* are the authors' values for ImageNet.
+A param is listed with its default and, in parentheses, the allowed values; a whole number must be
+above 0, unless a range is given. *Stage* names the first stages that a change runs again: for
+most params of the section, then for each exception. Later stages that use the new outputs also run,
+up to the report (`analysis`). *Paper* and *release* are the authors' values for ImageNet.
 
 `python docs/params.py` makes this page from `pipeline/config/schema.py` and `dvc.yaml`.
 """

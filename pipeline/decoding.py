@@ -9,10 +9,13 @@ from torch import Tensor
 
 from pipeline.data.microbatches import TOKENS, in_parts
 from pipeline.data.seeds import generator
-from pipeline.decoding_settings import GUIDANCE, DecodingSettings, Rounding
+from pipeline.decoding_settings import DecodingSettings, Rounding
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.precision import in_bfloat16
-from pipeline.samplers import SAMPLERS, Iteration
+from pipeline.samplers import SAMPLERS
+from pipeline.samplers.guidance import GUIDANCE
+from pipeline.samplers.iteration import Iteration
+from pipeline.samplers.truncation import truncated
 from pipeline.schedules import mask_ratio
 from pipeline.transformer import MaskGitTransformer
 from pipeline.transformer.kernels import with_bfloat16_linears
@@ -84,29 +87,6 @@ def require_finite_logits(total: Tensor) -> None:
     if not total.isfinite():
         reason = "the network's logits are NaN or infinite: training diverged"
         raise UserError("decoding", reason, "train the network again (`dvc repro -f <stage>`)")
-
-
-def truncated(
-    logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
-) -> Tensor:
-    """Divide logits (…, K) by a softmax temperature, then set the logits of improbable codes to
-    -inf.
-
-    Args:
-        top_k: number of codes to keep, the most probable ones; 0 keeps all.
-        top_p: keep the fewest codes whose probabilities add up to p; 1 keeps all.
-    """
-    if temperature != 1:
-        logits = logits / temperature
-    if 0 < top_k < logits.shape[-1]:
-        least = logits.topk(top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if top_p < 1:
-        ordered, index = logits.softmax(dim=-1).sort(dim=-1, descending=True)
-        before = ordered.cumsum(dim=-1) - ordered  # the probability of more probable codes
-        excluded = torch.zeros_like(before, dtype=torch.bool).scatter(-1, index, before >= top_p)
-        logits = logits.masked_fill(excluded, -torch.inf)
-    return logits
 
 
 @torch.no_grad()

@@ -1,7 +1,6 @@
 """Decoding settings. This module does not import torch, which takes a second."""
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any, Literal, get_args
@@ -9,15 +8,10 @@ from typing import Any, Literal, get_args
 from pipeline.runtime.errors import ArgumentError
 from pipeline.runtime.limits import LARGEST, SMALLEST
 from pipeline.samplers import SAMPLERS
+from pipeline.samplers.guidance import GUIDANCE
 from pipeline.schedules import SCHEDULES
 
 Rounding = Literal["floor", "ceil"]
-# Guidance schedule -> share of the guidance scale at iteration t (0-based), as a function of t/T.
-GUIDANCE: dict[str, Callable[[float], float]] = {
-    "constant": lambda t: 1.0,
-    "linear": lambda t: t,  # Muse (Chang et al., 2023)
-    "power_cosine": lambda t: (1 - math.cos(math.pi * t**4)) / 2,  # MDT (Gao et al., 2023)
-}
 RANGES: dict[str, tuple[float, float]] = {
     "choice_temperature": (0, LARGEST),
     "guidance_scale": (0, LARGEST),

@@ -28,7 +28,7 @@ FLOORS = (
 # Leads to the Python API without importing it; no other module imports it by name.
 DOOR = Path("pipeline/__init__.py")
 # Subfolders whose files are the paper's, too.
-PAPER = ("transformer", "tokenizer")
+PAPER = ("transformer", "tokenizer", "samplers")
 
 
 def floor(path: Path) -> str:

@@ -19,10 +19,10 @@ CARD = """\
 {%- set grid = (transformer.num_tokens ** 0.5) | int %}
 {%- set side = grid * tokenizer.downsampling %}
 
-Draws {{ side }}×{{ side }} {{ "grey" if tokenizer.channels == 1 else "RGB" }} images of
+This model draws {{ side }}×{{ side }} {{ "grey" if tokenizer.channels == 1 else "RGB" }} images of
 {{ about.classes | length }} classes, by iterative parallel decoding of {{ grid }}×{{ grid }}
-tokens (*MaskGIT: Masked Generative Image Transformer*, Chang et al., CVPR 2022). Made by the
-pipeline that reproduces the paper, with preset `{{ about.preset }}`
+tokens (*MaskGIT: Masked Generative Image Transformer*, Chang et al., CVPR 2022). The model was
+made by the pipeline that reproduces the paper, with preset `{{ about.preset }}`
 {%- if about.seed is not none %} and seed {{ about.seed }}{% endif %}.
 {%- if about.barely_trained %}
 

@@ -12,7 +12,7 @@ from pipeline.runtime.errors import ArgumentError
 
 
 class Decoding(TypedDict, total=False):
-    """Decoding options of a call. A missing option takes the model's default."""
+    """Decoding options of a method call. A missing option takes the model's default."""
 
     iterations: int  # T, from 1 to the number of tokens of an image
     schedule: str  # name of the mask schedule γ
@@ -43,10 +43,10 @@ class Defaults:
         )
 
     def settings(self, num_tokens: int, given: Decoding, *, edit: bool = False) -> DecodingSettings:
-        """The default settings, updated with the values of a call.
+        """The model's default decoding settings, overridden by the options of a method call.
 
         Raises:
-            ArgumentError: an option's name or value is not allowed.
+            ArgumentError: the name or the value of an option is not allowed.
         """
         if unknown := given.keys() - (known := Decoding.__annotations__).keys():
             raise ArgumentError(min(unknown), "not a decoding option", f"use {' or '.join(known)}")

@@ -17,8 +17,8 @@ Classes = Class | Sequence[Class]
 
 
 def whole(name: str, given: Any) -> int:
-    """Convert a whole number of Python, NumPy or PyTorch to an int. Raises an `ArgumentError` for
-    anything else."""
+    """Convert a whole number (an int, or a NumPy or PyTorch integer) to an int. Raises an
+    `ArgumentError` for anything else."""
     try:
         return operator.index(given)
     except (TypeError, RuntimeError):  # RuntimeError: some tensors that hold no single number
@@ -52,7 +52,7 @@ def _label(given: Class, names: Sequence[str]) -> int:
     labels = [label for label, name in enumerate(names) if name == given]
     if len(labels) > 1:  # such as the two cranes of torchvision's ImageNet
         numbers = ", ".join(map(str, labels))
-        raise ArgumentError("classes", f"{numbers} are all named {given}", "give a number")
+        raise ArgumentError("classes", f"{numbers} are all named {given}", "give one number")
     if labels:
         return labels[0]
     if not isinstance(given, str):

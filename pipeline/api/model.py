@@ -43,7 +43,7 @@ TAGS = ["class-conditional-image-generation", "maskgit", "masked-image-modeling"
 
 
 def _joined(batches: Callable[P, Iterator[Tensor]]) -> Callable[P, Tensor]:
-    """Make a method that joins the batches of another method into one tensor."""
+    """Make a method that joins the batches that another method yields into one tensor."""
 
     @wraps(batches)
     def method(*args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -54,7 +54,7 @@ def _joined(batches: Callable[P, Iterator[Tensor]]) -> Callable[P, Tensor]:
 
 
 class Canvas(NamedTuple):
-    """The canvas after an iteration of decoding, on the CPU."""
+    """A batch of images after one iteration of decoding, on the CPU."""
 
     iteration: int  # 1 to T
     images: Tensor  # (B, C, H, W) uint8: all tokens, predicted and decoded; at T, the result
@@ -69,7 +69,7 @@ class Canvas(NamedTuple):
 class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_card_template=CARD):
     """A tokenizer and the transformer that was trained on its tokens.
 
-    Methods return images as uint8 tensors (B, C, H, W) on the CPU; `to_pil` converts images.
+    Methods return images as uint8 tensors (B, C, H, W) on the CPU; `to_pil` makes Pillow images.
     Pictures are Pillow images or paths (cut to their centred square and resized to the model's
     size), or tensors of the model's size, uint8 or floats in [0, 1]. Classes are names or numbers,
     one or several. On one machine, the same call with the same seed gives identical images.
@@ -107,7 +107,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
                 a repository of the Hugging Face Hub ("owner/name"; a local folder of that name
                 takes precedence). None opens the current folder's model or, before training, the
                 model that ships with this package (with a warning).
-            seed: the seed of a replicate (`evaluation.seeds`); None for the first replicate.
+            seed: training seed of the model (`evaluation.seeds`); None for the first seed.
             device: the networks' device; None for the GPU if PyTorch finds one, else the CPU.
             hub: options of `huggingface_hub.snapshot_download`, such as `revision` or `token`.
 
@@ -133,14 +133,14 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         classes: Sequence[str] | None = None,
         device: torch.device | str | None = None,
     ) -> "MaskGIT":
-        """Open checkpoints of the authors' release, or of another accepted format.
+        """Open two checkpoints of the authors' release, or of another format (docs/released.md).
 
         Args:
             preset: preset that has the checkpoints' architecture, and sets the decoding settings.
             classes: class names, by label; None to use the class numbers as names.
 
         Raises:
-            UserError: a file is missing, damaged, or holds another architecture.
+            UserError: a file is missing or damaged, or holds another architecture.
         """
         params, device = preset_params(preset), _device(device)
         network = open_pretrained_transformer(params, device, path=transformer)
@@ -209,7 +209,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             count: number of images, which cycle through the classes; None for one image per class.
 
         Returns:
-            (count, C, H, W) uint8.
+            Images (count, C, H, W) uint8.
         """
         draw = Sampler(*self._networks())
         labels = labels_for(classes, count, self.classes)
@@ -260,7 +260,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         seed: int = 0,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
-        """Replace a part of each picture with content of a class, and blend the part's edges
+        """Replace a part of each picture with content of a class, and blend the edges of the part
         (section 4.3, Figure 6). The old content of the part is not used, so with the picture's
         own class, an edit is inpainting (Table 2, Figure 7).
 
@@ -271,8 +271,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
                 on the part. The default part is the centred box of half the height and width.
 
         Returns:
-            (B, C, H, W) uint8, of the model's size; only pixels in the part or next to the part
-            change.
+            Images (B, C, H, W) uint8, of the model's size; only pixels in the part or next to the
+            part change.
         """
         networks, first = self._networks(), whole("seed", seed)
         images, sizes = as_batch(pictures, self.channels, self.image_size)
@@ -305,7 +305,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             pixels: number of pixels to add at each side; None for half of the model's size.
 
         Returns:
-            (B, C, H, W) uint8, higher or wider than the model's images by the added pixels.
+            Images (B, C, H, W) uint8, higher or wider than the model's images by the added pixels.
         """
         networks, several = self._networks(), [sides] if isinstance(sides, str) else list(sides)
         # Windows are as high or as wide as the model's images, so images grow in one direction.
@@ -335,7 +335,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return {"settings": settings, "dilate": own.dilate, "feather": own.feather}
 
     def _batches(self, images: Tensor, classes: Classes) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Batches as (number, pictures, labels). A batch's seed depends on its number."""
+        """Make batches (number, pictures, labels). A batch's seed depends on its number."""
         labels, size = labels_for(classes, None, self.classes), self.defaults.batch_size
         if len(labels) not in (1, len(images)):
             reason = f"{len(labels)} classes for {len(images)} pictures"
@@ -364,7 +364,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
 
     def reconstruct(self, pictures: Pictures) -> Tensor:
         """Encode pictures as tokens, and decode the tokens to images (B, C, H, W) uint8. Samples
-        cannot look better than these images."""
+        cannot look better than such images, which the same decoder makes."""
         return self.decode(self.encode(pictures))
 
     @staticmethod
@@ -378,8 +378,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return grid_picture(images, max(1, min(columns, len(images))))
 
     def _networks(self) -> tuple[MaskGitTransformer, Tokenizer]:
-        """Both networks, in evaluation mode. Raises an `ArgumentError` if autocast or PyTorch's
-        default dtype or device would change the results."""
+        """Transformer and tokenizer, in evaluation mode. Raises an `ArgumentError` if autocast or
+        PyTorch's default dtype or device would change the results."""
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
             raise ArgumentError("torch.autocast", "autocast is on", "use bf16=True instead")
         if torch.get_default_dtype() != torch.float32 or torch.get_default_device().type != "cpu":

@@ -1,4 +1,4 @@
-"""Loads models, and metrics of their samples, from projects and from saved models' folders."""
+"""Loads a model, and metrics of its samples, from a project or from a saved model's folder."""
 
 import csv
 import math
@@ -133,7 +133,7 @@ def _open(folder: Path, seed: int | None, device: torch.device) -> Opened:
 
 def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
     """Open the model that a project's params.yaml describes: a trained model or released weights.
-    A seed of None opens the first replicate."""
+    A seed of None opens the model of the first seed."""
     params = load_params(root / PARAMS_FILE)
     replicate = main_replicate(params, "transformer", seed)
     folders = root / TOKENIZER, root / replicate.folder
@@ -179,8 +179,8 @@ def open_saved(folder: Path, seed: int | None, device: torch.device) -> Opened:
 
 
 def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float], bool]:
-    """The metrics of a main replicate's samples, and whether the model is barely trained; ({},
-    False) if the project has no results of its current models."""
+    """The metrics of the samples of the MaskGIT trained with `seed`, and whether it is barely
+    trained; ({}, False) if the project has no results of its current models."""
     path = root / RESULTS / "evaluation/rows.csv"
     if not path.exists() or not has_inputs("evaluate", (TOKENIZER, TRANSFORMER), root):
         return {}, False
@@ -207,7 +207,7 @@ def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float
 def is_barely_trained(accuracy: float, real: float, samples: int, chance: float) -> bool:
     """Whether the 95% interval (Wilson) of the class accuracy reaches into the lowest tenth of the
     range from chance to the accuracy on real images. The report uses the same rule for all
-    replicates together (`near_chance` in analysis/exhibits/claims.py)."""
+    seeds together (`near_chance` in analysis/exhibits/claims.py)."""
     variance = accuracy * (1 - accuracy) / samples + (Z / (2 * samples)) ** 2
     low = (accuracy + Z**2 / (2 * samples) - Z * math.sqrt(variance)) / (1 + Z**2 / samples)
     return low < chance + NEAR * max(real - chance, 0.0)

@@ -76,18 +76,18 @@ def _checked(images: Tensor, channels: int, side: int) -> Tensor:
 def pixel_mask(
     box: Box | None, mask: Mask | None, sizes: set[tuple[int, int]], side: int
 ) -> Tensor:
-    """The mask (side, side) bool of the pixels to regenerate: all that the box or mask touches
-    after cropping and resizing. The default is the centred box of half the height and width.
+    """The mask (side, side) bool of the pixels to regenerate: all pixels that the box or mask
+    touches after cropping and resizing. The default is the centred box of half height and width.
 
     Args:
-        sizes: original (width, height) of the pictures; box and mask are in these pixels.
+        sizes: original (width, height) of the pictures, to which box and mask refer.
     """
     if box is None and mask is None:
         return center_mask((side, side), 0.5)
     if box is not None and mask is not None:
         raise ArgumentError("box and mask", "both are given", "give only one")
     if len(sizes) > 1:
-        reason = "they differ in size, so one box or mask does not fit all"
+        reason = "the pictures differ in size, so one box or mask does not fit all"
         raise ArgumentError("pictures", reason, "edit each picture in a call of its own")
     width, height = next(iter(sizes))
     full = _as_bool(mask) if box is None else _boxed(box, width, height).numpy()
@@ -120,7 +120,7 @@ def _as_bool(mask: Mask | None) -> np.ndarray:
     values = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
     if values.dtype.kind not in "biuf" or values.ndim != 2 or not values.size:
         reason = f"{values.dtype} of shape {values.shape} is not a mask"
-        raise ArgumentError("mask", reason, "give True and False, of shape (height, width)")
+        raise ArgumentError("mask", reason, "give booleans of shape (height, width)")
     return values > (0.5 if values.max() <= 1 else 127)
 
 

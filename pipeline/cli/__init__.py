@@ -1,5 +1,4 @@
-"""Defines the commands of `maskgit`. The code in `pipeline/tools` and `pipeline/api` does the work
-of the commands."""
+"""Defines the commands of `maskgit`. `pipeline/tools` and `pipeline/api` do the work."""
 
 from pipeline.runtime.process import set_up
 

@@ -50,7 +50,7 @@ def sample(
 ) -> None:
     """Draw pictures of classes.
 
-    Before this project has a model, the model in this package draws them.
+    Until this project has a trained model, the model in this package draws the pictures.
     """
     output_format(file, ".png", ".gif", ".npz", "")
     opened = open_model(model, replicate)
@@ -71,7 +71,7 @@ def reconstruct(
 ) -> None:
     """Encode a picture as tokens and decode the tokens.
 
-    Samples come from the same decoder, so no sample can look better.
+    Samples come from the same decoder, so no sample can look better than a reconstruction.
     """
     file = file or Path("reconstructed.png")
     output_format(file, ".png", reads=[picture])
@@ -86,7 +86,7 @@ def reconstruct(
 )
 @app.command(
     "inpaint",
-    help="Fill a hole in a picture (Figure 7, Table 2). Same as edit.",
+    help="Fill a hole in a picture (Figure 7, Table 2). The same as `maskgit edit`.",
     epilog=examples(
         "inpaint photo.jpg --box 40,40,200,180 --class cat",
         "inpaint photo.jpg --mask hole.png --class cat --count 4",

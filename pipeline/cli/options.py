@@ -47,7 +47,7 @@ def examples(*lines: str) -> str:
     return f"\b\n{title}:" + "".join(f"\n  maskgit {line}" for line in lines)
 
 
-OWN = "[default: the run's value]"
+OWN = "[default: the model's setting]"
 PNG = "A .png file. [default: named after the command]"
 
 
@@ -69,10 +69,10 @@ Model = Annotated[
     ),
 ]
 Replicate = Annotated[
-    int | None, typer.Option(metavar="SEED", help="One of evaluation.seeds. [default: the first]")
+    int | None, typer.Option(metavar="SEED", help="Training seed. [default: the run's first seed]")
 ]
 Picture = Annotated[
-    Path, typer.Argument(metavar="PICTURE", help="A file, cut to its centred square and resized.")
+    Path, typer.Argument(metavar="PICTURE", help="Picture, cut to its centred square and resized.")
 ]
 Class = Annotated[
     str, typer.Option("--class", "--classes", metavar="CLASS", help="Name or number of a class.")
@@ -82,12 +82,12 @@ Box = Annotated[
     typer.Option(
         parser=box_of,
         metavar="X0,Y0,X1,Y1",
-        help="Left, top, right and bottom of the part, in pixels.",
+        help="Left, top, right and bottom of the part to redraw, in pixels.",
     ),
 ]
 Mask = Annotated[
     Path | None,
-    typer.Option(metavar="MASK", help="A picture of the same size, light on the part to redraw."),
+    typer.Option(metavar="MASK", help="A picture of PICTURE's size, light on the part to redraw."),
 ]
 Count = Annotated[
     int,
@@ -111,7 +111,7 @@ Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help
 
 
 def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
-    """Open a model. Raises a `UserError` if the model or the replicate does not exist."""
+    """Open a model. Raises a `UserError` if the model is missing or has another seed."""
     if place and "/" not in place and not os.path.exists(place):
         way_out = "give an existing folder, or a repository on the Hub as owner/name"
         raise UserError("--model", f"there is no folder '{place}'", way_out)
@@ -133,14 +133,14 @@ def warnings_as_notes() -> Iterator[None]:
 
 
 def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) -> None:
-    """Check the path of an output file or folder before its content is computed.
+    """Check the path of an output file or folder, before the command computes the output.
 
     Args:
         formats: allowed suffixes; "" allows a folder.
         reads: input files of the command, which the output must not replace.
 
     Raises:
-        UserError: the suffix is not allowed, or the path is the project's, an input or read-only.
+        UserError: wrong suffix, or the path belongs to the project, is an input, or is read-only.
     """
     suffix = path.suffix.lower()
     if suffix not in formats:

@@ -78,7 +78,7 @@ def plan(
     ] = None,
     classes: Annotated[int | None, typer.Option(min=1, max=IMAGES, help="Class count.")] = None,
     gpu: Annotated[
-        str | None, typer.Option(help="L4, A100, L40S, H100 or H200. [default: A100, or the CPU]")
+        str | None, typer.Option(help="L4, A100, L40S, H100 or H200. [default: A100, or a CPU]")
     ] = None,
     tflops: Annotated[
         float | None, typer.Option(help="Achieved rate of a device, in 10¹² FLOP/s.")
@@ -86,7 +86,7 @@ def plan(
 ) -> None:
     """Estimate the time, FLOPs, parameters and disk of a run.
 
-    The number of images is --images, else that of the prepared images, else the published number.
+    The number of images is --images if given, else the number of prepared or of published images.
     """
     from pipeline.config.params import load_params
     from pipeline.config.presets import preset_params
@@ -103,9 +103,9 @@ def submit(
 ) -> None:
     """Run the DAG, or a stage, as a job on a Ray cluster.
 
-    Ray uploads the code, without files in .gitignore. Data travel through the default DVC remote;
-    `dvc repro --pull` fetches the results. Without a remote, the cluster must see this folder at
-    the same path.
+    Ray uploads the code, without files that .gitignore lists. Data travel through the default DVC
+    remote; `dvc repro --pull` fetches the results. Without a remote, the cluster must see this
+    folder at the same path.
     """
     from pipeline.tools.submit import submit as run
 

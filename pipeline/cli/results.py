@@ -35,7 +35,7 @@ def report(
         raise UserError(str(page), "missing", "run `dvc repro` in the project's folder")
     print(page)
     if show and not webbrowser.open(page.as_uri()):
-        raise UserError("--open", "there is no browser here", f"open {page} yourself")
+        raise UserError("--open", "no browser was found", f"open {page} yourself")
 
 
 @app.command(epilog=examples("ui"))
@@ -58,7 +58,7 @@ def export(
     path: Annotated[Path, typer.Argument(help="An .npz for the ADM suite, or a folder for PNGs.")],
     replicate: Replicate = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Include samples that only CAS uses.")
+        bool, typer.Option("--all", help="Include samples that only the stage cas uses.")
     ] = False,
 ) -> None:
     """Write a model's samples for other evaluation tools."""
@@ -77,7 +77,7 @@ def measure(
 ) -> None:
     """Compare images with the training images; print the metrics.
 
-    std is the estimated spread between sets of this size, from random halves of the images.
+    std estimates a metric's standard deviation between sets of this size, from random halves.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.measure import measured, table
@@ -108,8 +108,8 @@ def sync() -> None:
 def register(replicate: Replicate = None) -> None:
     """Add the model of the last run to MLflow's registry.
 
-    The model becomes a version of maskgit-<preset>, unless a version has the same weights. A lower
-    FID than the champion's, measured in the same way, makes the model the champion.
+    The model becomes a version of maskgit-<preset>, unless a version with the same weights exists.
+    A lower FID than the champion's, measured in the same way, makes the model the champion.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.registry import register as add

@@ -30,12 +30,11 @@ RESNETS += "resnext101_64x4d wide_resnet50_2 wide_resnet101_2"
 ARCHITECTURES = ["small", *(f"torchvision:{resnet}" for resnet in RESNETS.split())]
 # The paper's mask schedules (Table 3).
 SEVEN = ("exponential", "cubic", "square", "cosine", "linear", "square_root", "logarithmic")
-
-OTHERS = ("entropy", "margin", "random", "halton", "remask_capped", "remask_rescaled")
+OTHER_SAMPLERS = ("entropy", "margin", "random", "halton", "remask_capped", "remask_rescaled")
 
 
 def way_out(name: str, names: Collection[str], otherwise: str) -> str:
-    """The way out of an unknown-name error: the most similar of `names`, or `otherwise`."""
+    """Advice for an unknown name: the most similar of `names`, or `otherwise` if none is close."""
     close = difflib.get_close_matches(name[:100], names, n=1)
     return f"did you mean {close[0]}?" if close else otherwise
 
@@ -88,7 +87,7 @@ Grid = Annotated[Distinct[Value], Field(min_length=1)]
 # Params that several sections share.
 Steps = Annotated[PositiveInt, Field(description="Training steps.")]
 CheckpointEvery = Annotated[
-    PositiveInt, Field(description="Save a checkpoint and log values every this many steps.")
+    PositiveInt, Field(description="Steps between checkpoints, and between logged values.")
 ]
 Bf16 = bool | Literal["force"]
 TopK = Annotated[
@@ -120,7 +119,7 @@ class Data(Section):
     shard_size: PositiveInt = 1024
     """Images per shard file."""
     crop_scale: Range[Share] = [0.8, 1.0]
-    """Range of a random crop's share of the image's area."""
+    """Range of a random crop's area, as a share of the image's area."""
     crop_ratio: Range[PositiveFloat] = [0.9, 1.1111]
     """Range of a random crop's aspect ratio."""
     flip: bool = False
@@ -128,7 +127,7 @@ class Data(Section):
 
     @property
     def folder(self) -> str:
-        """The folder of a source `folder:PATH`; empty for other sources."""
+        """PATH if the source is `folder:PATH`; empty for other sources."""
         kind, _, argument = self.source.partition(":")
         return argument if kind == "folder" else ""
 
@@ -144,14 +143,14 @@ class Classifier(Section):
     width: PositiveInt = 16
     """Channels of the first stage of `small`; its features have 4 × width dimensions."""
     crop_scale: Range[Share] = [0.8, 1.0]
-    """As data.crop_scale, for classifiers. Usual for ResNet-50 on ImageNet: 0.08 to 1."""
+    """Like data.crop_scale, for classifiers. Usual for ResNet-50 on ImageNet: 0.08 to 1."""
     steps: Steps = 400
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images per step."""
     lr: PositiveFloat = 4e-3
     """Peak learning rate of AdamW under a one-cycle schedule."""
     bf16: Bf16 = True
-    """As training.bf16."""
+    """bfloat16 autocast; values as for training.bf16."""
     checkpoint_every: CheckpointEvery = 100
 
 
@@ -203,7 +202,7 @@ class Tokenizer(Section):
     discriminator_filters: PositiveInt = 16
     """Channels of the discriminator's first convolution. Release: 64 at 256×256 pixels."""
     bf16: Bf16 = True
-    """As training.bf16; the discriminator stays in float32."""
+    """bfloat16 autocast, except in the discriminator; values as for training.bf16."""
     tf32: bool = False
     """Allow TF32 in float32 convolutions on a GPU."""
     checkpoint_every: CheckpointEvery = 100
@@ -219,7 +218,7 @@ class Tokens(Section):
     crops_per_image: PositiveInt = 4
     """Number of random crops to encode per training image."""
     bf16: Bf16 = False
-    """Encode in bfloat16 if faster on the device; this changed 0.6% of our tokens."""
+    """Encode in bfloat16 if faster on the device; bfloat16 changed 0.6% of our tokens."""
     batch_size: PositiveInt = 256
     """Images encoded at once."""
 
@@ -228,11 +227,11 @@ class Transformer(Section):
     """The network of MaskGIT and of the autoregressive baseline."""
 
     pretrained: Text | None = None
-    """Weights file to use instead of training; the sweep then only decodes."""
+    """Weights file to use instead of training MaskGIT; the sweep then only decodes."""
     layers: PositiveInt = 2
     """Number of layers. Paper: 24."""
     hidden: Annotated[int, Field(ge=2)] = 128
-    """Dimension of a token; a multiple of heads. Paper: 768."""
+    """Dimension of a token's embedding; a multiple of `heads`. Paper: 768."""
     heads: PositiveInt = 4
     """Attention heads per layer. Paper: 8; release: 16."""
     mlp: PositiveInt = 256
@@ -242,7 +241,7 @@ class Transformer(Section):
 
 
 class Training(Section):
-    """Training of both transformers."""
+    """Training of MaskGIT and of the autoregressive baseline."""
 
     steps: PositiveInt = 600
     """MaskGIT's training steps. Paper: 300 epochs, about 1.5M steps."""
@@ -263,7 +262,7 @@ class Training(Section):
     ema_decay: Fraction = 0.99
     """Decay of the moving average of the weights. Release: 0.999."""
     mask_schedule: Schedule = "cosine"
-    """Mask schedule γ of the main model. Paper: cosine."""
+    """Mask schedule γ to train MaskGIT with. Paper: cosine."""
     min_masking_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Lower bound of the mask ratio in training. Paper: none; release: 0.5."""
     loss_on: Literal["masked", "all"] = "masked"
@@ -302,11 +301,11 @@ class Ray(Section):
     cpus_per_worker: PositiveInt = 1
     """CPUs and threads per worker."""
     loaders_per_worker: NonNegativeInt = 0
-    """How many of a worker's CPUs run image-loading processes; 0: load in threads."""
+    """Processes per worker that load images, each on its own CPU; 0: load in threads."""
     use_gpu: bool = False
     """Give one GPU to each worker and to the stage's own process."""
     elastic: bool = False
-    """Resume, not restart, a training run whose number of workers has changed."""
+    """Resume training runs after the number of workers has changed, instead of restarting them."""
     max_failures: NonNegativeInt = 2
     """Maximum restarts of a training run that lost workers."""
     storage_path: Annotated[Text, AfterValidator(_storage)] = "runs"
@@ -319,17 +318,17 @@ class Ray(Section):
 
     @property
     def not_in_key(self) -> tuple[str, ...]:
-        """Params that a run's key omits, since elastic training resumes after they change."""
+        """Params that run directories' names ignore, so that training resumes after a change."""
         return WHO if self.elastic else ()
 
 
 class Decoding(Section):
-    """Iterative decoding of the main model (section 3.2)."""
+    """Iterative decoding of MaskGIT (section 3.2)."""
 
     iterations: PositiveInt = 8
     """T, the number of decoding iterations. Paper: 8 at 256×256, 12 at 512×512."""
     choice_temperature: NonNegativeFloat = 4.5
-    """Scale of the Gumbel noise on the confidence, annealed to 0."""
+    """Initial scale of the Gumbel noise on the confidence, which decreases to 0."""
     rounding: Literal["floor", "ceil"] = "floor"
     """Rounding of the number of tokens to mask. Release: floor; paper: ceil."""
     guidance_scale: NonNegativeFloat = 0.0
@@ -347,7 +346,7 @@ class Decoding(Section):
     top_k: TopK = 0
     top_p: TopP = 1.0
     bf16: Bf16 = True
-    """As training.bf16."""
+    """bfloat16 autocast; values as for training.bf16."""
     batch_size: PositiveInt = 250
     """Images decoded at once."""
 
@@ -362,15 +361,15 @@ class Sweep(Section):
     seeds: Grid[Seed] = [0, 1, 2]
     """Seeds to train each schedule with."""
     crossed: Distinct[Schedule] = ["cubic", "cosine", "linear", "square_root"]
-    """Schedules whose models are also decoded with each other's γ, at T = decoding.iterations."""
-    designs: list[dict[str, Any]] = [{"sampler": [*OTHERS], "iterations": [4, 12]}]
+    """Mask schedules whose models also decode with the others' γ, at T = decoding.iterations."""
+    designs: list[dict[str, Any]] = [{"sampler": [*OTHER_SAMPLERS], "iterations": [4, 12]}]
     """Other ways to decode the models (docs/samplers.md). Each entry is a grid: it maps params of
     the section decoding, and schedule, to a value or a list of values."""
     steps: Steps = 250
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""
     workers_per_trial: PositiveInt | None = 1
-    """Workers per training run; null (needs ray.elastic): ray.num_workers."""
+    """Workers per training run; null: as many as ray.num_workers (needs ray.elastic)."""
 
 
 class Evaluation(Section):
@@ -379,7 +378,7 @@ class Evaluation(Section):
     extractor: Literal["classifier", "inception"] = "classifier"
     """Network for FID, IS, KID, precision and recall."""
     second_extractor: Literal["random", "classifier", "inception", "vgg"] = "random"
-    """Network for a second precision and recall; random: an untrained classifier."""
+    """Network for a second set of precision and recall; random: an untrained classifier."""
     inception_weights: Text | None = None
     """torch-fidelity's Inception weights; null: download."""
     vgg_weights: Text | None = None
@@ -395,17 +394,17 @@ class Evaluation(Section):
     keep_samples: bool = True
     """Keep the samples in `runs`, so that a new seed does not redraw other seeds' samples."""
     neighbors: PositiveInt = 3
-    """k of precision, recall, density and coverage."""
+    """Number of nearest neighbours, k, for precision, recall, density and coverage."""
     manifold_images: PositiveInt = 10000
     """Maximum samples and reference images for precision, recall, density and coverage."""
     is_splits: PositiveInt = 1
-    """Splits of the Inception Score. ADM: 5,000 samples per split."""
+    """Number of splits of the Inception Score. ADM: 5,000 samples per split."""
     kid_subsets: PositiveInt = 20
-    """Random subsets that KID is averaged over."""
+    """Number of random subsets that KID is averaged over."""
     kid_subset_size: Annotated[int, Field(ge=2)] = 100
     """Images per subset; sets with fewer images get no KID."""
     halves: Annotated[int, Field(ge=2)] = 20
-    """Random halves of an image set, for metrics' standard deviations."""
+    """Number of random halves of an image set, to estimate metrics' standard deviations."""
 
 
 class Cas(Section):
@@ -415,11 +414,11 @@ class Cas(Section):
     """Training images per classifier."""
     steps: Steps = 150
     workers_per_classifier: PositiveInt | None = 1
-    """As sweep.workers_per_trial."""
+    """Workers per classifier; null: as for sweep.workers_per_trial."""
 
 
 class Temperature(Section):
-    """Samples of the main model at several values of decoding.choice_temperature."""
+    """Samples of MaskGIT at several values of decoding.choice_temperature."""
 
     values: Grid[NonNegativeFloat] = [0.0, 1.0, 2.0, 4.5, 8.0, 12.0]
     """Choice temperatures; 0: always the most confident tokens."""
@@ -431,7 +430,7 @@ class Editing(Section):
     """In- and outpainting of validation images (Table 2, Figures 6 and 7)."""
 
     images: PositiveInt = 200
-    """Number of validation images for each task."""
+    """Number of validation images for each editing task."""
     iterations: Iterations = 8
     dilate: NonNegativeInt = 0
     """Tokens by which the mask grows on each side. Release: 1."""
@@ -454,7 +453,7 @@ class Reconstruction(Section):
     mask_ratios: Grid[Annotated[float, Field(ge=0, le=1)]] = [0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]
     """Shares of the tokens that are masked."""
     draws: PositiveInt = 5
-    """Samples per image; their pixel-wise median is measured like a sample."""
+    """Samples per image; the samples' pixel-wise median is also measured."""
     iterations: Iterations = 8
 
 
@@ -471,4 +470,4 @@ class Speed(Section):
 
 class Mlflow(Section):
     experiment: Text = "maskgit"
-    """Name of the experiment."""
+    """Name of the MLflow experiment."""

@@ -28,7 +28,7 @@ def require_gradio() -> None:
 
 
 def serve(model: "MaskGIT", host: str, port: int) -> None:
-    """Serve the page on a free port until Ctrl-C."""
+    """Serve the page for a model on `port`, which must be free, until Ctrl-C."""
     guard_uploads()
     # `kill` stops the server as Ctrl-C does, so that no picture is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Builds the page of `maskgit demo`: its controls, and the pictures that the Python API draws."""
+"""Builds the web page of `maskgit demo`: controls, and pictures that the Python API draws."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,7 +49,7 @@ def fillings(
     seed: int,
     **decoding: Any,
 ) -> Image.Image:
-    """Fill the marked part of a picture several times with content of a class; returns one row.
+    """Fill the marked part of a picture several times. Returns the results as one row of pictures.
 
     Args:
         picture: the canvas, transparent outside the picture.
@@ -84,7 +84,7 @@ def enlarged(picture: Image.Image) -> Image.Image:
 
 
 def build(model: MaskGIT) -> gr.Blocks:
-    """Build a model's page; the caller serves the page."""
+    """Build the web page for a model, without serving the page."""
     size, colours = model.image_size, "grey" if model.channels == 1 else "RGB"
     with gr.Blocks(title="MaskGIT", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(
@@ -101,7 +101,7 @@ def build(model: MaskGIT) -> gr.Blocks:
 
 
 def _sampling(model: MaskGIT, panels: int) -> None:
-    """The controls for sampling, and canvases side by side, each with its own mask schedule."""
+    """Add the controls for sampling, and `panels` canvases, each with its own mask schedule."""
     most = min(SAMPLES, model.defaults.batch_size)
     with gr.Row():
         with gr.Column(scale=1):
@@ -126,7 +126,7 @@ def _sampling(model: MaskGIT, panels: int) -> None:
 
 
 def _editing(model: MaskGIT) -> None:
-    """The controls for editing: the marked part of an uploaded or example picture is redrawn."""
+    """Add the controls for editing, which redraws the marked part of a picture."""
     names = list(model.classes[:EXAMPLES])
     examples = model.to_pil(model.sample(names))
     with gr.Row():
@@ -168,14 +168,14 @@ def _editing(model: MaskGIT) -> None:
 
 
 def _schedule(model: MaskGIT, number: int = 0) -> gr.Dropdown:
-    """A menu of mask schedules. It starts at the run's, or at the `number`-th other schedule."""
+    """A menu of mask schedules. Number 0 starts at the run's schedule, number 1 at another one."""
     own = model.defaults.decoding.schedule
     names = [own, *(name for name in SCHEDULES if name != own)]
     return gr.Dropdown(list(SCHEDULES), value=names[number], label="Mask schedule")
 
 
 def _settings(model: MaskGIT, iterations: int) -> list[gr.components.Component]:
-    """Controls for T, the choice temperature and the seed. T starts at `iterations`."""
+    """Controls for T (initially `iterations`), the choice temperature and the seed."""
     most = max(min(ITERATIONS, model.num_tokens), iterations)
     temperature = model.defaults.decoding.choice_temperature
     return [

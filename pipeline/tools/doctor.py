@@ -29,7 +29,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> list[Finding]:
-    """Run all checks, in the order in which a new user meets the problems."""
+    """Run all checks, in the order in which a new user would meet problems."""
     run = (ray, tracking) if find_spec("ray") else ()  # without Ray, an install only draws samples
     found = [_one(check) for check in (packages, device, *run, project)]
     if DVC_FILE.exists():
@@ -108,7 +108,7 @@ def tracking() -> Finding:
     uri = tracking_uri()
     found, server = f"MLflow {metadata.version('mlflow')}; {redacted(uri)}", server_of(uri)
     if uri.startswith("http") and server is None:
-        way_out = "correct MLFLOW_TRACKING_URI"
+        way_out = "set MLFLOW_TRACKING_URI to a URL such as http://host:5000"
         return Finding("tracking", "note", f"{found} is not a valid address", way_out)
     if server and (reason := why_unreachable(*server)):
         way_out = "runs continue and store their logs; `maskgit sync` sends the logs later"
@@ -118,7 +118,7 @@ def tracking() -> Finding:
 
 def project() -> Finding:
     if not DVC_FILE.exists():
-        way_out = "a run needs a clone of the project; --model opens models from any folder"
+        way_out = "to run stages, work in a clone of the project; --model opens models anywhere"
         return Finding("project", "note", f"{Path.cwd()} has no project", way_out)
     read_stages()  # raises if dvc.yaml is damaged
     missing = {
@@ -137,7 +137,7 @@ def params() -> Finding:
 
 
 def data(params: Params) -> Finding:
-    """Check that the data set exists; for a folder, list what the stage `prepare` would skip."""
+    """Check that the data set exists; list the files that the stage `prepare` would skip."""
     source, manifest = params.data.source, IMAGES / "manifest.json"
     if manifest.exists() and read_json(manifest).get("source") == source:
         return Finding("data", "good", f"{source}, prepared in {IMAGES}")
@@ -164,7 +164,8 @@ def workers(params: Params) -> Finding:
     needs = {"GPUs": count * params.ray.use_gpu, "cores": count * each}
     found = ", ".join(f"{needs[kind]} of {has[kind]} {kind}" for kind in has)
     if not cluster_address() and any(has[kind] < needs[kind] for kind in has):
-        way_out = "lower ray.num_workers, ray.cpus_per_worker or ray.use_gpu, or join a cluster"
+        way_out = "lower ray.num_workers or ray.cpus_per_worker, set ray.use_gpu to false, "
+        way_out += "or set RAY_ADDRESS to run on a cluster"
         return Finding("workers", "fails", f"a run needs {found}", way_out)
     return Finding("workers", "good", f"a run uses {found}")
 
@@ -185,6 +186,6 @@ def disk(params: Params) -> Finding:
         free.append(shutil.disk_usage(there).free)
     found = f"a whole run writes about {need / 1e9:,.1f} GB; {min(free) / 1e9:,.1f} GB are free"
     if min(free) < need:
-        way_out = "make room, or set ray.storage_path to another disk"
+        way_out = "free disk space, or set ray.storage_path to a folder on another disk"
         return Finding("disk", "note", found, way_out)
     return Finding("disk", "good", found)

@@ -30,14 +30,14 @@ FRAME, LAST = 250, 2000  # milliseconds that each canvas and the result are show
 def write_samples(
     model: MaskGIT, path: Path, classes: list[str] | None, count: int, seed: int, decoding: Any
 ) -> None:
-    """Draw samples and write them in the format of the suffix: .png, a grid; .gif, the canvas after
-    each iteration; .npz, for the ADM suite; no suffix, a folder of PNGs.
+    """Draw samples, and write a file or folder whose suffix selects the format: .png, a grid; .gif,
+    the canvas after each iteration; .npz, for the ADM suite; no suffix, a folder of PNGs.
 
     Args:
         classes: class names or numbers to cycle through; None for all classes.
 
     Raises:
-        UserError: the model lacks a class, or the path cannot be written.
+        UserError: the model has no such class, or the path cannot be written.
     """
     form = path.suffix.lower()
     if form == ".gif":
@@ -92,11 +92,11 @@ def export_samples(
     seed: int | None = None,
     everything: bool = False,
 ) -> int:
-    """Write the samples that `evaluate` published for a network's replicate, as an `.npz` in the
+    """Write the samples that the stage `evaluate` drew from a trained network, as an `.npz` in the
     ADM suite's layout or as PNGs.
 
     Args:
-        seed: seed of the replicate; None for the first replicate.
+        seed: training seed of the network; None for the first seed.
         everything: include the samples that only CAS uses and Table 1 does not measure.
 
     Returns:

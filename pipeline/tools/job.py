@@ -44,7 +44,7 @@ class Order:
     remote: Remote | None
 
     def sealed(self) -> tuple[str, bytes]:
-        """Encrypt the order with a new key, and return the key and the encrypted order."""
+        """Encrypt the order with a new key. Returns the key and the encrypted order."""
         from cryptography.fernet import Fernet
 
         key = Fernet.generate_key()
@@ -52,7 +52,7 @@ class Order:
 
     @classmethod
     def opened(cls, folder: Path) -> "Order":
-        """Decrypt the order in a folder, and remove the key from the environment."""
+        """Decrypt the order in a folder, and remove the key from the environment variables."""
         from cryptography.fernet import Fernet
 
         key, file = os.environ.pop(KEY, ""), folder / ORDER
@@ -138,7 +138,7 @@ def push(remote: Remote) -> int:
                     pushed, failed = pushed + len(result.transferred), failed + len(result.failed)
         if not failed:
             return pushed
-        reason = f"{failed} files failed"
+        reason = f"{failed} files were not sent"
     except Exception as error:  # each kind of remote raises its own errors
         reason = redacted(in_a_line(error))  # the error may contain the URL
     raise UserError(redacted(remote.url), f"cannot push: {reason}", "check the URL and keys")

@@ -20,9 +20,9 @@ from pipeline.runtime.provenance import require_current
 
 
 def measured(params: Params, path: Path) -> dict[str, float | None]:
-    """Metrics of an image set against the training images, with `<name>_std` if a standard
-    deviation is known. An `.npz` with labels is measured as in Table 1. Without labels, the subsets
-    for FID∞ and for standard deviations are not balanced by class.
+    """Metrics of an image set against the training images; `<name>_std` is a metric's standard
+    deviation, if known. An `.npz` with labels is measured as in Table 1. Without labels, the
+    subsets for FID∞ and for standard deviations are not balanced by class.
 
     Raises:
         UserError: the set cannot be read, has the wrong image size, unknown labels or too few

@@ -37,7 +37,7 @@ def register(params: Params, seed: int | None = None) -> str:
     samples have a lower FID than the champion's, measured in the same way.
 
     Args:
-        seed: seed of the replicate; None for the first replicate.
+        seed: training seed of the model; None for the first seed.
 
     Returns:
         A line with the version, its FID, and whether the version is the champion.
@@ -79,7 +79,7 @@ def register(params: Params, seed: int | None = None) -> str:
 
 
 def fid(params: Params, seed: int | None) -> tuple[str, float]:
-    """The name and value of the FID of the main replicate's samples."""
+    """The FID of the samples of the MaskGIT trained with `seed`: the metric's name and value."""
     require_current("evaluate")
     metric = f"fid_{params.evaluation.extractor}"
     keys = ["images", "label_smoothing", "seed"]
@@ -100,7 +100,7 @@ def measured_on(params: Params) -> str:
 
 
 def _run_that_measured(experiment: str) -> str:
-    """The id of the MLflow run of the stage `evaluate`, found by the stage's key."""
+    """The id of the stage `evaluate`'s MLflow run, found by the hash that names its directory."""
     store, key = Server(tracking_uri()), read_json(SOURCES / "evaluate.json", "key")["key"]
     if found := store.ask(lambda client: client.get_experiment_by_name(experiment)):
         where, query = [found.experiment_id], f"tags.`{RUN_KEY}` = '{key}'"

@@ -1,8 +1,8 @@
 """`maskgit submit`: runs the DAG, or a stage, as a job on a Ray cluster.
 
-With a default DVC remote, Ray uploads the code (without files in .gitignore) as the job's working
-directory, and data travel through the remote. Without a remote, the job works in this folder, which
-the cluster must see at the same path.
+With a default DVC remote, Ray uploads the code (without files that .gitignore lists) as the job's
+working directory, and data travel through the remote. Without a remote, the job works in this
+folder, which the cluster must see at the same path.
 """
 
 import os
@@ -33,7 +33,7 @@ TRIES, PAUSE = 20, 3.0  # failed requests in a row before giving up; seconds bet
 
 
 def submit(stage: str | None, address: str) -> str:
-    """Run stages as a job, and show the job's output. Returns a line to print at the end.
+    """Run stages as a Ray job, and show the job's output. Returns a line to print at the end.
 
     Args:
         stage: a stage of dvc.yaml, which runs with its dependencies; None for all stages.
@@ -116,7 +116,7 @@ def _followed(client: Any, address: str, job: str, then: str) -> str:
     this function connects again.
 
     Args:
-        then: words that tell the user where the results are.
+        then: text that tells the user where the results are.
 
     Raises:
         UserError: the job fails, the connection stays lost, or the user presses Ctrl-C.
@@ -151,7 +151,7 @@ def _followed(client: Any, address: str, job: str, then: str) -> str:
 
 
 def _without_key(text: str) -> str:
-    """Hide the order's key in Ray's output, which contains the job's command."""
+    """Hide the decryption key in Ray's output, which contains the job's command."""
     return re.sub(rf"({KEY}=)\S+", r"\1...", text)
 
 

@@ -1,4 +1,4 @@
-"""Summarises the result files as text and as JSON; `make repro` prints the summary at its end."""
+"""Summarises the result files as text and as JSON. `make repro` ends with this summary."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,8 @@ BySeed = dict[str, float | None]  # None if not measured, since JSON has no NaN
 
 
 def summary_values() -> dict[str, Any]:
-    """The results as numbers: each metric of both networks by seed. `out_of_date` lists the stages
-    whose results are out of date and thus left out.
+    """The results as numbers: each metric of MaskGIT and the baseline by seed. `out_of_date` lists
+    stages whose results are left out because they are out of date.
 
     Raises:
         UserError: a result file is missing or damaged.
@@ -90,8 +90,8 @@ def _without_nan(value: Any) -> Any:
 
 
 def summary() -> str:
-    """The main results as a few lines of text, and where to find all results. A line names the
-    stages whose results are out of date and thus left out.
+    """The main results as a few lines of text, and where to find all results. A line names stages
+    whose results are left out because they are out of date.
 
     Raises:
         UserError: all results are out of date, or a result file is missing or damaged.

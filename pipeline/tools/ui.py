@@ -20,8 +20,8 @@ BY_NAME = quote("tags.`mlflow.runName`")
 
 
 def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
-    """Links to all runs, and to Figure 8 as charts of the newest sweep. The charts show the trials
-    of one seed, because MLflow draws ten runs by default.
+    """Links to MLflow's pages: all runs, and charts of the newest sweep, like Figure 8. The charts
+    show the trials of one seed, because MLflow draws ten runs by default.
 
     Args:
         uri: URI of the tracking store.
