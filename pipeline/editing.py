@@ -203,7 +203,7 @@ def edit(
 
 
 def _check_sizes(images: Tensor, mask: Tensor, side: int) -> None:
-    """Raise a `UserError` if images or masks are not `side` × `side` pixels, as the model's are."""
+    """Raise a `UserError` unless images and masks have the model's size, `side` × `side` pixels."""
     for name, given in (("image", images.shape[-2:]), ("mask", mask.shape[-2:])):
         if given != (side, side):
             size = f"{given[0]}×{given[1]} pixels (height × width)"
@@ -231,11 +231,11 @@ def outpaint_beyond(
     the known pixels in the window, and generates the others with `edit`.
 
     Args:
-        images: (B, C, H, W) uint8. For left and right, with the model's height and at least the
-            model's width, such as an earlier result; for top and bottom, with both swapped.
+        images: (B, C, H, W) uint8, such as an earlier result. For left and right, with the model's
+            height and at least its width; for top and bottom, its width and at least its height.
         pixels: number of pixels to extend by.
-        overlap: minimum width in pixels of a window's known part. The new part is generated only
-            from the known tokens that `dilate` leaves.
+        overlap: minimum width in pixels of a window's known part. The new part is generated from
+            the known tokens, except those within `dilate` tokens of the new part.
         settings, dilate, feather: as for `edit`.
 
     Returns:
@@ -264,8 +264,8 @@ def outpaint_beyond(
 
 def _check_window(extent: int, size: int, overlap: int) -> None:
     if extent < size:
-        reason = f"{extent} pixels in the direction of extension, but a window has {size}"
-        raise UserError("the image", reason, "resize the image")
+        reason = f"{extent} pixels along the extension, fewer than the {size} of the model's images"
+        raise UserError("the image", reason, "enlarge the image")
     if not 0 < overlap < size:
-        reason = f"{overlap} is not within 1–{size - 1}, since windows are {size} pixels long"
+        reason = f"{overlap} is not within 1–{size - 1}, since the model's images are {size}×{size}"
         raise UserError("overlap", reason, f"use 1 to {size - 1}")

@@ -37,7 +37,7 @@ def hide_tokens(count: int, num_tokens: int, ratio: float, seed: int) -> Tensor:
 
 
 class Reconstructor:
-    """Rebuilds validation images (M, C, H, W) uint8 with the model of a replicate."""
+    """Rebuilds validation images (M, C, H, W) uint8 with the model of a replicate (a seed)."""
 
     def __init__(self, params: Params, replicate: Replicate, device: torch.device):
         self.params, self.seed, self.device = params, replicate.seed, device

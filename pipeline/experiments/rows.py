@@ -1,4 +1,4 @@
-"""Computes rows of result files."""
+"""Computes the rows of result files, and keeps finished rows for runs after a kill."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
