@@ -41,7 +41,7 @@ class Part:
         effect: the first side minus the second, or the rank correlation of the two sides.
         values: the mean of each side; empty if the comparison has only an effect.
         sides: names of the two sides, if the claim does not name them.
-        kind: the name of the effect.
+        kind: the name of the effect, such as "difference".
     """
 
     effect: Effect
@@ -71,7 +71,7 @@ class Claim:
     Args:
         said: the claim in plain words.
         source: section of the paper; empty for a claim of our own.
-        exhibit: anchor of the table or figure with the numbers.
+        exhibit: anchor (HTML id) of the table or figure with the numbers.
         shown_in: label of the table or figure.
         measure: name of the compared metric, as in the tables: "FID (classifier)".
         sign: 1 if the claim expects a positive effect, −1 if a negative one.
@@ -103,7 +103,7 @@ class Claim:
 
     @property
     def weakest(self) -> Part | None:
-        """The part that supports the claim least; None if no part was measured."""
+        """The part (comparison) that supports the claim least; None if no part was measured."""
         measured = [part for part in self.parts if not math.isnan(part.effect.value)]
         return max(measured, key=self._support) if measured else None
 
@@ -133,7 +133,7 @@ class Claim:
 
 
 def by_pairs(ours: pd.Series, theirs: pd.Series, sides: str = "") -> list[Part]:
-    """Compare two series by seed. Returns one part, or no part if the series share no seed."""
+    """Compare two series by seed. Returns one `Part`, or none if the series share no seed."""
     a, b = pairs(ours, theirs)
     return [Part(paired(a, b), (a.mean(), b.mean()), sides)] if len(a) else []
 
@@ -218,7 +218,7 @@ def judge(
 
     Args:
         left_out: anchors of exhibits whose results are out of date. Claims with these exhibits get
-            no verdict but count as comparisons with p = 1, so that the correction stays as strict.
+            no verdict but count as comparisons with p = 1, so that the correction stays strict.
     """
     barely = barely_trained(results, params)
     reasons = [_reason(claim, barely, params, left_out) for claim in claims]
@@ -251,7 +251,7 @@ def _reason(
 
 
 def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
-    """Correct all p (Holm). For claims without timings, p of claims about timings counts as 1."""
+    """Correct all p (Holm). For claims without timings, the p of timings counts as 1."""
     each = zip(p_values, timed, strict=True)
     alike = [1.0 if is_timed and not math.isnan(p) else p for p, is_timed in each]
     corrected = zip(holm(p_values), holm(alike), timed, strict=True)
@@ -259,8 +259,8 @@ def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
 
 
 def p_value(p: float) -> str:
-    """Format p with two significant digits (more if p would be rounded to "0.05"); a tiny
-    p is "< 0.0001"."""
+    """Format p with two significant digits (more if p would be rounded to "0.05"). A p
+    below 0.0001 is "< 0.0001"."""
     if math.isnan(p):
         return "–"
     if p < P_LEAST:
@@ -271,8 +271,8 @@ def p_value(p: float) -> str:
 
 @dataclass(frozen=True)
 class Recognised:
-    """The share of samples that the reference classifier recognises, the share's 95% interval over
-    samples (Wilson), the share that guessing reaches, and the share of recognised real images."""
+    """How many samples the reference classifier recognises: the share, its 95% interval (Wilson,
+    over samples), the share that guessing would reach, and the share of real images."""
 
     share: float
     low: float
@@ -283,13 +283,13 @@ class Recognised:
 
     @property
     def near_chance(self) -> bool:
-        """Whether `low` is in or below the lowest tenth of the range from chance to real images."""
+        """Whether `low` is less than a tenth of the way from chance to the share of real images."""
         return self.low < self.chance + NEAR * max(self.real - self.chance, 0.0)
 
 
 def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
     """Which of MaskGIT, VQGAN∗ and the sweep's models have samples that are recognised near chance.
-    The sweep counts at its best recognised (schedule, T). Empty for a data set of one class."""
+    The sweep is judged by its best recognised (schedule, T). Empty for a data set of one class."""
     if results.data["classes"] < 2:
         return {}
     main = results.trained_with(params.training.label_smoothing)
@@ -332,7 +332,7 @@ def headlines(verdicts: list[Verdict]) -> dict[str, list[Verdict]]:
 def scoreboard(
     verdicts: list[Verdict], results: Results, params: Params, left_out: Collection[str] = ()
 ) -> Table:
-    """A row for each claim: verdict, numbers, p, and a link to the table or figure with them."""
+    """A row per claim: verdict, numbers, p, and a link to the table or figure with the numbers."""
     return Table(
         name="scoreboard",
         title="Which claims are shown here",

@@ -158,7 +158,7 @@ def _measured(results: Results, params: Params) -> pd.DataFrame:
 
 
 def _neighbours(results: Results) -> list[str]:
-    """The columns of precision, recall, … that are measured with both extractors."""
+    """The columns of metrics, such as precision, that both feature extractors measure."""
     y, other = results.manifold_extractors
     names = neighbour_metrics(results.rows, y)
     return [name for name in names if f"{name.removesuffix(y)}{other}" in results.rows]

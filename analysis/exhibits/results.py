@@ -113,8 +113,8 @@ class Results:
 
     @property
     def manifold_extractors(self) -> tuple[str, str]:
-        """The feature extractors for precision and recall of (Table 1, Table 5). As in the paper,
-        VGG (if used) is first and Inception (if used) second; else the main extractor is first."""
+        """The feature extractors for precision and recall in Table 1 and in Table 5. As in the
+        paper, VGG serves Table 1 and Inception Table 5; otherwise, the main one comes first."""
         pair = (self.extractor, self.second_extractor)
         as_printed = self.second_extractor == "vgg" or self.extractor == "inception"
         return pair[::-1] if as_printed else pair

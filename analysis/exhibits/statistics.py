@@ -128,7 +128,7 @@ def rank_order(ours: ArrayLike, theirs: ArrayLike) -> Effect:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for multiple comparisons (Holm 1979); the order of the values stays.
+    """Correct p-values for multiple comparisons (Holm 1979). Returns them in the given order.
 
     The chance of any false positive at a corrected p below 5% is at most 5%, also for dependent
     tests. NaN (not tested) stays NaN and does not count as a comparison.
@@ -149,7 +149,7 @@ def _equal(values: np.ndarray, scale: float | None = None) -> bool:
 
 @cache
 def _orderings(n: int) -> np.ndarray:
-    """All permutations of n places, as an array (n!, n)."""
+    """All permutations of the integers from 0 to n − 1, as an array (n!, n)."""
     return np.array(list(permutations(range(n))))
 
 

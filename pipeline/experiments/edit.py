@@ -150,7 +150,7 @@ def edit_rows(
 
 
 def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]:
-    """Edit n validation images, the first of each class, with the model of the first replicate.
+    """Edit n validation images, the first of each class, with the model of the first seed.
 
     Returns:
         uint8 arrays of pictures. inpainting (n, 3, H, W, C): image with a grey centre, composite,

@@ -111,7 +111,7 @@ def reconstruct_hidden(
 
     Returns:
         A row for every replicate, mask ratio and draw; draw -1 is the median of all draws. PSNR and
-        perceptual distance are computed per image and then averaged. Also the first replicate's
+        perceptual distance are computed per image and then averaged. Also the first seed's
         uint8 pictures of n images at r ratios: originals (n, H, W, C); inputs with hidden tokens in
         grey, samples (first draws) and medians, each (r, n, H, W, C). hidden (r,) has the shares of
         hidden tokens, which differ from the ratios by rounding.

@@ -36,7 +36,7 @@ BLOCK, REFERENCE = 1000, 10_000
 def evaluate_all(
     params: Params, folders: Mapping[Replicate, Path], images_folder: Path, workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row of metrics for each replicate's (training run's) samples, for reconstructions
+    """Compute a row of metrics for the samples of each replicate (training run), for reconstructed
     and for real validation images. Publish the samples of main replicates (not of ablations).
 
     Args:
