@@ -65,7 +65,7 @@ def cache_tokens(
         batches[folder / f"{split}-{number:05d}.npy"] = ranges
     maker = Maker(Coder, split, crops, params)
     write_files(batches, workers, maker, f"tokens: {split}", _save_tokens)
-    print(f"tokens: {split} {len(images)} images", flush=True)
+    print(f"tokens: encoded {len(images)} images of the split {split}", flush=True)
     _save_array(images.labels.astype(np.int32), folder / f"{split}-labels.npy")
     return [
         {"file": path.name, "count": ranges[-1][1] - ranges[0][0], "hash": file_hash(path)}
