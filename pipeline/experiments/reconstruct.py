@@ -138,9 +138,7 @@ def reconstruct_hidden(
                 row = {"seed": replicate.seed, "mask_ratio": ratio, "draw": draw}
                 row |= {"images": len(own.images), "hidden": hidden[ratio]}
                 rows.append(row | _over_images(*distances))
-            print(
-                f"{name}, {ratio:.0%} of tokens hidden: PSNR {rows[-1]['psnr']:.1f} dB", flush=True
-            )
+            print(f"{name}, tokens hidden {ratio:.0%}: PSNR {rows[-1]['psnr']:.1f} dB", flush=True)
         shown = own.images[:PICTURED]
         inputs = [grey_tokens(shown, mask[:PICTURED]) for mask in masks.values()]
         images = {
