@@ -360,8 +360,8 @@ def scoreboard(
             "seed; exact permutation tests compare orderings and timings. n counts training seeds, "
             "timings of each method, or schedules. A claim with several comparisons (its parts) "
             "holds if all hold: the numbers are of the part that supports the claim least, and p "
-            "is of all together. The paper only supposes its hypotheses. A claim without a section "
-            "of the paper is our own.",
+            "is for all together. A hypothesis is a claim that the paper only supposes. A claim "
+            "without a section of the paper is our own.",
             "One tokenizer and one classifier were trained, so no p covers their seeds. The "
             "conclusions hold for this data set, these networks and this length of training.",
         ],

@@ -443,9 +443,9 @@ def crossing(results: Results, params: Params) -> Table:
         real = real_images(results, samples, {})
         known = "" if real.empty else fmt.number(real[f"{fid}_mean"][0])
         note = (
-            f"{label} of {fmt.count(samples)} samples per seed at T = "
+            f"Means are {label} of {fmt.count(samples)} samples per seed at T = "
             f"{fmt.extent(rows['iterations'])}{f' ({known} for real images)' if known else ''}. "
-            "Each model of the sweep decodes with every schedule. The lowest may be so by chance. "
+            "Each model of the sweep decodes with every schedule. A lowest mean may be chance. "
             f"{measure_note(params, results.extractor)}"
         )
     return Table(
