@@ -1,4 +1,4 @@
-"""Make every table and figure, and the report: `python -m analysis`, from the root."""
+"""Make all tables, figures and the report: run `python -m analysis` in the project's root."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ def main() -> int:
         print(f"error: {bug(error, 'analysis')}", file=sys.stderr)
         return 1
     if stale:
-        print(f"left out because out of date (run `dvc repro`): {described(stale)}")
+        print(f"left out results that are out of date (run `dvc repro`): {described(stale)}")
     print(f"wrote {len(written)} files from results/ into analysis/; open {written[-1]}")
     end_quickly()
     return 0

@@ -76,7 +76,7 @@ def outpaint_mask(size: tuple[int, int], side: Side, fraction: float) -> Tensor:
 
 
 def _dilate(mask: Tensor, radius: int) -> Tensor:
-    """Maximum of a (B, H, W) float mask over squares of side 2·radius + 1."""
+    """Dilate a (B, H, W) float mask: maximum over a square of side 2·radius + 1 at each pixel."""
     return F.max_pool2d(mask[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
 
 
@@ -84,8 +84,8 @@ def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
     """The mask of tokens to generate: tokens that contain an unknown pixel, and all tokens at most
     `dilate` tokens away.
 
-    The release supports only boxes. For boxes on token borders, this function gives the same tokens
-    as the release; for other boxes, the release can miss the last row or column.
+    The authors' release supports only boxes. For boxes on token borders, this function gives the
+    same tokens as the release; for other boxes, the release can miss the last row or column.
 
     Args:
         mask: (B, H, W) bool; H and W are multiples of `grid`.
@@ -100,7 +100,7 @@ def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
 
 
 def feather_weight(mask: Tensor, feather: int) -> Tensor:
-    """Weight of the generated image: 1 on the mask, falling to 0 within `feather` pixels around it.
+    """Blending weight of the generated image: 1 on the mask, 0 beyond `feather` pixels from it.
 
     The mask is grown by half of `feather`, rounded down, and blurred with a Gaussian whose radius
     is the other half, so that the ramp is finite and lies outside the mask. (The release blurs the
@@ -176,8 +176,8 @@ def edit(
             `dilate` adds, so that known content is blended only with generated content.
 
     Returns:
-        See `Edited`. Its composite is the decoded sample on the mask, and bit-identical to the
-        image at pixels more than `feather` away from the mask.
+        See `Edited`. On the mask, the composite is the decoded sample; more than `feather` pixels
+        away from the mask, it is bit-identical to the image.
 
     Raises:
         UserError: images or mask differ in size from the model's images.
@@ -204,7 +204,7 @@ def edit(
 
 
 def _check_sizes(images: Tensor, mask: Tensor, side: int) -> None:
-    """Raise a `UserError` if images or masks are not `side` × `side` pixels, as the model's are."""
+    """Raise a `UserError` unless images and masks have the model's size, `side` × `side` pixels."""
     for name, given in (("image", images.shape[-2:]), ("mask", mask.shape[-2:])):
         if given != (side, side):
             size = f"{given[0]}×{given[1]} pixels (height × width)"
@@ -228,23 +228,23 @@ def outpaint_beyond(
 ) -> Tensor:
     """Extend images beyond a side by sliding a window of the model's image size across the side.
 
-    Each step moves the window by its size − overlap (the last step by the remaining pixels), keeps
-    the known pixels in the window, and generates the others with `edit`.
+    Each step moves the window by its size minus `overlap` (the last step by the remaining pixels),
+    keeps the known pixels in the window, and generates the unknown pixels with `edit`.
 
     Args:
-        images: (B, C, H, W) uint8. For left and right, with the model's height and at least the
-            model's width, such as an earlier result; for top and bottom, with both swapped.
+        images: (B, C, H, W) uint8, such as an earlier result. For left and right, with the model's
+            height and at least its width; for top and bottom, its width and at least its height.
         pixels: number of pixels to extend by.
-        overlap: minimum width in pixels of a window's known part. The new part is generated only
-            from the known tokens that `dilate` leaves.
+        overlap: minimum width in pixels of a window's known part. The new part is generated from
+            the known tokens, except those within `dilate` tokens of the new part.
         settings, dilate, feather: as for `edit`.
 
     Returns:
         (B, C, H, W + pixels), or (B, C, H + pixels, W); bit-identical to the given
-        images at pixels more than `feather` away from the side.
+        images more than `feather` pixels away from the side.
 
     Raises:
-        UserError: the images are smaller than a window, or no overlap is left.
+        UserError: the images are smaller than a window, or `overlap` is not between 0 and its size.
     """
     axis, before = SIDES[side]
     size = tokenizer.config.downsampling * math.isqrt(model.config.num_tokens)
@@ -265,8 +265,8 @@ def outpaint_beyond(
 
 def _check_window(extent: int, size: int, overlap: int) -> None:
     if extent < size:
-        reason = f"{extent} pixels in the direction of extension, but a window has {size}"
-        raise UserError("the image", reason, "resize the image")
+        reason = f"{extent} pixels along the extension, fewer than the {size} of the model's images"
+        raise UserError("the image", reason, "enlarge the image")
     if not 0 < overlap < size:
-        reason = f"{overlap} is not within 1–{size - 1}, since windows are {size} pixels long"
+        reason = f"{overlap} is not within 1–{size - 1}, since the model's images are {size}×{size}"
         raise UserError("overlap", reason, f"use 1 to {size - 1}")

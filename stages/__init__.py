@@ -1,5 +1,5 @@
-"""One script for each stage of the DAG. `main` takes params, calls the library and writes outputs;
-`python -m stages <name>` runs a stage."""
+"""One script for each DVC stage. A script's `main` takes params, calls `pipeline` and writes the
+stage's outputs; `python -m stages <name>` runs the stage."""
 
 from pipeline.runtime.process import set_up
 

@@ -1,4 +1,4 @@
-"""Encodes every image into token grids."""
+"""Encodes every image into token grids with the tokenizer, and writes the token cache."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS

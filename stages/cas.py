@@ -1,4 +1,4 @@
-"""Trains a classifier for each set of images, augmentation and seed, and measures CAS."""
+"""Trains and tests classifiers for the Classification Accuracy Score (CAS, Tables 1 and 5)."""
 
 from pathlib import Path
 
@@ -22,8 +22,8 @@ def main(params: Params) -> str:
 
 
 def trainings(params: Params, stage: Stage) -> list[CasTraining]:
-    """The training runs: on samples, one for each main replicate and augmentation; on real images,
-    one for each seed and augmentation."""
+    """The training runs: one for each seed, augmentation and source of images (the samples of each
+    network, and real images)."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     workers = params.cas.workers_per_classifier or params.ray.num_workers
     sets: list[tuple[str, int, Path, Path]] = [

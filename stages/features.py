@@ -1,4 +1,4 @@
-"""Computes the features of the training images, with which samples are compared."""
+"""Computes the features of the training images, which metrics compare with samples' features."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import FEATURES

@@ -1,4 +1,4 @@
-"""Writes the data set as shards, with a manifest and a contact sheet."""
+"""Writes the data set's images as shards, with a manifest and a contact sheet (a picture)."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def main(params: Params) -> str:
 
 
 def _require_enough(images: int, params: Params) -> None:
-    """Raise a `UserError` if the training images are fewer than the metrics need."""
+    """Raise a `UserError` if there are fewer training images than the metrics need."""
     needed, user = params.least_images(covariance=not params.evaluation.reference_statistics)
     if images < needed:
         reason = f"{images} training images are too few: {user} needs {needed}"
@@ -56,7 +56,7 @@ def _require_enough(images: int, params: Params) -> None:
 
 
 def contact_sheet(images: Path, params: Params) -> Image:
-    """Centre crops of ten training images of each of the first ten classes."""
+    """One picture with centre crops of ten training images of each of the first ten classes."""
     view = View(ImageShards(images, "train"), params.data, params.seed)
     labels = view.images.labels
     chosen = [i for c in range(min(10, labels.max() + 1)) for i in (labels == c).nonzero()[0][:10]]

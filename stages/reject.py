@@ -1,4 +1,4 @@
-"""Selects both networks' samples by classifier-based rejection, and measures them (Table 4)."""
+"""Measures the samples of both networks that classifier-based rejection keeps (Table 4)."""
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS, main_replicates

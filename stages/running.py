@@ -67,8 +67,8 @@ def run_stage(name: str) -> None:
 
 
 def _check_inputs(stage: str) -> None:
-    """Raise a `UserError` if an earlier stage ran with other params. DVC checks this itself; this
-    check is for stages that are started by hand."""
+    """Raise a `UserError` if an earlier stage ran with params that differ from params.yaml. DVC
+    itself checks this before it runs a stage; this check is for stages started by hand."""
     for maker in stages_up_to(stage)[:-1]:
         record = SOURCES / f"{maker}.json"
         if "DVC_STAGE" not in os.environ and record.exists():
@@ -83,11 +83,11 @@ def _check_inputs(stage: str) -> None:
 def replicate_folders(
     stage: Stage, replicates: Iterable[Replicate], *ignore: str, samples: bool = False
 ) -> dict[Replicate, Path]:
-    """The run directory of a stage's work on each replicate. The directory's key covers only
-    the replicate's own model, so a new seed leaves other replicates' directories unchanged.
+    """The run directory of a stage's work on each replicate (training run). The directory's name
+    depends only on the replicate's own model, so a new seed leaves other directories unchanged.
 
     Args:
-        ignore: params that the work does not depend on.
+        ignore: names of params that the work does not depend on.
         samples: whether the stage reads a replicate's published samples instead of its model.
     """
     ignored = (*REPLICATES, *ignore, *(str(path) for path in (*NETWORKS.values(), SAMPLES)))
@@ -103,7 +103,7 @@ def replicate_folders(
 def train_one(
     kind: Callable[..., Training], name: str, params: Params, stage: Stage
 ) -> dict[str, Any]:
-    """Train the only network of a stage, and write the history; returns the last checkpoint."""
+    """Train a stage's only network, and write its history. Returns the last checkpoint."""
     training = kind(
         name=name,
         params=params,
@@ -128,8 +128,8 @@ def write_rows(
     group: Callable[[Any], str],
     step: Callable[[Any], float] = lambda row: 0,
 ) -> str:
-    """Write a result file, log it, and log the means of its metrics over each group and step of
-    rows. Returns the stage's summary."""
+    """Write rows to a result file, log the file to MLflow, and log each metric's mean over the
+    rows of each group and step. Returns the stage's summary."""
     path = RESULTS / file
     write_csv(path, rows)
     stage.run.log_artifact(path)

@@ -1,5 +1,5 @@
-"""Writes every mask schedule γ as numbers, so that a stage depends only on the schedules that it
-uses."""
+"""Writes every mask schedule γ to a CSV file, so that other stages depend only on the files of the
+schedules that they use."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES

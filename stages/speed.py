@@ -30,4 +30,4 @@ def main(params: Params) -> str:
             # MLflow groups the charts by batch size, like Figure 4's panels; steps count tokens.
             name = f"seconds_per_image_in_batches_of_{row['batch_size']}/{row['method']}"
             stage.run.log_metrics({name: row["seconds_per_image"]}, step=row["tokens"])
-    return f"speed: {len(rows)} times in {path}"
+    return f"speed: {len(rows)} timings in {path}"

@@ -1,4 +1,4 @@
-"""Draws samples of the main model at other choice temperatures."""
+"""Draws and measures samples of the main model at several choice temperatures."""
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import main_replicates

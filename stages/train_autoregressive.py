@@ -1,4 +1,4 @@
-"""Trains the autoregressive baseline VQGAN∗ once for each replicate, with the transformer's
+"""Trains the autoregressive baseline VQGAN∗ once per seed and label smoothing, with MaskGIT's
 training params except for the number of steps."""
 
 from pipeline.config.params import Params

@@ -32,11 +32,11 @@ def main(params: Params) -> str:
         metrics = {"real_top1": top1, "real_top5": top5}
         write_json(RESULTS / "classifier/metrics.json", metrics)
         stage.run.log_group("classifier", metrics)
-    return f"train_classifier: {top1:.1%} of validation images right; model in {CLASSIFIER}"
+    return f"train_classifier: {top1:.1%} validation accuracy (top-1); model in {CLASSIFIER}"
 
 
 def _released(params: Params, classes: int) -> Classifier:
-    """The network of `classifier.pretrained`, which must have the data set's number of classes."""
+    """Load the network that `classifier.pretrained` names, and check its number of classes."""
     given = params.classifier.pretrained
     file = None if given in (None, TORCHVISION) else of_project(given)
     model = torchvision_classifier(params.classifier.architecture.partition(":")[2], file)

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.exhibits.formatting import latex, markdown
 from pipeline.runtime.files import write_csv, write_text
 
-BOLD = "Bold: the best mean of those that can be compared, even if by chance."
+BOLD = "Bold marks the best of the means that can be compared; its lead may be due to chance."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Table(Exhibit):
     Args:
         cells: all values, for the CSV file; the paper's values are in columns named `paper_…`.
         readable: the values as strings; the paper's values are in columns named "… (paper…)".
-        notes: how the numbers were measured.
+        notes: sentences about how the numbers were measured.
         timed: whether the table has timings, which differ from run to run.
         folded: whether the report shows the table only after a click, because it is long.
         links: for each row, the anchor in the report that the row's last cell links to.

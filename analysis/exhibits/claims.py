@@ -1,7 +1,7 @@
 """Tests all claims together, and writes the sentences that report the verdicts.
 
-Tables and figures draw no conclusions of their own. By chance, one of twenty comparisons has a p
-below 0.05. Each p is therefore corrected for all comparisons (Holm), and a claim is decided only if
+Tables and figures draw no conclusions. One of twenty comparisons without an effect has a p below 5%
+by chance. Each p is therefore corrected for all comparisons (Holm), and a claim is decided only if
 its corrected p is below 5%. Timings vary between runs, so claims without timings are corrected as
 if every claim about timings had p = 1. This is stricter, and gives the same p in every run.
 """
@@ -41,7 +41,7 @@ class Part:
         effect: the first side minus the second, or the rank correlation of the two sides.
         values: the mean of each side; empty if the comparison has only an effect.
         sides: names of the two sides, if the claim does not name them.
-        kind: the name of the effect.
+        kind: the name of the effect, such as "difference".
     """
 
     effect: Effect
@@ -51,7 +51,7 @@ class Part:
 
     @property
     def numbers(self) -> str:
-        """For example, "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)"."""
+        """The comparison in words: "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)"."""
         text, effect = " against ".join(map(number, self.values)), self.effect
         if not math.isnan(effect.low) or not self.values:
             like = max((abs(value) for value in self.values), default=effect.value)
@@ -71,16 +71,15 @@ class Claim:
     Args:
         said: the claim in plain words.
         source: section of the paper; empty for a claim of our own.
-        exhibit: anchor of the table or figure with the numbers.
+        exhibit: anchor (HTML id) of the table or figure with the numbers.
         shown_in: label of the table or figure.
         measure: name of the compared metric, as in the tables: "FID (classifier)".
-        sign: sign of the effect if the claim holds.
+        sign: 1 if the claim expects a positive effect, −1 if a negative one.
         parts: comparisons that must all hold; empty if nothing was measured.
-        noise: the kind of values that n counts.
+        noise: what n counts: training seeds, timings or schedules.
         networks: the compared networks; if one is barely trained, the claim is not tested.
-        fewest: the smallest n for a test; three if seeds choose T for one another, since with two
-            seeds, each seed would choose by the value that the other seed reports.
-        caveat: why the claim holds trivially; empty if the claim can fail.
+        fewest: the smallest n for a test, such as three if another seed chooses each seed's T.
+        caveat: why the claim is bound to hold; empty if the claim can fail.
         lacking: why no test is possible at any n; empty if a test is possible.
     """
 
@@ -104,13 +103,13 @@ class Claim:
 
     @property
     def weakest(self) -> Part | None:
-        """The part that supports the claim least; None if no part was measured."""
+        """The part (comparison) that supports the claim least; None if no part was measured."""
         measured = [part for part in self.parts if not math.isnan(part.effect.value)]
         return max(measured, key=self._support) if measured else None
 
     @property
     def p(self) -> float:
-        """Two-sided p of all parts together; NaN if a part could not be tested.
+        """The claim's two-sided p, from all parts together; NaN if a part could not be tested.
 
         The claim holds if all parts hold (intersection-union: the largest one-sided p). It fails if
         a part is reversed (Bonferroni: number of parts × smallest one-sided p against a part).
@@ -127,14 +126,14 @@ class Claim:
         return min((part.effect.n for part in self.parts), default=0)
 
     def _support(self, part: Part) -> float:
-        """The part's one-sided p; if p is NaN, the effect, positive where it opposes the claim."""
+        """A part's one-sided p or, if p is NaN, its effect (positive if against the claim)."""
         if math.isnan(part.effect.p):
             return -self.sign * part.effect.value
         return part.effect.one_sided(self.sign)
 
 
 def by_pairs(ours: pd.Series, theirs: pd.Series, sides: str = "") -> list[Part]:
-    """Compare two series by seed. Returns one part, or no part if the series share no seed."""
+    """Compare two series by seed. Returns one `Part`, or none if the series share no seed."""
     a, b = pairs(ours, theirs)
     return [Part(paired(a, b), (a.mean(), b.mean()), sides)] if len(a) else []
 
@@ -173,8 +172,8 @@ class Verdict:
 
     @property
     def measured(self) -> str:
-        """The numbers of the part that supports the claim least, with a 95% interval, after the
-        name of the measure unless the claim names it."""
+        """The numbers of the part that supports the claim least, with a 95% interval. The name of
+        the measure comes first, unless the claim's text contains it."""
         part, measure = self.claim.weakest, self.claim.measure
         numbers = part.numbers if part else "not measured"
         return numbers if measure in self.claim.said else f"{measure}: {numbers}"
@@ -206,7 +205,7 @@ class Verdict:
         if n < 2:
             return f"n = {n}: one {ONE[noise]} tells nothing about others"
         if n < self.claim.fewest and noise == TIMINGS:
-            return f"n = {n} {noise} have no p below {2 / math.comb(2 * n, n):.2g}"
+            return f"n = {n} {noise} cannot give a p below {2 / math.comb(2 * n, n):.2g}"
         if n < self.claim.fewest:
             return "each of two seeds chooses T for the other, so their values are not independent"
         return f"no spread over n = {n} {noise}: nothing can be tested"
@@ -218,8 +217,8 @@ def judge(
     """The verdicts on the claims, in the order of `claims`.
 
     Args:
-        left_out: anchors of exhibits whose results are out of date. Their claims get no verdict but
-            count as comparisons with p = 1, since fewer comparisons could decide other claims.
+        left_out: anchors of exhibits whose results are out of date. Claims with these exhibits get
+            no verdict but count as comparisons with p = 1, so that the correction stays strict.
     """
     barely = barely_trained(results, params)
     reasons = [_reason(claim, barely, params, left_out) for claim in claims]
@@ -248,11 +247,11 @@ def _reason(
     if "figure5" in left_out or ("figure8" in left_out and SWEPT in claim.networks):
         return UNKNOWN
     names = [name for name in claim.networks if name in barely]
-    return f"barely trained, and recognised near chance: {listed(names)}" if names else ""
+    return f"barely trained, since few samples are recognised: {listed(names)}" if names else ""
 
 
 def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
-    """Correct all p (Holm); those of claims without timings as if each timing claim had p = 1."""
+    """Correct all p (Holm). For claims without timings, the p of timings counts as 1."""
     each = zip(p_values, timed, strict=True)
     alike = [1.0 if is_timed and not math.isnan(p) else p for p, is_timed in each]
     corrected = zip(holm(p_values), holm(alike), timed, strict=True)
@@ -260,8 +259,8 @@ def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
 
 
 def p_value(p: float) -> str:
-    """Format p with two significant digits (more if p would be rounded to "0.05"); a tiny
-    p is "< 0.0001"."""
+    """Format p with two significant digits (more if p would be rounded to "0.05"). A p
+    below 0.0001 is "< 0.0001"."""
     if math.isnan(p):
         return "–"
     if p < P_LEAST:
@@ -272,8 +271,8 @@ def p_value(p: float) -> str:
 
 @dataclass(frozen=True)
 class Recognised:
-    """The share of samples that the reference classifier recognises, the share's 95% interval over
-    samples (Wilson), the share that guessing reaches, and the share of recognised real images."""
+    """How many samples the reference classifier recognises: the share, its 95% interval (Wilson,
+    over samples), the share that guessing would reach, and the share of real images."""
 
     share: float
     low: float
@@ -284,13 +283,13 @@ class Recognised:
 
     @property
     def near_chance(self) -> bool:
-        """Whether `low` is in or below the lowest tenth of the range from chance to real images."""
+        """Whether `low` is less than a tenth of the way from chance to the share of real images."""
         return self.low < self.chance + NEAR * max(self.real - self.chance, 0.0)
 
 
 def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
-    """Those of MaskGIT, VQGAN∗ and the sweep's models whose samples are recognised near chance. For
-    the sweep, its best recognised cell counts. Empty if the data set has a single class."""
+    """Which of MaskGIT, VQGAN∗ and the sweep's models have samples that are recognised near chance.
+    The sweep is judged by its best recognised (schedule, T). Empty for a data set of one class."""
     if results.data["classes"] < 2:
         return {}
     main = results.trained_with(params.training.label_smoothing)
@@ -321,7 +320,7 @@ def _recognised(rows: pd.DataFrame, results: Results, params: Params) -> Recogni
 
 
 def headlines(verdicts: list[Verdict]) -> dict[str, list[Verdict]]:
-    """The verdicts in the report's opening: those on the paper's claims, and those on our own."""
+    """The verdicts at the top of the report, in two lists: the paper's claims, and our own."""
     first = {verdict.claim.exhibit: verdict for verdict in reversed(verdicts)}
     found: dict[str, list[Verdict]] = {}
     for verdict in (first[name] for name in HEADLINES if name in first):
@@ -333,10 +332,10 @@ def headlines(verdicts: list[Verdict]) -> dict[str, list[Verdict]]:
 def scoreboard(
     verdicts: list[Verdict], results: Results, params: Params, left_out: Collection[str] = ()
 ) -> Table:
-    """Claim, verdict, numbers and p, with a link to the table or figure with the numbers."""
+    """A row per claim: verdict, numbers, p, and a link to the table or figure with the numbers."""
     return Table(
         name="scoreboard",
-        title="What of the paper is shown here",
+        title="Which claims are shown here",
         cells=pd.DataFrame(map(_row, verdicts)),
         readable=pd.DataFrame(
             {
@@ -350,20 +349,21 @@ def scoreboard(
             }
         ),
         notes=[
-            f"Shown here: corrected p below {ALPHA:g} in the claim's direction. Not shown here: "
-            f"below {ALPHA:g} in the other direction, for the claim or one of its parts. "
-            "Undecided: everything else. In brackets: 95% intervals of one comparison. p is "
+            f"A claim is shown here if its corrected p is below {ALPHA:g} in its direction, and "
+            "not shown here if p is that low in the other direction, for the claim or one of "
+            "its parts. All other claims are undecided. The brackets hold 95% intervals. p is "
             f"two-sided and corrected (Holm) for the {verdicts[0].comparisons} comparisons that "
-            "could be tested; all but the times are corrected as if no times differed, which is "
-            "stricter. At most one in twenty reports of pure noise decides anything.",
-            "Tests: Welch's t between the networks; paired t by seed between samples that share a "
-            "seed; one-sample t between edits and copied pixels, which have no seed; exact "
-            "permutations for orderings and timings. n: training seeds, timings of each in one "
-            "process, or schedules. A claim with parts holds if all parts hold: the numbers are of "
-            "the part that supports it least, and p is of all parts. The paper only supposes what "
-            "is marked as a hypothesis. A claim without a section is our own.",
-            "One tokenizer and one classifier were trained, so no number includes their seeds. The "
-            "conclusions are about this data set, these networks and this length of training.",
+            "could be tested; claims without timings are corrected as if no timings differed. "
+            "This is stricter. Of reports on pure noise, at most one in twenty decides a claim.",
+            "Welch's t test compares the networks; a paired t test by seed compares samples that "
+            "share a seed; a one-sample t test compares edits with copied pixels, which have no "
+            "seed; exact permutation tests compare orderings and timings. n counts training seeds, "
+            "timings of each method, or schedules. A claim with several comparisons (its parts) "
+            "holds if all hold: the numbers are of the part that supports the claim least, and p "
+            "is for all together. A hypothesis is a claim that the paper only supposes. A claim "
+            "without a section of the paper is our own.",
+            "One tokenizer and one classifier were trained, so no p covers their seeds. The "
+            "conclusions hold for this data set, these networks and this length of training.",
         ],
         here=[*warnings(results, params, left_out), _count(verdicts)],
         timed=True,
@@ -376,10 +376,10 @@ def warnings(results: Results, params: Params, left_out: Collection[str]) -> lis
     if "figure5" in left_out:
         return []
     return [
-        f"**Barely trained: {name}.** {percent(each.share)} of {count(each.samples)} samples are "
-        f"recognised as their class (95% interval over samples {percent(each.low)} to "
-        f"{percent(each.high)}); guessing finds {percent(each.chance)}, and of held-out real "
-        f"images {percent(each.real)} are. No comparison of quality with {name} is decided."
+        f"**Barely trained: {name}.** The classifier recognises the class of {percent(each.share)} "
+        f"of {count(each.samples)} samples (95% interval over samples: {percent(each.low)} to "
+        f"{percent(each.high)}) and of {percent(each.real)} of held-out real images; guessing "
+        f"finds {percent(each.chance)}. All claims about the quality of {name} are undecided."
         for name, each in barely_trained(results, params).items()
         if name != SWEPT or "figure8" not in left_out
     ]
@@ -387,10 +387,10 @@ def warnings(results: Results, params: Params, left_out: Collection[str]) -> lis
 
 def _count(verdicts: list[Verdict]) -> str:
     """Count the verdicts of the paper's claims, the paper's hypotheses, and our own claims."""
-    words: dict[str, list[str]] = {"claims of the paper": [], "hypotheses": [], "of our own": []}
+    words: dict[str, list[str]] = {"claims of the paper": [], "hypotheses": [], "own claims": []}
     for verdict in verdicts:
         source = verdict.claim.source
-        kind = "of our own" if not source else "hypotheses" if HYPOTHESIS in source else ""
+        kind = "own claims" if not source else "hypotheses" if HYPOTHESIS in source else ""
         words[kind or "claims of the paper"].append(verdict.word)
     counts = [
         f"{len(each)} {kind}: **shown here {each.count(SHOWN)}**, not shown "

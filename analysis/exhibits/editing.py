@@ -28,7 +28,7 @@ METHODS = {"maskgit": "MaskGIT", "nearest": "nearest pixel (floor)", "original":
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """Claims that MaskGIT's composites beat a baseline without a seed: the nearest known pixel."""
+    """Claims that MaskGIT's composites beat a baseline that copies the nearest known pixel."""
     fid = results.metric("fid")
     found = []
     for task, name in TASKS.items():
@@ -75,15 +75,15 @@ def table(results: Results, params: Params) -> Table:
         cells=cells,
         readable=_readable(cells, results, params),
         notes=_notes(results, params),
-        paper=f"without any training for it MaskGIT comes close to the best dedicated model at "
+        paper=f"without training for the task, MaskGIT comes close to the best dedicated model at "
         f"inpainting (FID (Inception) {inpaint.fid} against CoModGAN's "
-        f"{paper.TABLE_2['inpaint_center']['CoModGAN'].fid}) and beats all at outpainting "
+        f"{paper.TABLE_2['inpaint_center']['CoModGAN'].fid}) and beats all others at outpainting "
         f"({outpaint.fid}; Boundless {paper.TABLE_2['outpaint_right']['Boundless (TF)'].fid:.2f}).",
     )
 
 
 def _measured(results: Results) -> pd.DataFrame:
-    """Means over seeds for every task: MaskGIT's rows, then the floor's, then the originals'."""
+    """Means over seeds for every task, in the order MaskGIT, nearest pixel, originals."""
     metrics = [results.metric("fid"), results.metric("is"), "class_accuracy"]
     metrics += ["psnr_hole", "perceptual_hole", "images"]
     means = over_seeds(results.editing, ["task", "method"], metrics)
@@ -116,16 +116,16 @@ def _readable(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataF
 def _notes(results: Results, params: Params) -> list[str]:
     rows, x = results.editing, results.extractor
     return [
-        f"FID ({x}) and IS ({x}) of {fmt.extent(rows['images'])} composites: validation images "
-        "with the generated part blended in; the model is told the class. The floor gives every "
-        "unknown pixel the value of the nearest known one. Floor and originals have no seed and no "
-        "±. All seeds edit the same images, so no ± includes which images were taken. "
+        f"FID ({x}) and IS ({x}) are of {fmt.extent(rows['images'])} composites: validation images "
+        "with the generated part blended in. The model is told each image's class. The baseline "
+        "'nearest pixel' copies the nearest known pixel. Baseline and originals have no seed, so "
+        "no ±. All seeds edit the same images, so no ± covers the choice of images. "
         f"{measure_note(params, x)}",
-        "PSNR and perceptual distance compare the unknown pixels of a composite with the original, "
-        f"mean over images; the distance uses {params.tokenizer.perceptual} features.",
-        "Columns marked (paper …) are the paper's Table 2: a model of Places2, inpainting of its "
-        "validation images, outpainting of the images of InfinityGAN's and In&Out's authors. "
-        "Compare orderings, not values.",
+        "PSNR and perceptual distance compare the unknown pixels of a composite with the original "
+        f"(mean over images); the distance uses {params.tokenizer.perceptual} features.",
+        "Columns marked (paper …) show the paper's Table 2, for a model trained on Places2: it "
+        "inpaints validation images of Places2, and outpaints images from the authors of "
+        "InfinityGAN and In&Out. Compare orderings, not values.",
     ]
 
 
@@ -152,7 +152,7 @@ def inpainting(results: Results, params: Params) -> Figure:
         title="Inpainting (grey: unknown)",
         alt="In each column an image with a grey hole, the image with the hole filled by MaskGIT, "
         "and the original.",
-        paper="better scores than DeepFill's and HiFill's, close to CoModGAN's (Table 2).",
+        paper="MaskGIT scores better than DeepFill and HiFill, and close to CoModGAN (Table 2).",
         draw=partial(draw_mosaic, images.swapaxes(0, 1), row_labels=rows),
     )
 

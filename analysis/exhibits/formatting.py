@@ -1,6 +1,6 @@
-"""Numbers and tables as text, Markdown and LaTeX.
+"""Formats numbers and tables as text, Markdown and LaTeX.
 
-"±" means half of a 95% interval in all tables; headings say what the interval is over.
+In all tables, "±" is half the width of a 95% interval; headings say over what, such as seeds.
 """
 
 import math
@@ -23,7 +23,7 @@ LATEX |= {"ρ": r"$\rho$", "γ": r"$\gamma$", "−": "$-$", "–": "--", "…": 
 
 
 def number(value: float, like: float | None = None) -> str:
-    """Format a number with four significant digits (three below 1), or as precisely as `like`."""
+    """Format a number with four significant digits (three below 1), or with `like`'s decimals."""
     if math.isnan(value):
         return NONE
     scale = abs(value if like is None else like)
@@ -35,7 +35,7 @@ def number(value: float, like: float | None = None) -> str:
 
 
 def spread(mean: float, std: float) -> str:
-    """ "mean ± std"; only the mean if `std` is NaN (a single seed)."""
+    """Format as "mean ± std", or as the mean alone if `std` is NaN (a single seed)."""
     if math.isnan(mean) or math.isnan(std):
         return number(mean)
     return f"{number(mean)} ± {number(std, like=mean)}"
@@ -55,7 +55,7 @@ def count(value: float) -> str:
 
 
 def millions(value: float) -> str:
-    """A number of parameters in the paper's format: 227M, 1.4B; "–" for NaN."""
+    """Format a number of parameters as the paper does: 227M, 1.4B. NaN is "–"."""
     if math.isnan(value):
         return NONE
     if value >= 1e9:
@@ -64,12 +64,12 @@ def millions(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """Format a share as a percentage: 0.125 is 12.5%."""
+    """Format a fraction as a percentage: 0.125 is 12.5%. NaN is "–"."""
     return NONE if math.isnan(value) else f"{100 * value:.1f}".removesuffix(".0") + "%"
 
 
 def listed(items: Iterable[str]) -> str:
-    """ "a, b and c"."""
+    """Join items as in "a, b and c"."""
     *first, last = items
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -81,7 +81,7 @@ def extent(values: pd.Series) -> str:
 
 
 def seeds_of(seeds: pd.Series, params: Params) -> str:
-    """What the intervals are over, such as "3 training seeds"; "" for one seed (no interval)."""
+    """What intervals are computed over: "3 training seeds". Empty for one seed (no interval)."""
     repeated = seeds[seeds > 0]  # without rows that have no seed, such as a floor
     if repeated.empty or repeated.max() < 2:
         return ""
@@ -90,8 +90,8 @@ def seeds_of(seeds: pd.Series, params: Params) -> str:
 
 
 def counted_label(name: str, extractor: str, samples: pd.Series) -> str:
-    """The label of a metric (`metric_label`). FID's label has the number of samples, on which FID's
-    bias depends: "FID (classifier) of 320 samples"."""
+    """The label of a metric. If the metric is FID, the label includes the number of samples, since
+    FID's bias depends on this number: "FID (classifier) of 320 samples"."""
     label = metric_label(name, extractor)
     if name != f"fid_{extractor}" or samples.dropna().empty:
         return label
@@ -99,19 +99,19 @@ def counted_label(name: str, extractor: str, samples: pd.Series) -> str:
 
 
 def heading(label: str, over: str) -> str:
-    """The heading of a column; says what ± is over, unless `over` is empty (no interval)."""
+    """A column's heading: its label, and what its intervals are over unless `over` is empty."""
     return f"{label}, ± 95% interval over {over}" if over else label
 
 
 def columns(
     cells: pd.DataFrame, labels: Mapping[str, str], over: str, among: pd.Series | None = None
 ) -> dict[str, list[str]]:
-    """Format several metrics as columns. Returns heading -> strings.
+    """Format several metrics as columns. Returns a dict from headings to strings.
 
     Args:
         labels: maps each metric to its label.
-        over: what the intervals cover, such as "seeds", for the headings; empty without intervals.
-        among: as in `column`.
+        over: what intervals are computed over, such as "3 training seeds"; empty without intervals.
+        among: mask of the rows that can be compared; the best mean of these rows is bold.
     """
     return {heading(label, over): column(cells, name, among) for name, label in labels.items()}
 
@@ -119,10 +119,10 @@ def columns(
 def column(
     cells: pd.DataFrame, metric: str, among: pd.Series | None = None, interval: bool = True
 ) -> list[str]:
-    """Format a metric from columns of `statistics.over_seeds` as "mean ± half of the interval".
+    """Format a metric's columns of `statistics.over_seeds` as "mean ± half of the 95% interval".
 
     Args:
-        among: rows that can be compared; the best mean of these rows is bold.
+        among: mask of the rows that can be compared; the best mean of these rows is bold.
         interval: whether the interval is shown.
     """
     means = cells[f"{metric}_mean"]
@@ -145,13 +145,13 @@ def is_text(column: pd.Series) -> bool:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table of strings in Markdown: text to the left, numbers to the right."""
+    """Format a table of strings as Markdown, with text left-aligned and numbers right-aligned."""
     align = ["left" if is_text(table[name]) else "right" for name in table]
     return table.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
 def latex(table: pd.DataFrame, caption: str) -> str:
-    """A table of strings in LaTeX, for the packages booktabs and graphicx."""
+    """Format a table of strings as LaTeX, which needs the packages booktabs and graphicx."""
     align = "".join("l" if is_text(table[name]) else "r" for name in table)
     rows = [table.columns, *table.itertuples(index=False)]
     head, *lines = [" & ".join(map(_escape, row)) + r" \\" for row in rows]

@@ -16,7 +16,7 @@ STAGES = {
 
 
 def headline(results: Results, stale: Collection[str] = ()) -> dict[str, Values]:
-    """The headline numbers by group: means over seeds, without values that could not be measured.
+    """The headline numbers by group, as means over seeds; values not measured are left out.
 
     Args:
         stale: stages whose results are out of date; numbers from these stages are left out.

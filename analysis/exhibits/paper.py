@@ -1,7 +1,7 @@
 """The paper's numbers, to compare with ours (MaskGIT, Chang et al., CVPR 2022).
 
 Every row of the paper's tables is here. The paper prints accuracies in percent; here every accuracy
-is a fraction. NaN: not given ("n/a", or left empty).
+is a fraction. NaN marks values that the paper does not give ("n/a", or an empty cell).
 """
 
 import math
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Model(NamedTuple):
-    """One row of Table 1: FID and IS over Inception features, precision and recall over VGG's."""
+    """One row of Table 1: FID and IS use Inception features, precision and recall VGG features."""
 
     fid: float
     is_: float
@@ -47,7 +47,7 @@ TABLE_1_REAL = (0.766, 0.931)  # CAS of classifiers that were trained on real im
 
 
 class Score(NamedTuple):
-    """FID and IS over Inception features."""
+    """FID and IS, measured with Inception features."""
 
     fid: float
     is_: float
@@ -74,7 +74,7 @@ TABLE_2: dict[str, dict[str, Score]] = {
 
 
 class Schedule(NamedTuple):
-    """One row of Table 3; FID and IS over Inception features."""
+    """One row of Table 3; FID and IS use Inception features."""
 
     iterations: int
     fid: float
@@ -112,7 +112,7 @@ TABLE_4: dict[int, dict[str, Score]] = {
 
 
 class Diversity(NamedTuple):
-    """One row of Table 5: precision and recall over Inception features, CAS without RandAugment."""
+    """One row of Table 5: precision, recall (Inception features) and CAS without RandAugment."""
 
     precision: float
     recall: float
@@ -137,5 +137,5 @@ FID, IS, NLL = "FID (paper, Inception)", "IS (paper, Inception)", "NLL (paper)"
 
 
 def side(image_size: int) -> int:
-    """The image side in the paper, 256 or 512, to compare images of `image_size` pixels with."""
+    """The paper's image side, 256 or 512, that images of `image_size` pixels are compared with."""
     return 512 if image_size >= 512 else 256

@@ -71,8 +71,8 @@ def _outperforms(
     rows: pd.DataFrame, metric: str, by: str, measure: str, source: str, exhibit: str, shown_in: str
 ) -> Claim:
     """The claim that MaskGIT outperforms VQGAN∗ in a metric, tested on independent training runs.
-    With the same seed, both networks have the same first weights and batches but learn different
-    tasks, so scores are not expected to vary together as the scores of two schedules do."""
+    With the same seed, both networks have the same first weights and batches, but they learn
+    different tasks, so the test does not pair scores by seed."""
     ours, theirs = (by_seed(rows[rows["images"] == name], metric) for name in NETWORKS)
     parts = []
     if len(ours) and len(theirs):
@@ -144,8 +144,8 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
 
 
 def _measured(results: Results, params: Params) -> pd.DataFrame:
-    """All sets of images, with parameters, steps and CAS. If the numbers of
-    real images and samples differ, one more row has real images in sets of the samples' number."""
+    """A row per set of images, with parameters, steps and CAS. If there are more or fewer real
+    images than samples, one more row has real images in sets as large as the samples."""
     metrics = [*map(results.metric, DISTRIBUTION), *_neighbours(results), *_added(results)]
     sets = sets_of(results, params, [*metrics, "class_accuracy"])
     rows = pd.DataFrame(results.evaluation).T.reindex(columns=["samples", "parameters", "steps"])
@@ -158,14 +158,14 @@ def _measured(results: Results, params: Params) -> pd.DataFrame:
 
 
 def _neighbours(results: Results) -> list[str]:
-    """The columns of precision, recall, … that are measured with both extractors."""
+    """The columns of metrics, such as precision, that both feature extractors measure."""
     y, other = results.manifold_extractors
     names = neighbour_metrics(results.rows, y)
     return [name for name in names if f"{name.removesuffix(y)}{other}" in results.rows]
 
 
 def _added(results: Results) -> list[str]:
-    """The columns of added metrics, which are measured with the main extractor only."""
+    """The columns of metrics that a user has added; only the main extractor measures them."""
     x, other = results.extractor, results.second_extractor
     names = neighbour_metrics(results.rows, x)
     return [name for name in names if f"{name.removesuffix(x)}{other}" not in results.rows]
@@ -221,26 +221,26 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
     flatters = ""
     if x == params.tokenizer.perceptual and not params.tokenizer.pretrained:
         flatters = (
-            " The tokenizer's perceptual loss uses the network that measures, so "
-            f"FID ({x}) flatters all decoded images."
+            f" The tokenizer's perceptual loss uses the same network as FID ({x}), which "
+            "therefore flatters all decoded images."
         )
     return [
         f"{fmt.listed(own)} use features of {EXTRACTORS.get(x, x)}; {fmt.listed(others)} use "
-        f"features of {EXTRACTORS.get(y, y)} (k = {evaluation.neighbors}, at most "
-        f"{fmt.count(evaluation.manifold_images)} images of each side). All sets are compared with "
-        f"the training images. Numbers of images: {sets}. Reconstructions are the tokenizer's, of "
-        "validation images.",
-        "± over training seeds: Student's t over the networks' training runs, each with its own "
-        f"samples. ± over images: {student(evaluation.halves):.2f} × the spread of "
+        f"features of {EXTRACTORS.get(y, y)} (k = {evaluation.neighbors} neighbours; at most "
+        f"{fmt.count(evaluation.manifold_images)} images of each of the two sets). All sets are "
+        f"compared with the training images. Numbers of images: {sets}. Reconstructions are "
+        "validation images after the tokenizer's encoder and decoder.",
+        "± over training seeds is Student's t interval over training runs, each with its own "
+        f"samples. ± over images is {student(evaluation.halves):.2f} × the standard deviation over "
         f"{evaluation.halves} random halves of the set. One tokenizer and one classifier were "
-        f"trained, so no ± includes their seeds. FID∞ ({x}) is extrapolated to infinitely many "
+        f"trained, so no ± covers their seeds. FID∞ ({x}) is extrapolated to infinitely many "
         f"samples. FID ({x}) has no ±, because it is biased upwards for few samples. "
         f"{measure_note(params, x)}{flatters}",
         _cas_note(cells, "with RandAugment"),
         f"Training: {trained}, with label smoothing {params.training.label_smoothing:g}.",
         f"Columns marked (paper …) are the paper's Table 1 on ImageNet {side}×{side}, with "
-        "ResNet-50 for CAS: compare orderings, not values. Accuracies are fractions. Recognised: "
-        "share of the images whose class the reference classifier finds.",
+        "ResNet-50 for CAS: compare orderings, not values. Accuracies are fractions. Recognised "
+        "is the share of the images whose class the reference classifier finds.",
     ]
 
 
@@ -281,9 +281,9 @@ def table5(results: Results, params: Params) -> Table:
         readable=pd.DataFrame(readable),
         notes=[
             "Precision, recall, density and coverage use features of "
-            f"{EXTRACTORS.get(x, x)} (k = {params.evaluation.neighbors}, at most "
-            f"{fmt.count(params.evaluation.manifold_images)} images of each side), compared with "
-            "the training images.",
+            f"{EXTRACTORS.get(x, x)} (k = {params.evaluation.neighbors} neighbours; at most "
+            f"{fmt.count(params.evaluation.manifold_images)} images of each of the two sets), and "
+            "compare with the training images.",
             _cas_note(cells, "without RandAugment"),
             "Columns marked (paper …) are the paper's Table 5 on ImageNet 256×256, with ResNet-50 "
             "for CAS: compare orderings, not values.",
@@ -298,7 +298,7 @@ def table5(results: Results, params: Params) -> Table:
 
 
 def _cas_scores(results: Results, augmentation: str) -> pd.DataFrame:
-    """Means and intervals over seeds of top1 and top5, for each kind of training images.
+    """Means and intervals over seeds of CAS (top-1 and top-5), for each set of training images.
 
     Returns:
         Columns model, cas_top1_mean, cas_top1_std, cas_top1_ci95, the same for top5, cas_seeds and
@@ -331,9 +331,9 @@ def _cas_note(cells: pd.DataFrame, trained: str) -> str:
     pairs = zip(known["model"], known["cas_training_images"], strict=True)
     sets = ", ".join(f"{model} {fmt.count(images)}" for model, images in pairs)
     return (
-        f"CAS: accuracy on real validation images of a classifier that was trained {trained} on "
-        f"images of one kind only ({sets}). Each seed is a training run of the network that "
-        "made the images and of the classifier; for real images, of the classifier."
+        f"CAS is the accuracy, on real validation images, of a classifier that was trained "
+        f"{trained} on the images of one row only ({sets}). Each seed is a training run of the "
+        "classifier and, except for real images, of the network that made the images."
     )
 
 
@@ -368,7 +368,7 @@ def smoothing(results: Results, params: Params) -> Table:
             }
         ),
         notes=[
-            "The paper trains both networks with label smoothing 0.1; all other tables here have "
+            "The paper trains both networks with label smoothing 0.1; all other tables here use "
             f"{main:g} for both. {measure_note(params, x)}"
         ],
     )

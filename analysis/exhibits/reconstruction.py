@@ -30,8 +30,8 @@ MAX_IMAGES = 3  # of Figure 9
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """The claim that PSNR falls faster, per 10% of the tokens, in the step after the knee than in
-    the step before. (Against all steps before the knee, any bend would support the claim.)"""
+    """The claim that PSNR falls faster, per 10% of the tokens, in the step of mask ratios after 90%
+    than in the step before 90%. (Against all earlier steps, any bend would support the claim.)"""
     rows = results.reconstruction
     samples = rows[rows["draw"] != MEDIAN]
     psnr = samples.groupby(["seed", "mask_ratio"])["psnr"].mean().unstack().dropna(axis=1)
@@ -77,11 +77,11 @@ def table(results: Results, params: Params) -> Table:
         cells=cells,
         readable=pd.DataFrame({"masked": cells["hidden"].map(percent), **measured}),
         notes=[
-            f"{count(images)} validation images, the same for all seeds, decoded in T = "
+            f"{count(images)} validation images, the same for all seeds, are decoded in T = "
             f"{params.reconstruction.iterations} iterations by a model that is told their class. "
-            f"Samples: mean over the draws of each image ({count(draws)}). Median: pixel by "
-            "pixel over the draws. The perceptual distance uses "
-            f"{params.tokenizer.perceptual} features. With nothing masked, the sample is the "
+            f"'Sample' is the mean over the {count(draws)} draws of each image; 'median' is the "
+            "draws' pixel-wise median. The perceptual distance uses "
+            f"{params.tokenizer.perceptual} features. If no token is masked, the sample is the "
             "tokenizer's own reconstruction."
         ],
     )
@@ -157,14 +157,14 @@ def _draw(cells: pd.DataFrame, path: Path, narrow: bool = False) -> None:
 
 
 def pictures(results: Results, params: Params) -> Figure:
-    """For each image the input, a sample and the median of samples, by mask ratio (Figure 9)."""
+    """For each image: the input, a sample and the samples' median, by mask ratio (Figure 9)."""
     return Figure(
         name="figure9",
         title="Figure 9: reconstructions by the share of masked tokens",
         alt="For each image three rows: the image with masked tokens greyed, one reconstruction, "
         "and the median of several, in a column for each mask ratio; the original on the left.",
-        paper="below 90% masked the content is rebuilt consistently; at 95% pose and shape are, "
-        "but details are not.",
+        paper="with less than 90% masked, the content is rebuilt consistently; at 95%, only pose "
+        "and shape are, not details.",
         draw=partial(_draw_pictures, results.rebuilt),
     )
 

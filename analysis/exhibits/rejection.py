@@ -15,7 +15,7 @@ SELECTS = "by construction, since the same classifier selects the samples"
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """Claims that compare MaskGIT's samples of the highest rating with random samples."""
+    """Claims that compare MaskGIT's highest rated samples with randomly selected samples."""
     rows, share = _smallest_share(results)
     kept, drawn = (rows[rows["selection"] == name] for name in ("rejection", "random"))
     # Metric -> the claim's verb, the sign of the expected effect, and the paper's section.
@@ -43,8 +43,8 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _smallest_share(results: Results) -> tuple[pd.DataFrame, float | None]:
-    """MaskGIT's rows at the smallest acceptance below 1 that has a FID for rejection and for random
-    selection, and this acceptance. If no acceptance has both FIDs, no rows and None."""
+    """MaskGIT's rows at the smallest acceptance rate below 1 at which both selections have a FID,
+    and this rate. If there is no such rate, no rows and None."""
     rows = results.rejection[results.rejection["network"] == "transformer"]
     known = rows[(rows["acceptance"] < 1) & rows[results.metric("fid")].notna()]
     both = known.groupby("acceptance")["selection"].nunique()
@@ -125,13 +125,13 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params) -> list[str]:
     x = results.extractor
     notes = [
         f"Rejection keeps, of {count(cells['candidates'].max())} samples of each network, those "
-        "that the reference classifier rates highest for their class. Random draws as many of the "
-        f"same samples by chance, since FID ({x}) depends on the number of samples. Real images: "
-        "validation images, mean over disjoint subsets of the same size.",
-        "Columns marked (paper …) are the paper's Tables 4 and 1; its VQGAN is the published "
-        f"model, not VQGAN∗. {measure_note(params, x)}",
+        "that the reference classifier rates highest for their class. Random selection keeps the "
+        f"same number, since FID ({x}) depends on the number of samples. 'Real images' are means "
+        "over disjoint subsets of validation images of the same size.",
+        "Columns marked (paper …) show the paper's Tables 4 and 1; the VQGAN there is the "
+        f"published model, not VQGAN∗. {measure_note(params, x)}",
     ]
     measured = cells[cells["samples"].notna()]
     if measured[[fid, is_]].isna().any(axis=None):
-        notes.append(f"– under FID ({x}): too few samples for a covariance.")
+        notes.append(f"– under FID ({x}) means that there are too few samples for a covariance.")
     return notes

@@ -115,19 +115,19 @@ class Results:
 
     @property
     def manifold_extractors(self) -> tuple[str, str]:
-        """The extractors of precision and recall in Table 1 and in Table 5: VGG and Inception as in
-        the paper if either was used, else the main and the second extractor."""
+        """The feature extractors for precision and recall in Table 1 and in Table 5. As in the
+        paper, VGG serves Table 1 and Inception Table 5; otherwise, the main one comes first."""
         pair = (self.extractor, self.second_extractor)
         as_printed = self.second_extractor == "vgg" or self.extractor == "inception"
         return pair[::-1] if as_printed else pair
 
     def trained_with(self, smoothing: float) -> pd.DataFrame:
-        """The rows of both networks that were trained with this label smoothing, one per seed."""
+        """The rows of training runs with this label smoothing: one per network and seed."""
         smoothed = has_param(self.rows["label_smoothing"], smoothing)
         return self.rows[self.rows["images"].isin(NETWORKS) & smoothed]
 
     def other_smoothings(self, main: float) -> list[float]:
-        """All label smoothings of the networks except the main label smoothing."""
+        """The label smoothings that the networks were trained with, except `main`."""
         column = self.rows["label_smoothing"].dropna()
         return sorted(set(column[~has_param(column, main)]))
 
@@ -156,7 +156,7 @@ def read_results(folder: Path) -> Results:
 
 
 def _extractors(kind: str, columns: Iterable[str]) -> list[str]:
-    """The feature extractors in the names of a metric's columns, such as `fid_classifier`."""
+    """The feature extractors in a metric's column names: "classifier" in `fid_classifier`."""
     return [match[1] for name in columns if (match := re.fullmatch(rf"{kind}_([^_]+)", name))]
 
 
@@ -184,17 +184,17 @@ def _read_curves(folder: Path, schedules: Iterable[str]) -> dict[str, pd.DataFra
 
 
 def measure_note(params: Params, extractor: str) -> str:
-    """A note on the reference of FID and the splits of IS."""
+    """A note for tables: what FID is measured against, and over how many splits IS is computed."""
     evaluation = params.evaluation
     published = evaluation.reference_statistics
     reference = f"the statistics in {Path(published).name}" if published else "the training images"
     splits = "1 split" if evaluation.is_splits == 1 else f"{evaluation.is_splits} splits"
-    return f"FID ({extractor}) is against {reference}; IS ({extractor}) over {splits}."
+    return f"FID ({extractor}) is measured against {reference}, IS ({extractor}) over {splits}."
 
 
 def neighbour_metrics(columns: Iterable[str], extractor: str) -> list[str]:
-    """The columns of precision, recall, density, coverage and added metrics, in the order of
-    `FEATURE_METRICS`."""
+    """Those of `columns` that hold precision, recall, density, coverage or a metric that a user has
+    added, in the order of `FEATURE_METRICS`."""
     names = (f"{kind}_{extractor}" for kind in FEATURE_METRICS if kind not in DISTRIBUTION)
     return [name for name in names if name in columns]
 
@@ -205,7 +205,7 @@ def plain(schedule: str) -> str:
 
 
 def metric_label(name: str, extractor: str) -> str:
-    """The label of a column; names the extractor of a feature metric: "FID (classifier)"."""
+    """A metric's label, with the extractor if the metric uses features: "FID (classifier)"."""
     kind = name.removesuffix(f"_{extractor}")
     if kind in FEATURE_METRICS and kind != name:
         return f"{FEATURE_METRICS[kind]} ({extractor})"

@@ -87,7 +87,7 @@ def neighbours(results: Results, params: Params) -> Figure:
     ratio = sampled / real if real else float("nan")
     return Figure(
         name="neighbours",
-        title="Samples and the training images nearest to them (left: distance)",
+        title="Samples and the training images nearest to them (left: distance to the nearest)",
         alt="In each row a sample and the training images that are nearest to it.",
         here=[
             "The mean distance to the nearest training image, in features of "

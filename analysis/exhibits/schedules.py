@@ -74,7 +74,7 @@ def at_best_iterations(results: Results) -> pd.DataFrame:
 
 
 def _families(results: Results, claim: "partial[Claim]") -> list[Claim]:
-    """Claims that cosine is the best schedule, concave beats linear, and linear convex."""
+    """Claims: cosine is the best schedule, concave ones beat linear, linear beats convex ones."""
     best = at_best_iterations(results)
     values = {name: by_seed(rows, results.metric("fid")) for name, rows in best.groupby("schedule")}
     claim = partial(
@@ -141,7 +141,7 @@ def _names(schedules: list[str]) -> str:
 
 
 def _sweet_spot(results: Results, schedule: str, claim: "partial[Claim]") -> Claim:
-    """The claim that the best inner T, chosen by another seed, beats the smallest and largest T."""
+    """The claim that the best T inside the swept range, chosen by another seed, beats both ends."""
     metric = results.metric("fid")
     rows = results.sweep[results.sweep["schedule"] == schedule]
     steps = sorted(set(rows["iterations"]))
@@ -176,14 +176,14 @@ def _orders(results: Results, claim: "partial[Claim]") -> list[Claim]:
             sign=1,
             parts=[Part(effect, kind="Spearman's ρ")],
             noise=SCHEDULES,
-            lacking="" if best["seeds"].max() > 1 else "one seed alone may order them by chance",
+            lacking="" if best["seeds"].max() > 1 else "one seed may order the schedules by chance",
         )
         for kind, effect in rank_correlation(best, results).items()
     ]
 
 
 def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
-    """Claims that concave schedules beat the others: one for training, one for decoding."""
+    """Two claims that concave schedules beat the other schedules: in training, and in decoding."""
     metric, rows = results.metric("fid"), results.crossing
     bent, others = list(CONCAVE), ["linear", *CONVEX]
     found = []
@@ -213,7 +213,7 @@ def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
 
 
 def sweep_metrics(results: Results) -> list[str]:
-    """Every metric column of the sweep: the metrics of Table 3, then added metrics."""
+    """Every metric column of the sweep: those of Table 3, then metrics that a user has added."""
     table3 = [results.metric(kind) for kind in SWEEP_METRICS]
     known = ["schedule", "iterations", "seed", "samples", *table3]
     others = [name for name in results.sweep.columns if name not in known]
@@ -230,7 +230,7 @@ def summarize(results: Results) -> pd.DataFrame:
     """Means over seeds of the sweep, per (schedule, T), in the paper's order of schedules.
 
     Returns:
-        The columns of `over_seeds`, and samples (their number per seed).
+        The columns of `over_seeds`, and samples (number of samples per seed).
     """
     keys = ["schedule", "iterations"]
     summary = over_seeds(results.sweep, keys, sweep_metrics(results))
@@ -241,15 +241,15 @@ def summarize(results: Results) -> pd.DataFrame:
 
 
 def best_iterations(summary: pd.DataFrame, metric: str, kind: str) -> pd.DataFrame:
-    """The row of each schedule's best T by the mean over all seeds, for figures (tables use
-    `nested_best`). Among equal means, the smallest T wins."""
+    """For each schedule, the row of the T with the best mean of a metric over all seeds; among
+    equal means, the smallest T wins. Only figures use this choice; tables use `nested_best`."""
     groups = summary[f"{metric}_mean"].groupby(summary["schedule"], sort=False)
     best = groups.idxmin() if kind in LOWER_IS_BETTER else groups.idxmax()
     return summary.loc[best].reset_index(drop=True)
 
 
 def nested_best(results: Results) -> pd.DataFrame:
-    """Each schedule, in the paper's order, at the best T by FID that another seed chooses.
+    """Means over seeds of each schedule, in the paper's order; another seed chooses a seed's T.
 
     Returns:
         The columns of `over_seeds`, iterations (each seed's T, as text) and samples (per seed).
@@ -266,7 +266,7 @@ def nested_best(results: Results) -> pd.DataFrame:
 def rank_correlation(best: pd.DataFrame, results: Results) -> dict[str, Effect]:
     """Spearman's ρ between our ordering of the schedules and the paper's, by FID, IS and NLL.
 
-    Only schedules that both have are ranked, each at its best T. ρ of fewer than three is NaN.
+    Only schedules in both orderings are ranked, each at its best T. ρ is NaN for fewer than three.
     """
     shared = best[best["schedule"].isin(paper.TABLE_3)]
     theirs = [paper.TABLE_3[name] for name in shared["schedule"]]
@@ -295,16 +295,16 @@ def table3(results: Results, params: Params) -> Table:
         notes=[
             f"{_sampling_note(best)} {_choice_note(best)} "
             f"{measure_note(params, results.extractor)}",
-            "NLL, in nats: mean over the masked tokens of a validation image, then over images; "
-            "masks are drawn from the schedule as in its training. Columns marked (paper …) are "
-            "the paper's Table 3 on ImageNet 256×256, which does not define its NLL: compare "
-            "orderings, not values.",
+            "The NLL (in nats) is averaged over the masked tokens of each validation image, then "
+            "over images; masks are drawn with the schedule, as in training. Columns marked "
+            "(paper …) show the paper's Table 3 on ImageNet 256×256: compare orderings, not "
+            "values. The paper does not define its NLL.",
             *_training_note(params),
         ],
-        paper="concave schedules are generally better than linear (exponential is not, by FID "
-        "(Inception)), and linear than convex ones; cosine is "
-        f"the best, at T = {paper.TABLE_3['cosine'].iterations} (FID (Inception) "
-        f"{paper.TABLE_3['cosine'].fid}), just before square, while exponential masks too much.",
+        paper="concave schedules are generally better than linear (except exponential, by FID "
+        "(Inception)), and linear is better than convex ones; cosine at "
+        f"T = {paper.TABLE_3['cosine'].iterations} is the best (FID (Inception) "
+        f"{paper.TABLE_3['cosine'].fid}), just ahead of square; exponential masks too much.",
     )
 
 
@@ -337,7 +337,7 @@ def _ours(cells: pd.DataFrame, metric: str, results: Results, over: str) -> dict
 
 
 def grid(results: Results, params: Params) -> Table:
-    """Every cell of the sweep, mean and interval over seeds per (schedule, T)."""
+    """Means and intervals over seeds of every schedule at every T of the sweep."""
     summary = summarize(results)
     real = real_images(results, summary["samples"].max(), {"schedule": MODELS["real"]})
     cells = pd.concat([summary, real], ignore_index=True)
@@ -375,12 +375,12 @@ def agreement(results: Results, params: Params) -> Table:
             effects.items(), (paper.FID, paper.IS, paper.NLL), strict=True
         )
     )
-    notes = ["ρ = 1: the same ordering; p: exact, two-sided, over all orderings of the schedules."]
+    notes = ["ρ = 1 means the same ordering. p is exact and two-sided, over all orderings."]
     others = [plain(name) for name in best["schedule"] if name not in paper.TABLE_3]
     if others:
-        notes.append(f"Left out, as not among the paper's schedules: {fmt.listed(others)}.")
+        notes.append(f"Left out, since the paper does not have them: {fmt.listed(others)}.")
     if cells["spearman_rho"].isna().any():
-        notes.append("– : not defined for fewer than three schedules, or if all are equal.")
+        notes.append("– means not defined: there are fewer than three schedules, or all are equal.")
     return Table(
         name="rank_correlation",
         title="Agreement with the paper's ordering of the schedules (Spearman's ρ)",
@@ -402,8 +402,8 @@ def _training_note(params: Params) -> list[str]:
     """A note on the training of the sweep's models, if it differs from the main model's."""
     if params.transformer.pretrained:
         return [
-            "Every schedule decodes from the same released weights; the paper trains a model for "
-            "each. Seeds differ in what is sampled, not in the model."
+            "All schedules decode with the same released weights; the paper trains a model for "
+            "each schedule. Seeds differ in the samples, not in the model."
         ]
     if params.sweep.steps >= params.training.steps:
         return []
@@ -417,17 +417,17 @@ def _sampling_note(cells: pd.DataFrame) -> str:
     """A note on the number of seeds and samples."""
     seeds, samples = fmt.extent(cells["seeds"]), fmt.extent(cells["samples"])
     if seeds == "1":
-        return f"One seed of {samples} samples: no interval, and nothing can be concluded."
+        return f"One seed of {samples} samples has no interval, so nothing can be concluded."
     return f"Means over {seeds} seeds of {samples} samples each."
 
 
 def _choice_note(cells: pd.DataFrame) -> str:
     """A note on how T was chosen, and on the row of real images."""
-    chosen = "Each seed reports at the T that is best for the next seed, in the order of the seeds."
+    chosen = "Each seed is shown at the T that is best for another seed, the next in order."
     if cells["seeds"].max() < 2:
-        chosen = "T was chosen on the samples that it is reported on, which flatters it."
+        chosen = "T was chosen on the same samples that are shown, which flatters the result."
     samples = fmt.count(cells["samples"].max())
-    return f"{chosen} Real images: validation images in subsets of {samples}."
+    return f"{chosen} Real images are validation images, in subsets of {samples}."
 
 
 # Crossed schedules
@@ -443,9 +443,9 @@ def crossing(results: Results, params: Params) -> Table:
         real = real_images(results, samples, {})
         known = "" if real.empty else fmt.number(real[f"{fid}_mean"][0])
         note = (
-            f"{label} at T = {fmt.extent(rows['iterations'])}, {fmt.count(samples)} samples a seed"
-            f"{f'; as many real images have {known}' if known else ''}. The sweep's models, each "
-            f"decoded with every schedule. The lowest means are not tested. "
+            f"Means are {label} of {fmt.count(samples)} samples per seed at T = "
+            f"{fmt.extent(rows['iterations'])}{f' ({known} for real images)' if known else ''}. "
+            "Each model of the sweep decodes with every schedule. A lowest mean may be chance. "
             f"{measure_note(params, results.extractor)}"
         )
     return Table(
@@ -454,13 +454,13 @@ def crossing(results: Results, params: Params) -> Table:
         cells=cells,
         readable=_square(cells, fid, fmt.seeds_of(cells["seeds"], params)),
         notes=[note or "No schedules were crossed (sweep.crossed is empty)."],
-        paper="concave schedules are held to help twice: they train on harder cases, with more "
-        "masked, and they decode from less to more; both are always changed together.",
+        paper="concave schedules are supposed to help twice: training has harder cases, with more "
+        "tokens masked, and decoding goes from few tokens to many; the two always change together.",
     )
 
 
 def _square(cells: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
-    """A row per training, a column per decoding schedule, and the best of each row and column."""
+    """A row per training schedule, a column per decoding schedule, and the lowest mean of each."""
     names = schedule_order(cells["schedule"])
     decoded = schedule_order(cells["decoding_schedule"])
     text = cells.assign(text=fmt.column(cells, metric))
@@ -502,8 +502,8 @@ def quality(results: Results, params: Params) -> Figure:
         title=f"Figure 8, right: {fid} and {is_} against the iterations T",
         alt=f"Two charts with a curve for each mask schedule: {fid} and {is_} of samples by number "
         "of decoding iterations, each schedule's best marked with a star.",
-        paper="more iterations are not necessarily better: every schedule but the logarithmic has "
-        "a sweet spot, the earlier the more concave it is (cosine at 8 to 12).",
+        paper="more iterations are not necessarily better: every schedule except the logarithmic "
+        "has a sweet spot, at smaller T for more concave schedules (8 to 12 for cosine).",
         draw=partial(_draw_quality, results),
         chart=True,
     )

@@ -70,7 +70,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _timed(rows: pd.DataFrame, baseline: str, how: str) -> list[Part]:
-    """Compare MaskGIT with a baseline: one part for each batch size."""
+    """Compare MaskGIT with a baseline: one `Part` for each batch size."""
     known = rows.set_index(["method", "batch_size"]).to_dict("index")
     return [
         Part(
@@ -91,7 +91,7 @@ def table(results: Results, params: Params) -> Table:
     """Seconds per image and MaskGIT's speed-ups, by method, tokens and batch size."""
     cells = with_speedups(results.speed)
     bf16 = params.decoding.bf16 and params.autoregressive.bf16
-    precision = ", in bfloat16 where that is quick" if bf16 else ", in float32"
+    precision = ", in bfloat16 where it is faster" if bf16 else ", in float32"
     device = listed(sorted(set(results.speed["device"].astype(str))))
     return Table(
         name="speed",
@@ -111,12 +111,12 @@ def table(results: Results, params: Params) -> Table:
             }
         ),
         notes=[
-            f"Median, least and greatest of {extent(results.speed['repeats'])} timings, on "
-            f"{device} with {extent(results.speed['threads'])} threads{precision}; transformers of "
-            f"{millions(results.speed['parameters'].max())} parameters with random weights, no "
-            "tokenizer. MaskGIT's passes are over all tokens of an image, the baseline's over "
-            "those so far, and with a cache over one. The paper gives neither its batch size nor "
-            "whether its baseline had a cache, so its factor has no single counterpart here."
+            f"Times are the median, minimum and maximum of {extent(results.speed['repeats'])} runs "
+            f"on {device} with {extent(results.speed['threads'])} threads{precision}. The "
+            f"networks have {millions(results.speed['parameters'].max())} parameters and random "
+            "weights; no tokenizer is timed. A pass of MaskGIT covers all tokens of an image; a "
+            "pass of the baseline covers the tokens so far, or one token with a cache. The paper "
+            "mentions neither batch size nor cache, so its speed-up has no single counterpart here."
         ],
         timed=True,
     )
@@ -133,7 +133,7 @@ def chart(results: Results, params: Params) -> Figure:
         "autoregressive decoding with and without a cache. Right: how many times as fast MaskGIT "
         "is.",
         paper=f"MaskGIT is up to {paper.MAX_SPEEDUP} times as fast as VQGAN's decoding, and "
-        "its lead grows with the number of tokens; whether VQGAN had a cache is not said.",
+        "its lead grows with the number of tokens; the paper does not say if VQGAN had a cache.",
         here=_findings(cells),
         draw=partial(_draw, cells),
         chart=True,
@@ -164,7 +164,7 @@ def _findings(cells: pd.DataFrame) -> list[str]:
         least = [f"{few[column]:.3g}" for column in pairs.values()]
         found.append(
             f"Batch {count(batch)}, {count(many['tokens'])} tokens: MaskGIT is {listed(most)} "
-            f"autoregressive decoding; with {count(few['tokens'])} tokens {listed(least)} times."
+            f"autoregressive decoding; with {count(few['tokens'])} tokens, {listed(least)} times."
         )
     return found
 

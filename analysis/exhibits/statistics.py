@@ -100,8 +100,8 @@ def separation(first: tuple[float, float], second: tuple[float, float], n: int) 
         first, second: the least and the greatest of the n numbers on each side.
 
     Returns:
-        The gap between the two ranges, negative if the first range is below the second; 0 with
-        p = 1 if the ranges overlap.
+        The effect. Its value is the gap between the ranges, negative if the first range is lower; 0
+        with p = 1 if the ranges overlap.
     """
     below, above = first[1] - second[0], first[0] - second[1]
     if below < 0 or above > 0:
@@ -128,7 +128,7 @@ def rank_order(ours: ArrayLike, theirs: ArrayLike) -> Effect:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p for multiple comparisons (Holm 1979), and keep the order.
+    """Correct p-values for multiple comparisons (Holm 1979). Returns them in the given order.
 
     The chance of any false positive at a corrected p below 5% is at most 5%, also for dependent
     tests. NaN (not tested) stays NaN and does not count as a comparison.
@@ -149,12 +149,12 @@ def _equal(values: np.ndarray, scale: float | None = None) -> bool:
 
 @cache
 def _orderings(n: int) -> np.ndarray:
-    """All permutations of n places, as an array (n!, n)."""
+    """All permutations of the integers from 0 to n − 1, as an array (n!, n)."""
     return np.array(list(permutations(range(n))))
 
 
 def by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
-    """The value of a metric for each seed (the mean over its rows), without missing values."""
+    """The mean of a metric over the rows of each seed, without missing values."""
     if metric not in rows:
         return pd.Series(dtype=float)
     return rows.dropna(subset=["seed", metric]).groupby("seed")[metric].mean()
@@ -180,7 +180,7 @@ def nested_choice(
 
     Args:
         rows: one row per option and seed.
-        option: column with the options: iterations, choice_temperature.
+        option: column with the options, such as iterations or choice_temperature.
         metric: column whose lowest value decides; among equal values, the smallest option wins.
         among: options to choose from; None for all options that every seed has.
 
@@ -198,7 +198,7 @@ def nested_choice(
 
 
 def chosen_options(rows: pd.DataFrame, option: str) -> str:
-    """The options that the seeds chose, in their order: "8, 12, 8", or "8" if all are equal."""
+    """The option of each seed, in the order of the seeds: "8, 12, 8"; "8" if all are equal."""
     values = [f"{value:g}" for value in rows.sort_values("seed")[option]]
     return values[0] if len(set(values)) == 1 else ", ".join(values)
 
@@ -220,7 +220,7 @@ def over_seeds(rows: pd.DataFrame, keys: list[str], metrics: list[str]) -> pd.Da
 
 
 def beside(ours: pd.DataFrame, theirs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Our rows with the paper's columns, then the rows that only the paper has."""
+    """Join our rows with the paper's columns; rows that only the paper has come last."""
     joined = ours.merge(theirs, how="left", on=keys)
     known = set(ours[keys].itertuples(index=False, name=None))
     new = [key not in known for key in theirs[keys].itertuples(index=False, name=None)]
@@ -228,8 +228,8 @@ def beside(ours: pd.DataFrame, theirs: pd.DataFrame, keys: list[str]) -> pd.Data
 
 
 def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFrame:
-    """Metrics of single sets of images, in the columns of `over_seeds`. The interval is over
-    images, from the spread over random halves of a set.
+    """Metrics of single sets of images, with the columns of `over_seeds`. The 95% interval is over
+    images; it is estimated from the spread over random halves of a set.
 
     FID∞ gets the spread of FID, since the bias that FID∞ removes hardly varies.
     """
@@ -245,13 +245,13 @@ def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFr
 
 
 def real_images(results: Results, samples: float, keys: Mapping[str, Any]) -> pd.DataFrame:
-    """Metrics of held-out real images in sets of size `samples`, as FID depends on set size.
+    """Metrics of held-out real images in sets of `samples` images, since FID depends on set size.
 
     Args:
         keys: values of the row in the table's key columns.
 
     Returns:
-        One row in the columns of `over_seeds`, with means over disjoint subsets and no interval;
+        One row with columns of `over_seeds`: means over disjoint subsets, without an interval;
         no row if there are too few validation images.
     """
     rows = results.real[results.real["samples"] == samples]

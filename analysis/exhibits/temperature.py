@@ -37,9 +37,9 @@ def table(results: Results, params: Params) -> Table:
             }
         ),
         notes=[
-            f"The main model at T = {params.decoding.iterations}, {fmt.extent(samples)} samples "
-            f"each, means over {fmt.extent(means['seeds'])} seeds. Real images: validation images "
-            f"in subsets of that size. {measure_note(params, results.extractor)}"
+            f"Means over {fmt.extent(means['seeds'])} seeds: the main model decodes "
+            f"{fmt.extent(samples)} samples per seed at T = {params.decoding.iterations}. The real "
+            f"images are in sets of that size. {measure_note(params, results.extractor)}"
         ],
     )
 
@@ -52,7 +52,7 @@ def chart(results: Results, params: Params) -> Figure:
         title=f"Choice temperature: {fid} and {is_}",
         alt=f"Two charts with a curve each: {fid} and {is_} of samples by choice temperature.",
         paper="noise on the confidence, annealed to none, encourages diversity; the paper does not "
-        f"give its scale, the release uses {paper.CHOICE_TEMPERATURE:g}.",
+        f"give the noise's scale; the release uses {paper.CHOICE_TEMPERATURE:g}.",
         here=_facts(results),
         draw=partial(_draw, results, params),
         chart=True,
@@ -73,9 +73,9 @@ def _facts(results: Results) -> list[str]:
     chosen = nested_choice(results.temperature, option, fid)
     if chosen.empty:
         return []
-    by = "another seed chooses" if len(chosen) > 1 else "the same samples choose"
+    by = "is best for another seed" if len(chosen) > 1 else "is best for the same samples"
     return [
-        f"At the choice temperature that {by} ({chosen_options(chosen, option)}) {label} is "
+        f"At the choice temperature that {by} ({chosen_options(chosen, option)}), {label} is "
         f"**{fmt.number(chosen[fid].mean())}**, on average over the seeds."
     ]
 

@@ -1,1 +1,1 @@
-"""Builds the report: the order of the exhibits, their files and sources, and the page."""
+"""Builds the report: orders its tables and figures, and writes their files and the HTML page."""

@@ -1,4 +1,4 @@
-"""Writes all exhibits, in the order of the report, as files and as one page."""
+"""Writes all exhibits (tables and figures), in the report's order, as files and as one page."""
 
 import os
 import shutil
@@ -43,10 +43,10 @@ NEW = "new"  # the folder in which all files are made before any is moved to its
 
 
 class Place(NamedTuple):
-    """An exhibit of the report before it is made.
+    """An exhibit (a table or figure) of the report before it is made.
 
     Args:
-        anchor: id of the exhibit's article in the report; claims refer to this id.
+        anchor: HTML id of the exhibit in the report; claims refer to this id.
         label: name of the exhibit for readers.
         files: the fields of `Results` that the exhibit is made from, separated by spaces.
     """
@@ -88,7 +88,7 @@ PLACES: dict[str, list[Place]] = {
     ],
     "Choice temperature": [
         Place("temperature", "choice temperature", temperature.chart, "temperature"),
-        Place("temperature-table", "its numbers", temperature.table, "temperature real"),
+        Place("temperature-table", "temperature in numbers", temperature.table, "temperature real"),
     ],
     "Diversity": [Place("table5-table", "Table 5", quality.table5, "rows cas")],
     "Rejection sampling": [Place("table4-table", "Table 4", rejection.table, "rejection real")],
@@ -112,10 +112,10 @@ PLACES: dict[str, list[Place]] = {
 def contents(
     results: Results, params: Params, stale: Collection[str] = ()
 ) -> tuple[Opening, list[Section]]:
-    """The contents of the report: its opening, and the sections with scoreboard and exhibits.
+    """The report's opening, and its sections: the scoreboard of claims, then tables and figures.
 
     Args:
-        stale: stages whose results are out of date. Their exhibits and claims are left out.
+        stale: stages whose results are out of date; exhibits and claims from these are left out.
     """
     places = [place for each in PLACES.values() for place in each]
     made = dag.makers()
@@ -162,13 +162,13 @@ def _maker(name: str, made: Mapping[str, str]) -> str:
 def build(
     results_folder: Path, output: Path, params: Params, stale: OutOfDate | None = None
 ) -> list[Path]:
-    """Make all exhibits and the report from the result files alone, and return the written files.
+    """Make all tables, figures and the report from result files; return paths of written files.
 
     Args:
         output: folder for tables/ (CSV, Markdown, LaTeX), figures/, timings/ (tables of timings),
             sources/ (the files and runs behind each table) and report.html. Existing folders are
             replaced. The headline numbers are written to metrics.json beside the results.
-        stale: stages whose results are out of date. Their exhibits are left out.
+        stale: stages whose results are out of date; exhibits that use these results are left out.
 
     Raises:
         UserError: a result file is missing or damaged, or all results are out of date. No file was

@@ -32,7 +32,7 @@ UNDER = Markup('<span class="paper">{}</span>')
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the report: its exhibits, and the labels of exhibits that are out of date."""
+    """A section of the report: its tables and figures, and the labels of those out of date."""
 
     title: str
     exhibits: list[Exhibit]
@@ -41,8 +41,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Opening:
-    """The opening of the report: warnings about barely trained networks, the main claims (of the
-    paper, and our own), and two figures (None if out of date)."""
+    """The top of the report: warnings about barely trained networks, the main claims (the paper's
+    and our own), and two figures (None if out of date)."""
 
     warnings: list[str]
     headlines: dict[str, list[Verdict]]
@@ -63,7 +63,7 @@ def write_report(
 
     Args:
         figures: folder with the drawn figures.
-        stale: stages whose results are out of date; the sections leave these results out.
+        stale: stages whose results are out of date; `sections` already leaves these results out.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -99,7 +99,7 @@ def _emphasized(text: str) -> Markup:
 
 
 class Grid(NamedTuple):
-    """A table as HTML, and what "±" means in all its headings (empty if meanings differ)."""
+    """A table as HTML. `interval` says what "±" means; empty if meanings differ by column."""
 
     headings: list[Markup]
     rows: list[tuple[Markup, ...]]
@@ -107,7 +107,7 @@ class Grid(NamedTuple):
 
 
 def _grid(strings: pd.DataFrame) -> Grid:
-    """Convert a table to HTML, and merge each paper column into our column of the metric."""
+    """Convert a table of strings to HTML; the paper's values go below ours, in the same cells."""
     found = [INTERVAL.search(name) for name in strings if "±" in name]
     intervals = {match[1] if match else "" for match in found}
     interval = intervals.pop() if len(intervals) == 1 else ""
@@ -129,7 +129,7 @@ def _anchor(title: str) -> str:
 
 
 def _drawn(figure: Figure, **form: bool) -> dict[str, str | int]:
-    """Draw a figure that only the page has: the opening's samples, or a narrow version."""
+    """Draw a picture that only the page has: the samples at its top, or a chart's narrow form."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "drawn.png"
         figure.draw(path, **form)
@@ -154,13 +154,13 @@ def _data_name(params: Params) -> str:
 
 
 def _facts(results: Results, params: Params, stale: Container[str]) -> list[tuple[str, str]]:
-    """Pairs (subject, fact), without facts from stages that are out of date."""
+    """Facts about the run as pairs (subject, fact); stages that are out of date give no facts."""
     data, tokenizer, ours = results.data, results.tokenizer, results.evaluation["transformer"]
     size, network, training = params.data.image_size, params.transformer, params.training
     decoding, weights = params.decoding, params.transformer.pretrained
     trained = (
-        f"{count(training.steps)} steps of {training.batch_size} images, schedule "
-        f"{training.mask_schedule}; baseline {count(params.autoregressive.steps)} steps"
+        f"{count(training.steps)} steps of {training.batch_size} images, mask schedule "
+        f"{training.mask_schedule}; VQGAN∗ {count(params.autoregressive.steps)} steps"
     )
     # Triples: the stage that the fact is from, its subject, and the fact.
     found = [
@@ -174,8 +174,8 @@ def _facts(results: Results, params: Params, stale: Container[str]) -> list[tupl
         (
             "train_tokenizer",
             "Tokens",
-            f"{params.grid}×{params.grid} of {params.tokenizer.codebook_size} codes, "
-            f"{percent(tokenizer['code_usage'])} of them used; PSNR {number(tokenizer['psnr'])} dB",
+            f"{params.grid}×{params.grid} per image, from {params.tokenizer.codebook_size} codes "
+            f"({percent(tokenizer['code_usage'])} used); PSNR {number(tokenizer['psnr'])} dB",
         ),
         (
             "evaluate",
@@ -186,13 +186,13 @@ def _facts(results: Results, params: Params, stale: Container[str]) -> list[tupl
         (
             "evaluate",
             "Training",
-            f"none: weights of the file {Path(weights).name}" if weights else trained,
+            f"none: released weights, {Path(weights).name}" if weights else trained,
         ),
         (
             "evaluate",
             "Decoding",
-            f"T = {decoding.iterations}, choice temperature {decoding.choice_temperature:g}, "
-            f"guidance {decoding.guidance_scale:g}",
+            f"T = {decoding.iterations} iterations, choice temperature "
+            f"{decoding.choice_temperature:g}, guidance scale {decoding.guidance_scale:g}",
         ),
     ]
     told = [(name, fact) for stage, name, fact in found if stage not in stale]
@@ -209,7 +209,7 @@ def _run(entries: list[Record]) -> list[tuple[str, str]]:
     chosen = sorted(device[5:] for device in devices if device.startswith("cpu, "))
     return [
         ("Machine", listed(sorted(set(map(_machine, entries))))),
-        ("Precision on CPUs", listed(chosen) if chosen else "not chosen"),
+        ("Precision on CPUs", listed(chosen) if chosen else "bfloat16 was not tried"),
         ("Cost", f"{duration} in {len(entries)} stages, one after the other"),
         ("Commit", listed(sorted(set(map(commit, entries))))),
         ("Finished", max(entry["finished"] for entry in entries)),
@@ -228,7 +228,7 @@ def commit(entry: Record) -> str:
 
 
 def _runs(results: Results) -> pd.DataFrame:
-    """One row per stage with its run and commit."""
+    """One row per stage, with the run and the commit that made its results."""
     rows = [
         {
             "stage": stage,

@@ -83,7 +83,7 @@ class CasBatches(Batches):
     without RandAugment.
 
     Args:
-        ranks: rank of this worker, which prepares only its own rows of each batch.
+        ranks: this worker's rank; a worker prepares only its own rows of each batch.
     """
 
     def __init__(self, training: CasTraining, ranks: Ranks = ALONE):

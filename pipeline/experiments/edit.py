@@ -40,8 +40,8 @@ GREY = 128  # grey level of unknown pixels
 
 
 class Editor:
-    """Edits validation images with a replicate's model and the settings of the section
-    `editing`."""
+    """Edits validation images with the model of a replicate (a seed) and the settings of the params
+    section `editing`."""
 
     def __init__(self, params: Params, replicate: Replicate, device: torch.device):
         self.params = params
@@ -112,9 +112,9 @@ def open_distances(
 def edit_rows(
     params: Params, folders: Mapping[Replicate, Path], baseline: Path, workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row for every task, method and replicate: scores of the composites, and distances
-    between composites and original images over the unknown pixels. Each task also has a row for the
-    originals, without distances.
+    """Compute a row for every task, method and replicate (seed): scores of the composites, and
+    distances from the original images over the unknown pixels. Each task also has a row for the
+    original images, without distances.
 
     Args:
         folders: run directory of each replicate, which stores finished rows as `<task>.json`.
@@ -150,7 +150,7 @@ def edit_rows(
 
 
 def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]:
-    """Edit n validation images, the first of each class, with the model of the first replicate.
+    """Edit n validation images, the first of each class, with the model of the first seed.
 
     Returns:
         uint8 arrays of pictures. inpainting (n, 3, H, W, C): image with a grey centre, composite,

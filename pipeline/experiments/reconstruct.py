@@ -37,7 +37,7 @@ def hide_tokens(count: int, num_tokens: int, ratio: float, seed: int) -> Tensor:
 
 
 class Reconstructor:
-    """Rebuilds validation images (M, C, H, W) uint8 with the model of a replicate."""
+    """Rebuilds validation images (M, C, H, W) uint8 with the model of a replicate (a seed)."""
 
     def __init__(self, params: Params, replicate: Replicate, device: torch.device):
         self.params, self.seed, self.device = params, replicate.seed, device
@@ -111,7 +111,7 @@ def reconstruct_hidden(
 
     Returns:
         A row for every replicate, mask ratio and draw; draw -1 is the median of all draws. PSNR and
-        perceptual distance are computed per image and then averaged. Also the first replicate's
+        perceptual distance are computed per image and then averaged. Also the first seed's
         uint8 pictures of n images at r ratios: originals (n, H, W, C); inputs with hidden tokens in
         grey, samples (first draws) and medians, each (r, n, H, W, C). hidden (r,) has the shares of
         hidden tokens, which differ from the ratios by rounding.
@@ -138,7 +138,7 @@ def reconstruct_hidden(
                 row = {"seed": replicate.seed, "mask_ratio": ratio, "draw": draw}
                 row |= {"images": len(own.images), "hidden": hidden[ratio]}
                 rows.append(row | _over_images(*distances))
-            print(f"{name}, {ratio:.0%} hidden: PSNR {rows[-1]['psnr']:.1f} dB", flush=True)
+            print(f"{name}, tokens hidden {ratio:.0%}: PSNR {rows[-1]['psnr']:.1f} dB", flush=True)
         shown = own.images[:PICTURED]
         inputs = [grey_tokens(shown, mask[:PICTURED]) for mask in masks.values()]
         images = {

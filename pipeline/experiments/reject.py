@@ -23,8 +23,8 @@ KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
 def rejection_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row for each replicate, acceptance rate and selection. The selection "random" has
-    the same number of samples per class as "rejection", since FID depends on the set's size.
+    """Compute a row for each replicate (training run), acceptance rate and selection: "rejection",
+    or "random" with as many samples per class, since FID depends on the set's size.
 
     If `evaluation.extractor` is the reference classifier, the same network selects and measures. IS
     and `class_accuracy` then rise by construction.
@@ -52,7 +52,7 @@ def rejection_rows(
 def _selections(
     replicate: Replicate, outputs: Outputs, labels: Tensor, acceptance: float, evaluator: Evaluator
 ) -> list[Row]:
-    """Compute the rows of both selections for a replicate and an acceptance rate."""
+    """Compute the rows of the selections "rejection" and "random" at one acceptance rate."""
     rows, draws = [], generator(replicate.seed, "reject", replicate.network)
     ratings = {
         "rejection": class_log_odds(outputs["class_logits"], labels),
@@ -78,8 +78,8 @@ def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
-    """Select the highest rated samples of each class; `kept_of_each` gives the numbers. Between
-    samples with equal ratings, the earlier sample is selected.
+    """Select the highest rated samples of each class; `kept_of_each` gives the number per class. Of
+    samples with equal ratings, the first is selected.
 
     Args:
         ratings: ratings (M,) of all samples.

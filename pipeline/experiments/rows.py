@@ -1,4 +1,4 @@
-"""Computes rows of result files."""
+"""Computes the rows of result files, and keeps finished rows for runs after a kill."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ def measured_row(
     if not file.exists():
         row = measure(make_tensors(tensors, workers, maker, batches, name))
         write_json(file, row)
-        print(f"{name}: {row['class_accuracy']:.1%} recognised", flush=True)
+        print(f"{name}: {row['class_accuracy']:.1%} of images recognised", flush=True)
     drop_parts(tensors)
     return read_json(file)
 

@@ -21,8 +21,8 @@ from pipeline.weights.configs import transformer_config
 
 
 def run_speed(params: Params, num_classes: int) -> list[Row]:
-    """Time all methods on this process's device, for every token grid. Returns the rows of all
-    grids.
+    """Time all methods on this process's device, for every token grid in `speed.grids`. Returns the
+    rows of all grids.
 
     Raises:
         UserError: `ray.use_gpu` is true, but PyTorch finds no GPU.

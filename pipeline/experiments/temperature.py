@@ -1,4 +1,4 @@
-"""Measures samples at several choice temperatures; the paper gives no value (section 3.2)."""
+"""Measures samples at several choice temperatures, since the paper gives no value (section 3.2)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,8 +16,8 @@ from pipeline.sampling import sample_batches
 def temperature_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row with the scores of samples for every temperature and replicate. A seed gives
-    the same random numbers at every temperature.
+    """Compute a row with the scores of samples for every temperature and replicate (training run).
+    A seed gives the same random numbers at every temperature.
 
     Args:
         folders: run directory of each replicate, which stores finished rows as `<value>.json`.

@@ -1,1 +1,1 @@
-"""Trains the four networks with one loop, which resumes after kills."""
+"""Trains tokenizer, classifier, MaskGIT and baseline with one loop that resumes after kills."""

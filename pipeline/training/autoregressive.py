@@ -11,8 +11,8 @@ from pipeline.training.transformer import TransformerTask
 
 
 class AutoregressiveTask(TransformerTask):
-    """One worker's share of training the baseline. The batches are MaskGIT's batches; the network
-    predicts every token from the preceding tokens."""
+    """One worker's share of training the autoregressive baseline. The batches are the same as
+    MaskGIT's, but the network predicts every token from the preceding tokens."""
 
     network = AutoregressiveTransformer
     kind = "autoregressive"

@@ -1,4 +1,4 @@
-"""Trains the reference classifier; the stage `cas` trains its classifiers with the same task."""
+"""Trains the reference classifier; the stage `cas` trains its classifiers with the same code."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class ClassifierTraining(Training):
     section = "classifier"
 
     def batches(self, ranks: Ranks) -> Batches:
-        """The training batches, of which each worker loads its share."""
+        """The training batches; each worker loads only its own rows."""
         size, images = self.params.classifier.batch_size, ImageShards(IMAGES, "train")
         return ImageBatches(images, self.params.classifier_images, size, self.seed, ranks)
 
@@ -136,7 +136,7 @@ def accuracy(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy on M images, in batches (B, C, H, W) uint8; labels (M,).
+    """Top-1 and top-5 accuracy on M images, given in batches (B, C, H, W) uint8, and labels (M,).
 
     Args:
         ranks: this worker's rank; the accuracy is over the images of all workers.

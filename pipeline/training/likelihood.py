@@ -27,7 +27,7 @@ def held_out_nll(
     workers: BatchWorkers,
 ) -> float:
     """Negative log-likelihood (NLL) of the validation tokens, in nats per token. MaskGIT's NLL
-    covers masked tokens, but the baseline's NLL is exact, so the two NLLs cannot be compared.
+    covers only masked tokens, and the baseline's covers all, so the two cannot be compared.
 
     Args:
         folder: folder of the published network.
@@ -53,7 +53,7 @@ def _open_nats(
     tokens, labels = TokenCache(TOKENS, "val").everything()
 
     def nats(number: int) -> dict[str, Tensor]:
-        """Each image's NLL in nats per token, summed over a batch's images: (1,) float64."""
+        """The sum, over the images of a batch, of their NLL in nats per token: (1,) float64."""
         rows = slice(number * BATCH, (number + 1) * BATCH)
         if isinstance(model, AutoregressiveTransformer):
             total = token_nll_sum(model, tokens[rows], labels[rows], device=device)

@@ -1,4 +1,4 @@
-"""Runs the stages that train the two transformers: trains each replicate and publishes results."""
+"""Trains both transformers once per seed and label smoothing, and publishes the models."""
 
 import shutil
 from dataclasses import replace
@@ -44,11 +44,11 @@ ROWS, COLUMNS = 4, 10  # maximum rows and columns of the sample grid logged with
 def train_network(
     params: Params, network: NetworkName, task_type: type[TransformerTask]
 ) -> dict[str, float]:
-    """Train all replicates of a network as trials of Ray Tune, publish the models, and write the
-    metrics and the first replicate's history.
+    """Train a network once per seed and label smoothing, as trials of Ray Tune. Publish the models,
+    and write the metrics and the first training run's history.
 
     Returns:
-        The metrics, averaged over the main replicates.
+        The metrics, averaged over the training runs with `training.label_smoothing`.
     """
     with Stage(f"train_{network}", params) as stage:
         trainings = {r: _training(params, r, task_type, stage) for r in replicates(params, network)}
@@ -99,7 +99,7 @@ def _log(training: TransformerTraining) -> None:
 
 
 def _log_samples(training: TransformerTraining, model: Network, step: int) -> None:
-    """Draw samples, save them as a grid, and log the grid to MLflow."""
+    """Draw samples, save one picture with all samples, and log the picture to MLflow."""
     classes = model.config.num_classes
     labels = balanced_labels(ROWS * min(classes, COLUMNS), classes)
     tokenizer = load_model(TOKENIZER, "tokenizer", next(model.parameters()).device)

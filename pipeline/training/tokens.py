@@ -31,8 +31,8 @@ class Coder:
         self.crops, self.device, self.bf16 = crops, device, params.tokens.bf16
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Encode the images from `start` up to, but not including, `stop`. Returns `tokens` (B,
-        views, N) int32."""
+        """Encode the images from `start` up to, but not including, `stop`. Returns a dict with
+        `tokens` (B, views, N) int32, where views are crops of an image."""
         chosen = range(start, stop)
         views = [self.view.crops(chosen, draw) for draw in range(self.crops)]
         grids = [self._tokens(images) for images in views or [self.view.centers(chosen)]]
@@ -47,8 +47,8 @@ class Coder:
 def cache_tokens(
     split: str, crops: int, params: Params, folder: Path, workers: BatchWorkers
 ) -> list[dict]:
-    """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16. Existing files are
-    not written again.
+    """Encode a split into the files `<split>-<number>.npy`, each (n, views, N) uint16: N tokens of
+    each crop (view) of n images. Existing files are not written again.
 
     Args:
         crops: number of random crops per image; see `Coder`.
@@ -65,7 +65,7 @@ def cache_tokens(
         batches[folder / f"{split}-{number:05d}.npy"] = ranges
     maker = Maker(Coder, split, crops, params)
     write_files(batches, workers, maker, f"tokens: {split}", _save_tokens)
-    print(f"tokens: {split} {len(images)} images", flush=True)
+    print(f"tokens: encoded {len(images)} images of the split {split}", flush=True)
     _save_array(images.labels.astype(np.int32), folder / f"{split}-labels.npy")
     return [
         {"file": path.name, "count": ranges[-1][1] - ranges[0][0], "hash": file_hash(path)}
@@ -100,7 +100,7 @@ def write_manifest(
 
 
 def cached_code_usage(tokens: TokenCache, codebook_size: int) -> tuple[float, float]:
-    """The fraction of codes that occur in the cache, and the perplexity of the codes."""
+    """The fraction of the codebook that occurs in the token cache, and the codes' perplexity."""
     counts = torch.zeros(codebook_size, dtype=torch.long)
     for shard in tokens.shards:
         values = torch.from_numpy(shard.astype(np.int64)).flatten()

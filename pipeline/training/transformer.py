@@ -39,7 +39,7 @@ ROWS = 512
 class TransformerTask(Task):
     """One worker's share of training MaskGIT.
 
-    Every worker draws the same batch, views and masks from (seed, step), and takes its own rows. So
+    Every worker draws the same batch, crops and masks from (seed, step), and takes its own rows. So
     the number of workers changes results only through dropout and the order of sums.
 
     Args:
@@ -92,7 +92,7 @@ class TransformerTask(Task):
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Take an optimisation step. This worker's rows of the batch are split into
-        `training.accumulate` microbatches; only the last averages gradients over the workers."""
+        `training.accumulate` microbatches; only the last one averages gradients over workers."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         parts, clip = self.training.accumulate, self.training.grad_clip
@@ -111,8 +111,8 @@ class TransformerTask(Task):
         return {"loss": total}
 
     def _draw_inputs(self, step: int) -> tuple[Tensor, ...]:
-        """Draw this worker's rows of the batch: tokens (b, N), labels (b,), of which some may be
-        dropped, and mask (b, N)."""
+        """Draw this worker's b rows of the batch: tokens (b, N), labels (b,), some of them replaced
+        by the null class, and mask (b, N)."""
         noise = generator(self.seed, "batch", step)
         tokens, labels = self._batch(step, noise)
         mask = sample_training_mask(
@@ -128,8 +128,8 @@ class TransformerTask(Task):
         return tokens, labels.masked_fill(dropped, self.model.config.num_classes), mask
 
     def _loss(self, tokens: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        """Cross-entropy of the masked tokens (or of all tokens), averaged over the images of a
-        microbatch."""
+        """Cross-entropy of the masked tokens (or of all tokens, depending on `training.loss_on`),
+        averaged over the images of a microbatch."""
         loss_at = mask if self.training.loss_on == "masked" else torch.ones_like(mask)
         where = loss_at.flatten().nonzero()[:, 0]  # on the CPU, so without synchronization
         padded = nn.functional.pad(where, (0, -len(where) % ROWS))
@@ -141,7 +141,7 @@ class TransformerTask(Task):
         )
 
     def _batch(self, step: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw this worker's rows of the batch without masks: tokens (b, N) and labels (b,)."""
+        """Draw tokens (b, N) and labels (b,) of this worker's b rows of a batch, without masks."""
         indices = self.order(step)
         views = torch.randint(self.train_tokens.views, (len(indices),), generator=noise)
         return self.train_tokens.batch(self.ranks.rows(indices), self.ranks.rows(views).numpy())
@@ -171,7 +171,7 @@ class TransformerTask(Task):
 
 
 def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:
-    """Create AdamW with weight decay for matrices only, not for biases and norms."""
+    """Create an AdamW optimizer with weight decay for matrices, but not for biases and norms."""
     training, weights = params.training, list(model.parameters())
     groups = [
         {"params": [p for p in weights if p.ndim >= 2], "weight_decay": training.weight_decay},
@@ -216,7 +216,7 @@ class TransformerTraining(Training):
 
     @property
     def trained(self) -> Path:
-        """The file with the history and duration of the training run, which is written last."""
+        """The file, written last, with the training run's history and duration."""
         return self.folder / "training.json"
 
     @property

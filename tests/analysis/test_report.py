@@ -162,7 +162,7 @@ def test_what_is_out_of_date_is_left_out_under_a_banner(results, params, report,
     }
     head = text.split("</header>")[0]
     assert "sweep ran with other params (sweep.steps: 300, now 20)" in head
-    assert "Left out, as out of date: Table 3, Figure 8, right" in text
+    assert "because their results are out of date: Table 3; Figure 8, right" in text
     assert "sweep-run" not in text  # the runs behind what is shown
     left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert not {name for name in left if name.startswith(("table3", "figure8", "sweep"))}

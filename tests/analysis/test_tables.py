@@ -257,7 +257,7 @@ def test_temperature_names_the_one_that_is_chosen(outputs):
     rows = table(outputs / "tables", "temperature", "choice_temperature")
     assert rows.loc[2.0, "fid_classifier_mean"] == pytest.approx(1.02)
     report = (outputs / "report.html").read_text()
-    assert "that another seed chooses (2) FID (classifier) is <strong>1.020</strong>" in report
+    assert "that is best for another seed (2), FID (classifier) is <strong>1.020</strong>" in report
 
 
 def test_reconstructions_are_pooled_over_draws(tables):

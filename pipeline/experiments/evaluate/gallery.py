@@ -1,5 +1,5 @@
 """Writes the arrays for pictures of samples: by class (Figure 5), by decoding iteration (Figure 2),
-and with the nearest training images, which would reveal memorisation."""
+and beside their nearest training images, to reveal memorised images."""
 
 from collections.abc import Iterable
 from functools import reduce
@@ -31,7 +31,7 @@ COMPARED = 10  # samples shown with their nearest training images
 
 def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
     """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`, with
-    samples of each network's first replicate."""
+    samples of each network's first seed."""
     images = ImageShards(IMAGES, "train")
     view = View(images, params.data, params.seed)
     first = {network: main_replicates(params, network)[0] for network in NETWORKS}

@@ -1,5 +1,5 @@
-"""Measures the samples of every replicate, reconstructions (which show the tokenizer's loss of
-quality) and real validation images, all in the same way, for Table 1."""
+"""Measures, for Table 1, the samples of every training run, the tokenizer's reconstructions (which
+show its loss of quality) and real validation images, all in the same way."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -35,8 +35,8 @@ BLOCK, REFERENCE = 1000, 10_000
 def evaluate_all(
     params: Params, folders: Mapping[Replicate, Path], images_folder: Path, workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row of metrics for the samples of every replicate, for "reconstruction" and for
-    "real". Publish the samples of main replicates.
+    """Compute a row of metrics for the samples of each replicate (training run), for reconstructed
+    and for real validation images. Publish the samples of main replicates (not of ablations).
 
     Args:
         folders: run directory of each replicate, for the replicate's samples and row.
@@ -57,8 +57,8 @@ def evaluate_all(
 def _replicate_row(
     replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str], real: Tensor
 ) -> Row:
-    """Sample and measure a replicate, unless its folder already has the row. Publish the samples of
-    a main replicate.
+    """Sample and measure a replicate (training run), unless its folder already has the row. Publish
+    the samples of a main replicate.
 
     Args:
         real: features (R, F) of the validation images.
@@ -74,7 +74,7 @@ def _replicate_row(
     name = f"evaluate: samples of {network}/{replicate.name}"
 
     def measure(outputs: Outputs) -> Row:
-        """Metrics of the samples; the network's likelihood, size and number of forward passes."""
+        """Metrics of the samples, and the network's NLL, number of parameters and of passes."""
         opened, seed = sampler.open(workers.device), replicate.seed
         networks = (opened.model, opened.tokenizer)
         return evaluator.metrics(outputs, labels[:count]) | {
@@ -112,7 +112,7 @@ def _replicate_row(
 
 
 def drop_samples(folders: Mapping[Replicate, Path]) -> None:
-    """Delete the samples from the run directories; the published samples remain. Call this function
+    """Delete the samples in the run directories; the published copies remain. Call this function
     at the end of a stage, because a run that resumes after a kill needs the samples."""
     for replicate, folder in folders.items():
         if replicate.main:
@@ -120,8 +120,8 @@ def drop_samples(folders: Mapping[Replicate, Path]) -> None:
 
 
 def mean_metrics(rows: list[Row], params: Params) -> dict[str, dict[str, float | None]]:
-    """Average the metrics of each image set over the main replicates. A mean is None if any
-    replicate lacks the metric."""
+    """Average the metrics of each image set over the seeds of the main label smoothing. A mean is
+    None if the metric is missing for a seed."""
     main = params.training.label_smoothing
     sets: dict[str, list[Row]] = {}
     for row in rows:
@@ -189,8 +189,8 @@ def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
 
 
 def real_columns(params: Params) -> list[str]:
-    """The columns of `real_rows`, which returns no rows if every subset size exceeds the number
-    of validation images."""
+    """The CSV columns of `real_rows`, needed because it returns no rows if there are fewer
+    validation images than the smallest subset has."""
     name = params.evaluation.extractor
     return ["samples", "subset", f"fid_{name}", f"is_{name}", "class_accuracy"]
 

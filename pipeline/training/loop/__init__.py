@@ -1,2 +1,2 @@
-"""Training that resumes after kills: the training loop (`training`), the start with or without Ray
-(`run`), checkpoints, the average of weights, and the check for divergence."""
+"""Training that resumes after kills: the training loop (`training`), how it starts with or without
+Ray (`run`), checkpoints, averages of weights, and a check for divergence."""

@@ -28,8 +28,8 @@ class Average(AveragedModel, Generic[Network]):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Update the average after a training step. (PyTorch's own method copies its counter to the
-        weights' device, and thus synchronizes with the device at every step.)"""
+        """Update the average after a training step. (PyTorch's own method copies a step counter to
+        the weights' device, and thus synchronizes with the device at every step.)"""
         step = int(self.n_averaged) - 1
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
         own, new = ([*each.parameters(), *each.buffers()] for each in (self.module, model))

@@ -63,7 +63,7 @@ class RunDirCheckpoints:
 
 
 class RayTrainCheckpoints:
-    """Stores checkpoints with Ray Train. The first worker writes; all workers call `report`."""
+    """Stores checkpoints with Ray Train: the first worker writes, and all workers report to Ray."""
 
     def __init__(self, folder: Path, ranks: Ranks):
         self.path, self.ranks = folder / CHECKPOINT, ranks

@@ -20,7 +20,7 @@ def require_finite(
     training: str, saved: int, values: dict[str, float], task: object = None
 ) -> None:
     """Check that values (losses or measurements, equal on all workers) and a task's weights are
-    finite. Weights are checked too, since an accuracy may be finite with weights that are NaN.
+    finite. Weights are checked too, since an accuracy can be finite although weights are NaN.
 
     Args:
         training: name of the training run.
@@ -41,7 +41,7 @@ def require_finite(
 
 
 def mean_over_workers(values: Mapping[str, Tensor | float], ranks: Ranks) -> dict[str, float]:
-    """The mean of each value over the workers, with the same bits on every worker."""
+    """The mean of each value over the workers, bit-identical on every worker."""
     if not values:
         return {}
     each = [torch.as_tensor(value, dtype=torch.float64).detach() for value in values.values()]

@@ -52,7 +52,7 @@ def run_jobs(
     Args:
         jobs: objects with `name`, `folders`, `workers`, `finished`, and `log` (MLflow run or None).
         key: name of the param that sets the number of workers per job.
-        what: label of the jobs in messages.
+        what: plural name of the jobs in messages, such as "training runs".
         on_end: called with each finished job, including jobs that an earlier run finished.
     """
     pending = [job for job in jobs if not job.finished]
@@ -147,8 +147,8 @@ def _fit(training: Training) -> State:
 
 
 def _place(run: Path) -> dict[str, Any]:
-    """The `RunConfig` arguments that place a run in the object store that params.yaml names, or, if
-    params.yaml names no object store, in the run directory."""
+    """The `RunConfig` arguments with which Ray Train stores a run in the object store that
+    params.yaml names, or in the run directory if params.yaml names no object store."""
     store = storage()
     if store is None:
         return {"name": run.name, "storage_path": str(run.parent)}
@@ -162,8 +162,8 @@ def _place(run: Path) -> dict[str, Any]:
 
 
 def _failed(training: Training, error: Exception) -> BaseException:
-    """The error to raise after Ray Train gives up: a worker's `UserError`, or else another error in
-    a worker's code, or else the loss of a worker."""
+    """The error to raise after Ray Train gives up: a worker's `UserError`, otherwise another error
+    in a worker's code, otherwise an error about a lost worker."""
     workers = getattr(error, "worker_failures", {}).values()
     found = [innermost(failure) for failure in workers] or [innermost(error)]
     own = [one for one in found if not type(one).__module__.startswith("ray.")]

@@ -30,7 +30,7 @@ class Task(ABC):
 
     @abstractmethod
     def step(self, step: int) -> dict[str, Tensor]:
-        """Take an optimisation step. Returns losses (scalars), whose means are logged."""
+        """Take an optimisation step. Returns scalar losses by name; their means are logged."""
 
     @abstractmethod
     def evaluate(self, step: int) -> dict[str, float]:
@@ -111,7 +111,7 @@ class Training(ABC):
 
     @property
     def run_dir(self) -> Path:
-        """The folder of the checkpoints, which gives Ray Train's run name and storage path."""
+        """The folder of the checkpoints; its path gives Ray Train's run name and storage path."""
         return self.folder / "train" if self.workers.under_ray_train else self.folder
 
 
