@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
 from pipeline.evaluation.features import reference_statistics
-from pipeline.experiments.ablation import OWN, Trial, run_trial, trials, varied
+from pipeline.experiments.ablation import Trial, run_trial, trials, varied
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.stage import Stage
 from pipeline.training.loop.run import run_jobs
@@ -27,8 +27,7 @@ def main(params: Params) -> str:
         columns = ["schedule", "decoding_schedule", *(k for k in rows[0] if k != "schedule")]
         write_csv(RESULTS / "sweep/crossing.csv", crossing, columns)
         designs = [row for trial in grid for each in trial.design_rows().values() for row in each]
-        columns = [*OWN, *varied(params), "iterations", "passes"]
-        columns += [name for name in rows[0] if name not in columns]
+        columns = sorted({*rows[0], *varied(params), "passes"})
         write_csv(RESULTS / "sweep/designs.csv", designs, columns)
         stage.run.log_artifact(file)
         best = _best(rows, params)  # numbers are logged as metrics, text as tags

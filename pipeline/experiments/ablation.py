@@ -55,7 +55,6 @@ NOT_TRAINED = (
 )
 DESIGN = "Samples of a trial's model with other decoding settings (`T/`, where the step is T)."
 Other = tuple[tuple[str, Any], ...]  # names and values of decoding settings other than T
-OWN = ("schedule", "seed", "samples", "nll")  # columns of a trial, the first of each row
 NOTE = (
     "A training run with this schedule and seed (`train/`, by step), and its samples with every T "
     "(`T/`, where the step is T) and with the best T (`T_best/`)."
@@ -124,9 +123,8 @@ class Trial:
 
 
 def _row(file: Path, settings: Row) -> Row:
-    """The row of a result file, with the settings of its decoding after `OWN`."""
-    row = read_json(file)
-    return {name: row[name] for name in OWN} | settings | row
+    """The row of a result file, with settings of its decoding, sorted by name."""
+    return dict(sorted((read_json(file) | settings).items()))
 
 
 def varied(params: Params) -> list[str]:
@@ -222,8 +220,9 @@ def measure_trial(trial: Trial) -> None:
         device=workers.device,
     )
     labels = evaluator.labels(params.sweep.samples)
-    own = dict(zip(OWN, (trial.schedule, trial.seed, len(labels), nll), strict=True))
+    own = {"schedule": trial.schedule, "seed": trial.seed, "samples": len(labels), "nll": nll}
     size, seed = params.decoding.batch_size, mix(trial.seed, "sweep")
+    main = asdict(params.decoding_settings())
 
     def measure(found: dict[str, Tensor]) -> Row:
         values = evaluator.scores(found, labels, trial.seed)
@@ -231,8 +230,7 @@ def measure_trial(trial: Trial) -> None:
         return own | values | evaluator.manifolds(found["features"], trial.seed)
 
     for path, settings in trial.missing.items():
-        said = dict(_other(settings, params)) | {"iterations": settings.iterations}
-        said |= {"decoded": settings.schedule} if settings.schedule != trial.schedule else {}
+        said = {k: v for k, v in asdict(settings).items() if v != main[k] or k == "iterations"}
         name = " ".join(["sweep:", trial.name, *(f"{k}={v}" for k, v in said.items())])
         batches = sample_batches(settings, labels, batch_size=size, seed=seed)
         measured_row(path, workers, shown, batches, name, measure)
