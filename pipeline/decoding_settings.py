@@ -17,7 +17,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "guidance_scale": (0, LARGEST),
     "remasking": (0, 1),
     "softmax_temperature": (SMALLEST, LARGEST),
-    "top_k": (0, LARGEST),
+    "softmax_temperature_end": (SMALLEST, LARGEST),
     "top_p": (SMALLEST, 1),
 }
 
@@ -43,21 +43,21 @@ class DecodingSettings:
     top_p: float = 1.0  # draw from the most probable codes, with a total probability of p
 
     def __post_init__(self):
-        if not isinstance(self.iterations, int) or self.iterations < 1:
-            raise ArgumentError("iterations", f"{self.iterations} is invalid", "use an integer ≥ 1")
+        for name, least in (("iterations", 1), ("top_k", 0)):
+            if not isinstance(given := getattr(self, name), int) or given < least:
+                raise ArgumentError(name, f"{given} is invalid", f"use an integer ≥ {least}")
         names: dict[str, Iterable[str]] = {"schedule": SCHEDULES, "rounding": get_args(Rounding)}
         names |= {"sampler": SAMPLERS, "guidance_schedule": GUIDANCE}
         for name, allowed in names.items():
-            if (given := getattr(self, name)) not in allowed:
+            if not isinstance(given := getattr(self, name), str) or given not in allowed:
                 way_out = f"use one of {', '.join(allowed)}"
                 raise ArgumentError(name, f"'{given}' is unknown", way_out)
-        ranges = dict(RANGES)
-        if self.softmax_temperature_end is not None:
-            ranges["softmax_temperature_end"] = RANGES["softmax_temperature"]
-        for name, (least, most) in ranges.items():
-            if not least <= (given := getattr(self, name)) <= most:  # False for NaN
-                way_out = f"use a number {'>' if least else '≥'} 0"
-                way_out += f" and ≤ {most:g}" if most < LARGEST else ""
+        for name, (low, high) in RANGES.items():
+            if (given := getattr(self, name)) is None and name == "softmax_temperature_end":
+                continue
+            if not isinstance(given, int | float) or not low <= given <= high:  # also NaN
+                way_out = f"use a number {'>' if low else '≥'} 0"
+                way_out += f" and ≤ {high:g}" if high < LARGEST else ""
                 raise ArgumentError(name, f"{given} is not allowed", way_out)
 
     def temperature(self, progress: float) -> float:
@@ -89,9 +89,5 @@ def expanded(settings: DecodingSettings, grids: Iterable[dict[str, Any]]) -> lis
             raise ArgumentError(min(unknown), "is no decoding setting", f"use {', '.join(names)}")
         axes = [each if isinstance(each, list) else [each] for each in grid.values()]
         for values in product(*axes):
-            try:
-                found[replace(settings, **dict(zip(grid, values, strict=True)))] = None
-            except TypeError as error:  # such as a text for a number
-                reason = "a value has the wrong type"
-                raise ArgumentError(str(grid), reason, "correct the value") from error
+            found[replace(settings, **dict(zip(grid, values, strict=True)))] = None
     return list(found)

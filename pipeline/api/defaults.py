@@ -20,6 +20,13 @@ class Decoding(TypedDict, total=False):
     guidance: float  # scale s of classifier-free guidance; 0 turns guidance off
     rounding: str  # rounds the number of masked tokens: "floor" (release) or "ceil" (paper)
     bf16: bool  # bfloat16 autocast of the network, on devices with fast bfloat16
+    sampler: str  # rule that chooses the tokens to mask again, a key of `SAMPLERS`
+    remasking: float  # strength η of the samplers remask_capped and remask_rescaled, 0 to 1
+    guidance_schedule: str  # guidance over the iterations: constant, linear or power_cosine
+    softmax_temperature: float  # divides the logits of the categorical draw
+    softmax_temperature_end: float  # at the last iteration, reached linearly
+    top_k: int  # draw from the k most probable codes; 0: from all codes
+    top_p: float  # draw from the most probable codes whose probabilities add up to p
 
 
 @dataclass(frozen=True)
