@@ -164,7 +164,11 @@ class Params(schema.Section):
             reason = f"{training.label_smoothing} equals training.label_smoothing"
             raise UserError("training.other_label_smoothings", reason, "remove this value")
         designs = self.design_settings()
-        used = {"crossed": self.sweep.crossed, "designs": [each.schedule for each in designs]}
+        main = (
+            training.mask_schedule
+        )  # designs that name no schedule are skipped if it is not swept
+        named = [each.schedule for each in designs if each.schedule != main]
+        used = {"crossed": self.sweep.crossed, "designs": named}
         for key, schedules in used.items():
             if untrained := set(schedules) - set(self.sweep.schedules):
                 reason = f"no model is trained with {min(untrained)}, which is not in"

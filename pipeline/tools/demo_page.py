@@ -102,7 +102,7 @@ def build(model: MaskGIT) -> gr.Blocks:
 
 
 def _sampling(model: MaskGIT, panels: int) -> None:
-    """Add the controls for sampling, and `panels` canvases, each with its own schedule and sampler."""
+    """Add the controls for sampling, and `panels` canvases with their own schedule and sampler."""
     most = min(SAMPLES, model.defaults.batch_size)
     with gr.Row():
         with gr.Column(scale=1):
