@@ -1,7 +1,7 @@
-"""The object store of `ray.storage_path`: a copy of the run directories that every node reaches.
+"""Copies files of run directories to and from the object store at `ray.storage_path`.
 
-Files are written to the run directory itself. Files that another machine needs (checkpoints,
-finished models and rows) are also uploaded; a machine downloads the files that it lacks.
+Every file is written to a local run directory. Files that other machines need (checkpoints,
+finished models, rows of results) are also uploaded; a machine downloads the files that it lacks.
 """
 
 import os
@@ -33,7 +33,7 @@ class Storage:
     runs: Path  # the folder of all run directories
 
     def place(self, path: Path) -> str:
-        """The path in the store of a file's or folder's copy."""
+        """The path, in the store, of the copy of a file or folder."""
         return f"{self.folder}/{path.relative_to(self.runs).as_posix()}"
 
 
@@ -52,7 +52,8 @@ def use_storage(storage: Storage | None) -> None:
 
 
 def open_storage(storage_path: str, runs: Path) -> None:
-    """Use the store at `ray.storage_path`. Raises a `UserError` if fsspec cannot open it."""
+    """Use the object store at `storage_path`, unless it is a folder. Raises a `UserError` if fsspec
+    cannot open the store."""
     use_storage(None)
     if "://" in storage_path:
         names = S3_ENVIRONMENT if storage_path.startswith("s3://") else {}
