@@ -55,7 +55,7 @@ def default_remote() -> Remote | None:
     if name is None:
         return None
     if name not in remotes:
-        raise UserError(f"DVC's default remote {name}", "undefined", f"run `dvc remote add {name} URL`")
+        raise UserError(f"DVC remote {name}", "undefined", f"run `dvc remote add {name} URL`")
     # `str` drops DVC's own path types, which DVC would write relative to another folder.
     settings = {k: str(v) if isinstance(v, str) else v for k, v in remotes[name].items()}
     return Remote(name, settings)
