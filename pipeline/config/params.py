@@ -163,7 +163,7 @@ class Params(schema.Section):
         drops = training.label_drop > 0 or network.pretrained
         if self.decoding.guidance_scale > 0 and not drops:
             reason = "guidance needs a model that was trained on some images without their class"
-            way_out = "set training.label_drop to 0.1 and train, or decoding.guidance_scale to 0"
+            way_out = "set training.label_drop to 0.1, for example, or guidance_scale to 0"
             raise UserError("decoding.guidance_scale", reason, way_out)
 
     def _check_workers(self) -> None:

@@ -33,7 +33,7 @@ class TokenCache:
         return int(self._start[-1])
 
     def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N) int64 of image `indices[i]` in its crop `views[i]`, and labels (B,) int64."""
+        """Tokens (B, N) int64 of crop `views[i]` of image `indices[i]`, and labels (B,) int64."""
         shard = np.searchsorted(self._start, indices, side="right") - 1
         tokens = np.empty((len(indices), self.num_tokens), dtype=np.int64)
         for number in np.unique(shard):

@@ -18,7 +18,8 @@ GROUPS = 32
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Architecture. Release: 128 filters, 2 blocks, multipliers 1,1,2,2,4, dim 256, K 1024."""
+    """The architecture. The authors' release has 128 filters, 2 residual blocks per level,
+    multipliers 1, 1, 2, 2, 4, an embedding dimension of 256 and 1,024 codes."""
 
     channels: int
     filters: int
@@ -29,7 +30,7 @@ class TokenizerConfig:
 
     @property
     def downsampling(self) -> int:
-        """f: pixels per token along each side."""
+        """The factor f: pixels per token along each side."""
         return 2 ** (len(self.multipliers) - 1)
 
 
@@ -38,10 +39,10 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class ResBlock(nn.Module):
-    """Pre-activation residual block.
+    """A pre-activation residual block.
 
-    Where the number of channels changes, the release applies the 1×1 shortcut to the main
-    branch's output, so that the block's input is dropped. The released weights require the same.
+    If the number of channels changes, the 1×1 shortcut is applied to the main branch's output, and
+    the block's input is dropped, as in the release: the released weights require this.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -107,7 +108,7 @@ class Decoder(nn.Module):
 
 
 class Tokenizer(nn.Module):
-    """Image → token grid → image."""
+    """Encodes images as token grids, and decodes token grids to images."""
 
     def __init__(self, config: TokenizerConfig):
         super().__init__()

@@ -66,8 +66,8 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
     first step may be any step; later steps must be consecutive.
 
     Args:
-        loaders: number of processes that load and finish batches. If 0, a thread loads batches;
-            with one core and no GPU, no batch is loaded in advance, to not slow down training.
+        loaders: number of processes that load and finish batches. If 0, a thread loads batches.
+            On a CPU with one core, it would slow down training, so no batch is loaded in advance.
         device: device that the model is trained on.
     """
     if loaders:
