@@ -157,7 +157,7 @@ class Params(schema.Section):
             reason = f"{min(untrained)} is not in sweep.schedules, so no model is trained with it"
             raise UserError("sweep.crossed", reason, "remove it, or add it to sweep.schedules")
         if self.classifier.pretrained and self.classifier.architecture == "small":
-            reason = "these are torchvision ResNet weights, but classifier.architecture is small"
+            reason = "it names torchvision ResNet weights, but classifier.architecture is small"
             way_out = "set the architecture to that of the weights, such as torchvision:resnet50"
             raise UserError("classifier.pretrained", reason, way_out)
         drops = training.label_drop > 0 or network.pretrained

@@ -50,14 +50,14 @@ class Replicate(NamedTuple):
 
 
 def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """The replicates (runs with one seed each) that the tables show, one per `evaluation.seeds`.
-    With released weights, they share one model, published under the first seed; samples differ."""
+    """The replicates that the tables show: runs of the network, one per seed in `evaluation.seeds`.
+    Runs with released weights share one model (the first seed's); only their samples differ."""
     seeds, released = params.evaluation.seeds, _released(params, network)
     return [Replicate(network, seed, seeds[0] if released else seed) for seed in seeds]
 
 
 def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Replicate:
-    """The main replicate (see `main_replicates`) with the given seed; the first one if `seed` is
+    """The main replicate (a run in the tables) with the given seed; the first one if `seed` is
     None. Raises an `ArgumentError` if no replicate has this seed."""
     known = {replicate.seed: replicate for replicate in main_replicates(params, network)}
     wanted = params.evaluation.seeds[0] if seed is None else seed

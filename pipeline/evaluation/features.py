@@ -123,7 +123,7 @@ def _library(name: str, weights: str | None) -> nn.Module:
 def stored_tensors(
     folder: Path, count: int, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[str, Tensor]:
-    """Load float32 tensors (count, …) of an image set, memory-mapped from `<folder>/<name>.npy`. If
+    """Load float32 tensors (count, …) of an image set, memory-mapped from files `<tensor>.npy`. If
     the folder does not exist, compute the tensors first; after a kill, the next run resumes.
 
     Args:

@@ -139,7 +139,7 @@ def spreads(
     nearest neighbours of precision and recall, so a half contains no sample twice.
 
     Args:
-        metrics: maps indices (m,) into the set to named values; a value may be None (too few).
+        metrics: maps indices (m,) into the set to named values; a value is None if m is too small.
         labels: class (M,) of each sample.
         repeats: number of random halves, at least 2.
     """
@@ -186,6 +186,6 @@ def _by_class(labels: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def _evenly(order: Tensor, size: int, start: float) -> Tensor:
-    """Take `size` evenly spaced entries of `order`, sorted; `start` is in [0, 1) spacings."""
+    """Take `size` evenly spaced entries of `order`, the first after `start` spacings; sort them."""
     positions = (torch.arange(size, dtype=torch.float64) + start) * (len(order) / size)
     return order[positions.long()].sort().values

@@ -39,7 +39,7 @@ def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
 
 def stored_file(path: Path, side: int) -> bytes:
     """The bytes to store for a picture file. A JPEG or PNG that needs no cleaning and whose shorter
-    side has at most `side` pixels, is stored unchanged. Raises the errors of `open_picture`."""
+    side has at most `side` pixels is stored unchanged. Raises the errors of `open_picture`."""
     content, opened, image = _open(path)
     clean = image is opened and opened.format in ("JPEG", "PNG")
     if clean and min(image.size) <= side and max(image.size) > TINY:

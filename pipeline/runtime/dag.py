@@ -153,7 +153,7 @@ def makers(root: Path = HERE) -> dict[str, str]:
 
 
 def stages_up_to(stage: str | None) -> list[str]:
-    """A stage and all stages that it depends on, sorted; all stages if `stage` is None.
+    """A stage and those it depends on, in the order of dvc.yaml; all stages if `stage` is None.
 
     Raises:
         UserError: dvc.yaml has no such stage.

@@ -50,7 +50,7 @@ def driver_device(use_gpu: bool, workers: int) -> torch.device:
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Within the block, compute float32 convolutions on a GPU in TF32 if `allowed`. TF32 has 10
-    bits of precision, and is several times as fast. Outside such blocks, it is off."""
+    bits of precision and several times float32's speed. Outside such blocks, TF32 is off."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = allowed
     try:

@@ -369,7 +369,7 @@ class Sync:
 
 
 def sync(folder: Path) -> str:
-    """Send all logs in a folder of run directories. Returns one line that says so.
+    """Send all logs in a folder of run directories. Returns one line about the result.
 
     Raises:
         UserError: some logs could not be sent.

@@ -26,7 +26,7 @@ ROUNDS = 10
 
 
 def in_bfloat16(bf16: Bf16, device: torch.device, kind: Kind) -> bool:
-    """Whether to compute in bfloat16. True means: on GPUs, and on CPUs where it is faster."""
+    """Whether to compute in bfloat16: if `bf16` is True, on GPUs and on CPUs where that is faster."""
     return bf16 == "force" or (bf16 and (device.type != "cpu" or f"{kind} in bfloat16" in choice()))
 
 
@@ -56,7 +56,7 @@ def choice(*folders: Path) -> str:
 
 def measured() -> str:
     """Time training steps of a transformer's feed-forward block on 8 images, and of a residual
-    block of the tokenizer on 16 images, in bfloat16 and float32. Returns the choice (`choice`)."""
+    block of the tokenizer on 16 images, in bfloat16 and float32. Returns the choice as text."""
     said, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():

@@ -67,7 +67,7 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
 
     Args:
         loaders: number of processes that load and finish batches. If 0, a thread loads batches.
-            On a CPU with one core, it would slow down training, so no batch is loaded in advance.
+            A CPU with one core loads no batch in advance, since this would slow down training.
         device: device that the model is trained on.
     """
     if loaders:
@@ -79,8 +79,8 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
 
 
 def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """Like `prepared`, with the processes of a `DataLoader`. They start at the first requested
-    batch, and end when the returned function is deleted or the training process ends."""
+    """Load batches in advance in a `DataLoader`. Its processes start at the first requested batch,
+    and end when the returned function is deleted or the training process ends."""
     coming: Iterator[Batch] | None = None
 
     def next_batch(step: int) -> Batch:

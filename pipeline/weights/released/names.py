@@ -92,7 +92,7 @@ def from_flax_transformer(weights: Weights, config: TransformerConfig) -> Weight
     ours: Weights = {}
     for name, weight in weights.items():
         if name.endswith("/query/bias") and weight.ndim and len(weight) != config.heads:
-            raise ValueError(f"it has {len(weight)} heads, not {config.heads}")
+            raise ValueError(f"the file has {len(weight)} heads, not {config.heads}")
         if name.endswith(("query/bias", "key/bias", "value/bias", "out/kernel")):
             weight = weight.flatten(0, 1)  # flax has an axis for heads
         elif "/self_attention/" in name and name.endswith("kernel"):
