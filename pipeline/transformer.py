@@ -138,7 +138,7 @@ class MaskGitTransformer(TokenTransformer):
     causal = False
 
     def sequence(self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor) -> Tensor:
-        """Vocabulary ids (B, S): the class token, then tokens, or [MASK] where `mask_BN` is True."""
+        """Vocabulary ids (B, S): the class token, then tokens, with [MASK] where `mask_BN`."""
         ids_BN = tokens_BN.masked_fill(mask_BN, self.config.mask_id)
         return torch.cat([self.class_ids(labels_B), ids_BN], dim=1)
 

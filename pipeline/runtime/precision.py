@@ -26,7 +26,7 @@ ROUNDS = 10
 
 
 def in_bfloat16(bf16: Bf16, device: torch.device, kind: Kind) -> bool:
-    """Whether to compute in bfloat16: if `bf16` is True, on GPUs and on CPUs where that is faster."""
+    """Whether to compute in bfloat16: with `bf16`, on GPUs and on CPUs where that is faster."""
     return bf16 == "force" or (bf16 and (device.type != "cpu" or f"{kind} in bfloat16" in choice()))
 
 
