@@ -136,7 +136,7 @@ class Params(schema.Section):
     def _check_samples(self) -> None:
         evaluation = self.evaluation
         if evaluation.second_extractor == evaluation.extractor:
-            reason = f"{evaluation.extractor} is already the first extractor"
+            reason = f"{evaluation.extractor} is already evaluation.extractor"
             raise UserError("evaluation.second_extractor", reason, "choose another extractor")
         needed, user = max(self.least_images(), (evaluation.is_splits, "evaluation.is_splits"))
         for section in ("sweep", "evaluation"):
@@ -192,7 +192,7 @@ class Params(schema.Section):
                 raise UserError("training.accumulate", reason, f"choose a divisor of {share}")
 
     def _check_folders(self) -> None:
-        """Raise a `UserError` if a param's path is in a folder that DVC deletes before a stage."""
+        """Raise a `UserError` if a param names a path in a folder that DVC deletes (`OUTPUTS`)."""
         values = flatten(self.model_dump())
         given = {key: values[key] for key in (*FILE_PARAMS, "data.download_dir")}
         given["ray.storage_path"], given["data.source"] = self.ray.folder, self.data.folder

@@ -82,7 +82,7 @@ def join_ray() -> None:
 
 
 def cluster_address() -> str:
-    """The address in RAY_ADDRESS; empty if the stage starts a cluster of its own."""
+    """The address in RAY_ADDRESS; empty if the stage starts a local cluster."""
     address = os.environ.get("RAY_ADDRESS", "")
     return "" if address == "local" else address
 

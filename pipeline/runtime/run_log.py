@@ -142,7 +142,7 @@ class RunLog:
             shutil.copyfile(path, copy)
 
     def log_image(self, path: Path | str, name: str, step: int) -> None:
-        """Log a copy of a PNG picture; MLflow has a slider over the steps of a name.
+        """Log a copy of a PNG picture. MLflow shows the steps of a `name` with a slider.
         Files are named as by `mlflow.log_image`; logging a picture twice stores one file. Does
         nothing on a machine where the run did not begin."""
         if not (self.folder / RUN).exists():

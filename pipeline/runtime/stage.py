@@ -142,8 +142,8 @@ def open_reproduction(params: Any) -> RunLog:
 def log_reproduction(
     params: Any, metrics: Mapping[str, Mapping[str, Any]], files: Iterable[Path]
 ) -> str:
-    """Log the results of all stages to the MLflow run of the whole `dvc repro`. Called by the last
-    stage, which has no run of its own. Returns what was not sent, and why.
+    """Log the results of all stages to the MLflow run of the whole `dvc repro`. The last stage,
+    which has no run of its own, calls this function. Returns what was not sent, and why.
 
     Args:
         metrics: maps each group to its metrics; text values become tags.

@@ -41,12 +41,12 @@ _storage: Storage | None = None
 
 
 def storage() -> Storage | None:
-    """The store that this process uses; None if `ray.storage_path` is a folder."""
+    """The object store that this process uses; None if `ray.storage_path` is a folder."""
     return _storage
 
 
 def use_storage(storage: Storage | None) -> None:
-    """Set the store that this process uses."""
+    """Set the object store that this process uses; None for no store."""
     global _storage
     _storage = storage
 
@@ -71,7 +71,7 @@ def _error(error: Exception) -> UserError:
 
 
 def upload(path: Path) -> None:
-    """Copy a file to the store, if this process uses a store. Errors are only printed."""
+    """Copy a file to the object store, if this process uses one. Errors are only printed."""
     if _storage is not None:
         try:
             _storage.files.put_file(str(path), _storage.place(path))
@@ -80,8 +80,8 @@ def upload(path: Path) -> None:
 
 
 def download(*folders: Path) -> None:
-    """Download the folders' files that this machine lacks, if this process uses a store. Raises a
-    `UserError` if the store does not answer."""
+    """If this process uses an object store, download the folders' files that this machine lacks.
+    Raises a `UserError` if the store does not answer."""
     if (store := _storage) is None:
         return
     try:

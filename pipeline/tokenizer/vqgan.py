@@ -124,7 +124,7 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Encode images as a token grid (B, h, w) int64."""
+        """Encode images (B, C, H, W) as token grids (B, h, w) int64."""
 
         def encode(part: Tensor) -> Tensor:
             return self.quantizer.nearest(self.encoder(part))
@@ -133,7 +133,7 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
-        """Decode a token grid (B, h, w) to images (B, C, H, W), clipped to [0, 1]."""
+        """Decode token grids (B, h, w) to images (B, C, H, W), clipped to [0, 1]."""
 
         def decode(part: Tensor) -> Tensor:
             # `lookup` returns a channels-last tensor, for which GroupNorm is slow on a CPU.

@@ -226,7 +226,7 @@ def test_what_mlflow_refuses_for_good_is_named_and_stops_nothing_else(server, pr
     said = sync(runs)
     assert said.count("refused a record") == 7 and "bad$name" in said and "413" in said
     server.fails = lambda request: None
-    assert sync(runs).startswith("everything") and "refused" not in sync(runs)
+    assert sync(runs).startswith("all logs") and "refused" not in sync(runs)
     assert history(server.real, stage.run_id, "loss") == [(s, s / 7) for s in range(ROWS)]
 
 

@@ -95,7 +95,7 @@ def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfi
             theirs, ours = json.loads(about.read_bytes()), {"kind": kind} | asdict(config)
             for key in ("kind", "heads", "codebook_size"):  # not visible in names and shapes
                 if key in theirs and theirs[key] != ours.get(key):
-                    raise ValueError(f"the file has {key} {theirs[key]}, not {ours.get(key)}")
+                    raise ValueError(f"{key} is {theirs[key]}, not {ours.get(key)}")
         model.load_state_dict(convert(weights, config))
         if name := not_finite(model.state_dict()):
             raise ValueError(f"{name} has NaN or infinite values")
