@@ -41,7 +41,7 @@ def note_machines(machines: Iterable[Machine]) -> None:
 
 
 def machines() -> list[Machine]:
-    """The machines that did work for this process: its workers' machines, or its own if there are none."""
+    """The machines of this process's workers; without workers, the process's own machine."""
     return sorted(_machines or [this_machine()], key=lambda machine: list(machine.items()))
 
 
