@@ -9,6 +9,6 @@ from pipeline.weights.published import load_model
 
 
 def open_sampler(replicate: Replicate, device: torch.device) -> Sampler:
-    """Load a replicate's model and the tokenizer, and return their sampler."""
+    """Load a replicate's model and the tokenizer, and return a sampler that uses both."""
     model = load_model(replicate.folder, replicate.network, device)
     return Sampler(model, load_model(TOKENIZER, "tokenizer", device))
