@@ -88,12 +88,12 @@ def generate_autoregressive(
     """Draw tokens (B, N) int64, one after another, from softmax(logits).
 
     Args:
-        labels: (B,).
-        bf16: run the network in bfloat16 where that is faster; "force": anywhere.
+        labels: class labels (B,).
+        bf16: run the network in bfloat16 where that is faster; "force": always.
         cache: keep the keys and values of earlier positions, so that each step computes only one
-            position. Without a cache, each step computes all positions so far (Figure 4 times both
-            variants). In float32, both variants draw the same tokens; in bfloat16, rounding
-            differs. A large batch with a cache is split into parts with the same noise.
+            position. Without a cache, each step computes all positions so far. (Figure 4 times
+            both variants.) In float32, both draw the same tokens; in bfloat16, rounding differs.
+            With a cache, a large batch is split into parts, which use the whole batch's noise.
         truncation: temperature, top_k and top_p, as in `truncated`.
 
     Raises:
@@ -121,7 +121,7 @@ def _generate_rows(
     cache: bool,
     truncation: dict[str, Any],
 ) -> Tensor:
-    """Draw the tokens (b, N) of some rows of a batch."""
+    """Draw the tokens (b, N) of the rows `rows_b` of a batch."""
     config, labels_b, device = model.config, labels_B[rows_b], labels_B.device
     tokens_bN = torch.zeros(len(rows_b), config.num_tokens, dtype=torch.long, device=device)
     caches = [KeyValueCache(config.num_tokens) for _ in model.blocks] if cache else []
@@ -150,11 +150,11 @@ def token_nll(
     device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
 ) -> float:
-    """The exact mean negative log-likelihood per token in nats, with probabilities over K codes.
+    """The exact mean negative log-likelihood per token in nats, with a softmax over the K codes.
 
     Args:
-        tokens: (M, N) int64.
-        labels: (M,) int64.
+        tokens: tokens (M, N) int64 of M images.
+        labels: class labels (M,) int64.
         ranks: the workers that share the batches.
     """
     batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))

@@ -36,7 +36,7 @@ class Outputs(NamedTuple):
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions with batch norm; the first convolution may halve the sides."""
+    """Two 3×3 convolutions with batch norm; the first may halve the sides of feature maps."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -53,7 +53,7 @@ class _Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """Three stages of one block each, for images of about 28 to 64 pixels."""
+    """A ResNet of three stages with one block each, for images of about 28 to 64 pixels a side."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -81,13 +81,13 @@ class TorchvisionResNet(nn.Module):
         super().__init__()
         import torchvision
 
+        key, way_out = "classifier.architecture", "use a ResNet, such as torchvision:resnet50"
         try:
             network = torchvision.models.get_model(name, weights=None)
         except ValueError as error:
-            raise UserError("classifier.architecture", f"torchvision lacks model {name}") from error
+            raise UserError(key, f"torchvision has no model '{name}'", way_out) from error
         if not isinstance(network, torchvision.models.ResNet):
-            reason = f"'{name}' is not a ResNet"
-            raise UserError("classifier.architecture", reason, "use a ResNet, such as resnet50")
+            raise UserError(key, f"'{name}' is not a ResNet", way_out)
         self.num_features = network.fc.in_features
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         self.stages = nn.ModuleList(
@@ -161,7 +161,7 @@ def torchvision_classifier(name: str, file: Path | None = None) -> Classifier:
         network.load_state_dict(weights)
     except Exception as error:  # a download, a file or a state dict may fail in many ways
         reason = f"cannot load {file or 'the download'} ({in_a_line(error)})"
-        way_out = "give a file with torchvision's weights for classifier.architecture"
+        way_out = "give a file of torchvision weights that fit classifier.architecture"
         raise UserError("classifier.pretrained", reason, way_out) from error
     model = Classifier(
         ClassifierConfig(f"imagenet:{name}", channels=3, num_classes=classes, width=0)

@@ -62,8 +62,8 @@ def open_distance_map(name: str, classifier: Classifier, device: torch.device) -
 
 
 def classifier_distance_map(classifier: Classifier, images: Tensor, others: Tensor) -> Tensor:
-    """`classifier_distance` for each pixel, (B, H, W): the sum of the values of the map cells that
-    contain the pixel."""
+    """`classifier_distance` at each pixel, (B, H, W): the sum, over the classifier's stages, of the
+    squared distance in the cell of the feature map that contains the pixel."""
     pairs = zip(classifier.outputs(images).maps, classifier.outputs(others).maps, strict=True)
     stages = [(_unit(a) - _unit(b)).pow(2).sum(dim=1, keepdim=True) for a, b in pairs]
     return torch.cat([F.interpolate(x, images.shape[-2:]) for x in stages], dim=1).sum(dim=1)
@@ -75,7 +75,7 @@ def _lpips_of(network: nn.Module, images: Tensor, others: Tensor) -> Tensor:
 
 
 def _lpips_network(backbone: str, device: torch.device, by_place: bool = False) -> nn.Module:
-    """Open LPIPS, which returns (B, 1, 1, 1) for image batches, or (B, 1, H, W) for each pixel."""
+    """Open LPIPS: distances (B, 1, 1, 1) of images or, with `by_place`, (B, 1, H, W) of pixels."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     from torchvision import models
 
@@ -93,7 +93,7 @@ def _lpips_network(backbone: str, device: torch.device, by_place: bool = False) 
     except Exception as error:  # a download may fail in many ways
         cause = " ".join(str(error).split())[:200]
         reason = f"cannot read or download {url} ({cause})"
-        way_out = "put the file into $TORCH_HOME/hub/checkpoints, or set this param to classifier"
+        way_out = "put the file into $TORCH_HOME/hub/checkpoints, or set the param to classifier"
         raise UserError("tokenizer.perceptual", reason, way_out) from error
     network.spatial = by_place
     return network.to(device).eval().requires_grad_(False)

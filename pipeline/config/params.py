@@ -61,7 +61,7 @@ class Params(schema.Section):
 
     @property
     def classifier_images(self) -> schema.Data:
-        """The section `data`, with `crop_scale` from the section `classifier`."""
+        """Settings of the classifier's images: section `data`, but `classifier.crop_scale`."""
         return self.data.model_copy(update={"crop_scale": self.classifier.crop_scale})
 
     @property
@@ -75,8 +75,8 @@ class Params(schema.Section):
         return 512 if architecture.endswith(("resnet18", "resnet34")) else 2048
 
     def least_images(self, covariance: bool = True) -> tuple[int, str]:
-        """The number of images that all metrics need (all but FID, if `covariance` is false), and
-        the param or metric that sets this number."""
+        """The smallest number of images that suffices for all metrics (for all but FID, if
+        `covariance` is false), and the param or metric that requires this number."""
         evaluation, features = self.evaluation, self.feature_dimensions
         return max(
             (evaluation.neighbors + 1, "evaluation.neighbors"),
@@ -120,11 +120,11 @@ class Params(schema.Section):
     def _check_images(self) -> None:
         factor, size, tokenizer = self.tokenizer.downsampling, self.data.image_size, self.tokenizer
         if size % factor:
-            reason = f"{size} is not divisible by {factor}, 2^(len(tokenizer.multipliers) - 1)"
-            raise UserError("data.image_size", reason, "change the size or the multipliers")
+            reason = f"{size} is not divisible by {factor} = 2^(len(tokenizer.multipliers) - 1)"
+            raise UserError("data.image_size", reason, f"use a multiple of {factor}")
         if tokenizer.perceptual != "classifier" and size < 32:
             reason = f"{tokenizer.perceptual} needs images of 32 pixels or more, not {size}"
-            raise UserError("tokenizer.perceptual", reason, "use classifier")
+            raise UserError("tokenizer.perceptual", reason, "set it to classifier")
         if tokenizer.discriminator == "stylegan" and (size < 4 or size & (size - 1)):
             reason = f"stylegan needs a data.image_size of 4, 8, 16, …, not {size}"
             raise UserError("tokenizer.discriminator", reason, "use patch or another size")
@@ -140,51 +140,46 @@ class Params(schema.Section):
                 raise UserError(key, f"{reason} of an image", f"use at most {self.num_tokens}")
         dilate, known = self.editing.dilate, self.grid // 4  # known tokens beside a central box
         if dilate and dilate >= known:
-            reason = f"{dilate} leaves no known token around the hole in {self.grid}×{self.grid}"
+            reason = f"{dilate} leaves no token around the hole in {self.grid}×{self.grid} tokens"
             raise UserError("editing.dilate", reason, f"use at most {max(0, known - 1)}")
 
     def _check_samples(self) -> None:
         evaluation = self.evaluation
         if evaluation.second_extractor == evaluation.extractor:
-            reason = f"{evaluation.extractor} is already the first extractor"
+            reason = f"{evaluation.extractor} is already evaluation.extractor"
             raise UserError("evaluation.second_extractor", reason, "choose another extractor")
         needed, user = max(self.least_images(), (evaluation.is_splits, "evaluation.is_splits"))
         for section in ("sweep", "evaluation"):
             samples = getattr(self, section).samples
             if samples < needed:
-                reason = f"{samples} are too few for {user}"
+                reason = f"{samples} samples are too few for {user}"
                 raise UserError(f"{section}.samples", reason, f"use at least {needed}")
 
     def _check_trainings(self) -> None:
         training, network = self.training, self.transformer
         if network.hidden % network.heads:
             reason = f"{network.heads} does not divide transformer.hidden, {network.hidden}"
-            raise UserError("transformer.heads", reason, "choose a divisor")
+            raise UserError("transformer.heads", reason, f"use a divisor of {network.hidden}")
         if training.label_smoothing in training.other_label_smoothings:
             reason = f"{training.label_smoothing} equals training.label_smoothing"
             raise UserError("training.other_label_smoothings", reason, "remove this value")
-        designs = self.design_settings()
-        main = (
-            training.mask_schedule
-        )  # designs that name no schedule are skipped if it is not swept
+        designs, main = self.design_settings(), training.mask_schedule
+        # Designs that name no schedule are skipped if the main schedule is not swept.
         named = [each.schedule for each in designs if each.schedule != main]
-        used = {"crossed": self.sweep.crossed, "designs": named}
-        for key, schedules in used.items():
+        for key, schedules in {"crossed": self.sweep.crossed, "designs": named}.items():
             if untrained := set(schedules) - set(self.sweep.schedules):
                 reason = f"no model is trained with {min(untrained)}, which is not in"
-                way_out = "add the schedule there, or remove it here"
+                way_out = "remove it, or add it to sweep.schedules"
                 raise UserError(f"sweep.{key}", f"{reason} sweep.schedules", way_out)
         if self.classifier.pretrained and self.classifier.architecture == "small":
-            reason = (
-                "the weights are for a ResNet of torchvision, but classifier.architecture is small"
-            )
+            reason = "it names torchvision ResNet weights, but classifier.architecture is small"
             way_out = "set the architecture to that of the weights, such as torchvision:resnet50"
             raise UserError("classifier.pretrained", reason, way_out)
         drops = training.label_drop > 0 or network.pretrained
         scales = [self.decoding.guidance_scale, *(each.guidance_scale for each in designs)]
         if max(scales) > 0 and not drops:
-            reason = "guidance needs a model that has trained on some images without their class"
-            way_out = "set training.label_drop, to 0.1 for example, or guidance_scale to 0"
+            reason = "guidance needs a model that was trained on some images without their class"
+            way_out = "set training.label_drop to 0.1, for example, or guidance_scale to 0"
             raise UserError("decoding.guidance_scale", reason, way_out)
 
     def _check_workers(self) -> None:
@@ -198,21 +193,22 @@ class Params(schema.Section):
         ):
             size = getattr(self, section).batch_size
             if workers is None and not ray.elastic:
-                raise UserError(key, "null needs ray.elastic", "give a number, or set ray.elastic")
+                way_out = "give a number, or set ray.elastic to true"
+                raise UserError(key, "null is allowed only if ray.elastic is true", way_out)
             if workers and size % workers:
-                reason = f"{workers} workers do not divide {section}.batch_size {size}"
+                reason = f"{section}.batch_size {size} is not divisible by {workers} workers"
                 raise UserError(key, reason, f"choose a divisor of {size}")
         if ray.loaders_per_worker and ray.loaders_per_worker >= ray.cpus_per_worker:
-            reason = f"{ray.loaders_per_worker} loaders leave no CPU of ray.cpus_per_worker"
-            raise UserError("ray.loaders_per_worker", f"{reason} for training", "use fewer loaders")
+            reason = f"{ray.loaders_per_worker} loaders leave no CPU for training"
+            raise UserError("ray.loaders_per_worker", reason, "use fewer than ray.cpus_per_worker")
         for workers in (ray.num_workers, self.sweep.workers_per_trial or ray.num_workers):
             share = training.batch_size // workers
             if share % training.accumulate:
-                reason = f"{training.accumulate} microbatches do not divide the {share} images"
-                raise UserError("training.accumulate", f"{reason} of a worker", "choose a divisor")
+                reason = f"a worker's {share} images are not divisible by {training.accumulate}"
+                raise UserError("training.accumulate", reason, f"choose a divisor of {share}")
 
     def _check_folders(self) -> None:
-        """Raise a `UserError` for a path in a folder that DVC deletes before a stage runs."""
+        """Raise a `UserError` if a param names a path in a folder that DVC deletes (`OUTPUTS`)."""
         values = flatten(self.model_dump())
         given = {key: values[key] for key in (*FILE_PARAMS, "data.download_dir")}
         given["ray.storage_path"], given["data.source"] = self.ray.folder, self.data.folder

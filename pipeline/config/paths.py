@@ -25,13 +25,12 @@ CODE = (Path("pipeline"), Path("stages"), Path("analysis"))
 
 
 def check_files(params: dict[str, Any], stage: str) -> None:
-    """Check that the files exist that are named in the params of a stage, or of the stages that
-    depend on it. Raises a `UserError` for a missing file at once, not after hours of work.
-    `params` are all params, as returned by `Params.model_dump()`."""
+    """Raise a `UserError` if a file is missing that is named in the params of `stage` or of a stage
+    that depends on it. `params` are all params, as `Params.model_dump()` returns them."""
     values = flatten(params)
     # The stage `analysis` lists all params, but reads none of the files named in them.
     read = {key for reader in stages_from(stage) - {"analysis"} for key in stage_params(reader)}
     for key in FILE_PARAMS:
         file = values[key]
         if key in read and file not in (None, TORCHVISION) and not of_project(file).is_file():
-            raise UserError(key, f"{file} is not a file", "give a file, or null")
+            raise UserError(key, f"{file} is not a file", "give the path of a file, or null")

@@ -1,5 +1,5 @@
 """Reads and applies presets. A file `presets/NAME.yaml` holds texts that describe the preset (see
-`Summary`) and the values that differ from the defaults, or from the preset in its key `base`."""
+`Summary`), and the params that differ from the defaults or from the preset that `base` names."""
 
 import io
 import os
@@ -61,7 +61,7 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
 
 
 def _read(name: str) -> dict[str, Any]:
-    """Read a preset's file, and add the values that only its base preset sets."""
+    """Read a preset's file, and add the values that only the file's `base` preset sets."""
     if name not in preset_names():
         raise UserError(name, "no such preset", f"use one of {', '.join(preset_names())}")
     values = read_yaml(PRESETS / f"{name}.yaml")

@@ -40,7 +40,7 @@ class Replicate(NamedTuple):
 
     @property
     def samples(self) -> Path:
-        """The folder of the published samples; only main replicates publish samples."""
+        """The folder of the published samples, which only main replicates (in the tables) have."""
         return SAMPLES / self.network / f"seed{self.seed}"
 
     @property
@@ -49,26 +49,26 @@ class Replicate(NamedTuple):
 
 
 def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """The replicates that the tables show: one for each of `evaluation.seeds`. With released
-    weights, all replicates share one model, published under the first seed; only samples differ."""
+    """The replicates that the tables show: runs of the network, one per seed in `evaluation.seeds`.
+    Runs with released weights share one model (the first seed's); only their samples differ."""
     seeds, released = params.evaluation.seeds, _released(params, network)
     return [Replicate(network, seed, seeds[0] if released else seed) for seed in seeds]
 
 
 def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Replicate:
-    """The main replicate with the given seed; the first main replicate if `seed` is None. Raises an
-    `ArgumentError` if no replicate has this seed."""
+    """The main replicate (a run in the tables) with the given seed; the first one if `seed` is
+    None. Raises an `ArgumentError` if no replicate has this seed."""
     known = {replicate.seed: replicate for replicate in main_replicates(params, network)}
     wanted = params.evaluation.seeds[0] if seed is None else seed
     if wanted not in known:
         way_out = f"use one of {', '.join(map(str, known))}"
-        raise ArgumentError("evaluation.seeds", f"the params define no replicate {seed}", way_out)
+        raise ArgumentError("evaluation.seeds", f"does not contain {seed}", way_out)
     return known[wanted]
 
 
 def replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """All replicates: main ones, then those of `training.other_label_smoothings`. Released weights
-    have only main replicates."""
+    """All replicates (training runs): the main ones with `training.label_smoothing`, then those
+    with `training.other_label_smoothings`. Released weights have only main replicates."""
     others = [] if _released(params, network) else params.training.other_label_smoothings
     return main_replicates(params, network) + [
         Replicate(network, seed, seed, value)
@@ -78,7 +78,7 @@ def replicates(params: Params, network: NetworkName) -> list[Replicate]:
 
 
 def label_smoothing(params: Params, replicate: Replicate) -> float:
-    """The label smoothing that a replicate is trained with."""
+    """The label smoothing that a replicate (a training run) is trained with."""
     other = replicate.other_label_smoothing
     return params.training.label_smoothing if other is None else other
 

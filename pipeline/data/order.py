@@ -12,9 +12,9 @@ class BatchOrder:
     epoch is a new permutation of all items.
 
     Args:
-        block_start: index of the first item of each block, then `items`; default: one block.
-            Blocks are permuted, then the items within each group of `window` blocks. With several
-            groups, each batch is sorted, so that workers seldom read the same blocks.
+        block_start: index of the first item of each block (items stored together), then `items`;
+            default: one block. Blocks are permuted, then the items within each group of `window`
+            blocks. With several groups, batches are sorted, so workers seldom share blocks.
     """
 
     def __init__(

@@ -54,8 +54,8 @@ class Ranks:
             gradient.copy_(part.view(gradient.shape))
 
     def sum_over(self, batches: Sequence[Batch], measure: Callable[[int, Batch], float]) -> float:
-        """The sum of measure(number, batch) over the batches. One worker measures each batch, and
-        values are added in order, so the sum is bit-identical for any number of workers."""
+        """The sum of measure(index, batch) over the batches. Each batch is measured by one worker,
+        and values are added in order, so the sum is bit-identical for any number of workers."""
         values = torch.zeros(len(batches), dtype=torch.float64)
         for number in range(self.rank, len(batches), self.workers):
             values[number] = measure(number, batches[number])

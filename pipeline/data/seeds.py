@@ -12,5 +12,5 @@ def mix(*parts: int | str) -> int:
 
 
 def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A random generator on the device, seeded with `mix`. GPUs and CPUs draw different numbers."""
+    """A random generator on the device, seeded with `mix`. A GPU's draws differ from a CPU's."""
     return torch.Generator(device).manual_seed(mix(*parts))

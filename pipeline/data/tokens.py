@@ -33,7 +33,7 @@ class TokenCache:
         return int(self._start[-1])
 
     def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N) int64 and labels (B,) int64: image `indices[i]` in its view `views[i]`."""
+        """Tokens (B, N) int64 of crop `views[i]` of image `indices[i]`, and labels (B,) int64."""
         shard = np.searchsorted(self._start, indices, side="right") - 1
         tokens = np.empty((len(indices), self.num_tokens), dtype=np.int64)
         for number in np.unique(shard):
@@ -42,6 +42,6 @@ class TokenCache:
         return torch.from_numpy(tokens), torch.from_numpy(self.labels[indices].astype(np.int64))
 
     def everything(self) -> tuple[Tensor, Tensor]:
-        """Tokens (M, N) of the first view of every image, and labels (M,)."""
+        """Tokens (M, N) of the first stored crop of every image, and labels (M,)."""
         indices = np.arange(len(self))
         return self.batch(indices, np.zeros_like(indices))

@@ -26,7 +26,7 @@ Outputs = dict[str, Tensor]
 
 
 def open_networks(params: Params, second: bool, device: torch.device) -> Callable[..., Outputs]:
-    """Load the networks that measure images, with the second extractor if `second`. Returns
+    """Load the networks that measure images; the second extractor only if `second`. Returns
     a function that maps images (B, C, H, W) uint8 to `Outputs`."""
     main = params.evaluation.extractor
     other = params.evaluation.second_extractor if second else main
@@ -50,13 +50,13 @@ def open_networks(params: Params, second: bool, device: torch.device) -> Callabl
 def open_measured(
     maker: Maker, measures: Sequence[Maker], device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Return a function that makes images and returns their measurements. The images are not
+    """Return a function that makes images and returns measurements of them. The images are not
     kept: 50,000 samples of 256×256 pixels take 10 GB.
 
     Args:
-        maker: opens a function that makes images (B, C, H, W) uint8.
-        measures: makers of functions that map (images, arguments of `maker`'s function) to named
-            tensors (B, …) on the CPU.
+        maker: opens the function that makes images (B, C, H, W) uint8.
+        measures: each opens a function that maps the images, and the arguments that they were made
+            with, to named tensors (B, …) on the CPU.
     """
     make, opened = maker.open(device), [measure.open(device) for measure in measures]
 
@@ -102,11 +102,11 @@ class Evaluator:
         return features.stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
-        """Build a maker that returns the networks' outputs for images that are not stored.
+        """Build a maker of a function that makes images and returns the networks' outputs for them.
 
         Args:
-            maker: opens a function that makes images (B, C, H, W) uint8.
-            others: makers of other measurements of the images; see `open_measured`.
+            maker: opens the function that makes images (B, C, H, W) uint8, which are not stored.
+            others: open functions that make further measurements; see `open_measured`.
         """
         networks = Maker(open_networks, self.params, self._second, here=self.networks)
         return Maker(open_measured, maker, (networks, *others))
@@ -152,7 +152,7 @@ class Evaluator:
 
     def scores(self, outputs: Outputs, labels: Tensor | None, seed: int | None = None) -> Metrics:
         """FID, IS and, if labels (M,) are given, `class_accuracy`, the share of samples that the
-        classifier recognises. `seed` splits the samples for IS; None for the param `seed`."""
+        classifier recognises. `seed` splits the samples for IS; None means the param `seed`."""
         seed = self.params.seed if seed is None else seed
         distance = unless_few(fid, outputs["features"], self.statistics)
         score = metrics.inception_score(outputs["logits"], self.params.evaluation.is_splits, seed)
@@ -162,7 +162,7 @@ class Evaluator:
         return values
 
     def distances(self, features: Tensor, seed: int) -> Metrics:
-        """KID of the main extractor's features (M, F)."""
+        """KID between the main extractor's features (M, F) and those of the training images."""
         subsets, size = self.params.evaluation.kid_subsets, self.params.evaluation.kid_subset_size
         how = {"subsets": subsets, "subset_size": size, "seed": seed}
         distance = unless_few(metrics.kid, features, self.reference, **how)
@@ -193,8 +193,8 @@ def proportional_labels(count: int, images_K: Tensor) -> Tensor:
 
 
 def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
-    """The number of samples to keep of each class, (classes,), given labels (M,). The total is
-    the share `acceptance` of M, rounded, and at least 1; the classes keep their proportions."""
+    """How many samples of each class, (classes,), to keep of M samples with labels (M,). In total,
+    acceptance · M are kept, rounded, and at least 1; the classes keep their proportions."""
     of_each_K = labels.bincount()
     kept = proportional_labels(max(1, round(acceptance * len(labels))), of_each_K)
     return kept.bincount(minlength=len(of_each_K))

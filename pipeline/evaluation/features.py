@@ -54,8 +54,8 @@ Network = Callable[[Tensor], Features]  # called with uint8 images (M, C, H, W)
 def open_extractor(
     name: str, classifier: Classifier, evaluation: Evaluation, device: torch.device
 ) -> Network:
-    """Open the extractor `name`: classifier, random, inception or vgg. Its input and its output are
-    on the CPU. Raises a `UserError` if the weights cannot be downloaded or loaded.
+    """Open the extractor `name`: classifier, random, inception or vgg. It maps CPU tensors to CPU
+    tensors. Raises a `UserError` if the weights cannot be downloaded or loaded.
 
     Args:
         evaluation: params section with the weights files of Inception and VGG. If a file is None,
@@ -123,7 +123,7 @@ def _library(name: str, weights: str | None) -> nn.Module:
 def stored_tensors(
     folder: Path, count: int, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[str, Tensor]:
-    """Load float32 tensors (count, …) of an image set, memory-mapped from `<folder>/<key>.npy`. If
+    """Load float32 tensors (count, …) of an image set, memory-mapped from files `<tensor>.npy`. If
     the folder does not exist, compute the tensors first; after a kill, the next run resumes.
 
     Args:

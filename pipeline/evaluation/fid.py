@@ -3,7 +3,7 @@ and covariance of features. For data sets that must not be distributed, often on
 are published.
 
 torchmetrics is not used: it takes no published mean and covariance. Also, a row of results needs
-about 50 FIDs (of halves, and for FID∞), each of which torchmetrics computes from scratch.
+about 50 FIDs (of random subsets), each of which torchmetrics computes from scratch.
 """
 
 from functools import lru_cache
@@ -61,9 +61,10 @@ def _load(path: Path) -> Statistics:
     with np.load(path, allow_pickle=False) as arrays:
         mu, sigma = (torch.from_numpy(arrays[key].astype(float)) for key in Statistics._fields)
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-        raise ValueError(f"mu {tuple(mu.shape)}, sigma {tuple(sigma.shape)}, not (F,) and (F, F)")
+        shapes = f"mu has shape {tuple(mu.shape)}, and sigma {tuple(sigma.shape)}"
+        raise ValueError(f"{shapes}, not (F,) and (F, F)")
     if not (mu.isfinite().all() and sigma.isfinite().all()):
-        raise ValueError("some values are NaN or infinite")
+        raise ValueError("some values of mu or sigma are NaN or infinite")
     return Statistics(mu, sigma)
 
 

@@ -17,8 +17,8 @@ from pipeline.runtime.files import require_file
 
 def open_images(path: Path | str) -> ImageSet:
     """Open an image set: a folder of PNGs, or an `.npz` of the ADM suite with images `arr_0`
-    (n, H, W, C) uint8, C 1 or 3, and optional integer labels `arr_1` (n,). Raises a `UserError` if
-    the image set is missing, empty, damaged or in an unsupported format."""
+    (n, H, W, C) uint8, C=1 or 3, and optional integer labels `arr_1` (n,). Raises a `UserError`
+    if the image set is missing, empty, damaged or in an unsupported format."""
     return load_part(Path(path), _open, "give a folder of PNGs, or an .npz with arr_0 (n, H, W, C)")
 
 

@@ -50,8 +50,8 @@ def inception_score(logits: Tensor, splits: int, seed: int) -> float:
 def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> dict[str, float]:
     """Precision and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) of features (M,
     F) against (R, F). Density (which may exceed 1) and coverage resemble precision and recall, but
-    are robust to outliers. An image's ball is centred on the image and reaches its k-th nearest
-    neighbour in the same set. Raises `TooFew` if M or R is at most `neighbors`."""
+    are robust to outliers. All use balls: an image's ball reaches to the image's k-th nearest
+    neighbour in its own set (k: `neighbors`). Raises `TooFew` if M or R is at most `neighbors`."""
     _require("evaluation.neighbors", neighbors + 1, len(samples), len(reference))
     radii_R, radii_M = _reference_radii(reference, neighbors), _radii(samples, neighbors)
     precise = hits = 0
@@ -113,7 +113,7 @@ say_once = cache(partial(print, flush=True))
 
 
 def _require(key: str, needed: int, samples: int, reference: int) -> None:
-    """Raise a `TooFew` if the param `key` needs more samples or reference images."""
+    """Raise a `TooFew` if the samples or reference images are fewer than the param `key` needs."""
     if needed > min(samples, reference):
         reason = f"{samples} samples and {reference} reference images are too few for this value"
         raise TooFew(key, reason, f"lower {key}, or use at least {needed} of each")
@@ -139,7 +139,7 @@ def spreads(
     nearest neighbours of precision and recall, so a half contains no sample twice.
 
     Args:
-        metrics: maps indices (m,) into the set to named values; None for too few indices.
+        metrics: maps indices (m,) into the set to named values; a value is None if m is too small.
         labels: class (M,) of each sample.
         repeats: number of random halves, at least 2.
     """
@@ -186,6 +186,6 @@ def _by_class(labels: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def _evenly(order: Tensor, size: int, start: float) -> Tensor:
-    """Take `size` evenly spaced entries of `order`, sorted; `start` in [0, 1) shifts positions."""
+    """Take `size` evenly spaced entries of `order`, the first after `start` spacings; sort them."""
     positions = (torch.arange(size, dtype=torch.float64) + start) * (len(order) / size)
     return order[positions.long()].sort().values

@@ -1,5 +1,5 @@
 """Measures reconstructions: PSNR and code usage of a tokenizer, and distances between edited and
-original images inside a hole."""
+original images inside the masked region (the hole)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -80,8 +80,8 @@ def hole_distances(
     hole: Tensor,
     distance_map: Callable[[Tensor, Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """Compare edited images with the originals inside a hole. Returns `psnr_hole` (B,) in dB and
-    `perceptual_hole` (B,), on the CPU.
+    """Compare edited images with the originals in a masked region. Returns `psnr_hole` (B,) in dB
+    and `perceptual_hole` (B,), on the CPU.
 
     Args:
         images, originals: images (B, C, H, W) uint8, on the device of `distance_map`.

@@ -44,6 +44,6 @@ def measured_row(
 
 
 def open_sampler(replicate: Replicate, device: torch.device) -> Sampler:
-    """Load a replicate's model and the tokenizer, and return their sampler."""
+    """Load a replicate's model and the tokenizer, and return a sampler that uses both."""
     model = load_model(replicate.folder, replicate.network, device)
     return Sampler(model, load_model(TOKENIZER, "tokenizer", device))

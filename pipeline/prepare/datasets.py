@@ -47,7 +47,7 @@ def open_source(name: str, download_dir: str, side: int) -> Source:
 
 
 def source_form(name: str) -> str:
-    """The key of `SOURCES` that a value of `data.source` matches; a `ValueError` if none does."""
+    """The key of `SOURCES` that matches a `data.source`. Raises a `ValueError` if none matches."""
     kind, _, argument = name.partition(":")
     for form in SOURCES:
         known, _, wanted = form.partition(":")
@@ -203,7 +203,7 @@ class FolderSource:
         found = sum(file_hash(path) in known for path in val)
         if found == len(val):
             reason = f"the validation pictures in {root} are also training pictures"
-            way_out = "replace them, or delete their folder to hold out data.val_fraction"
+            way_out = "replace them, or delete their folder: data.val_fraction is then held out"
             raise UserError("data.source", reason, way_out)
         if found:
             what = f"{found} of {len(val)} validation pictures that were checked"
@@ -214,7 +214,7 @@ class FolderSource:
 
 
 def _splits(root: Path) -> dict[str | None, Path]:
-    """Map each split to its folder; a data set without splits has the key None."""
+    """Map each split to its folder. Without splits, the key None has the folder of all images."""
     folders = _subfolders(root)
     train, val, test = (
         next((folder for folder in folders if folder.name.lower() in names), None)
@@ -273,5 +273,5 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
         split["train"] += shuffled[held_out:]
     if missing := set(range(len(by_class))) - {source.items[i].label for i in split["train"]}:
         name = source.class_names[min(missing)]
-        raise UserError("data.source", f"class '{name}' has no image left to train on", "add more")
+        raise UserError("data.source", f"class '{name}' has no training image left", "add images")
     return {name: rng.permutation(indices).tolist() for name, indices in split.items()}

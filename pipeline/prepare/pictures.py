@@ -32,14 +32,14 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
-    """Open a picture file as a clean picture. Raises a `UserError` if the file is missing or the
-    picture cannot be used; with `opaque`, also if the picture is partly transparent."""
+    """Open a picture file, and clean the picture (see `clean_picture`). Raises a `UserError` if it
+    is missing or cannot be used; with `opaque`, also if the picture is partly transparent."""
     return _open(path, opaque)[2]
 
 
 def stored_file(path: Path, side: int) -> bytes:
-    """The bytes to store for a picture file. A clean JPEG or PNG whose shorter side has at most
-    `side` pixels is stored unchanged. Raises the same errors as `open_picture`."""
+    """The bytes to store for a picture file. A JPEG or PNG that needs no cleaning and whose shorter
+    side has at most `side` pixels is stored unchanged. Raises the errors of `open_picture`."""
     content, opened, image = _open(path, side=side)
     clean = image is opened and opened.format in ("JPEG", "PNG")
     if clean and min(image.size) <= side and max(image.size) > TINY:
@@ -100,7 +100,7 @@ def clean_picture(
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         if opaque and np.asarray(colours)[..., 3].min() < 255:
-            raise ArgumentError(name, "partly transparent", "use only black and white")
+            raise ArgumentError(name, "is partly transparent", "make it opaque")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
     if image.mode not in ("L", "RGB"):
         image = image.convert("L" if grey else "RGB")
@@ -115,7 +115,7 @@ def clean_picture(
 def _open(
     path: Path | str, opaque: bool = False, side: int = PICTURE_PIXELS
 ) -> tuple[bytes, Image.Image, Image.Image]:
-    """Read a picture file: its bytes, the opened picture, and its `clean_picture`."""
+    """Read a picture file. Returns its bytes, the picture as opened, and the cleaned picture."""
     name, content = str(path), b""
     try:
         content = read_file(path, PICTURE_BYTES)

@@ -1,8 +1,8 @@
-"""Computes independent batches, in this process or in Ray actors, and stores them in files.
+"""Computes batches of tensors or images, in this process or in Ray actors, and stores the batches.
 
 A batch depends only on its arguments, so every process computes the same bytes. (On a CPU, float32
-products of 5 to 11 rows depend on the number of threads: see docs/cluster.md.) An unfinished file's
-batches are stored in `<file>.parts`, so a run after a kill computes only the missing batches.
+products of 5 to 11 rows depend on the number of threads: see docs/cluster.md.) The batches of an
+unfinished file are kept in `<file>.parts`: after a kill, only the missing batches are computed.
 """
 
 import shutil
@@ -54,8 +54,8 @@ class BatchWorkers:
         self.device = device
 
     def make(self, maker: Maker, batches: Batches) -> Iterator[tuple[Path, Any]]:
-        """Compute batches, and yield pairs (path, batch) in any order. Exceptions of the
-        maker's function propagate."""
+        """Compute each batch with the maker's function, and yield pairs (path, batch) in any order.
+        `batches` maps paths to the function's arguments. Exceptions of the function propagate."""
         function = maker.open(self.device)
         for path, arguments in batches.items():
             yield path, function(*arguments)
@@ -65,13 +65,13 @@ class BatchWorkers:
 
 
 def workers_of(ray: Any) -> BatchWorkers:
-    """The workers that the params section `ray` asks for: this process, or Ray actors."""
+    """The workers of the params section `ray`: this process if `num_workers` is 1, else actors."""
     return RayActors(ray) if ray.num_workers > 1 else BatchWorkers(worker_device(ray.use_gpu))
 
 
 class RayActors(BatchWorkers):
-    """A pool of Ray actors that lives from the first batch until `end`. Ray restarts a lost
-    actor up to `ray.max_failures` times, and repeats the batch that the actor was computing."""
+    """A pool of Ray actors that lives from the first batch until `end` is called. Ray restarts a
+    lost actor up to `ray.max_failures` times, and repeats the batch that it was computing."""
 
     def __init__(self, ray: Any):
         super().__init__(driver_device(ray.use_gpu, ray.num_workers))
@@ -127,7 +127,7 @@ class _Worker:
         self._project, self._use_gpu = project, use_gpu
 
     def make(self, maker: Maker, path: Path, arguments: tuple) -> tuple[Path, Any, Machine]:
-        """Compute a batch. Returns the batch's path, the batch and this machine."""
+        """Compute a batch. Returns `path`, the batch and a description of this machine."""
         enter(self._project)  # not in __init__: Ray prints long tracebacks for errors there
         if self._name != maker.name:
             self._function = None  # frees memory before the next networks are opened
@@ -152,8 +152,8 @@ def making(
     name: str,
     save: Callable[[Any, Path], None],
 ) -> Iterator[Path]:
-    """Compute the missing batches, and yield the path of each stored batch, in any order. The
-    caller may then delete the stored batch.
+    """Compute the batches whose files are missing. Yield the path of every batch's file, in any
+    order, once the file exists; the caller may then delete the file.
 
     Args:
         name: label of the batches in messages.
@@ -175,15 +175,15 @@ def making(
 
 
 def parts_of(path: Path, batches: Sequence[tuple]) -> Batches:
-    """Map the file of each batch of a file of named tensors to the batch's arguments, in order."""
+    """Map the path of each batch's file, in `parts_folder(path)`, to the batch's arguments."""
     return {parts_folder(path) / f"{n:06d}.safetensors": own for n, own in enumerate(batches)}
 
 
 def make_tensors(
     path: Path, workers: BatchWorkers, maker: Maker, batches: Sequence[tuple], name: str
 ) -> dict[str, Tensor]:
-    """Compute and return named tensors. Only the batches are stored, in `parts_folder(path)`; the
-    caller must call `drop_parts(path)` when the tensors are no longer needed."""
+    """Compute batches of named tensors, and return the tensors of all batches. `path` itself is not
+    written: the batches stay in `parts_folder(path)` until the caller calls `drop_parts(path)`."""
     parts = parts_of(path, batches)
     list(making(parts, workers, maker, name, save_tensors))
     return joined([load_tensors(part) for part in parts])
@@ -197,8 +197,8 @@ def tensors_of(
     batches: Sequence[tuple],
     name: str,
 ) -> dict[str, Tensor]:
-    """Compute named tensors with a network, and delete the stored batches afterwards. Batches that
-    a killed run computed with other weights are ignored."""
+    """Compute named tensors with the network in the file `weights`. Until all are computed, batches
+    are stored in `folder`; batches that a killed run computed with other weights are ignored."""
     path = folder / f"{file_hash(weights)[:16]}.safetensors"
     tensors = make_tensors(path, workers, maker, batches, name)
     drop_parts(path)
@@ -208,7 +208,7 @@ def tensors_of(
 def write_files(
     files: Files, workers: BatchWorkers, maker: Maker, name: str, save: Callable[[Any, Path], None]
 ) -> None:
-    """Compute and write the missing files; `save(tensors, path)` writes one file."""
+    """Compute and write the files that do not exist; `save(tensors, path)` writes one file."""
     missing = {path: parts_of(path, own) for path, own in files.items() if not path.exists()}
     every = {part: own for parts in missing.values() for part, own in parts.items()}
     list(making(every, workers, maker, name, save_tensors))
@@ -219,7 +219,7 @@ def write_files(
 
 
 def joined(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Concatenate the tensors of batches, by name, along the first axis."""
+    """Concatenate the batches' tensors of each name along the first axis."""
     return {name: torch.cat([each[name] for each in batches]) for name in batches[0]}
 
 

@@ -1,4 +1,4 @@
-"""Reads the params, dependencies and outputs of stages from dvc.yaml, and computes stages' keys."""
+"""Reads the stages in dvc.yaml, and computes stage keys, which identify the inputs of a stage."""
 
 import os
 import re
@@ -73,8 +73,8 @@ def project_key() -> dict[str, Any]:
 
 
 def _hash(path: Path | str) -> str:
-    """The hash of a file or folder. A file is only read again if its size or modification time
-    changed."""
+    """The hash of a file or folder. A file is read again only if its size or modification time
+    has changed."""
 
     def known_hash(file: Path) -> str:
         state = file.stat()
@@ -89,8 +89,8 @@ def _file_hash(path: Path, size: int, modified: int) -> str:
 
 
 def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
-    """Raise a `UserError` if any of the `deps`, pairs of a path and the hash at the stage's start,
-    has changed. DVC would record the results as results of the new content."""
+    """Raise a `UserError` if any of the `deps`, pairs of a path and its hash at the stage's start,
+    has changed. Without this error, DVC would record that the new content gave the results."""
     for path, known in deps:
         if not os.path.exists(path) or _hash(path) != known:
             reason = f"changed while {stage} ran, so the results may mix old and new content"
@@ -140,7 +140,7 @@ def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
 
 
 def makers(root: Path = HERE) -> dict[str, str]:
-    """Map each dependency that is an output of a stage to that stage's name. Omits code."""
+    """Map each dependency that some stage outputs (so no code file) to that stage's name."""
     stages = read_stages(root)
     outputs = {output: stage for stage in stages for output in stage_outputs(stage, root)}
     return {
@@ -153,7 +153,7 @@ def makers(root: Path = HERE) -> dict[str, str]:
 
 
 def stages_up_to(stage: str | None) -> list[str]:
-    """A stage and all stages that it depends on, as dvc.yaml orders them; all if `stage` is None.
+    """A stage and those it depends on, in the order of dvc.yaml; all stages if `stage` is None.
 
     Raises:
         UserError: dvc.yaml has no such stage.

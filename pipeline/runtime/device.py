@@ -25,7 +25,7 @@ def pick_device() -> torch.device:
 
 
 def computing_on() -> str:
-    """The name of the picked GPU; else "cpu" and, if it was chosen, the precision of networks."""
+    """The picked GPU's name; else "cpu", followed by the chosen precision of networks, if any."""
     if _picked:
         return torch.cuda.get_device_name(_picked[-1])
     return ", ".join(filter(None, ("cpu", os.environ.get(PRECISION))))
@@ -50,8 +50,7 @@ def driver_device(use_gpu: bool, workers: int) -> torch.device:
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Within the block, compute float32 convolutions on a GPU in TF32 if `allowed`. TF32 has 10
-    bits of precision and is several times as fast as float32. Outside such blocks, TF32 is off
-    (see `repeatable`)."""
+    bits of precision and several times float32's speed. Outside such blocks, TF32 is off."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = allowed
     try:
@@ -77,8 +76,8 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
 
 
 def repeatable() -> None:
-    """Use deterministic algorithms on GPUs, and turn off TF32, which would change some tokens and
-    every feature. PyTorch only warns about operations that have no deterministic algorithm
+    """Use deterministic algorithms on GPUs, and turn off TF32, whose rounding would change images'
+    tokens and features. PyTorch only warns about operations that have no deterministic algorithm
     (the backward pass of fast attention)."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(True, warn_only=True)

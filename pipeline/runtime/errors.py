@@ -1,4 +1,4 @@
-"""Errors that users read. Each is printed as one line."""
+"""Errors whose messages users read. Each message is printed as one line."""
 
 import errno
 from pathlib import Path
@@ -19,7 +19,7 @@ class UserError(Exception):
     """An error that the user can correct. Its text is one line, `subject: reason; way out`.
 
     Args:
-        subject: the file, param, option or server that is wrong, or a whole sentence.
+        subject: the file, param, option or server that is wrong; or, alone, the whole message.
         reason: what is wrong with the subject.
         way_out: what the user can do.
     """

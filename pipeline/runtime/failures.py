@@ -51,8 +51,7 @@ def innermost(error: BaseException) -> BaseException:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether the error says that Python, NumPy, PyTorch or a memory-mapped file needed more memory
-    than there is."""
+    """Whether the error means that Python, NumPy, PyTorch or a memory map ran out of memory."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY)
 
 
@@ -68,7 +67,7 @@ def require_readable(path: Path, error: BaseException) -> None:
 
 
 def in_a_line(error: BaseException) -> str:
-    """The first line of the original error, with its type unless it is a `UserError`."""
+    """The first line of the original error's message, after its type unless it is a `UserError`."""
     inner = innermost(error)
     line, name = str(inner).strip().partition("\n")[0], type(inner).__name__
     if isinstance(inner, UserError):

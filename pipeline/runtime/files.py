@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, small file formats, and hashes."""
+"""Writes files and folders atomically, reads and writes JSON, YAML and CSV, and hashes files."""
 
 import contextlib
 import copy
@@ -27,7 +27,7 @@ def temporary_beside(path: Path) -> Path:
 
 
 def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> None:
-    """Remove temporary files and folders, made for a target `name`, that killed processes left in a
+    """Remove temporary files and folders that processes, killed while writing `name`, left in a
     folder or, with `below`, in its subfolders. No other process may be writing to the folder."""
     pattern = f".{name}.{'[0-9a-f]' * 8}.tmp"
     for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
@@ -74,7 +74,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Like `atomic_file`, for a folder. Replaces an existing folder."""
+    """Like `atomic_file`, but yield a temporary folder. It replaces any folder at `path`."""
     path = Path(path)
     try:
         with temporary_folder(path) as temporary:
@@ -167,7 +167,7 @@ def read_json(path: Path | str, *keys: str, way_out: str = "delete the file and 
         raise UserError(f"{path} is not valid JSON ({error}); {way_out}") from error
     for key in keys:
         if not isinstance(value, dict) or key not in value:
-            raise UserError(f"{path} is damaged: it has no {key}; {way_out}")
+            raise UserError(f"{path} is damaged: it has no key {key}; {way_out}")
     return value
 
 
@@ -203,7 +203,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def as_written(value: Any) -> Any:
-    """Round a float as `write_csv` does."""
+    """Round a float to 10 significant digits, as `write_csv` does; return other values as is."""
     return float(f"{value:.10g}") if isinstance(value, float) else value
 
 
@@ -241,8 +241,8 @@ def value_hash(value: Any) -> str:
 
 
 def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> str:
-    """Hash of a file, or of all files in a folder, except for `IGNORED` files and files whose
-    hashes are in the folder's `manifest.json`. Raises a `UserError` if the path does not exist."""
+    """Hash of a file, or of a folder without backups and caches (`IGNORED`) and without files whose
+    hashes the folder's `manifest.json` lists. Raises a `UserError` if the path does not exist."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} is missing; run `dvc repro` to make it")

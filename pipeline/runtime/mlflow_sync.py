@@ -52,11 +52,11 @@ class Unsent(Exception):
 
 
 class Refused(Unsent):
-    """MLflow will never accept this value or file."""
+    """MLflow refused a value or file, and would refuse it again."""
 
 
 class Gone(Unsent):
-    """The run or experiment no longer exists in MLflow."""
+    """The run or experiment was deleted from MLflow."""
 
 
 def tracking_uri() -> str:
@@ -85,7 +85,7 @@ def way_out(reason: str) -> str:
 
 
 def load_mlflow() -> None:
-    """Import MLflow's client, which takes seconds. The first use of MLflow raises its errors."""
+    """Import MLflow, which takes seconds. Errors are ignored here; the first use raises them."""
     with contextlib.suppress(Exception):
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
@@ -101,7 +101,7 @@ class Server:
         self._client: Any = None
 
     def ask(self, request: Callable[[Any], Any]) -> Any:
-        """Call `request(client)`. A failure raises `Unsent` with one line, without secrets."""
+        """Call `request(client)`. If it fails, raise `Unsent` with one line, without passwords."""
         try:
             client = self._connected()
             self.asked = time.monotonic()
@@ -136,8 +136,8 @@ class Server:
 
 
 def _make_database(file: Path) -> None:
-    """Create a database under a temporary name, and rename it. A database that two processes create
-    at once, or that a killed process leaves half made, cannot be repaired."""
+    """Create an SQLite database under a temporary name, and rename it, since a database that two
+    processes create at once, or that a killed process leaves unfinished, cannot be repaired."""
     from mlflow import MlflowClient
 
     with FileLock(file.with_name(f".{file.name}.lock")):
@@ -165,8 +165,8 @@ def _reason(error: Exception) -> str:
 
 
 def project(folder: Path, server: Server) -> None:
-    """Send the log in a folder to MLflow. `sent.json` records what MLflow has, to save requests;
-    MLflow ignores a metric that it already has (same key, step, time and value)."""
+    """Send the log in a folder to MLflow. The folder's `sent.json` records what was sent, to save
+    requests. MLflow ignores a metric that was sent before (same key, step, time and value)."""
     with FileLock(folder / ".sent.lock"):
         remove_temporary(folder, SENT)
         try:
@@ -247,8 +247,8 @@ class _Projection:
             self._note(bytes=rows[-1][0])
 
     def _log(self, kind: str, values: list[Any]) -> None:
-        """Send metrics, params or tags. A request that is too large, or that MLflow refuses, is
-        split into halves."""
+        """Send metrics, params or tags in one request. If the request is too large, or if MLflow
+        refuses it, send two requests with half of the values each."""
         if not values:
             return
         try:
@@ -299,8 +299,8 @@ class Sync:
         self.thread.start()
 
     def close(self, most: float = 60.0) -> str:
-        """Send the remaining logs at a stage's end, for at most `most` seconds. Returns what was
-        not sent, and why."""
+        """Send the remaining logs at a stage's end, for at most `most` seconds. Returns a
+        message that says what was not sent, and why; empty if everything was sent."""
         self._loaded.wait(most)
         answer, longest = ENDED[is_local(self.server.uri)]
         reason = self.send_rest(answer, min(most, longest))
@@ -337,8 +337,8 @@ class Sync:
 
     def _send(self) -> None:
         """Send what is new in each log, parent runs first, and raise the first error at the end. If
-        a run cannot be sent, its child runs are skipped. An error after more than `ROUND` seconds
-        ends the round, because the server probably hangs."""
+        a run cannot be sent, its child runs are skipped. After an error that took more than
+        `ROUND` seconds, nothing more is sent, because the server probably hangs."""
         first: Exception | None = None
         failed: set[str] = set()  # keys of runs that could not be sent
         for file in [file for each in LOGS for file in sorted(self.folder.glob(f"{each}/{RUN}"))]:
@@ -369,7 +369,7 @@ class Sync:
 
 
 def sync(folder: Path) -> str:
-    """Send all logs in a folder of run directories. Returns a line about the result.
+    """Send all logs in a folder of run directories. Returns one line about the result.
 
     Raises:
         UserError: some logs could not be sent.
@@ -379,4 +379,4 @@ def sync(folder: Path) -> str:
     if reason:
         raise UserError(f"MLflow at {shown}", reason, f"{way_out(reason)}, then run `maskgit sync`")
     refused = (f"; MLflow refused a record: {each}" for each in work.server.refused)
-    return f"everything is sent to {shown}{''.join(refused)}"
+    return f"all logs were sent to {shown}{''.join(refused)}"

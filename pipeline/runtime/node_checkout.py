@@ -1,4 +1,4 @@
-"""Tells a worker where the project is: in the driver's folder, or in this node's own checkout.
+"""Tells a worker where the project is: in the driver's folder, or in the node's own checkout.
 
 In a job that `maskgit submit` sent with a DVC remote, nodes share no folder. On each node, Ray
 unpacks the code and workers pull earlier stages' outputs; `ray.storage_path` holds checkpoints.
@@ -38,7 +38,7 @@ class Remote:
         return self.settings["url"]
 
     def config(self, cache: Path) -> dict[str, Any]:
-        """DVC's configuration for a checkout without git, with files that link into `cache`."""
+        """DVC's configuration for a checkout without git, whose files are links into `cache`."""
         return {
             "core": {"no_scm": True, "remote": self.name},
             "cache": {"dir": str(cache), "type": ["hardlink", "symlink"]},
@@ -55,14 +55,14 @@ def default_remote() -> Remote | None:
     if name is None:
         return None
     if name not in remotes:
-        raise UserError("DVC's default remote", f"'{name}' is not defined", "run `dvc remote add`")
+        raise UserError(f"DVC remote {name}", "undefined", f"run `dvc remote add {name} URL`")
     # `str` drops DVC's own path types, which DVC would write relative to another folder.
     settings = {k: str(v) if isinstance(v, str) else v for k, v in remotes[name].items()}
     return Remote(name, settings)
 
 
 def cache_folder(remote: Remote) -> Path:
-    """This machine's DVC cache for jobs with the remote. Users may delete the folder."""
+    """The folder of this machine's DVC cache for jobs with a remote. Users may delete it."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches, "maskgit", value_hash(remote.url)[:16]).absolute()
 
@@ -105,7 +105,7 @@ def enter(project: Checkout) -> None:
 
 
 def _pull(project: Checkout) -> None:
-    """Turn this node's copy of the code into a checkout with the stage's inputs."""
+    """Pull the stage's inputs from the DVC remote into this node's copy of the code."""
     from dvc.repo import Repo
 
     remote, folder = project.remote, Path(project.folder)
@@ -133,7 +133,7 @@ _entered: Checkout | None = None  # set if this process is a worker
 
 
 def begin(stage: str, code: tuple[tuple[str, str], ...]) -> None:
-    """Record a stage's code at its start, so that workers can tell if the code changed since."""
+    """Record the hashes of a stage's code at its start, so that workers can detect changes."""
     global _running
     _running = Checkout("", stage, code)
 

@@ -1,7 +1,7 @@
 """Chooses bfloat16 or float32 for networks on a CPU, by timing both.
 
-The processor's instructions do not tell which precision is faster: some Intel processors multiply
-bfloat16, but compute twice as fast in float32.
+The instruction set does not tell which precision is faster: some Intel processors have bfloat16
+instructions, but run networks twice as fast in float32.
 """
 
 import os
@@ -26,7 +26,7 @@ ROUNDS = 10
 
 
 def in_bfloat16(bf16: Bf16, device: torch.device, kind: Kind) -> bool:
-    """Whether to compute in bfloat16; true means on GPUs, and on CPUs that are faster in it."""
+    """Whether to compute in bfloat16: with `bf16`, on GPUs and on CPUs where that is faster."""
     return bf16 == "force" or (bf16 and (device.type != "cpu" or f"{kind} in bfloat16" in choice()))
 
 
@@ -36,9 +36,9 @@ def autocast(device: torch.device, bf16: Bf16, kind: Kind) -> torch.autocast:
 
 
 def choice(*folders: Path) -> str:
-    """The choice on this CPU, in words that name both times. It is measured once per machine and
-    PyTorch version, in less than a second, and kept in the user's cache folder and in `folders`.
-    Workers inherit the choice of the process that started them."""
+    """The precision chosen on this CPU, as text with the times in bfloat16 and float32. It is
+    measured once per machine and PyTorch version, in less than a second, and stored in the user's
+    cache folder and in `folders`. Workers inherit the choice of the process that started them."""
     if PRECISION not in os.environ:
         caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         files = [Path(folder, "precision.json") for folder in (Path(caches, "maskgit"), *folders)]
@@ -56,7 +56,7 @@ def choice(*folders: Path) -> str:
 
 def measured() -> str:
     """Time training steps of a transformer's feed-forward block on 8 images, and of a residual
-    block of the tokenizer on 16 images, in both precisions, and return the choice."""
+    block of the tokenizer on 16 images, in bfloat16 and float32. Returns the choice as text."""
     said, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():

@@ -45,7 +45,7 @@ def end_when_told() -> None:
 
 
 def end_quickly() -> None:
-    """Skip Python's slow clean-up at exit, unless Triton is loaded: it would report leaks."""
+    """Skip Python's slow clean-up at exit, unless Triton is loaded, which would report leaks."""
     if "triton" not in sys.modules:
         gc.freeze()
 
@@ -77,8 +77,8 @@ def cores() -> int:
 
 
 def _end_all_the_same(lost: Any) -> None:
-    """Send SIGTERM again if its SystemExit was raised in a callback, such as a weak reference's,
-    whose exceptions Python only prints."""
+    """Send SIGTERM again if the SystemExit that SIGTERM raised was lost in a callback, such as a
+    weak reference's: Python only prints exceptions of callbacks."""
     if lost.exc_type is SystemExit:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
     else:

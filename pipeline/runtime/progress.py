@@ -16,8 +16,8 @@ def progress(
     """Show the progress of a loop. Yields a function `update(done, text="")`; the loop calls it
     with the amount done so far, out of `total`, and a short text to show.
 
-    A terminal shows a bar, after `pause` seconds. A log gets at most one line for each fifth of the
-    work, each at least `pause` seconds after the previous line or the start.
+    A terminal shows a bar, after `pause` seconds. A log gets at most one line per fifth of the
+    work, each line at least `pause` seconds after the previous line or the start.
     """
     from tqdm import tqdm
 

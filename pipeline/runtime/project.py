@@ -1,4 +1,4 @@
-"""Paths in the project's folder, and paths in params."""
+"""Resolves paths in the project's folder, and paths that params name."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,14 @@ RUNS = "runs"  # folder of run directories, unless `ray.storage_path` names a fo
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path is in a folder, before or after symbolic links are resolved."""
+    """Whether a path is in a folder, with or without resolving symbolic links."""
     forms = (os.path.abspath, os.path.realpath)
     return any(Path(a(path)).is_relative_to(b(folder)) for a in forms for b in forms)
 
 
 def in_project(path: Path | str) -> Path:
-    """The absolute path of a file or folder that must outlive the run. `dvc exp run --temp` and
-    `--queue` run in a copy of the project and delete the copy; DVC_ROOT names the original."""
+    """The absolute path, in the original project, of a file or folder that must outlive the run.
+    `dvc exp run --temp` and `--queue` run in a copy that DVC deletes. DVC_ROOT is the original."""
     return Path(os.environ.get("DVC_ROOT") or "", path).absolute()
 
 

@@ -28,7 +28,7 @@ def downloaded(url: str) -> Path:
     if path.exists():
         if file_hash(path).startswith(digits):
             return path
-        print(f"{path} is damaged (hash differs from its name's): downloading the file again")
+        print(f"{path} is damaged (its hash is not the one in its name): downloading again")
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.hub.download_url_to_file(url, str(path), digits, progress=sys.stderr.isatty())
     return path
@@ -50,7 +50,7 @@ def only_tensors() -> Iterator[None]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a zip file that `torch.save` wrote, memory-mapped.
+    """Read a dict of weights, memory-mapped, from a zip file that `torch.save` wrote.
 
     Raises:
         ValueError: the file holds something other than a dict of dense tensors.
@@ -58,7 +58,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     with ZipFile(path) as archive:  # torch does not verify checksums
         if broken := archive.testzip():
-            raise ValueError(f"{broken} does not match its checksum")
+            raise ValueError(f"{broken} in the zip file does not match its checksum")
     with only_tensors():
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(weights, dict):

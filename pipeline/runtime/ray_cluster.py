@@ -82,7 +82,7 @@ def join_ray() -> None:
 
 
 def cluster_address() -> str:
-    """The address in RAY_ADDRESS; empty if the stage starts a cluster of its own."""
+    """The address in RAY_ADDRESS; empty if the stage starts a local cluster."""
     address = os.environ.get("RAY_ADDRESS", "")
     return "" if address == "local" else address
 
@@ -110,14 +110,14 @@ def _prepare_local() -> None:
 
 def _cannot_join(address: str, reason: str) -> UserError:
     if address:
-        way_out = "start a head (docs/cluster.md), or unset RAY_ADDRESS"
+        way_out = "start a Ray head (docs/cluster.md), or unset RAY_ADDRESS"
         return UserError("RAY_ADDRESS", f"cannot join Ray at '{address}': {reason}", way_out)
     way_out = "run again when the machine is less busy, or set RAY_TMPDIR to a shorter path"
     return UserError("Ray", f"cannot start: {reason.splitlines()[0]}", way_out)
 
 
 def why_no_cluster(address: str) -> str | None:
-    """Why no cluster is reachable at a RAY_ADDRESS, or None; Ray itself would wait for minutes."""
+    """Why no Ray cluster answers at an address; None if one does. (Ray would wait for minutes.)"""
     if address in ("", "auto"):
         return None
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -132,7 +132,7 @@ def why_no_cluster(address: str) -> str | None:
         try:
             grpc.channel_ready_future(channel).result(timeout=ANSWER)
         except grpc.FutureTimeoutError:
-            return "the server there is no Ray head (port 6379; 8265 is the dashboard's port)"
+            return "the server there is not a Ray head (usual port: 6379; dashboard: 8265)"
     return None
 
 
@@ -181,5 +181,5 @@ def may_grow() -> bool:
 
 
 def wait_longer(seconds: float) -> None:
-    """Make Ray Train wait `seconds` for its workers; by default, Ray waits a minute, four times."""
+    """Make Ray Train wait `seconds` for its workers; its default is four tries of a minute."""
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(seconds))

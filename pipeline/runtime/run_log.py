@@ -99,7 +99,7 @@ class RunLog:
         self.log_metrics({f"{group}/{name}": value for name, value in metrics.items()}, step)
 
     def log_training(self, row: Mapping[str, float]) -> None:
-        """Log a row of the history of a training run."""
+        """Log the columns of a row of a training history as `train/<column>`, at the row's step."""
         values = {name: value for name, value in row.items() if name != "step"}
         self.log_group("train", values, int(row["step"]))
 
@@ -110,10 +110,11 @@ class RunLog:
         leave_out: Container[str],
         step: Callable[[Any], float] = lambda row: 0,
     ) -> None:
-        """Log the means of the rows' metrics over each group and step. A metric is left out if one
-        of the averaged rows lacks it.
+        """Log the mean of each metric over all rows of equal group and step. If one of these rows
+        lacks a metric, the metric's mean is not logged.
 
         Args:
+            group: returns the name of a row's group.
             leave_out: columns that are not metrics.
             step: returns a row's step, which is rounded, since MLflow requires integers.
         """
@@ -131,7 +132,7 @@ class RunLog:
             run["tags"] |= {name: str(value) for name, value in tags.items()}
 
     def log_dataset(self, name: str, digest: str, source: str) -> None:
-        """Log the data set that the run reads. MLflow accepts names of up to 500 characters."""
+        """Log the data set that the run reads. Names are cut to 500 characters, MLflow's limit."""
         with self._edited() as run:
             run["datasets"] = [{"name": name[:500], "digest": digest[:32], "source": source}]
 
@@ -141,8 +142,8 @@ class RunLog:
             shutil.copyfile(path, copy)
 
     def log_image(self, path: Path | str, name: str, step: int) -> None:
-        """Log a copy of a PNG picture; MLflow shows pictures of one name with a slider over steps.
-        File names are those of `mlflow.log_image`; logging a picture twice stores one file. Does
+        """Log a copy of a PNG picture. MLflow shows the steps of a `name` with a slider.
+        Files are named as by `mlflow.log_image`; logging a picture twice stores one file. Does
         nothing on a machine where the run did not begin."""
         if not (self.folder / RUN).exists():
             return

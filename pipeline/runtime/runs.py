@@ -57,8 +57,8 @@ def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
 def provenance() -> dict[str, str]:
     """The origin of a run, as MLflow tags: commit, dirty flag, DVC stage and lock, host.
 
-    A submitted job, which has no git history, gets commit and flag from `maskgit submit`. The flag
-    is "unknown" if git fails.
+    A submitted job, which has no git history, gets its commit and flag from `maskgit submit`. The
+    dirty flag (uncommitted changes) is "unknown" if git fails.
     """
     changed = _git("status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changed is None else str(bool(changed)).lower()

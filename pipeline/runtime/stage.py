@@ -46,7 +46,7 @@ class Stage:
         open_storage(params.ray.storage_path, in_project(params.ray.folder))
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
-        """The run directory of the stage, or of a part of its work. The folder survives a kill.
+        """The run directory of the stage, or of a part such as a training run. It survives a kill.
 
         Args:
             ignore: params and dependencies that the part does not use (see `stage_key`).
@@ -113,8 +113,8 @@ def logs_folder(params: Any) -> Path:
 
 
 def open_reproduction(params: Any) -> RunLog:
-    """Begin or resume the run of a whole `dvc repro`, the parent of its stages' runs. The run's key
-    covers all that any stage depends on, so a repeated `dvc repro` resumes the same run."""
+    """Begin or resume the MLflow run of a whole `dvc repro`, the parent of its stages' runs. All
+    params and all code identify the run, so a repeated `dvc repro` resumes the same run."""
     key = dag.project_key()
     digest, preset = value_hash(key), key["params"].get("preset", "run")
     note = (
@@ -142,11 +142,11 @@ def open_reproduction(params: Any) -> RunLog:
 def log_reproduction(
     params: Any, metrics: Mapping[str, Mapping[str, Any]], files: Iterable[Path]
 ) -> str:
-    """Log the results of all stages to the parent run; the last stage, which has no run itself,
-    calls this function. Returns what was not sent.
+    """Log the results of all stages to the MLflow run of the whole `dvc repro`. The last stage,
+    which has no run of its own, calls this function. Returns what was not sent, and why.
 
     Args:
-        metrics: group -> metrics of the group; text values become tags.
+        metrics: maps each group to its metrics; text values become tags.
     """
     run, sync = open_reproduction(params), Sync(logs_folder(params))
     for group, values in metrics.items():

@@ -1,7 +1,7 @@
-"""The object store of `ray.storage_path`: a copy of the run directories that every node reaches.
+"""Copies files of run directories to and from the object store at `ray.storage_path`.
 
-Files are written to the run directory itself. Files that another machine needs (checkpoints,
-finished models and rows) are also uploaded; a machine downloads the files that it lacks.
+Every file is written to a local run directory. Files that other machines need (checkpoints,
+finished models, rows of results) are also uploaded; a machine downloads the files that it lacks.
 """
 
 import os
@@ -33,7 +33,7 @@ class Storage:
     runs: Path  # the folder of all run directories
 
     def place(self, path: Path) -> str:
-        """The path in the store of a file's or folder's copy."""
+        """The path, in the store, of the copy of a file or folder."""
         return f"{self.folder}/{path.relative_to(self.runs).as_posix()}"
 
 
@@ -41,18 +41,19 @@ _storage: Storage | None = None
 
 
 def storage() -> Storage | None:
-    """The store that this process uses; None if `ray.storage_path` is a folder."""
+    """The object store that this process uses; None if `ray.storage_path` is a folder."""
     return _storage
 
 
 def use_storage(storage: Storage | None) -> None:
-    """Set the store that this process uses."""
+    """Set the object store that this process uses; None for no store."""
     global _storage
     _storage = storage
 
 
 def open_storage(storage_path: str, runs: Path) -> None:
-    """Use the store at `ray.storage_path`. Raises a `UserError` if fsspec cannot open it."""
+    """Use the object store at `storage_path`, unless it is a folder. Raises a `UserError` if fsspec
+    cannot open the store."""
     use_storage(None)
     if "://" in storage_path:
         names = S3_ENVIRONMENT if storage_path.startswith("s3://") else {}
@@ -70,7 +71,7 @@ def _error(error: Exception) -> UserError:
 
 
 def upload(path: Path) -> None:
-    """Copy a file to the store, if this process uses a store. Errors are only printed."""
+    """Copy a file to the object store, if this process uses one. Errors are only printed."""
     if _storage is not None:
         try:
             _storage.files.put_file(str(path), _storage.place(path))
@@ -79,8 +80,8 @@ def upload(path: Path) -> None:
 
 
 def download(*folders: Path) -> None:
-    """Download the folders' files that this machine lacks, if this process uses a store. Raises a
-    `UserError` if the store does not answer."""
+    """If this process uses an object store, download the folders' files that this machine lacks.
+    Raises a `UserError` if the store does not answer."""
     if (store := _storage) is None:
         return
     try:

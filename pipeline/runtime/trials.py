@@ -21,7 +21,7 @@ _machines: list[Machine] = []  # machines that worked for this process
 
 
 def this_machine() -> Machine:
-    """This process's host, device and library versions. Call after the device is picked."""
+    """This process's host, device and library versions. Call after `pick_device`."""
     import torch
 
     from pipeline.runtime.device import computing_on
@@ -41,7 +41,7 @@ def note_machines(machines: Iterable[Machine]) -> None:
 
 
 def machines() -> list[Machine]:
-    """The machines that did work for this process: its workers' machines, or its own."""
+    """The machines of this process's workers; without workers, the process's own machine."""
     return sorted(_machines or [this_machine()], key=lambda machine: list(machine.items()))
 
 
@@ -163,9 +163,9 @@ def _tuner(
 def run_beside(
     function: Callable[..., Any], *arguments: Any, resources: Mapping[str, float]
 ) -> Any:
-    """Run `function(*arguments)` in a process with a worker's resources, and return its value. For
-    callers that reserve no resources themselves. The function must be importable; its `UserError`
-    is raised here."""
+    """Run `function(*arguments)` in a Ray task that reserves `resources`, and return its value. For
+    callers that reserve no CPU or GPU themselves. The function must be importable. A `UserError` of
+    the function is raised here."""
     import ray
 
     cpus, gpus = (resources.get(kind, 0) for kind in ("CPU", "GPU"))

@@ -19,7 +19,7 @@ SMALLEST = 4  # side in pixels of the last feature map
 
 
 class PatchDiscriminator(nn.Module):
-    """Convolutions that output a map of logits, one for each patch of 26×26 pixels."""
+    """Convolutions that output a map of logits, one per overlapping patch of 26×26 pixels."""
 
     def __init__(self, channels: int, filters: int):
         super().__init__()
@@ -56,7 +56,7 @@ class BlurPool(nn.Module):
 
 
 class StyleGanBlock(nn.Module):
-    """Residual block of StyleGAN's discriminator, which halves the sides of feature maps."""
+    """A residual block of StyleGAN's discriminator, which halves the sides of feature maps."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -139,5 +139,5 @@ def adversarial_ramp(step: int, start: int) -> float:
 
 
 def gradient_norm(loss: Tensor, weight: Tensor, ranks: Ranks = ALONE) -> Tensor:
-    """‖∂loss/∂weight‖ of the loss averaged over workers; `loss.backward()` still works."""
+    """‖∂loss/∂weight‖ for the loss averaged over workers. Keeps the graph for `loss.backward()`."""
     return ranks.mean(torch.autograd.grad(loss, weight, retain_graph=True)[0]).norm()

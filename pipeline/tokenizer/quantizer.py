@@ -97,7 +97,7 @@ def entropy_loss(distances: Tensor, temperature: float, ranks: Ranks = ALONE) ->
 
 
 def code_usage(counts: Tensor) -> tuple[float, float]:
-    """Fraction of codes that are used, and perplexity (the effective number of codes).
+    """Fraction of codes that are used, and perplexity of code use (the effective number of codes).
 
     Args:
         counts: (K,) number of times that each code was chosen.

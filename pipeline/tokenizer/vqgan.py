@@ -18,7 +18,8 @@ GROUPS = 32
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Architecture. Release: 128 filters, 2 blocks, multipliers 1,1,2,2,4, dim 256, K 1024."""
+    """The architecture. The authors' release has 128 filters, 2 residual blocks per level,
+    multipliers 1, 1, 2, 2, 4, an embedding dimension of 256 and 1,024 codes."""
 
     channels: int
     filters: int
@@ -29,7 +30,7 @@ class TokenizerConfig:
 
     @property
     def downsampling(self) -> int:
-        """f: pixels per token along each side."""
+        """The factor f: pixels per token along each side."""
         return 2 ** (len(self.multipliers) - 1)
 
 
@@ -38,10 +39,10 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class ResBlock(nn.Module):
-    """Pre-activation residual block.
+    """A pre-activation residual block.
 
-    Where the number of channels changes, the release applies the 1×1 shortcut to the main
-    branch's output, so that the block's input is dropped. The released weights require the same.
+    If the number of channels changes, the 1×1 shortcut is applied to the main branch's output, and
+    the block's input is dropped, as in the release: the released weights require this.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -107,7 +108,7 @@ class Decoder(nn.Module):
 
 
 class Tokenizer(nn.Module):
-    """Image → token grid → image."""
+    """Encodes images as token grids, and decodes token grids to images."""
 
     def __init__(self, config: TokenizerConfig):
         super().__init__()
@@ -123,7 +124,7 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Encode images as a token grid (B, h, w) int64."""
+        """Encode images (B, C, H, W) as token grids (B, h, w) int64."""
 
         def encode(part: Tensor) -> Tensor:
             return self.quantizer.nearest(self.encoder(part))
@@ -132,7 +133,7 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
-        """Decode a token grid (B, h, w) to images (B, C, H, W), clipped to [0, 1]."""
+        """Decode token grids (B, h, w) to images (B, C, H, W), clipped to [0, 1]."""
 
         def decode(part: Tensor) -> Tensor:
             # `lookup` returns a channels-last tensor, for which GroupNorm is slow on a CPU.

@@ -1,6 +1,6 @@
 """The bidirectional transformer (paper, section 4.1; layout as in the authors' release).
 
-BERT's post-LayerNorm blocks over a class token followed by the image tokens. One embedding table
+Blocks with post-LayerNorm, as in BERT, read a class token and the image tokens. One embedding table
 holds, in this order, the K codes of the tokenizer, the classes and [MASK]; it is also the output
 projection. Shape suffixes: B batch, S sequence (class token + N tokens), D hidden, V vocabulary.
 """
@@ -20,7 +20,7 @@ LAYER_NORM_EPS = 1e-12  # BERT's
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Architecture. Paper: 24 layers, 768 hidden, 8 heads, 3072 MLP."""
+    """The architecture. The paper's has 24 layers, 8 heads, hidden size 768 and MLP size 3072."""
 
     num_tokens: int  # N, the length of the flattened token grid
     codebook_size: int  # K
@@ -45,7 +45,7 @@ class Cache(Protocol):
     """Keys and values of a layer, stored between the steps of autoregressive decoding."""
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append new positions (B, heads, s, d), and return all positions so far."""
+        """Append keys and values (B, heads, s, d) of s positions; return those of all positions."""
 
 
 class SelfAttention(nn.Module):
@@ -127,8 +127,8 @@ class TokenTransformer(nn.Module):
         return F.linear(y, self.token_embedding.weight[:rows], self.vocabulary_bias[:rows])
 
     def class_ids(self, labels_B: Tensor) -> Tensor:
-        """Vocabulary ids (B, 1) of labels. The label `num_classes` stands for no class and becomes
-        [MASK], the unconditional input of classifier-free guidance."""
+        """Vocabulary ids (B, 1) of labels. The label `num_classes` means "no class" and gets the id
+        of [MASK], the unconditional input of classifier-free guidance."""
         return labels_B[:, None] + self.config.codebook_size
 
 
@@ -138,7 +138,7 @@ class MaskGitTransformer(TokenTransformer):
     causal = False
 
     def sequence(self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor) -> Tensor:
-        """Vocabulary ids (B, S): the class token, then the tokens with [MASK] where masked."""
+        """Vocabulary ids (B, S): the class token, then tokens, with [MASK] where `mask_BN`."""
         ids_BN = tokens_BN.masked_fill(mask_BN, self.config.mask_id)
         return torch.cat([self.class_ids(labels_B), ids_BN], dim=1)
 
@@ -150,11 +150,10 @@ class MaskGitTransformer(TokenTransformer):
     def forward(
         self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor, where: Tensor
     ) -> Tensor:
-        """Logits over the whole vocabulary at chosen positions only, (len(where), V).
+        """Logits (len(where), V) over the whole vocabulary, at the positions `where` only.
 
         Args:
-            where: flat int64 indices into (B, N) of the positions in the loss; the head is computed
-                only at these positions.
+            where: flat int64 indices into (B, N) of the positions in the loss.
         """
         hidden_BSD = self.encode(self.sequence(tokens_BN, mask_BN, labels_B))
         return self.logits(hidden_BSD[:, 1:].flatten(0, 1).index_select(0, where))

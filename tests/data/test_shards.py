@@ -76,7 +76,7 @@ def test_split_depends_on_the_seed_and_mixes_classes():
 def test_a_class_with_too_few_images_is_named(splits):
     source = FakeSource([2, 1])
     source.items = [item._replace(split=s) for item, s in zip(source.items, splits, strict=True)]
-    with pytest.raises(UserError, match=r"'class 1' has no image left to train on") as error:
+    with pytest.raises(UserError, match=r"'class 1' has no training image left") as error:
         stratified_split(source, 0.2, seed=0)
     assert error.value.subject == "data.source"
 

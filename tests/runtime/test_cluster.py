@@ -193,7 +193,7 @@ def test_an_address_where_nothing_answers_is_told_at_once(monkeypatch):
 def test_another_server_than_rays_is_told_within_seconds(monkeypatch):
     monkeypatch.setattr(ray_cluster, "ANSWER", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert "is no Ray" in ray_cluster.why_no_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
+        assert "not a Ray" in ray_cluster.why_no_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # as the dashboard
     Thread(target=server.serve_forever, daemon=True).start()
     assert "8265" in ray_cluster.why_no_cluster(f"127.0.0.1:{server.server_port}")

@@ -118,7 +118,7 @@ def check_everything(client: MlflowClient, rows: int = ROWS) -> None:
 def test_everything_is_there_once_and_a_second_sync_sends_nothing(server, project):
     runs = project / "runs"
     whole, stage, trial = log_everything(runs)
-    assert sync(runs) == "everything is sent to http://me:***@127.0.0.1:5000"
+    assert sync(runs) == "all logs were sent to http://me:***@127.0.0.1:5000"
     check_everything(server.real)
     assert all(run.run_id for run in (whole, stage, trial))
     before = server.requests
@@ -207,7 +207,7 @@ def test_what_mlflow_lost_is_sent_again(project, monkeypatch, fresh_database, lo
     stage.log_metrics({"loss": ROWS / 7, "nll": 1.5}, ROWS)
     trial = stage.child("stage/trial", "cosine/seed0", {}, "A trial.")
     trial.log_training({"step": ROWS, "loss": ROWS / 3})
-    assert sync(runs) == f"everything is sent to {tracking_uri()}"
+    assert sync(runs) == f"all logs were sent to {tracking_uri()}"
     client = MlflowClient(tracking_uri())
     if lost == "run":
         (found,) = client.search_runs(["1"], "attributes.run_name = 'sweep'")
@@ -226,7 +226,7 @@ def test_what_mlflow_refuses_for_good_is_named_and_stops_nothing_else(server, pr
     said = sync(runs)
     assert said.count("refused a record") == 7 and "bad$name" in said and "413" in said
     server.fails = lambda request: None
-    assert sync(runs).startswith("everything") and "refused" not in sync(runs)
+    assert sync(runs).startswith("all logs") and "refused" not in sync(runs)
     assert history(server.real, stage.run_id, "loss") == [(s, s / 7) for s in range(ROWS)]
 
 

@@ -1,1 +1,1 @@
-"""Reads images: shards, crops and training batches."""
+"""Reads images from shards, crops them, and prepares training batches."""

@@ -24,7 +24,7 @@ Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,)
 
 
 class Batches(Dataset[Batch], ABC):
-    """A data set of training batches by step; each batch is a pure function of (seed, step)."""
+    """Training batches, indexed by step. Each batch is a pure function of (seed, step)."""
 
     def __call__(self, step: int) -> Batch:
         return self.finish(step, self.load(step))
@@ -43,7 +43,7 @@ class Batches(Dataset[Batch], ABC):
 
 
 class ImageBatches(Batches):
-    """Batches of random crops of the data set. Each data-parallel worker loads only its rows."""
+    """Batches of random crops. Each data-parallel worker loads only its own rows of a batch."""
 
     def __init__(
         self,
@@ -66,8 +66,8 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
     first step may be any step; later steps must be consecutive.
 
     Args:
-        loaders: number of processes that load and finish batches. If 0, a thread loads them; on a
-            CPU with one core nothing is loaded in advance, since this would slow down training.
+        loaders: number of processes that load and finish batches. If 0, a thread loads batches.
+            A CPU with one core loads no batch in advance, since this would slow down training.
         device: device that the model is trained on.
     """
     if loaders:
@@ -79,8 +79,8 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
 
 
 def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """Prepare batches in a `DataLoader`. Its processes start at the first requested batch, and end
-    when the returned function is deleted or the training process ends."""
+    """Load batches in advance in a `DataLoader`. Its processes start at the first requested batch,
+    and end when the returned function is deleted or the training process ends."""
     coming: Iterator[Batch] | None = None
 
     def next_batch(step: int) -> Batch:

@@ -1,5 +1,5 @@
-"""Stores a model's samples for one seed in shards, like the data set. The stage `evaluate` draws
-and publishes samples; other stages read them."""
+"""Stores the samples that a model draws with one seed, in the same format as the data set (shards).
+The stage `evaluate` draws and publishes samples; other stages read them."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -46,10 +46,10 @@ def draw_samples(
     name: str,
 ) -> None:
     """Draw samples and write them as shards, unless the shards exist. The worker that draws a
-    batch also encodes it. A run after a kill draws only the missing batches.
+    batch also encodes its images. A run after a kill draws only the missing batches.
 
     Args:
-        batches: arguments for each batch; the maker's function returns (B, C, H, W) uint8.
+        batches: each batch's arguments for the maker's function, which returns (B, C, H, W) uint8.
         labels: labels (M,) of the samples.
         batch_size: number of samples in each batch but the last.
         shard_size: number of samples per shard.

@@ -54,8 +54,8 @@ class Source(Protocol):
 def write_shards(
     source: Source, indices: Sequence[int], split: str, shard_size: int, folder: Path
 ) -> list[dict]:
-    """Write the items at the given indices as the shards `<split>-00000.arrow` … of `shard_size`
-    images. Shards that exist are kept. Returns a list with {file, count, hash} of each shard."""
+    """Write the items at the given indices to shards of `shard_size` images, the files
+    `<split>-<number>.arrow`. Existing shards are kept. Returns {file, count, hash} per shard."""
     shards = []
     remove_temporary(folder)
     with progress(f"shards: {split} images", 0, len(indices), pause=PAUSE) as bar:
@@ -92,7 +92,7 @@ def write_manifest(
     folder: Path, class_names: list[str], name: str, shards: dict[str, list[dict]]
 ) -> dict:
     """Write the labels of each split, and the manifest with class names, counts per class and
-    shards. `name` is the manifest's source. Returns the manifest."""
+    shards. The manifest records `name` as the images' source. Returns the manifest."""
     counts = {}
     for split, entries in shards.items():
         files = [folder / entry["file"] for entry in entries]
@@ -117,7 +117,7 @@ class ImageShards:
 
     Attributes:
         labels: labels (n,) int64 of the images.
-        group_start: index of the first image of each record batch, followed by n.
+        group_start: index of the first image of each record batch, and n at the end.
     """
 
     def __init__(self, folder: Path | str, split: str):
@@ -146,8 +146,8 @@ class ImageShards:
 
 
 class View:
-    """Crops of a split's images, of `shape` (C, size, size) uint8: centre crops, or random crops by
-    seed."""
+    """Crops a split's images to `shape` (C, size, size) uint8: at the centre, or at random places
+    that depend on the seed."""
 
     def __init__(
         self, images: ImageShards, data: ImageParams, seed: int = 0, count: int | None = None
@@ -170,12 +170,12 @@ class View:
         return self.centers(range(start, stop)).contiguous()
 
     def centers(self, indices: Iterable[int]) -> Tensor:
-        """Centre crops (len(indices), C, size, size) uint8."""
+        """Centre crops (len(indices), C, size, size) uint8 of the images at `indices`."""
         return self._cropped(indices, lambda image, key: center_crop(image, self.data.image_size))
 
     def crops(self, indices: Iterable[int], draw: int) -> Tensor:
-        """Random crops (len(indices), C, size, size) uint8: the `draw`-th crop of each image, a
-        pure function of (seed, the image's key, draw)."""
+        """Random crops (len(indices), C, size, size) uint8, one of each image at `indices`. Each
+        crop is a pure function of (seed, the image's key, draw)."""
         return self._cropped(
             indices,
             lambda image, key: random_resized_crop(image, self.data, (self.seed, key, draw)),

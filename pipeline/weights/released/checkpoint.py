@@ -102,7 +102,7 @@ def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfi
     except (RuntimeError, ValueError, IndexError) as error:
         lines = str(error).splitlines()  # PyTorch's first line only names the class
         reason = f"does not match params ({' '.join(lines[min(1, len(lines) - 1)].split())[:200]})"
-        way_out = f"give the whole file, or adapt the params {ARCHITECTURE[kind]} to the file"
+        way_out = f"give a complete file, or adapt {ARCHITECTURE[kind]} to this file"
         raise UserError(str(path), reason, way_out) from error
     return model.eval().requires_grad_(False)
 
@@ -128,7 +128,7 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
 
 
 def _read(path: Path | str, kind: str) -> tuple[Path, Weights, Callable[[Weights, Any], Weights]]:
-    """The file's path, the weights by the file's names, and the function that converts them."""
+    """Read a file. Returns its path, the weights with the file's names, and their converter."""
     path = Path(path, WEIGHTS) if Path(path).is_dir() else Path(path)
     weights = _weights(path)
     for of, prefixes, convert in LAYOUTS:
@@ -169,8 +169,8 @@ def _weights(path: Path) -> Weights:
 
 
 def _read_flax(path: Path) -> Weights:
-    """The weights under `params`, without the optimizer's state. Nested names are joined by
-    `/`."""
+    """Read the weights under `params` in a flax file, without the optimizer's state. The parts of
+    nested names are joined by `/`."""
     # Arrays stay packed as ExtType, so the optimizer's arrays are never decoded.
     tree = msgpack.unpackb(path.read_bytes())
     while isinstance(tree.get("params"), dict):
@@ -189,9 +189,9 @@ def _read_flax(path: Path) -> Weights:
 
 
 def _array(name: str, leaf: Any) -> Tensor:
-    """Convert flax's packed array (shape, dtype name, row-major bytes) to a tensor."""
+    """Convert a packed flax array (shape, name of dtype, row-major bytes) to a tensor."""
     if not isinstance(leaf, msgpack.ExtType) or leaf.code != NDARRAY:
-        raise ValueError(f"{name[:100]} is not an array")
+        raise ValueError(f"the weight {name[:100]} is not an array")
     shape, dtype, data = msgpack.unpackb(leaf.data, raw=True)
     kind = getattr(torch, dtype.decode())
     return torch.frombuffer(bytearray(data), dtype=kind).reshape(shape)

@@ -1,4 +1,4 @@
-"""Renames the weights that others published to this project's names.
+"""Renames weights that others have published to this project's names.
 
 Two sources are known: the authors' release (flax numbers modules in the order of their creation),
 and the PyTorch port of their tokenizer (`maskgit_vqgan.py` in open-muse and 1d-tokenizer).
@@ -87,12 +87,12 @@ def from_flax_transformer(weights: Weights, config: TransformerConfig) -> Weight
     """Convert the transformer weights of the authors' release.
 
     Raises:
-        ValueError: the checkpoint has another number of heads than the config.
+        ValueError: the checkpoint's number of heads differs from the config's.
     """
     ours: Weights = {}
     for name, weight in weights.items():
         if name.endswith("/query/bias") and weight.ndim and len(weight) != config.heads:
-            raise ValueError(f"{len(weight)} heads, not {config.heads}")
+            raise ValueError(f"the file has {len(weight)} heads, not {config.heads}")
         if name.endswith(("query/bias", "key/bias", "value/bias", "out/kernel")):
             weight = weight.flatten(0, 1)  # flax has an axis for heads
         elif "/self_attention/" in name and name.endswith("kernel"):
