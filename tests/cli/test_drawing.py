@@ -47,6 +47,20 @@ def test_options_reach_the_decoder(run, tmp_path):
     assert not torch.equal(images, floor)
 
 
+@pytest.mark.parametrize("command", ["sample", "inpaint", "outpaint"])
+def test_any_decoding_setting_is_an_option(run, model, photo, tmp_path, command):
+    file, settings = tmp_path / "one.png", {"sampler": "halton", "top_k": 2}
+    given = ["--classes", "1"] if command == "sample" else [str(photo), "--class", "1"]
+    options = ("--set", "sampler=halton", "--set", "top_k=2", "--count", "1", "-o", str(file))
+    assert run(command, *given, *options).code == 0
+    if command == "sample":
+        wanted = np.array(grid_picture(model.sample(1, 1, **settings), 10))
+    else:
+        wanted = getattr(model, command)(photo, 1, **settings)[0, 0].numpy()
+    assert np.array_equal(pixels(file), wanted)
+    assert run(command, *given, "--set", "sampler").err.startswith("--set: ")
+
+
 def test_every_kind_of_file_holds_the_samples(run, model, tmp_path):
     run("sample", "--classes", "2,1", "--count", "5", "--output", str(tmp_path / "s.npz"))
     with np.load(tmp_path / "s.npz") as arrays:

@@ -21,6 +21,7 @@ from pipeline.editing import (
     pixel_mask_to_tokens,
 )
 from pipeline.runtime.errors import UserError
+from pipeline.samplers import SAMPLERS
 from tests.editing_inputs import (
     CLASSES,
     CODES,
@@ -47,6 +48,8 @@ def edits(draw) -> dict:
             schedule=draw(st.sampled_from(["cosine", "exponential", "logarithmic"])),
             choice_temperature=4.5,
             bf16=draw(st.booleans()),
+            sampler=draw(st.sampled_from(list(SAMPLERS))),
+            remasking=0.5,
         ),
         "seed": seed,
         "dilate": draw(st.integers(0, 2)),
