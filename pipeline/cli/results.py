@@ -108,7 +108,7 @@ def sync() -> None:
 def register(replicate: Replicate = None) -> None:
     """Add the model of the last run to MLflow's registry.
 
-    The model becomes a version of maskgit-<preset>, with its FID as a tag, unless a version with the
+    The model becomes a version of maskgit-<preset>, tagged with its FID, unless a version with the
     same weights exists.
     """
     from pipeline.config.params import load_params

@@ -176,12 +176,12 @@ class Params(schema.Section):
             way_out = "set the architecture to that of the weights, such as torchvision:resnet50"
             raise UserError("classifier.pretrained", reason, way_out)
         drops = training.label_drop > 0 or network.pretrained
-        guided = {"decoding.guidance_scale": self.decoding.guidance_scale > 0}
-        guided |= {"sweep.designs": any(each.guidance_scale > 0 for each in designs)}
-        if any(guided.values()) and not drops:
+        own = self.decoding.guidance_scale > 0
+        if not drops and (own or any(each.guidance_scale > 0 for each in designs)):
             reason = "guidance needs a model that was trained on some images without their class"
             way_out = "set training.label_drop to 0.1, for example, or guidance_scale to 0"
-            raise UserError(max(guided, key=guided.__getitem__), reason, way_out)
+            key = "decoding.guidance_scale" if own else "sweep.designs"
+            raise UserError(key, reason, way_out)
 
     def _check_workers(self) -> None:
         ray, training = self.ray, self.training

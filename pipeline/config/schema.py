@@ -30,7 +30,7 @@ RESNETS += "resnext101_64x4d wide_resnet50_2 wide_resnet101_2"
 ARCHITECTURES = ["small", *(f"torchvision:{resnet}" for resnet in RESNETS.split())]
 # The paper's mask schedules (Table 3).
 SEVEN = ("exponential", "cubic", "square", "cosine", "linear", "square_root", "logarithmic")
-OTHER_SAMPLERS = ("entropy", "margin", "random", "halton", "remask_capped")
+OTHERS = ["entropy", "margin", "random", "halton", "remask_capped"]  # samplers
 
 
 def way_out(name: str, names: Collection[str], otherwise: str) -> str:
@@ -90,12 +90,6 @@ CheckpointEvery = Annotated[
     PositiveInt, Field(description="Steps between checkpoints, and between logged values.")
 ]
 Bf16 = bool | Literal["force"]
-TopK = Annotated[
-    NonNegativeInt, Field(description="Draw from the k most probable codes; 0: all codes.")
-]
-TopP = Annotated[
-    Share, Field(description="Draw from the most probable codes, with a total probability of p.")
-]
 Iterations = Annotated[PositiveInt, Field(description="T, the number of decoding iterations.")]
 
 
@@ -280,17 +274,22 @@ class Training(Section):
     checkpoint_every: CheckpointEvery = 200
 
 
-class Autoregressive(Section):
+class Draw(Section):
+    softmax_temperature: PositiveFloat = 1.0
+    """Divides the logits when tokens are drawn. Paper: 1."""
+    top_k: NonNegativeInt = 0
+    """Draw from the k most probable codes; 0: all codes."""
+    top_p: Share = 1.0
+    """Draw from the most probable codes, with a total probability of p."""
+
+
+class Autoregressive(Draw):
     """The baseline VQGAN∗: MaskGIT's architecture and training, but causal, in raster order."""
 
     steps: PositiveInt = 600
     """Training steps; equal to training.steps for a fair comparison."""
     bf16: Bf16 = False
     """Sample in bfloat16. In float32, the key-value cache changes no token."""
-    softmax_temperature: PositiveFloat = 1.0
-    """As decoding.softmax_temperature."""
-    top_k: TopK = 0
-    top_p: TopP = 1.0
 
 
 class Ray(Section):
@@ -322,7 +321,7 @@ class Ray(Section):
         return WHO if self.elastic else ()
 
 
-class Decoding(Section):
+class Decoding(Draw):
     """Iterative decoding of MaskGIT (section 3.2)."""
 
     iterations: PositiveInt = 8
@@ -339,12 +338,8 @@ class Decoding(Section):
     """Rule that chooses the tokens to mask again (docs/samplers.md). Paper: confidence."""
     remasking: Annotated[float, Field(ge=0, le=1)] = 0.05
     """How often the samplers `remask_capped` and `remask_rescaled` mask a generated token again."""
-    softmax_temperature: PositiveFloat = 1.0
-    """Divides the logits of the categorical draw. Paper: 1."""
     softmax_temperature_end: PositiveFloat | None = None
     """Softmax temperature at the last iteration, reached linearly; null: constant."""
-    top_k: TopK = 0
-    top_p: TopP = 1.0
     bf16: Bf16 = True
     """bfloat16 autocast; values as for training.bf16."""
     batch_size: PositiveInt = 250
@@ -362,7 +357,7 @@ class Sweep(Section):
     """Seeds to train each schedule with."""
     crossed: Distinct[Schedule] = ["cubic", "cosine", "linear", "square_root"]
     """Mask schedules whose models also decode with the others' γ, at T = decoding.iterations."""
-    designs: list[dict[str, Any]] = [{"sampler": [*OTHER_SAMPLERS], "iterations": [4, 8]}]
+    designs: list[dict[str, Any]] = [{"sampler": OTHERS, "iterations": [4, 8]}]
     """Other ways to decode the models (docs/samplers.md). Each entry is a grid: it maps params of
     the section decoding, and schedule, to a value or a list of values."""
     steps: Steps = 250
