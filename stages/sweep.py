@@ -13,6 +13,8 @@ from pipeline.runtime.stage import Stage
 from pipeline.training.loop.run import run_jobs
 from stages.running import IDENTITY
 
+NOTE = "Samples of a trial's model with other decoding settings (`T/`, where the step is T)."
+
 
 def main(params: Params) -> str:
     file = RESULTS / "sweep/rows.csv"
@@ -44,13 +46,14 @@ def _log(trial: Trial) -> None:
         run.log_training(row)
     own, names = trial.rows(), varied(trial.params)
     leave_out = {"schedule", "decoding_schedule", "iterations", "passes", *names, *IDENTITY}
-    logs = [(run, own, "T"), (run, trial.crossing(), "T_decoded_{decoding_schedule}")]
-    designs = trial.design_rows()
-    logs += [(log.begin(), designs[other], "T") for other, log in trial.design_logs.items()]
-    for log, rows, group in logs:
-        log.log_means(rows, group.format_map, leave_out, lambda row: row["iterations"])
+    for rows, name in ((own, "T"), (trial.crossing(), "T_decoded_{decoding_schedule}")):
+        run.log_means(rows, name.format_map, leave_out, lambda row: row["iterations"])
     run.log_group("T_best", _best(own, trial.params))
-    for log, *_ in logs:
+    run.finish(ok=True)
+    for other, rows in trial.design_rows().items():
+        name = " ".join(f"{key}={value}" for key, value in other)
+        log = run.child(f"{run.key}/{name}", name, {**run.params, **dict(other)}, NOTE).begin()
+        log.log_means(rows, "T".format_map, leave_out, lambda row: row["iterations"])
         log.finish(ok=True)
 
 

@@ -53,7 +53,6 @@ NOT_TRAINED = (
     *("training.other_label_smoothings", CURVES.as_posix()),
     *("stages/train_transformer.py", "pipeline/training/networks.py"),
 )
-DESIGN = "Samples of a trial's model with other decoding settings (`T/`, where the step is T)."
 Other = tuple[tuple[str, Any], ...]  # names and values of decoding settings other than T
 NOTE = (
     "A training run with this schedule and seed (`train/`, by step), and its samples with every T "
@@ -70,7 +69,6 @@ class Trial:
     decodings: dict[Path, DecodingSettings]  # with the trial's own schedule and every T
     crossed: dict[Path, DecodingSettings]  # with every schedule of `sweep.crossed`, if in this list
     designs: dict[Path, DecodingSettings]  # settings of `sweep.designs` with the trial's schedule
-    design_logs: dict[Other, RunLog]  # MLflow's run of each design: settings other than T -> log
     training: TransformerTraining | None  # None if released weights replace training
     workers: Workers  # workers that train; then they decode (see `decoders`)
     params: Params  # the section `training` has the trial's schedule and steps
@@ -168,14 +166,9 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
         decodings = _files(folder, steps)
         others = _files(folder, [replace(settings, schedule=other) for other in crossed])
         designs = _files(folder, [s for s in params.design_settings() if s.schedule == schedule])
-        logs = {}
-        for other in {_other(each, params): None for each in designs.values()}:
-            said = " ".join([name, *(f"{k}={v}" for k, v in other)])
-            logs[other] = stage.run.child(f"{stage.hash}/{said}", said, own | dict(other), DESIGN)
-        run = Trial(
-            seed, decodings, others, designs, logs, training, workers, own_params, folder, log
+        found.append(
+            Trial(seed, decodings, others, designs, training, workers, own_params, folder, log)
         )
-        found.append(run)
     return found
 
 

@@ -158,11 +158,12 @@ class Plan:
     ):
         self.rate, self.device = _device(params, gpu, tflops)
         self.params, self.size, self.costs = params, size, costs(params, size.classes)
+        self.trials = len(params.sweep.schedules) * len(params.sweep.seeds)
 
     def flops(self) -> dict[str, float]:
         """FLOPs of each stage."""
         p, c, sweep, heated = self.params, self.costs, self.params.sweep, self.params.temperature
-        seeds, trials, hidden = len(p.evaluation.seeds), trial_count(p), p.reconstruction
+        seeds, trials, hidden = len(p.evaluation.seeds), self.trials, p.reconstruction
         guided = 2 if p.decoding.guidance_scale else 1
         one_pass = guided * (c.body + p.num_tokens * c.head)
         drawn = p.decoding.iterations * one_pass + c.decode
@@ -250,7 +251,7 @@ class Plan:
             "cache_tokens": (2 * grids * p.num_tokens, 0),
             "train_transformer": (seeds * transformer, own * seeds * live * transformer),
             "train_autoregressive": (baselines * transformer, baselines * live * transformer),
-            "sweep": (0, own * trial_count(p) * (1 + live) * transformer),
+            "sweep": (0, own * self.trials * (1 + live) * transformer),
             "evaluate": (
                 samples,
                 samples * e.keep_samples + of_image * (self.size.val + published),
@@ -291,11 +292,6 @@ class Plan:
         headers = ["stage", "computes", "time", "outputs", "live copies"]
         table = tabulate(rows, headers, tablefmt="simple", colalign=("left", *["right"] * 4))
         return "\n".join([*lines, table])
-
-
-def trial_count(params: Params) -> int:
-    """The number of models that the stage `sweep` trains."""
-    return len(params.sweep.schedules) * len(params.sweep.seeds)
 
 
 def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[float, str]:

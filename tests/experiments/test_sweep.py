@@ -56,7 +56,6 @@ def trial_of(root: Path, params: Params) -> Trial:
         decodings=dict(list(files.items())[:2]),
         crossed=dict(list(files.items())[2:3]),
         designs=dict(list(files.items())[3:]),
-        design_logs={},
         training=SimpleNamespace(model=root / model.folder, folders=[]),
         workers=Workers.of(params.ray, 1),
         params=params,
@@ -121,7 +120,6 @@ def test_what_names_the_files_of_trials_and_any_decoding_setting_is_an_axis(root
     assert (other.schedule, other.top_k, other.iterations) == ("square", 4, 3)
     assert [t.decodings for t in wide] == [t.decodings for t in plain]
     assert set(wide[0].designs) & set(wide[0].decodings) == {own[1][0]}  # measured once
-    assert list(wide[0].design_logs) == [(("top_p", p), ("top_k", 0)) for p in (1.0, 0.9)]
 
     before = trained(params)
     same = [{"evaluation": {"seeds": [7]}}, {"training": {"mask_schedule": "cubic", "steps": 9}}]
