@@ -124,8 +124,7 @@ def decode(
     for step in range(settings.iterations):
         progress = (step + 1) / settings.iterations
         logits = predict(tokens, masked, progress).float()
-        temperature = settings.temperature(progress)
-        logits = truncated(logits, temperature, settings.top_k, settings.top_p)
+        logits = truncated(logits, settings.temperature(progress), settings.top_k, settings.top_p)
         sampled = torch.where(masked, sample_categorical(logits, generator), tokens)
 
         log_probs = logits.log_softmax(dim=-1)

@@ -74,14 +74,12 @@ class DecodingSettings:
 
 
 def expanded(settings: DecodingSettings, grids: Iterable[dict[str, Any]]) -> list[DecodingSettings]:
-    """The settings of several grids, each once.
+    """The settings of several grids, each once. Raises an `ArgumentError` for a name or a value that
+    is not allowed.
 
     Args:
         settings: values of the settings that a grid omits.
         grids: each maps names of settings to a value or a list of values.
-
-    Raises:
-        ArgumentError: a name or a value is not allowed.
     """
     names, found = [field.name for field in fields(settings)], dict[DecodingSettings, None]()
     for grid in grids:

@@ -68,12 +68,9 @@ def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes
 def clean_picture(image: Image.Image, name: str, *, opaque: bool = False) -> Image.Image:
     """Clean a Pillow picture: apply the EXIF orientation, put transparent pixels on white, scale 16
     bits to 8, take the first frame, and convert to mode L or RGB. A picture that is already clean
-    is returned as the same object.
-
-    Raises:
-        ArgumentError: the picture, which the error calls `name`, is too large or too narrow, has
-            pixel values of an unknown range or, with `opaque`, is partly transparent.
-    """
+    is returned as the same object. Raises an `ArgumentError` if the picture, which the error calls
+    `name`, is too large or too narrow, has pixel values of an unknown range or, with `opaque`, is
+    partly transparent."""
     size = f"{image.width}×{image.height} pixels"
     if image.width * image.height > PICTURE_PIXELS:
         reason = f"{size}, more than the limit of {PICTURE_PIXELS:,} (docs/limits.md)"

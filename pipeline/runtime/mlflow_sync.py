@@ -369,11 +369,8 @@ class Sync:
 
 
 def sync(folder: Path) -> str:
-    """Send all logs in a folder of run directories. Returns one line about the result.
-
-    Raises:
-        UserError: some logs could not be sent.
-    """
+    """Send all logs in a folder of run directories. Returns one line about the result. Raises a
+    `UserError` if some logs could not be sent."""
     work = Sync(folder)
     reason, shown = work.send_rest(STUCK, math.inf), redacted(work.server.uri)
     if reason:
