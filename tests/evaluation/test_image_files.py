@@ -14,7 +14,7 @@ from pipeline.evaluation.image_files import open_images
 from pipeline.evaluation.image_sets import ArrayImages, batches
 from pipeline.runtime.errors import UserError
 from pipeline.tools.export import export_npz, export_pngs, export_samples
-from tests.errors import one_line
+from tests.errors import refused
 from tests.images import noise_array, write_samples
 
 
@@ -114,11 +114,9 @@ def test_a_bad_png_is_named_and_hidden_files_are_ignored(forms, damage):
     else:
         mode, size = ("RGB", (8, 5)) if damage == "size" else ("L", (7, 5))
         Image.new(mode, size).save(bad)
-    with pytest.raises(UserError, match=r"000003\.png") as error:
+    other = {"size": "7×5.*8×5|8×5.*7×5", "channels": "7×5.*grey|grey.*7×5"}
+    with refused(match=rf"000003\.png.*({other.get(damage, '')})"):
         everything(open_images(folder))
-    line = one_line(error)
-    if damage in ("size", "channels"):
-        assert "7×5" in line and ("8×5" in line or "grey" in line)
 
 
 PICTURES = noise_array(4, 3).transpose(0, 2, 3, 1)
@@ -146,9 +144,8 @@ def test_what_is_not_an_image_set_is_named(tmp_path, name):
     elif name != "nowhere":
         path = path.with_suffix(".npz")
         np.savez(path, *OTHERS.get(name, []), other=PICTURES)
-    with pytest.raises(UserError) as error:
+    with refused(path):
         open_images(path)
-    assert error.value.subject == str(path) and error.value.reason and error.value.way_out
 
 
 @pytest.mark.parametrize("form", ["npz", "png"])
