@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,6 @@ from analysis.exhibits.results import Results, read_results
 from analysis.report.build import build, contents
 from pipeline.config.params import Params
 from tests.analysis.synthetic import write_results, write_source
-from tests.damage import within
 from tests.params import make_params
 from tests.project import FAIR, Project
 from tests.tiny_project import make_project, with_params
@@ -59,13 +58,6 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield chromium
         chromium.close()
-
-
-@pytest.fixture
-def ends() -> Iterator[None]:
-    """The test ends within 20 seconds: what hangs, as at a pipe, is an error."""
-    with within(20):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,21 +4,18 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 from mlflow import MlflowClient
 
 from pipeline.runtime.dag import stage_outputs
-from pipeline.runtime.files import read_json, read_yaml, tree_hash
+from pipeline.runtime.files import read_json, tree_hash
 from pipeline.runtime.run_log import read_rows
 from pipeline.training.loop.checkpoints import CHECKPOINT
-from tests.damage import cut
 from tests.failing_proxy import FailingProxy
+from tests.interruption import cut
 from tests.project import SECRET, Project, files_with_secret
 
 TIMED = ("results/sources", "timings")  # outputs that hold times
@@ -41,7 +38,6 @@ KINDS = ("train_classifier", "train_transformer", "sweep", "evaluate", "analysis
 OF_RAY = ("train_transformer", "sweep")
 OUTAGES = {
     **dict.fromkeys(OF_SERVER, KINDS),
-    "database deleted": ("evaluate",),
     "worker killed": OF_RAY,
     "Ray killed": OF_RAY,
     "stage killed": KINDS[:4],
@@ -60,27 +56,20 @@ class Trial:
     def __init__(
         self, finished: Project, stage: str, folder: Path, port: int | None, plain: float = 10.0
     ):
-        target = folder / "project"
-        left_out = {"": {".git", ".dvc", "mlflow.db", "mlruns"}, "runs": {"reproduction", stage}}
-
-        def ignored(parent: str, names: list[str]) -> set[str]:
-            inside = Path(parent).relative_to(finished.folder).as_posix().removeprefix(".")
-            # Nor the logs of other stages, all of which a new server would be sent.
-            logs = {"log"} if inside.startswith("runs/") else set()
-            return (left_out.get(inside, set()) | logs) & set(names)
-
-        shutil.copytree(finished.folder, target, symlinks=True, ignore=ignored)
-        for output in stage_outputs(stage):
-            if (path := target / output).is_dir():
+        self.project, self.stage = finished.copy(folder / "project"), stage
+        self.plain, self.took, self.log = plain, 0.0, folder / "log"
+        made = ("mlflow.db", "mlruns", "runs/reproduction", f"runs/{stage}", *stage_outputs(stage))
+        # Nor the logs of other stages, all of which a new server would be sent.
+        logs = self.project.folder.glob("runs/*/*/log")
+        for path in [*map(self.project.folder.joinpath, made), *logs]:
+            if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        self.project, self.stage, self.plain, self.took = Project(target), stage, plain, 0.0
         # A server that saw none of it.
         self.project.set(mlflow__experiment=f"{stage} {time.time_ns()}", **LONGER.get(stage, {}))
-        self.log, self.database = folder / "log", target / "mlflow.db"
         self.said: list[str] = []  # what the stage printed, and what was done to it
-        self.proxy, self.uri = None, f"sqlite:///{self.database}"
+        self.proxy, self.uri = None, f"sqlite:///{self.project.folder}/mlflow.db"
         if port:
             self.proxy = FailingProxy(port)
             self.uri = f"http://me:{SECRET}@127.0.0.1:{self.proxy.port}"
@@ -120,11 +109,6 @@ class Trial:
                 if stop is not None:
                     self.wait(stop)
                     self.proxy.mode = "open"
-            elif outage == "database deleted":
-                self.wait(0.5)
-                while not self.database.exists() and process.poll() is None:
-                    time.sleep(0.02)
-                self.database.unlink(missing_ok=True)
             else:
                 self._kill_one(process, "raylet" if outage == "Ray killed" else "ray::")
             self.end(process, may_fail=outage == "Ray killed")
@@ -134,8 +118,6 @@ class Trial:
                 assert self.project.all_ended()
                 self.end(self.start())
                 self.took = 0.0
-            if outage == "database deleted" and "move the database file away" in self.sync(ok=None):
-                self.database.unlink()  # MLflow was making it again as the stage ended
 
     def _killed(self) -> None:
         """Kill the stage with all its processes, and damage its newest checkpoint."""
@@ -171,10 +153,9 @@ class Trial:
     def _checkpoints(self) -> list[Path]:
         return list((self.project.folder / "runs" / self.stage).rglob(CHECKPOINT))
 
-    def sync(self, ok: bool | None = True) -> str:
+    def sync(self) -> None:
         """Send what was not sent: the server is back."""
-        self.said.append(self.project.run("python", "-m", "pipeline", "sync", ok=ok))
-        return self.said[-1]
+        self.said.append(self.project.run("python", "-m", "pipeline", "sync"))
 
     def outputs(self) -> dict[str, str]:
         """The hash of each output of the stage that holds no times."""
@@ -218,10 +199,8 @@ class Trial:
         return count
 
     def _logs(self) -> list[Path]:
-        """The folders of the logs in this trial's experiment: the stage's, and those around it."""
-        found = (self.project.folder / "runs").rglob("run.json")
-        own = read_yaml(self.project.folder / "params.yaml")["mlflow"]["experiment"]
-        return sorted(f.parent for f in found if read_json(f)["experiment"] == own)
+        """The folders of the logs: the stage's, and those around it."""
+        return sorted(file.parent for file in (self.project.folder / "runs").rglob("run.json"))
 
     def check_left(self) -> None:
         """Nothing works any more, no temporary file is left, and the password is nowhere."""
@@ -229,52 +208,6 @@ class Trial:
         assert self.project.all_ended()
         assert [*folder.rglob(".*.tmp"), *folder.glob("runs/*/*/tune")] == []
         assert SECRET not in "".join(self.said) and files_with_secret(folder) == []
-
-
-class Bench:
-    """Runs stages of a finished project through outages.
-
-    Args:
-        folder: where the copies are made.
-        port: of a tracking server.
-    """
-
-    def __init__(self, finished: Project, folder: Path, port: int):
-        self.finished, self.folder, self.port = finished, folder, port
-        self._plain: dict[tuple[str, bool], tuple[float, dict, dict]] = {}
-
-    def undisturbed(self, stage: str, tracked: bool) -> tuple[float, dict, dict]:
-        """The seconds that the stage takes, its outputs and what it logs."""
-        if (stage, tracked) not in self._plain:
-            with self._trial(stage, tracked) as trial:
-                trial.end(trial.start())
-                self._plain[stage, tracked] = trial.took, trial.outputs(), trial.logged()
-        return self._plain[stage, tracked]
-
-    def attempt(self, stage: str, outage: str) -> tuple[Trial, int]:
-        """Run a stage through an outage, and check that it costs nothing. Returns the trial and the
-        number of points that MLflow has."""
-        tracked = outage in OF_SERVER
-        plain, outputs, logged = self.undisturbed(stage, tracked)
-        with self._trial(stage, tracked, plain) as trial:
-            trial.through(outage)
-            assert trial.project.all_ended()
-            trial.sync()
-            assert trial.outputs() == outputs
-            assert trial.logged() == logged
-            count = trial.count()
-            trial.check_left()
-        return trial, count
-
-    @contextmanager
-    def _trial(self, stage: str, tracked: bool, plain: float = 10.0) -> Iterator[Trial]:
-        with tempfile.TemporaryDirectory(dir=self.folder) as name:
-            trial = Trial(self.finished, stage, Path(name), self.port if tracked else None, plain)
-            try:
-                yield trial
-            finally:
-                if trial.proxy:
-                    trial.proxy.close()
 
 
 def _is(process: psutil.Process, name: str) -> bool:

@@ -18,8 +18,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.training.loop.checkpoints import RunDirCheckpoints, load_checkpoint
 from pipeline.training.loop.divergence import Diverged
 from pipeline.training.loop.training import Task
-from tests.damage import cut
-from tests.interruption import Killed, KilledAfter, fit, weight_bytes
+from tests.interruption import Killed, KilledAfter, cut, fit, weight_bytes
 
 
 class ToyTask(Task):
