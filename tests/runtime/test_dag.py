@@ -81,20 +81,6 @@ def test_the_lists_of_a_stage(project):
     assert stage_deps("evaluate")[2] == "curves/linear.csv"
 
 
-def test_stage_key_holds_the_content_of_files_that_params_name(project):
-    (project / "dvc.yaml").write_text(DVC.replace("data.size", "evaluation"))
-    text = PARAMS + "evaluation: {vgg_weights: null, reference_statistics: reference.npz}"
-    (project / "params.yaml").write_text(text)
-    keys = [stage_key("train")]
-    for content in ("one", "other"):
-        (project / "reference.npz").write_text(content)
-        keys.append(stage_key("train"))
-    assert keys[0] != keys[1] != keys[2]
-    ignored = [stage_key("train", ignore=["evaluation"])]
-    (project / "reference.npz").unlink()
-    assert ignored == [stage_key("train", ignore=["evaluation"])]
-
-
 @pytest.mark.parametrize(
     ("file", "old", "new", "same"),
     [

@@ -70,18 +70,6 @@ def test_no_code_of_a_download_is_run(tmp_path, monkeypatch, make_params, new):
     assert Path("exploded").exists()  # so it is a bomb, and torch.load as it was
 
 
-def test_tensors_are_read_as_they_were_written(tmp_path):
-    path = tmp_path / "weights"
-    base = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3)).half()
-    weights = {**base.state_dict(), "own": torch.nn.Parameter(torch.rand(3, 4))}
-    weights["part"] = weights["own"][1:, ::2]
-    torch.save(weights, path)
-    found = read_state_dict(path)
-    assert found.keys() == weights.keys() and not any(w.requires_grad for w in found.values())
-    assert all(torch.equal(found[k], weights[k]) for k in found)
-    assert all(found[k].dtype == weights[k].dtype for k in found)
-
-
 @pytest.mark.parametrize(
     ("value", "words"),
     [
