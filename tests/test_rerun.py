@@ -151,20 +151,3 @@ def test_sweep_of_distributed_trials_does_not_starve(project):
     project.stage("schedules")
     project.stage("sweep", timeout=400)
     assert len(pd.read_csv(project.folder / "results/sweep/rows.csv")) == 2 * 2
-
-
-@pytest.mark.soak
-def test_of_two_sweeps_the_second_is_told_of_the_first(project, tmp_path):
-    rows = project.folder / "results/sweep/rows.csv"
-    expected = rows.read_bytes()
-    shutil.rmtree(project.folder / "runs/sweep")
-    logs = [tmp_path / name for name in ("one", "two")]
-    both = [project.start("python", "-m", "stages", "sweep", log=log) for log in logs]
-    codes = [process.wait(timeout=300) for process in both]
-    assert sorted(codes) == [0, 1]
-    first, second = (logs[codes.index(code)].read_text().splitlines() for code in (0, 1))
-    assert len(second) == 1  # nothing of what it began to do
-    assert second[0].startswith("error: sweep: already running as process ")
-    trials = [line for line in first if " done, " in line]
-    assert len(trials) == len(set(trials)) == 3  # each was trained once
-    assert rows.read_bytes() == expected

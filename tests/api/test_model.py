@@ -26,11 +26,6 @@ HALF = np.zeros((8, 8), bool)
 HALF[:, :4] = True
 
 
-@pytest.fixture(scope="module")
-def model(project) -> MaskGIT:
-    return MaskGIT.from_pretrained(project / "models", device="cpu")
-
-
 @pytest.fixture
 def pictures(project, monkeypatch) -> torch.Tensor:
     monkeypatch.chdir(project)
@@ -41,7 +36,7 @@ def test_a_project_gives_its_model_its_classes_and_its_settings(project, model):
     assert model.classes == ("class0", "class1", "class2")
     assert (model.image_size, model.channels, model.grid) == (SIDE, 1, GRID)
     assert model.defaults.decoding == with_params().decoding_settings()
-    second = MaskGIT.from_pretrained(project, seed=1, device="cpu")
+    second = MaskGIT.from_pretrained(project / "models", seed=1, device="cpu")
     other = load_model(project / "models/transformer/main/seed1", "transformer")
     for ours, theirs in zip(second.transformer.parameters(), other.parameters(), strict=True):
         assert torch.equal(ours, theirs)

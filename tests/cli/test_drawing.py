@@ -112,13 +112,10 @@ def test_a_saved_model_is_drawn_from_elsewhere(run, model, tmp_path, monkeypatch
     ("arguments", "named"),
     [
         ("sample --classes class9", "class9"),
-        ("sample --schedule cosin", "use one of exponential"),
         ("sample --model nowhere", "nowhere"),
         ("sample --output x.jpg", "--output"),
         ("edit PHOTO --class 0 --output x.webp", "--output"),
         ("edit PHOTO --class 0 --box 0,0,5,5 --mask m.png", "box and mask"),
-        ("edit PHOTO --class 0 --box 0,0,80,9", "box"),
-        ("outpaint PHOTO --class 0 --sides up", "sides"),
         ("save data", "data"),
     ],
 )

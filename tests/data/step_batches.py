@@ -1,8 +1,6 @@
 """Batches that are made of their step alone, for loaders; and a training that takes them until it
 is ended: `python -m tests.data.step_batches LOADERS`, which prints its steps."""
 
-import os
-import signal
 import sys
 import time
 from typing import Any
@@ -16,20 +14,14 @@ CPU = torch.device("cpu")
 
 
 class StepBatches(Batches):
-    """A batch is its step, and the numbers of cores and threads that it was made with.
+    """A batch is its step, and the numbers of cores and threads that it was made with. To load it
+    takes some seconds."""
 
-    Args:
-        killed_at: the step whose process is killed.
-        seconds: that loading a batch takes.
-    """
-
-    def __init__(self, killed_at: int = -1, seconds: float = 0.0):
-        self.killed_at, self.seconds = killed_at, seconds
+    def __init__(self, seconds: float = 0.0):
+        self.seconds = seconds
 
     def load(self, step: int) -> Any:
         time.sleep(self.seconds)
-        if step == self.killed_at:
-            os.kill(os.getpid(), signal.SIGKILL)
         return step
 
     def finish(self, step: int, loaded: Any) -> Batch:

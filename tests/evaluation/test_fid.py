@@ -8,7 +8,7 @@ from torch_fidelity.metric_fid import fid_statistics_to_metric
 
 from pipeline.evaluation.fid import fid, load_statistics, statistics
 from tests.errors import refused
-from tests.evaluation.gaussians import gaussian
+from tests.evaluation.test_metrics import gaussian
 
 
 def test_fid_is_the_frechet_distance():

@@ -8,7 +8,13 @@ from torchmetrics.image.inception import InceptionScore
 from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import class_accuracy, drawn, inception_score, kid, manifolds
 from tests.errors import refused
-from tests.evaluation.gaussians import gaussian
+
+
+def gaussian(count: int, dimension: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    """Random features."""
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(size=(dimension, dimension))
+    return torch.from_numpy(rng.normal(size=(count, dimension)) @ mix + shift).float()
 
 
 def balls(centres: np.ndarray, points: np.ndarray, k: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,8 @@ def test_an_error_is_a_line(run):
         run(fail)
     with pytest.raises(SystemExit, match=r"^error: dvc.yaml: has no stage 'cook'[^\n]*edit$"):
         running.run_stage("cook")
+    with pytest.raises(SystemExit, match=r"^error: interrupted; run again to resume from the last"):
+        run(Mock(side_effect=KeyboardInterrupt))
 
 
 def test_a_bug_is_a_line_that_names_the_file_of_its_traceback_and_shows_no_password(

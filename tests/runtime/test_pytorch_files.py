@@ -1,7 +1,6 @@
 """Published weights are the bytes that were published, and run no code."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from pipeline.evaluation.features import open_extractor
 from pipeline.runtime.pytorch_files import downloaded, only_tensors, read_state_dict
 from tests.errors import refused
+from tests.release import Bomb
 
 CONTENT = b"weights"
 HASH = hashlib.sha256(CONTENT).hexdigest()
@@ -48,16 +48,11 @@ def test_a_file_of_another_hash_is_refused_and_what_was_there_stays(url, tmp_pat
     assert left.read_bytes() == b"mine"
 
 
-class Bomb:
-    def __reduce__(self):
-        return os.mkdir, ("exploded",)
-
-
 @pytest.mark.parametrize("new", [True, False])
 def test_no_code_of_a_download_is_run(tmp_path, monkeypatch, make_params, new):
     """Of a file in PyTorch's format or in that before 1.6, whatever a library asks for."""
     monkeypatch.chdir(tmp_path)
-    torch.save({"x": Bomb()}, "bomb.pth", _use_new_zipfile_serialization=new)
+    torch.save({"x": Bomb(Path("exploded"))}, "bomb.pth", _use_new_zipfile_serialization=new)
     with pytest.raises(ValueError, match="more than tensors"), only_tensors():
         torch.load("bomb.pth", weights_only=False)
     for name in ("inception", "vgg"):

@@ -20,6 +20,7 @@ from pipeline.weights.released.checkpoint import load_pretrained, pretrained_num
 from tests.errors import refused
 from tests.release import (
     TRANSFORMER_CHECKPOINT,
+    Bomb,
     flax_array,
     flax_bytes,
     flax_tokenizer,
@@ -198,14 +199,6 @@ def test_a_truncated_file(tmp_path, trees):
     for content in (port.read_bytes(), save(own), flax):
         for length in (100, len(content) // 2, len(content) - 1):
             fails(written(tmp_path / "file", content[:length]), TOKENIZER, "damaged, or not a flax")
-
-
-class Bomb:
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
 
 
 def test_no_code_of_a_file_is_run(tmp_path):
