@@ -193,7 +193,7 @@ def in_tiny_project(tiny_project, monkeypatch) -> Path:
 def finished(tmp_path_factory, worker_id) -> Project:
     """A clone in which `dvc repro` ran once with the smoke preset, and what it printed (`log`) and
     read (`params_read`: a file for each stage). Its folder's name had a space and an accent, with
-    an environment in it as `make` makes one. Tests copy it to change it. Where several processes
+    an environment in it as `make` makes one. Where several processes
     run the tests, the first that needs it makes it, and each has a copy of its own."""
     base = tmp_path_factory.getbasetemp()
     shared = (base if worker_id == "master" else base.parent) / "smoke"
@@ -209,6 +209,12 @@ def finished(tmp_path_factory, worker_id) -> Project:
     project = made.copy(tmp_path_factory.mktemp("finished") / "project")
     project.log, project.params_read = log.read_text(), shared / "params_read"
     return project
+
+
+@pytest.fixture
+def smoke(finished, tmp_path) -> Project:
+    """A copy of it, for tests that change it."""
+    return finished.copy(tmp_path / "project")
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """A stage of a finished project, run again through an outage, and what must be true after it."""
 
-import os
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -15,7 +13,6 @@ from pipeline.runtime.files import read_json, tree_hash
 from pipeline.runtime.run_log import read_rows
 from pipeline.training.loop.checkpoints import CHECKPOINT
 from tests.failing_proxy import FailingProxy
-from tests.interruption import cut
 from tests.project import SECRET, Project, files_with_secret
 
 TIMED = ("results/sources", "timings")  # outputs that hold times
@@ -40,7 +37,6 @@ OUTAGES = {
     **dict.fromkeys(OF_SERVER, KINDS),
     "worker killed": OF_RAY,
     "Ray killed": OF_RAY,
-    "stage killed": KINDS[:4],
 }
 
 
@@ -98,43 +94,23 @@ class Trial:
     def through(self, outage: str) -> None:
         """Run the stage through an outage to its end. `took` is then the time of the disturbed run;
         0 if the stage ran several times."""
-        if outage == "stage killed":
-            self._killed()
-        else:
-            process = self.start()
-            if outage in OF_SERVER:
-                mode, begin, stop = OF_SERVER[outage]
-                self.wait(begin)
-                self.proxy.mode = mode
-                if stop is not None:
-                    self.wait(stop)
-                    self.proxy.mode = "open"
-            else:
-                self._kill_one(process, "raylet" if outage == "Ray killed" else "ray::")
-            self.end(process, may_fail=outage == "Ray killed")
-            if self.proxy:
-                self.proxy.mode = "open"
-            if outage == "Ray killed":  # it may have ended the stage
-                assert self.project.all_ended()
-                self.end(self.start())
-                self.took = 0.0
-
-    def _killed(self) -> None:
-        """Kill the stage with all its processes, and damage its newest checkpoint."""
         process = self.start()
-        self.wait(0.6)
-        while not self._checkpoints() and self.stage != "evaluate" and process.poll() is None:
-            time.sleep(0.02)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert self.project.all_ended()
-        if made := self._checkpoints():
-            cut(max(made, key=lambda path: path.stat().st_mtime_ns))
-        self.end(self.start())
-        if made and self.stage == "train_classifier":  # of others it may belong to a finished trial
-            assert "file deleted, using the previous checkpoint" in self.said[-1]
-        self.took = 0.0
+        if self.proxy:
+            mode, begin, stop = OF_SERVER[outage]
+            self.wait(begin)
+            self.proxy.mode = mode
+            if stop is not None:
+                self.wait(stop)
+                self.proxy.mode = "open"
+        else:
+            self._kill_one(process, "raylet" if outage == "Ray killed" else "ray::")
+        self.end(process, may_fail=outage == "Ray killed")
+        if self.proxy:
+            self.proxy.mode = "open"
+        if outage == "Ray killed":  # it may have ended the stage
+            assert self.project.all_ended()
+            self.end(self.start())
+            self.took = 0.0
 
     def _kill_one(self, process: subprocess.Popen, name: str) -> None:
         """SIGKILL a process below the stage's whose command line begins with the name, in the
@@ -174,28 +150,12 @@ class Trial:
         }
 
     def count(self) -> int:
-        """The number of points that the server has: all that were logged, each once, in one run for
-        each log."""
-        client, count, runs = MlflowClient(self.uri), 0, {}
-        for log in self._logs():
-            run_id = read_json(log / "sent.json")["run_id"]
-            wanted: dict[str, set[tuple[int, float]]] = {}
-            for _, row in read_rows(log / "metrics.jsonl"):
-                for metric, value in row["metrics"].items():
-                    wanted.setdefault(metric, set()).add((row["step"], value))
-            for metric, points in wanted.items():
-                found = client.get_metric_history(run_id, metric)
-                assert {(p.step, p.value) for p in found} == points, (metric, found)
-                assert len(found) == len(points), f"{metric} was sent twice"
-                count += len(points)
-            for path in filter(Path.is_file, (log / "artifacts").rglob("*")):
-                name = path.relative_to(log / "artifacts")
-                there = client.list_artifacts(run_id, "images" if len(name.parts) > 1 else None)
-                assert str(name) in [file.path for file in there]
-            runs[run_id] = client.get_run(run_id).info
-            assert runs[run_id].status == "FINISHED"
-        experiments = {info.experiment_id for info in runs.values()}
-        assert {run.info.run_id for run in client.search_runs(list(experiments))} == set(runs)
+        """The number of points that the server has: all that were logged, in one run for each log."""
+        client = MlflowClient(self.uri)
+        count = sum(sent(client, log) for log in self._logs())
+        runs = {read_json(log / "sent.json")["run_id"] for log in self._logs()}
+        experiments = {client.get_run(run).info.experiment_id for run in runs}
+        assert {run.info.run_id for run in client.search_runs(list(experiments))} == runs
         return count
 
     def _logs(self) -> list[Path]:
@@ -208,6 +168,25 @@ class Trial:
         assert self.project.all_ended()
         assert [*folder.rglob(".*.tmp"), *folder.glob("runs/*/*/tune")] == []
         assert SECRET not in "".join(self.said) and files_with_secret(folder) == []
+
+
+def sent(client: MlflowClient, log: Path) -> int:
+    """The number of points that MLflow has of a log: all of it, each once."""
+    run_id = read_json(log / "sent.json")["run_id"]
+    wanted: dict[str, set[tuple[int, float]]] = {}
+    for _, row in read_rows(log / "metrics.jsonl"):
+        for metric, value in row["metrics"].items():
+            wanted.setdefault(metric, set()).add((row["step"], value))
+    for metric, points in wanted.items():
+        found = client.get_metric_history(run_id, metric)
+        assert {(p.step, p.value) for p in found} == points, (metric, found)
+        assert len(found) == len(points), f"{metric} was sent twice"
+    for path in filter(Path.is_file, (log / "artifacts").rglob("*")):
+        name = path.relative_to(log / "artifacts")
+        there = client.list_artifacts(run_id, "images" if len(name.parts) > 1 else None)
+        assert str(name) in [file.path for file in there]
+    assert client.get_run(run_id).info.status == "FINISHED"
+    return sum(map(len, wanted.values()))
 
 
 def _is(process: psutil.Process, name: str) -> bool:

@@ -4,7 +4,6 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -73,15 +72,6 @@ def test_the_tokenizer_is_averaged_and_validation_images_are_cached_as_centre_cr
     assert torch.equal(tokenizer.encode(as_float(crops)).flatten(1), tokens)
 
 
-@pytest.mark.slow
-def test_samples_are_exported_for_evaluators_elsewhere(finished, tmp_path):
-    path = tmp_path / "adm.npz"
-    finished.run("python", "-m", "pipeline", "export", "transformer", str(path), "--all")
-    with np.load(path) as archive:
-        assert archive["arr_0"].shape == (200, 16, 16, 3)
-        assert archive["arr_1"].tolist() == [i % 10 for i in range(200)]
-
-
 def parent(run) -> str | None:
     return run.data.tags.get("mlflow.parentRunId")
 
@@ -130,19 +120,18 @@ NEW |= {
 
 
 @pytest.mark.soak
-def test_one_seed_more_runs_alone_and_ends_with_the_same_bytes(finished, tmp_path):
+def test_one_seed_more_runs_alone_and_ends_with_the_same_bytes(smoke, finished):
     """Every image, network, token, sample, result and table of a run of both seeds (the curves and
     the sweep's stay, which other tests make again): in another folder, in which all of it is made
     anew, and the second seed was an afterthought."""
-    other = finished.copy(tmp_path / "project")
-    other.set(evaluation__seeds=[0])
+    smoke.set(evaluation__seeds=[0])
     for kept in ("runs", ".dvc/cache/runs"):
-        shutil.rmtree(other.folder / kept)
-    other.run("dvc", "repro", "--force", "cache_tokens")  # and all that it stands on
+        shutil.rmtree(smoke.folder / kept)
+    smoke.run("dvc", "repro", "--force", "cache_tokens")  # and all that it stands on
 
-    assert other.repro()[0] == OF_SEEDS
-    other.run("python", "-m", "pipeline", "preset", "smoke")
-    ran, log = other.repro()
+    assert smoke.repro()[0] == OF_SEEDS
+    smoke.run("python", "-m", "pipeline", "preset", "smoke")
+    ran, log = smoke.repro()
 
     assert ran == OF_SEEDS and trained(log) == NEW
-    assert other.outputs() == finished.outputs()
+    assert smoke.outputs() == finished.outputs()

@@ -10,10 +10,9 @@ import pytest
 from tests.mlflow_server import mlflow_server
 from tests.outages import OF_SERVER, OUTAGES, Trial
 
-# Those that differ most: a server and a whole stage. `test_ray_train` and `test_trials` kill
-# workers; the tests of `mlflow_sync` have servers that refuse or lose a request, and a database
-# that is deleted.
-CHOSEN = [("evaluate", "never answers"), ("train_classifier", "stage killed")]
+# `test_kills` kills stages, `test_ray_train` and `test_trials` workers; the tests of `mlflow_sync`
+# have servers that refuse or lose a request, and a database that is deleted.
+CHOSEN = [("evaluate", "never answers")]
 CELLS = [(stage, outage) for outage, stages in OUTAGES.items() for stage in stages]
 
 

@@ -53,6 +53,9 @@ def test_every_kind_of_file_holds_the_samples(run, model, tmp_path):
         assert arrays["arr_1"].tolist() == [2, 1, 2, 1, 2]
         grey = torch.from_numpy(arrays["arr_0"][..., 0])
     assert torch.equal(grey, model.sample([2, 1], 5)[:, 0])
+    run("export", "transformer", f"{tmp_path}/published.npz", "--all")
+    with np.load(tmp_path / "published.npz") as arrays:
+        assert arrays["arr_0"].shape == (90, SIDE, SIDE, 3)
     run("sample", "--count", "2", "--output", f"{tmp_path}/folder/")
     files = sorted((tmp_path / "folder").iterdir())
     assert [file.name for file in files] == ["000000.png", "000001.png"]

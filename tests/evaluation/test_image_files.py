@@ -68,15 +68,6 @@ def test_npz_is_what_numpy_reads_and_writes(forms, tmp_path):
         assert np.array_equal(everything(found), array) and torch.equal(found.labels, labels)
 
 
-def test_export_of_pngs_replaces_nothing(tmp_path):
-    kept = tmp_path / "mine/holiday.png"
-    kept.parent.mkdir()
-    kept.write_text("years of work")
-    with pytest.raises(UserError, match="mine exists"):
-        export_pngs(ArrayImages(noise_array(2, 1)), tmp_path / "mine")
-    assert kept.read_text() == "years of work" and os.listdir(tmp_path) == ["mine"]
-
-
 def test_exported_are_the_samples_that_were_measured_or_all(tmp_path, monkeypatch, make_params):
     monkeypatch.chdir(tmp_path)
     evaluation = {"seeds": [3, 5], "samples": 6, "kid_subset_size": 3}
@@ -93,6 +84,8 @@ def test_exported_are_the_samples_that_were_measured_or_all(tmp_path, monkeypatc
         assert np.array_equal(archive["arr_0"][..., :1], array[:6].transpose(0, 2, 3, 1))
         assert archive["arr_1"].tolist() == labels[:6].tolist()
     assert export_samples(params, "transformer", Path("other"), 5, everything=True) == 9
+    with pytest.raises(UserError, match="other exists"):
+        export_samples(params, "transformer", Path("other"), 3)
     assert np.array_equal(everything(open_images("other")), array[::-1])
     with pytest.raises(UserError, match="unsupported suffix"):
         export_samples(params, "transformer", Path("set.png"))

@@ -4,10 +4,12 @@ import shutil
 from itertools import pairwise
 
 import pytest
+from mlflow import MlflowClient
 from pandas import read_csv
 
 from pipeline.runtime.files import file_hash, tree_hash
 from pipeline.training.loop.checkpoints import CHECKPOINT
+from tests.outages import sent
 from tests.project import Project
 
 pytestmark = pytest.mark.slow
@@ -17,16 +19,11 @@ LISTED = "checkpoint_manager_snapshot.json", b"checkpoint_dir_name"
 ONE_REPLICATE = {"training__other_label_smoothings": [], "evaluation__seeds": [0]}
 
 
-@pytest.fixture
-def project(finished, tmp_path) -> Project:
-    return finished.copy(tmp_path / "project")
-
-
-def kill(project: Project, stage: str, what: tuple[str, bytes], by_dvc: bool = False) -> None:
+def kill(smoke: Project, stage: str, what: tuple[str, bytes], by_dvc: bool = False) -> None:
     """Kill a stage when a file of that name in its run directories holds the text."""
     file, text = what
-    shutil.rmtree(runs := project.folder / "runs" / stage)
-    project.kill_stage_when(
+    shutil.rmtree(runs := smoke.folder / "runs" / stage)
+    smoke.kill_stage_when(
         stage,
         lambda: any(text in path.read_bytes() for path in runs.rglob(file)),
         by_dvc=by_dvc,
@@ -45,22 +42,25 @@ def kill(project: Project, stage: str, what: tuple[str, bytes], by_dvc: bool = F
     ],
     ids=["tokenizer", "transformer"],
 )
-def test_killed_training_goes_on_and_ends_with_the_same_bytes(project, stage, longer, what):
+def test_killed_training_goes_on_and_ends_with_the_same_bytes(smoke, stage, longer, what):
     network = stage.removeprefix("train_")
-    model = project.folder / "models" / network
-    history = project.folder / "results" / network / "history.csv"
-    project.set(**longer)  # smoke's own might be over before the kill
-    project.stage(stage)
+    model = smoke.folder / "models" / network
+    history = smoke.folder / "results" / network / "history.csv"
+    smoke.set(**longer)  # smoke's own might be over before the kill
+    smoke.stage(stage)
     expected = tree_hash(model), file_hash(history)
     shutil.rmtree(model)
 
     by_dvc = stage == "train_tokenizer"  # which has deleted the outputs, and holds its own lock
-    kill(project, stage, what, by_dvc)
-    log = project.repro(stage)[1] if by_dvc else project.stage(stage)
+    kill(smoke, stage, what, by_dvc)
+    log = smoke.repro(stage)[1] if by_dvc else smoke.stage(stage)
 
     assert "going on from step" in log
     assert (tree_hash(model), file_hash(history)) == expected
-    assert project.all_ended()
+    logs = [file.parent for file in (smoke.folder / "runs" / stage).rglob("run.json")]
+    client = MlflowClient(f"sqlite:///{smoke.folder}/mlflow.db")
+    assert sum(sent(client, log) for log in logs) > 0
+    assert smoke.all_ended()
 
 
 @pytest.mark.soak
@@ -77,14 +77,14 @@ def test_killed_training_goes_on_and_ends_with_the_same_bytes(project, stage, lo
     ],
     ids=["more", "fewer"],
 )
-def test_a_killed_elastic_training_goes_on_with_other_workers(project, stage, first, then, changes):
-    project.set(ray__elastic=True, ray__num_workers=first, **changes)
-    kill(project, stage, LISTED)
-    project.set(ray__num_workers=then)
-    assert "going on from step" in project.stage(stage)
-    rows = read_csv(project.folder / "results" / stage.removeprefix("train_") / "history.csv")
+def test_a_killed_elastic_training_goes_on_with_other_workers(smoke, stage, first, then, changes):
+    smoke.set(ray__elastic=True, ray__num_workers=first, **changes)
+    kill(smoke, stage, LISTED)
+    smoke.set(ray__num_workers=then)
+    assert "going on from step" in smoke.stage(stage)
+    rows = read_csv(smoke.folder / "results" / stage.removeprefix("train_") / "history.csv")
     found = list(rows["step"])
     assert found[-1] == next(iter(changes.values()))
     assert {after - before for before, after in pairwise([0, *found])} == {found[0]}
     assert list(rows["workers"].unique()) == [first, then]  # and who trained is on record
-    assert project.all_ended()
+    assert smoke.all_ended()
