@@ -4,9 +4,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,7 @@ from analysis.report.build import build, contents
 from pipeline.config.params import Params
 from tests.analysis.synthetic import write_results, write_source
 from tests.params import make_params
-from tests.project import FAIR, Project
+from tests.project import FAIR, ROOT, Project
 from tests.tiny_project import make_project, with_params
 from tests.transformer_task import random_tokens, tiny_params
 
@@ -215,6 +216,20 @@ def finished(tmp_path_factory, worker_id) -> Project:
 def smoke(finished, tmp_path) -> Project:
     """A copy of it, for tests that change it."""
     return finished.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="package")
+def ray() -> Iterator[ModuleType]:
+    """A local Ray, whose workers find the tests."""
+    import ray
+
+    from pipeline.runtime.ray_cluster import join_ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        join_ray()
+    yield ray
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,7 @@ class Trial:
         }
 
     def count(self) -> int:
-        """The number of points that the server has: all that were logged, in one run for each log."""
+        """The number of points that the server has: all that were logged, in a run for each log."""
         client = MlflowClient(self.uri)
         count = sum(sent(client, log) for log in self._logs())
         runs = {read_json(log / "sent.json")["run_id"] for log in self._logs()}

@@ -54,11 +54,11 @@ def test_the_sweep_is_coloured_by_schedule_with_titled_axes(finished):
 
 
 @pytest.mark.slow
-def test_models_are_artifacts(smoke, finished):
+def test_models_are_artifacts(smoke):
     """As docs/dvc.md has it."""
     artifacts = read_yaml(ROOT / "dvc.yaml")["artifacts"]
     for entry in artifacts.values():
-        assert entry["type"] == "model" and (finished.folder / entry["path"]).is_dir()
+        assert entry["type"] == "model" and (smoke.folder / entry["path"]).is_dir()
     smoke.run("git", "add", "dvc.lock", "params.yaml")
     smoke.run("git", "commit", "-q", "-m", "a run worth keeping")
     smoke.run("git", "tag", "-a", "maskgit@v0.1.0", "-m", "as in the report")

@@ -14,14 +14,10 @@ CPU = torch.device("cpu")
 
 
 class StepBatches(Batches):
-    """A batch is its step, and the numbers of cores and threads that it was made with. To load it
-    takes some seconds."""
-
-    def __init__(self, seconds: float = 0.0):
-        self.seconds = seconds
+    """A batch is its step, and the numbers of cores and threads that it was made with."""
 
     def load(self, step: int) -> Any:
-        time.sleep(self.seconds)
+        time.sleep(0.2)
         return step
 
     def finish(self, step: int, loaded: Any) -> Batch:
@@ -30,7 +26,7 @@ class StepBatches(Batches):
 
 def main(loaders: int) -> None:
     set_up()
-    batches = prepared(StepBatches(seconds=0.2), loaders, CPU)
+    batches = prepared(StepBatches(), loaders, CPU)
     try:
         for step in range(10_000):
             batches(step)

@@ -17,10 +17,9 @@ from tests.errors import refused
 from tests.images import noise_image
 
 
-def save(place: Path | str | bytes, seed: int = 0) -> None:
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    with open(place, "wb") as file:
-        noise_image(8, 8, seed=seed).save(file, "PNG")
+def save(place: Path, seed: int = 0) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    noise_image(8, 8, seed=seed).save(place)
 
 
 def folder_source(root: Path):

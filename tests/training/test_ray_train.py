@@ -19,28 +19,19 @@ from pipeline.training.transformer import TransformerTask, TransformerTraining
 from tests.errors import refused
 from tests.interruption import ALONE, RunDirCheckpoints, weight_bytes
 from tests.params import make_params
-from tests.project import ROOT
 from tests.transformer_task import random_tokens, tiny_params
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster(tmp_path_factory) -> Iterator[None]:
-    """Ray on this machine, whose workers find the tests; the working directory is a project with a
-    token cache."""
-    import ray
-
-    from pipeline.runtime.ray_cluster import join_ray
-
+def project(ray, tmp_path_factory) -> Iterator[None]:
+    """The working directory is a project with a token cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        join_ray()
         patch.chdir(tmp_path_factory.mktemp("project"))
         TOKENS.parent.mkdir(parents=True)
         random_tokens(TOKENS)
         yield
-    ray.shutdown()
 
 
 def training(folder: Path, log: Any = None, **changes) -> TransformerTraining:
