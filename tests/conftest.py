@@ -190,6 +190,13 @@ def in_tiny_project(tiny_project, monkeypatch) -> Path:
     return tiny_project
 
 
+@pytest.fixture
+def own_project(tiny_project, tmp_path, monkeypatch) -> Path:
+    """A copy of it for tests that change it, as the working directory."""
+    monkeypatch.chdir(shutil.copytree(tiny_project, tmp_path / "project"))
+    return tmp_path / "project"
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, worker_id) -> Project:
     """A clone in which `dvc repro` ran once with the smoke preset, and what it printed (`log`) and

@@ -72,18 +72,17 @@ def test_the_tokenizer_is_averaged_and_validation_images_are_cached_as_centre_cr
     assert torch.equal(tokenizer.encode(as_float(crops)).flatten(1), tokens)
 
 
-def parent(run) -> str | None:
-    return run.data.tags.get("mlflow.parentRunId")
-
-
 @pytest.mark.slow
 def test_mlflow_has_a_child_per_trial_with_fid_at_each_T(finished):
     client = MlflowClient(f"sqlite:///{finished.folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("maskgit")
     runs = client.search_runs([experiment.experiment_id])
     assert {r.info.status for r in runs} == {"FINISHED"}
-    (whole,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-    stages = {r.info.run_name for r in runs if parent(r) == whole.info.run_id}
+    below: dict[str | None, list] = {}
+    for run in runs:
+        below.setdefault(run.data.tags.get("mlflow.parentRunId"), []).append(run)
+    (whole,) = below[None]
+    stages = {run.info.run_name for run in below[whole.info.run_id]}
     assert stages == STAGES - {"analysis"}  # which logs to the whole
     assert whole.data.metrics.keys() >= {"MaskGIT/fid_classifier", "VQGAN/cas", "tokenizer/psnr"}
     assert whole.data.tags["sweep.best"] and len(whole.data.params) > 100
@@ -92,7 +91,7 @@ def test_mlflow_has_a_child_per_trial_with_fid_at_each_T(finished):
     (sweep,) = [r for r in runs if r.info.run_name == "sweep"]
     assert 20 < len(sweep.data.params) < 90 and "cas.steps" not in sweep.data.params
     assert sweep.data.metrics["best/iterations"] in (2, 4) and sweep.data.tags["best.schedule"]
-    children = [r for r in runs if parent(r) == sweep.info.run_id]
+    children = below[sweep.info.run_id]
     named = {r.info.run_name for r in children}
     assert named == {"cosine/seed0", "linear/seed0", "square_root/seed0"}
     for child in children:

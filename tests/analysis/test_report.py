@@ -75,9 +75,6 @@ def test_every_claim_is_on_the_scoreboard_which_leads_to_its_exhibit(report, fou
         assert f"{verdict.claim.said}" in article
 
 
-# The files beside it
-
-
 def test_every_table_has_a_sidecar_with_the_hashes_of_what_it_was_made_from(outputs):
     tables = [*(outputs / "tables").glob("*.csv"), *(outputs / "timings").glob("*.csv")]
     sources = {
@@ -143,9 +140,6 @@ def test_a_failure_leaves_the_old_report_whole(results, params, tmp_path, monkey
     assert all(path.read_text() == "old" for path in before if path.is_file())
 
 
-# What is out of date
-
-
 @pytest.mark.usefixtures("undrawn")
 def test_what_is_out_of_date_is_left_out_under_a_banner(results, params, report, tmp_path):
     write_source(results, "sweep")
@@ -179,9 +173,6 @@ def test_leaving_out_claims_decides_no_other(found, params):
         whole = before[verdict.claim.said].adjusted
         assert verdict.claim.exhibit not in ("table3-table", "figure8")
         assert math.isnan(verdict.adjusted) or verdict.adjusted >= whole - 1e-12
-
-
-# The command
 
 
 @pytest.fixture
@@ -232,12 +223,10 @@ def test_code_results_and_params_that_change_meanwhile_fail_it(here, monkeypatch
     assert capsys.readouterr().err.startswith(f"error: {subject.get(changed, changed)}: ")
 
 
-# In a real browser, on a wide screen and on a phone
-
-
 @pytest.fixture
 def open_report(browser, report):
-    """Opens the report in a window; whatever the browser complains of is an error at the end."""
+    """Opens the report in a real browser's window; whatever it complains of is an error at the
+    end."""
     pages, complaints = [], []
 
     def open_page(width: int, height: int = 800):

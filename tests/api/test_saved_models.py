@@ -93,11 +93,9 @@ def test_what_is_damaged_is_one_line(saved, change, words):
         MaskGIT.from_pretrained(saved, device="cpu")
 
 
-def test_the_card_has_the_numbers_of_the_runs_own_model(project, tmp_path, monkeypatch):
-    folder = shutil.copytree(project, tmp_path / "project")
-    stage = {"cmd": "x", "params": ["seed"], "deps": ["models/transformer"]}
-    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"evaluate": stage}}))
-    monkeypatch.chdir(folder)
+def test_the_card_has_the_numbers_of_the_runs_own_model(own_project, tmp_path):
+    folder, stage = own_project, {"cmd": "x", "params": ["seed"], "deps": ["models/transformer"]}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"evaluate": stage}}))
     for path, text in {
         "evaluation/rows.csv": ROWS,
         "evaluation/metrics.json": '{"real": {"class_accuracy": 0.9}}',

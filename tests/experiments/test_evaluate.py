@@ -32,8 +32,7 @@ pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
 def params(**evaluation):
-    sizes = {"samples": COUNT, "kid_subset_size": 10, "halves": 3, "seeds": [0, 1]}
-    return tiny.with_params(evaluation=sizes | evaluation, cas={"samples": COUNT})
+    return tiny.with_params(evaluation={"samples": COUNT} | evaluation, cas={"samples": COUNT})
 
 
 @pytest.fixture(scope="module")

@@ -133,14 +133,8 @@ def test_a_stage_says_what_is_still_to_be_sent_and_removes_what_a_killed_one_lef
     assert "edit: logs are still to be sent to http://me:***@127.0.0.1:9" in capsys.readouterr().out
 
 
-@pytest.fixture
-def project(tiny_project, tmp_path, monkeypatch) -> Path:
-    """A tiny project of the test's own, as the working directory."""
-    monkeypatch.chdir(shutil.copytree(tiny_project, tmp_path / "project"))
-    return tmp_path / "project"
-
-
-def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(project):
+@pytest.mark.usefixtures("own_project")
+def test_gallery_shows_as_many_real_images_as_the_smallest_class_has():
     shutil.rmtree(IMAGES)
     for path in sorted(Path("pictures/train/class1").iterdir())[4:]:
         path.unlink()
@@ -160,7 +154,7 @@ def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(project):
 
 
 @pytest.fixture
-def run_stage(project, monkeypatch) -> Callable[..., str]:
+def run_stage(own_project, monkeypatch) -> Callable[..., str]:
     """Runs a stage's main as `dvc repro` would, without MLflow."""
     names = ("edit", "reject", "reconstruct", "temperature", "speed")
     listed = {"params": ["seed", *tiny.CHANGES, "ray"], "deps": ["data/images"]}

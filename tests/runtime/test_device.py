@@ -19,6 +19,7 @@ from pipeline.training.tokens import Coder
 from pipeline.transformer import MaskGitTransformer
 from tests.interruption import weight_bytes
 from tests.params import make_params
+from tests.project import ROOT
 from tests.tiny_networks import spread
 from tests.tiny_project import GRID, with_params
 from tests.transformer_task import transformer_task
@@ -46,6 +47,9 @@ def older(monkeypatch):
 def test_a_stage_takes_a_gpu_only_where_its_params_say_so(with_gpu):
     assert device.worker_device(use_gpu=False) == CPU and this_machine()["device"].startswith("cpu")
     assert device.worker_device(use_gpu=True) == CUDA and this_machine()["device"] == "NVIDIA H100"
+    rooms = ("stages", "pipeline/experiments", "pipeline/training", "pipeline/evaluation")
+    for path in (path for room in rooms for path in (ROOT / room).rglob("*.py")):
+        assert "pick_device" not in path.read_text(), path
 
 
 def test_a_head_without_a_gpu_leaves_the_work_to_the_workers(monkeypatch):

@@ -36,7 +36,7 @@ def kill(smoke: Project, stage: str, what: tuple[str, bytes], by_dvc: bool = Fal
         ("train_tokenizer", {"tokenizer__steps": 36}, (CHECKPOINT, b"")),
         (
             "train_transformer",  # whose workers outlive the stage by a second or two
-            {"training__steps": 400, "ray__num_workers": 2} | ONE_REPLICATE,
+            {"training__steps": 240, "ray__num_workers": 2} | ONE_REPLICATE,
             LISTED,
         ),
     ],

@@ -70,9 +70,6 @@ class OneOfTwo(Ranks):
         return values + (values if self.other is None else self.other)
 
 
-# --- steps, losses and history ---
-
-
 @pytest.mark.parametrize("saves", [1, 2, 4])
 def test_interrupted_training_ends_with_the_same_bytes(tmp_path, saves):
     straight, resumed, rows = ToyTask(), ToyTask(), []
@@ -132,9 +129,6 @@ def test_weights_that_turn_nan_at_a_checkpoint_do_not_replace_the_good_one(tmp_p
 def test_workers_end_together_when_the_loss_of_any_is_not_finite(tmp_path, mine, other):
     with pytest.raises(Diverged, match="loss of step 1 is"):
         fit(ToyTask(nan_loss_at=mine), RunDirCheckpoints(tmp_path), ranks=OneOfTwo(other=other))
-
-
-# --- checkpoints ---
 
 
 @pytest.fixture
