@@ -225,7 +225,7 @@ def smoke(finished, tmp_path) -> Project:
     return finished.copy(tmp_path / "project")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def ray() -> Iterator[ModuleType]:
     """A local Ray, whose workers find the tests."""
     import ray
