@@ -74,8 +74,8 @@ class DecodingSettings:
 
 
 def expanded(settings: DecodingSettings, grids: Iterable[dict[str, Any]]) -> list[DecodingSettings]:
-    """The settings of several grids, each once. Raises an `ArgumentError` for a name or a value that
-    is not allowed.
+    """The settings of several grids, each once. Raises an `ArgumentError` if a name or a value is
+    not allowed.
 
     Args:
         settings: values of the settings that a grid omits.

@@ -12,9 +12,8 @@ from tests.project import ROOT
 
 CODE = ("pipeline", "stages", "analysis")
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
-# Orchestration and names. What in them a result rests on is pinned to literal values: seeds
-# (test_seeds.py), the order of items (test_order.py), and what is derived from params
-# (test_derived_params.py).
+# Orchestration and names. What in them a result rests on is pinned to literal values: seeds and the
+# order of items (test_order.py), and what is derived from params (test_derived_params.py).
 NOT_LISTED = (
     "pipeline/__init__.py",
     "pipeline/config",

@@ -32,9 +32,6 @@ def table(folder, name: str, *keys: str) -> pd.DataFrame:
     return pd.read_csv(folder / f"{name}.csv").set_index([*keys])
 
 
-# Quality: Tables 1 and 5, label smoothing
-
-
 def test_table1_has_ours_their_spread_and_the_papers_rows(tables):
     rows = table(tables, "table1", "model")
     ours = ["MaskGIT", "VQGAN∗", "reconstructions", "real images"]
@@ -143,9 +140,6 @@ def test_both_networks_have_a_row_for_each_label_smoothing(tables):
     assert list(means) == pytest.approx([3.52, 5.52, 4.53, 4.53, 0.125])
 
 
-# Schedules: Table 3, the agreement with the paper, schedules crossed
-
-
 def test_table3_has_mean_and_interval_over_seeds_and_the_papers_values(tables):
     rows = table(tables, "table3", "schedule")
     row = rows.loc["linear"]
@@ -222,9 +216,6 @@ def test_schedules_are_crossed_with_the_lowest_of_each_row_and_column(tables):
         assert float(grid[plain][6]) == pytest.approx(cells.loc[name].mean(), abs=5e-4)
     lowest = grid["lowest in the column"][1:5]
     assert lowest == [cells[name].idxmin() for name in ("cubic", "cosine", "linear", "square_root")]
-
-
-# Editing, rejection, temperature, reconstruction, speed
 
 
 def test_table2_has_every_task_the_floor_and_the_papers_models(tables):
@@ -309,9 +300,6 @@ def test_speedups_compare_the_same_tokens_and_batch():
     alone = (rows["tokens"] == 256) & (rows["method"] == "ar_uncached") & (rows["batch_size"] == 1)
     cells = with_speedups(rows[~alone]).query("method == 'maskgit' and batch_size == 1")
     assert list(cells["speedup_ar_uncached"].isna()) == [False, False, True]
-
-
-# Numbers as text
 
 
 def test_numbers():

@@ -34,20 +34,19 @@ for names, seed in ((["3", "7"], 1), (["3", "7"], 1), (["3", "7"], 2), (["cat"],
 
 @pytest.mark.soak
 @pytest.mark.slow
-def test_a_registered_model_answers_with_pictures(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    (project.folder / "mlflow.db").unlink()  # the file names the original folder
-    project.run("python", "-m", "pipeline", "sync")
+def test_a_registered_model_answers_with_pictures(smoke, tmp_path):
+    (smoke.folder / "mlflow.db").unlink()  # the file names the original folder
+    smoke.run("python", "-m", "pipeline", "sync")
     for _ in range(2):  # the same weights are one version
-        said = project.run("python", "-m", "pipeline", "register")
+        said = smoke.run("python", "-m", "pipeline", "register")
         assert "maskgit-smoke version 1, fid_classifier" in said
-    files = [path for path in (project.folder / "mlruns/models").rglob("*") if path.is_file()]
+    files = [path for path in (smoke.folder / "mlruns/models").rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"model.safetensors", "config.json"}
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".bin")]
-    del project.env["PYTHONPATH"]
-    tracking = f"sqlite:///{project.folder / 'mlflow.db'}"
-    project.folder = tmp_path
-    said = project.run("python", "-c", DRAW, ok=False, MLFLOW_TRACKING_URI=tracking)
+    del smoke.env["PYTHONPATH"]
+    tracking = f"sqlite:///{smoke.folder / 'mlflow.db'}"
+    smoke.folder = tmp_path
+    said = smoke.run("python", "-c", DRAW, ok=False, MLFLOW_TRACKING_URI=tracking)
     drawn, again, other = (json.loads(line) for line in said.splitlines() if line[:2] == "[{")
     assert drawn == again != other and "this model has no class cat" in said
     assert [row["class"] for row in drawn] == ["3", "7"]

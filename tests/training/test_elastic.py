@@ -1,9 +1,10 @@
 """Trainings that may go on with other workers than they began with (`ray.elastic`)."""
 
 import json
-import shutil
 from pathlib import Path
 from unittest.mock import Mock
+
+import pytest
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES
@@ -41,11 +42,8 @@ CHANGES = {
 }
 
 
-def test_no_training_is_named_by_who_trains_where_others_may_go_on(
-    tiny_project, tmp_path, monkeypatch
-):
-    shutil.copytree(tiny_project, tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
+@pytest.mark.usefixtures("own_project")
+def test_no_training_is_named_by_who_trains_where_others_may_go_on():
     for name in SCHEDULES:
         write_text(CURVES / f"{name}.csv", curve_csv(name, GRID**2))
     write_tokens()
