@@ -124,7 +124,7 @@ def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(smoke):
     # Paths hold the copy's own folder, the key does not: trials are found where they were.
     cells = (smoke.folder / "runs/sweep").rglob("cells/*.json")
     before = {path: path.stat().st_mtime_ns for path in cells}
-    assert len(before) == 3 * 2 + 2  # schedules by T, and two crossed
+    assert len(before) == 3 * 2 + 2 + 3 * 2  # schedules by T, two crossed, samplers by T
 
     ran, log = smoke.repro()
 

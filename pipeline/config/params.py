@@ -92,11 +92,10 @@ class Params(schema.Section):
         Args:
             iterations: number of iterations T; default: `decoding.iterations`.
         """
-        values = self.decoding.model_dump(exclude={"batch_size"})
-        values["schedule"] = self.training.mask_schedule
-        values |= {"iterations": iterations} if iterations else {}
-        values |= self.autoregressive.model_dump(exclude={"steps"}) if autoregressive else {}
-        return DecodingSettings(**values)
+        own: dict[str, Any] = {"schedule": self.training.mask_schedule}
+        own |= {"iterations": iterations} if iterations else {}
+        own |= self.autoregressive.model_dump(exclude={"steps"}) if autoregressive else {}
+        return DecodingSettings(**self.decoding.model_dump(exclude={"batch_size", *own}), **own)
 
     def design_settings(self) -> list[DecodingSettings]:
         """The decoding settings of `sweep.designs`. A setting that a design omits has the main
