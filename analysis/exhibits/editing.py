@@ -8,10 +8,10 @@ import pandas as pd
 from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
-from analysis.exhibits.claims import Claim, Part
+from analysis.exhibits.claims import Claim, by_pairs
 from analysis.exhibits.drawing import draw_mosaic, shortened
 from analysis.exhibits.results import Results, measure_note
-from analysis.exhibits.statistics import beside, by_seed, one_sample, over_seeds
+from analysis.exhibits.statistics import beside, by_seed, over_seeds
 from pipeline.config.params import Params
 
 # Edits that are measured, and their names in tables.
@@ -34,11 +34,8 @@ def claims(results: Results, params: Params) -> list[Claim]:
     for task, name in TASKS.items():
         rows = results.editing[results.editing["task"] == task]
         ours = by_seed(rows[rows["method"] == "maskgit"], fid)
-        floor = rows.loc[rows["method"] == "nearest", fid].dropna()
-        parts = []
-        if len(ours) and len(floor):
-            effect = one_sample(ours.to_numpy(), floor.iloc[0])
-            parts.append(Part(effect, (ours.mean(), floor.iloc[0])))
+        copied = rows.loc[rows["method"] == "nearest", fid].mean()  # the same for every seed
+        floor = pd.Series(copied, ours.index).dropna()
         found.append(
             Claim(
                 said=f"{name} beats copying the nearest pixel",
@@ -47,7 +44,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
                 shown_in="Table 2",
                 measure=f"{name}, {results.label('fid')}",
                 sign=-1,
-                parts=parts,
+                parts=by_pairs(ours, floor),
             )
         )
     return found

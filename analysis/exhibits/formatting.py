@@ -153,18 +153,12 @@ def markdown(table: pd.DataFrame) -> str:
 def latex(table: pd.DataFrame, caption: str) -> str:
     """Format a table of strings as LaTeX, which needs the packages booktabs and graphicx."""
     align = "".join("l" if is_text(table[name]) else "r" for name in table)
-    rows = [table.columns, *table.itertuples(index=False)]
-    head, *lines = [" & ".join(map(_escape, row)) + r" \\" for row in rows]
-    body = "\n".join([head, r"\midrule", *lines])
+    escaped = table.rename(columns=_escape).map(_escape)
     return rf"""\begin{{table}}[t]
 \centering
 \caption{{{_escape(caption)}}}
 \resizebox{{\textwidth}}{{!}}{{%
-\begin{{tabular}}{{{align}}}
-\toprule
-{body}
-\bottomrule
-\end{{tabular}}}}
+{escaped.to_latex(index=False, column_format=align, escape=False)}}}
 \end{{table}}
 """
 

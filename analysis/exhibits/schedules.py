@@ -14,15 +14,7 @@ from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
 from analysis.exhibits.claims import HYPOTHESIS, SCHEDULES, SWEPT, Claim, Part, by_pairs
-from analysis.exhibits.drawing import (
-    NARROW,
-    figure,
-    legend_place,
-    log_steps,
-    panels,
-    plain_numbers,
-    schedule_colours,
-)
+from analysis.exhibits.drawing import curve, log_steps, panels, plain_numbers, schedule_colours
 from analysis.exhibits.results import (
     CURVE_TOKENS,
     LOWER_IS_BETTER,
@@ -510,37 +502,29 @@ def quality(results: Results, params: Params) -> Figure:
 
 
 def _draw_curves(results: Results, path: Path, narrow: bool = False) -> None:
-    size, ncols = ((NARROW, 4.2), 2) if narrow else ((5.2, 3.4), 1)
-    with figure(path, size) as canvas:
-        axes = canvas.subplots()
+    with panels(path, narrow, (5.2, 3.4), tall=4.2, count=1, ncols=2) as ((axes,), _):
         order = schedule_order(results.sweep["schedule"])
         for name, colour in schedule_colours(order).items():
             if name in results.curves:
-                curve = results.curves[name].iloc[::EVERY]
-                axes.plot(curve["r"], curve["gamma"], color=colour, label=plain(name))
+                points = results.curves[name].iloc[::EVERY]
+                axes.plot(points["r"], points["gamma"], color=colour, label=plain(name))
             else:  # the code no longer defines this swept schedule
                 axes.plot([], [], " ", label=f"({name}: not defined)")
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        axes.set_xlabel("progress of decoding r = t / T")
-        axes.set_ylabel("mask ratio γ(r)")
-        canvas.legend(loc=legend_place(narrow), ncols=ncols)
+        axes.set(xlabel="progress of decoding r = t / T", ylabel="mask ratio γ(r)")
 
 
 def _draw_quality(results: Results, path: Path, narrow: bool = False) -> None:
     summary = summarize(results)
-    with figure(path, (NARROW, 7.4) if narrow else (9.8, 3.7)) as canvas:
-        canvas.set_layout_engine("constrained", wspace=0.06, hspace=0.06)
-        for axes, kind in zip(panels(canvas, narrow), ("fid", "is"), strict=True):
+    several = summary["seeds"].max() > 1
+    spread = "shaded: one standard\ndeviation over seeds" if several else "one seed: no spread"
+    with panels(path, narrow, (9.8, 3.7), tall=7.4, ncols=2) as (drawn, legend):
+        drawn[0].figure.set_layout_engine("constrained", wspace=0.06, hspace=0.06)
+        for axes, kind in zip(drawn, ("fid", "is"), strict=True):
             _draw_metric(axes, summary, results.metric(kind), kind)
-            direction = "lower" if kind == "fid" else "higher"
-            axes.set_ylabel(f"{results.label(kind)}, {direction} is better")
-        lines, labels = axes.get_legend_handles_labels()
-        lines += axes.plot([], [], "*", color="#666666", markersize=11, markeredgecolor="white")
-        several = summary["seeds"].max() > 1
-        spread = "shaded: one standard\ndeviation over seeds" if several else "one seed: no spread"
-        lines += axes.plot([], [], " ")
-        labels += ["best T of all seeds", spread]
-        canvas.legend(lines, labels, loc=legend_place(narrow), ncols=2 if narrow else 1)
+            axes.set_ylabel(results.axis(kind))
+        star = axes.plot([], [], "*", color="#666666", markersize=11, markeredgecolor="white")
+        legend |= {"best T of all seeds": star[0], spread: axes.plot([], [], " ")[0]}
 
 
 def _draw_metric(axes: Axes, summary: pd.DataFrame, metric: str, kind: str) -> None:
@@ -552,18 +536,12 @@ def _draw_metric(axes: Axes, summary: pd.DataFrame, metric: str, kind: str) -> N
     for name, colour in colours.items():
         cells = summary[summary["schedule"] == name]
         mean, std = cells[f"{metric}_mean"], cells[f"{metric}_std"]
-        axes.plot(cells["iterations"], mean, "o-", color=colour, label=plain(name))
-        low = np.maximum(mean - std, floor)
-        axes.fill_between(cells["iterations"], low, mean + std, color=colour, alpha=0.15, lw=0)
-    star: dict[str, Any] = {
-        "markersize": 13,
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.8,
-        "zorder": 4,
-    }
+        low, high = np.maximum(mean - std, floor), mean + std
+        curve(axes, cells["iterations"], mean, low, high, colour, label=plain(name))
+    look: dict[str, Any] = {"ms": 13, "mec": "white", "mew": 0.8, "zorder": 4}
     for row in best_iterations(summary, metric, kind).to_dict("records"):
         colour, mean = colours[row["schedule"]], row[f"{metric}_mean"]
-        axes.plot(row["iterations"], mean, "*", color=colour, **star)
+        axes.plot(row["iterations"], mean, "*", color=colour, **look)
     log_steps(axes, summary["iterations"])  # ticks under the stars
     axes.set_xlabel("iterations T")
     if logarithmic:

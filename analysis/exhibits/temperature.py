@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
-from analysis.exhibits.drawing import BLUE, NARROW, figure, legend_place, panels
+from analysis.exhibits.drawing import BLUE, curve, panels
 from analysis.exhibits.results import MODELS, Results, measure_note
 from analysis.exhibits.statistics import chosen_options, nested_choice, over_seeds, real_images
 from pipeline.config.params import Params
@@ -81,18 +81,12 @@ def _facts(results: Results) -> list[str]:
 
 
 def _draw(results: Results, params: Params, path: Path, narrow: bool = False) -> None:
-    cells, x = _means(results), "choice_temperature"
-    with figure(path, (NARROW, 6.4) if narrow else (9.4, 3.2)) as canvas:
-        for axes, kind in zip(panels(canvas, narrow), ("fid", "is"), strict=True):
-            metric = results.metric(kind)
-            mean, std = cells[f"{metric}_mean"], cells[f"{metric}_std"].fillna(0)
-            band = axes.fill_between(cells[x], mean - std, mean + std, color=BLUE, alpha=0.15, lw=0)
-            axes.plot(cells[x], mean, "o-", color=BLUE)
+    cells, seeds = _means(results), results.temperature["seed"].nunique()
+    spread = "one standard\ndeviation over seeds" if seeds > 1 else "one seed: no spread"
+    with panels(path, narrow, (9.4, 3.2), tall=6.4) as (drawn, legend):
+        for axes, kind in zip(drawn, ("fid", "is"), strict=True):
+            mean, std = (cells[f"{results.metric(kind)}_{end}"] for end in ("mean", "std"))
+            band = curve(axes, cells["choice_temperature"], mean, mean - std, mean + std, BLUE)
             used = axes.axvline(params.decoding.choice_temperature, color="#999999", ls=":")
-            direction = "lower" if kind == "fid" else "higher"
-            axes.set_ylabel(f"{results.label(kind)}, {direction} is better")
-            axes.set_xlabel("choice temperature")
-        seeds = results.temperature["seed"].nunique()
-        spread = "one standard\ndeviation over seeds" if seeds > 1 else "one seed: no spread"
-        names = ["used elsewhere", spread]
-        canvas.legend([used, band], names, loc=legend_place(narrow))
+            axes.set(xlabel="choice temperature", ylabel=results.axis(kind))
+        legend |= {"used elsewhere": used, spread: band}
