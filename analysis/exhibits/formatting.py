@@ -153,12 +153,13 @@ def markdown(table: pd.DataFrame) -> str:
 def latex(table: pd.DataFrame, caption: str) -> str:
     """Format a table of strings as LaTeX, which needs the packages booktabs and graphicx."""
     align = "".join("l" if is_text(table[name]) else "r" for name in table)
-    escaped = table.rename(columns=_escape).map(_escape)
+    cells = table.rename(columns=_escape).map(_escape)
+    tabular = cells.to_latex(index=False, column_format=align, escape=False).rstrip()
     return rf"""\begin{{table}}[t]
 \centering
 \caption{{{_escape(caption)}}}
 \resizebox{{\textwidth}}{{!}}{{%
-{escaped.to_latex(index=False, column_format=align, escape=False)}}}
+{tabular}}}
 \end{{table}}
 """
 
