@@ -65,13 +65,26 @@ def table(results: Results, params: Params) -> Table:
     cells = beside(_measured(results), printed_rows, ["task", "model"])
     rank = cells["task"].map(list(EDITS).index)
     cells = cells.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
+    x = results.extractor
     inpaint, outpaint = (paper.TABLE_2[task]["MaskGIT"] for task in paper.TABLE_2)
     return Table(
         name="table2",
         title="Table 2: inpainting and outpainting, beside the paper's",
         cells=cells,
         readable=_readable(cells, results, params),
-        notes=_notes(results, params),
+        notes=[
+            f"FID ({x}) and IS ({x}) are of {fmt.extent(results.editing['images'])} composites: "
+            "validation images with the generated part blended in. The model is told each image's "
+            "class. The baseline 'nearest pixel' copies the nearest known pixel. Baseline and "
+            "originals have no seed, so no ±. All seeds edit the same images, so no ± covers the "
+            f"choice of images. {measure_note(params, x)}",
+            "PSNR and perceptual distance compare the unknown pixels of a composite with the "
+            "original (mean over images); the distance uses "
+            f"{params.tokenizer.perceptual} features.",
+            "Columns marked (paper …) show the paper's Table 2, for a model trained on Places2: it "
+            "inpaints validation images of Places2, and outpaints images from the authors of "
+            "InfinityGAN and In&Out. Compare orderings, not values.",
+        ],
         paper=f"without training for the task, MaskGIT comes close to the best dedicated model at "
         f"inpainting (FID (Inception) {inpaint.fid} against CoModGAN's "
         f"{paper.TABLE_2['inpaint_center']['CoModGAN'].fid}) and beats all others at outpainting "
@@ -82,10 +95,9 @@ def table(results: Results, params: Params) -> Table:
 def _measured(results: Results) -> pd.DataFrame:
     """Means over seeds for every task, in the order MaskGIT, nearest pixel, originals."""
     metrics = [results.metric("fid"), results.metric("is"), "class_accuracy"]
-    metrics += ["psnr_hole", "perceptual_hole", "images"]
-    means = over_seeds(results.editing, ["task", "method"], metrics)
-    means = means.rename(columns={"images_mean": "images"})
-    means = means.drop(columns=["images_std", "images_ci95"])
+    metrics += ["psnr_hole", "perceptual_hole"]
+    means = over_seeds(results.editing, ["task", "method", "images"], metrics)
+    means["images"] = means.pop("images")  # last
     rank = means["method"].map(list(METHODS).index)
     means = means.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
     means["method"] = means["method"].map(METHODS)
@@ -108,22 +120,6 @@ def _readable(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataF
             **ours({"perceptual_hole": distance}),
         }
     )
-
-
-def _notes(results: Results, params: Params) -> list[str]:
-    rows, x = results.editing, results.extractor
-    return [
-        f"FID ({x}) and IS ({x}) are of {fmt.extent(rows['images'])} composites: validation images "
-        "with the generated part blended in. The model is told each image's class. The baseline "
-        "'nearest pixel' copies the nearest known pixel. Baseline and originals have no seed, so "
-        "no ±. All seeds edit the same images, so no ± covers the choice of images. "
-        f"{measure_note(params, x)}",
-        "PSNR and perceptual distance compare the unknown pixels of a composite with the original "
-        f"(mean over images); the distance uses {params.tokenizer.perceptual} features.",
-        "Columns marked (paper …) show the paper's Table 2, for a model trained on Places2: it "
-        "inpaints validation images of Places2, and outpaints images from the authors of "
-        "InfinityGAN and In&Out. Compare orderings, not values.",
-    ]
 
 
 def class_edit(results: Results, params: Params) -> Figure:

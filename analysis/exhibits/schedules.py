@@ -117,7 +117,8 @@ def _partly(family: Sequence[str], values: Iterable[str]) -> str:
     found = _found(family, values)
     if len(found) in (0, len(family)):
         return ""
-    return f" (of the paper's, only {_names(found)} {'was' if len(found) == 1 else 'were'} swept)"
+    were = "was" if len(found) == 1 else "were"
+    return f" (of the paper's, only {fmt.listed(map(plain, found))} {were} swept)"
 
 
 def _mean(family: Sequence[str], values: dict[str, pd.Series]) -> pd.Series:
@@ -126,10 +127,6 @@ def _mean(family: Sequence[str], values: dict[str, pd.Series]) -> pd.Series:
     if not found:
         return pd.Series(dtype=float)
     return pd.concat(found, axis=1).dropna().mean(axis=1)
-
-
-def _names(schedules: list[str]) -> str:
-    return fmt.listed(map(plain, schedules))
 
 
 def _sweet_spot(results: Results, schedule: str, claim: "partial[Claim]") -> Claim:
@@ -183,7 +180,8 @@ def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
         ours, theirs = (_found(family, rows[side]) for family in (bent, others))
         crossed = ""
         if (ours, theirs) != (bent, others) and ours and theirs:
-            crossed = f" ({_names(ours)} against {_names(theirs)})"
+            names = [fmt.listed(map(plain, family)) for family in (ours, theirs)]
+            crossed = f" ({names[0]} against {names[1]})"
         found.append(
             claim(
                 said=f"concave schedules help in {step}{crossed}",
@@ -453,22 +451,18 @@ def crossing(results: Results, params: Params) -> Table:
 
 def _square(cells: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
     """A row per training schedule, a column per decoding schedule, and the lowest mean of each."""
-    names = schedule_order(cells["schedule"])
-    decoded = schedule_order(cells["decoding_schedule"])
-    text = cells.assign(text=fmt.column(cells, metric))
-    text = text.pivot(index="schedule", columns="decoding_schedule", values="text")
-    means = cells.pivot(index="schedule", columns="decoding_schedule", values=f"{metric}_mean")
-    headings = {name: fmt.heading(f"decoded: {plain(name)}", over) for name in decoded}
-    table = {"trained": [plain(name) for name in names]}
-    table |= {headings[name]: list(text.loc[names, name].fillna(fmt.NONE)) for name in decoded}
-    table["lowest in the row"] = [plain(means.idxmin(axis=1)[name]) for name in names]
-    table["mean of the row"] = [fmt.number(means.loc[name].mean()) for name in names]
-    if not names:
-        return pd.DataFrame(table)
-    last = {"trained": "lowest in the column", "mean of the row": fmt.NONE}
-    last |= {headings[name]: plain(means.idxmin(axis=0)[name]) for name in decoded}
-    last["lowest in the row"] = fmt.NONE
-    return pd.concat([pd.DataFrame(table), pd.DataFrame([last])], ignore_index=True)
+    names, decoded = (schedule_order(cells[side]) for side in ("schedule", "decoding_schedule"))
+    cells = cells.assign(text=fmt.column(cells, metric))
+    square = partial(cells.pivot, index="schedule", columns="decoding_schedule")
+    means = square(values=f"{metric}_mean")
+    table = square(values="text").loc[names, decoded].fillna(fmt.NONE)
+    table.columns = [fmt.heading(f"decoded: {plain(name)}", over) for name in decoded]
+    table["lowest in the row"] = means.idxmin(axis=1).map(plain)
+    table["mean of the row"] = means.mean(axis=1).map(fmt.number)
+    if names:
+        lowest = means[decoded].idxmin().map(plain)
+        table.loc["lowest in the column"] = [*lowest, fmt.NONE, fmt.NONE]
+    return table.rename(index=plain).rename_axis("trained").reset_index()
 
 
 # Figure 8: the mask schedules γ(r), and FID and IS against the iterations T

@@ -13,15 +13,16 @@ from analysis.exhibits.results import MODELS, Results, measure_note
 from analysis.exhibits.statistics import chosen_options, nested_choice, over_seeds, real_images
 from pipeline.config.params import Params
 
+KINDS = ("fid", "is", "class_accuracy")
+
 
 def table(results: Results, params: Params) -> Table:
     """FID, IS and class accuracy of the main model, by choice temperature."""
     means, samples = _means(results), results.temperature["samples"]
     real = real_images(results, samples.max(), {})
     cells = pd.concat([means, real], ignore_index=True)
-    labels = {
-        name: fmt.counted_label(name, results.extractor, samples) for name in _metrics(results)
-    }
+    metrics = [results.metric(kind) for kind in KINDS]
+    labels = {name: fmt.counted_label(name, results.extractor, samples) for name in metrics}
     over = fmt.seeds_of(cells["seeds"], params)
     return Table(
         name="temperature",
@@ -59,12 +60,9 @@ def chart(results: Results, params: Params) -> Figure:
     )
 
 
-def _metrics(results: Results) -> list[str]:
-    return [results.metric("fid"), results.metric("is"), "class_accuracy"]
-
-
 def _means(results: Results) -> pd.DataFrame:
-    return over_seeds(results.temperature, ["choice_temperature"], _metrics(results))
+    metrics = [results.metric(kind) for kind in KINDS]
+    return over_seeds(results.temperature, ["choice_temperature"], metrics)
 
 
 def _facts(results: Results) -> list[str]:
