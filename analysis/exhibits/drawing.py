@@ -109,7 +109,13 @@ def figure(path: Path, size: tuple[float, float], facecolor: str = "white") -> I
 
 @contextmanager
 def panels(
-    path: Path, narrow: bool, size: tuple[float, float], tall: float, count: int = 2, ncols: int = 1
+    path: Path,
+    narrow: bool,
+    size: tuple[float, float],
+    tall: float,
+    count: int = 2,
+    space: float = 0.02,
+    ncols: int = 1,
 ) -> Iterator[tuple[list[Axes], dict[str, Artist]]]:
     """Yield panels, side by side in `size` or one above the other for a narrow screen; save them.
 
@@ -118,8 +124,10 @@ def panels(
 
     Args:
         tall: height in inches of all panels on a narrow screen.
+        space: space between panels, as a fraction of a panel's size.
     """
     with figure(path, (NARROW, tall) if narrow else size) as canvas:
+        canvas.set_layout_engine("constrained", wspace=space, hspace=space)
         shape = (count, 1) if narrow else (1, count)
         drawn, entries = list(canvas.subplots(*shape, squeeze=False).flat), dict[str, Artist]()
         yield drawn, entries

@@ -65,13 +65,26 @@ def table(results: Results, params: Params) -> Table:
     cells = beside(_measured(results), printed_rows, ["task", "model"])
     rank = cells["task"].map(list(EDITS).index)
     cells = cells.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
-    x = results.extractor
+    fid, is_, x = results.metric("fid"), results.metric("is"), results.extractor
+    ours = partial(fmt.columns, cells, over=fmt.seeds_of(cells["seeds"], params))
+    distance = f"distance on the hole ({params.tokenizer.perceptual})"
     inpaint, outpaint = (paper.TABLE_2[task]["MaskGIT"] for task in paper.TABLE_2)
     return Table(
         name="table2",
         title="Table 2: inpainting and outpainting, beside the paper's",
         cells=cells,
-        readable=_readable(cells, results, params),
+        readable=pd.DataFrame(
+            {
+                "task": cells["task"].map(EDITS),
+                "model": cells["model"],
+                **ours({fid: fmt.counted_label(fid, x, cells["images"])}),
+                paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
+                **ours({is_: results.label("is")}),
+                paper.IS: fmt.printed(cells["paper_is_inception"], 2),
+                **ours({"class_accuracy": "recognised", "psnr_hole": "PSNR on the hole (dB)"}),
+                **ours({"perceptual_hole": distance}),
+            }
+        ),
         notes=[
             f"FID ({x}) and IS ({x}) are of {fmt.extent(results.editing['images'])} composites: "
             "validation images with the generated part blended in. The model is told each image's "
@@ -102,24 +115,6 @@ def _measured(results: Results) -> pd.DataFrame:
     means = means.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
     means["method"] = means["method"].map(METHODS)
     return means.rename(columns={"method": "model"})
-
-
-def _readable(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
-    fid, x = results.metric("fid"), results.extractor
-    ours = partial(fmt.columns, cells, over=fmt.seeds_of(cells["seeds"], params))
-    distance = f"distance on the hole ({params.tokenizer.perceptual})"
-    return pd.DataFrame(
-        {
-            "task": cells["task"].map(EDITS),
-            "model": cells["model"],
-            **ours({fid: fmt.counted_label(fid, x, cells["images"])}),
-            paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
-            **ours({results.metric("is"): results.label("is")}),
-            paper.IS: fmt.printed(cells["paper_is_inception"], 2),
-            **ours({"class_accuracy": "recognised", "psnr_hole": "PSNR on the hole (dB)"}),
-            **ours({"perceptual_hole": distance}),
-        }
-    )
 
 
 def class_edit(results: Results, params: Params) -> Figure:

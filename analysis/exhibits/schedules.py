@@ -512,8 +512,7 @@ def _draw_quality(results: Results, path: Path, narrow: bool = False) -> None:
     summary = summarize(results)
     several = summary["seeds"].max() > 1
     spread = "shaded: one standard\ndeviation over seeds" if several else "one seed: no spread"
-    with panels(path, narrow, (9.8, 3.7), tall=7.4, ncols=2) as (drawn, legend):
-        drawn[0].figure.set_layout_engine("constrained", wspace=0.06, hspace=0.06)
+    with panels(path, narrow, (9.8, 3.7), tall=7.4, space=0.06, ncols=2) as (drawn, legend):
         for axes, kind in zip(drawn, ("fid", "is"), strict=True):
             _draw_metric(axes, summary, results.metric(kind), kind)
             axes.set_ylabel(results.axis(kind))

@@ -47,14 +47,22 @@ def table(results: Results, params: Params) -> Table:
 
 def chart(results: Results, params: Params) -> Figure:
     """FID and IS against the choice temperature."""
-    fid, is_ = results.label("fid"), results.label("is")
+    fid, is_, option = results.label("fid"), results.label("is"), "choice_temperature"
+    chosen, here = nested_choice(results.temperature, option, results.metric("fid")), []
+    if len(chosen):
+        by = "another seed" if len(chosen) > 1 else "the same samples"
+        here.append(
+            f"At the choice temperature that is best for {by} ({chosen_options(chosen, option)}), "
+            f"{fid} is **{fmt.number(chosen[results.metric('fid')].mean())}**, on average over the "
+            "seeds."
+        )
     return Figure(
         name="temperature",
         title=f"Choice temperature: {fid} and {is_}",
         alt=f"Two charts with a curve each: {fid} and {is_} of samples by choice temperature.",
         paper="noise on the confidence, annealed to none, encourages diversity; the paper does not "
         f"give the noise's scale; the release uses {paper.CHOICE_TEMPERATURE:g}.",
-        here=_facts(results),
+        here=here,
         draw=partial(_draw, results, params),
         chart=True,
     )
@@ -63,19 +71,6 @@ def chart(results: Results, params: Params) -> Figure:
 def _means(results: Results) -> pd.DataFrame:
     metrics = [results.metric(kind) for kind in KINDS]
     return over_seeds(results.temperature, ["choice_temperature"], metrics)
-
-
-def _facts(results: Results) -> list[str]:
-    """The FID of each seed at the choice temperature that is best for another seed."""
-    fid, option, label = results.metric("fid"), "choice_temperature", results.label("fid")
-    chosen = nested_choice(results.temperature, option, fid)
-    if chosen.empty:
-        return []
-    by = "is best for another seed" if len(chosen) > 1 else "is best for the same samples"
-    return [
-        f"At the choice temperature that {by} ({chosen_options(chosen, option)}), {label} is "
-        f"**{fmt.number(chosen[fid].mean())}**, on average over the seeds."
-    ]
 
 
 def _draw(results: Results, params: Params, path: Path, narrow: bool = False) -> None:
