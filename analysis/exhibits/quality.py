@@ -175,12 +175,13 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
         return fmt.columns(cells, {name: f"{label} ±" for name, label in of.items()}, "", networks)
 
     fid, infinity, is_, kid = (results.metric(kind) for kind in DISTRIBUTION)
+    without = cells.assign(**{f"{fid}_ci95": math.nan})  # FID is biased upwards for few samples
     precision, recall, *others = (f"{kind}_{y}" for kind in DIVERSITY)
     return pd.DataFrame(
         {
             "model": cells["model"],
             "±: 95% interval over": cells["over"].fillna(fmt.NONE),
-            metric_label(fid, x): fmt.column(cells, fid, networks, interval=False),
+            metric_label(fid, x): fmt.column(without, fid, networks),
             paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
             **ours(infinity, is_),
             paper.IS: fmt.printed(cells["paper_is_inception"], 1),

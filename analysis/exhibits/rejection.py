@@ -58,6 +58,17 @@ def table(results: Results, params: Params) -> Table:
     cells = beside(_measured(results), _printed(side), KEYS)
     over, x = seeds_of(cells["seeds"], params), results.extractor
     theirs, unselected = paper.TABLE_4[side]["MaskGIT"], paper.TABLE_1[side]["MaskGIT"]
+    notes = [
+        f"Rejection keeps, of {count(cells['candidates'].max())} samples of each network, those "
+        "that the reference classifier rates highest for their class. Random selection keeps the "
+        f"same number, since FID ({x}) depends on the number of samples. 'Real images' are means "
+        "over disjoint subsets of validation images of the same size.",
+        "Columns marked (paper …) show the paper's Tables 4 and 1; the VQGAN there is the "
+        f"published model, not VQGAN∗. {measure_note(params, x)}",
+    ]
+    scores = [f"{results.metric(kind)}_mean" for kind in ("fid", "is")]
+    if cells.loc[cells["samples"].notna(), scores].isna().any(axis=None):
+        notes.append(f"– under FID ({x}) means that there are too few samples for a covariance.")
 
     def ours(*metrics: str) -> dict[str, list[str]]:
         return columns(cells, {name: metric_label(name, x) for name in metrics}, over)
@@ -79,7 +90,7 @@ def table(results: Results, params: Params) -> Table:
                 **ours(*neighbour_metrics(results.rejection, x), "class_accuracy"),
             }
         ),
-        notes=_notes(cells, results, params),
+        notes=notes,
         paper=f"keeping the {percent(paper.ACCEPTANCE)} of the samples that a classifier rates "
         f"highest brings MaskGIT from FID (Inception) {unselected.fid} and IS (Inception) "
         f"{unselected.is_} to {theirs.fid} and {theirs.is_}.",
@@ -114,20 +125,3 @@ def _printed(side: int) -> pd.DataFrame:
         selection = ("guidance", float("nan")) if guided else ("rejection", paper.ACCEPTANCE)
         rows.append((model, *selection, *score))
     return pd.DataFrame(rows, columns=[*KEYS, "paper_fid_inception", "paper_is_inception"])
-
-
-def _notes(cells: pd.DataFrame, results: Results, params: Params) -> list[str]:
-    fid, is_ = (f"{results.metric(kind)}_mean" for kind in ("fid", "is"))
-    x = results.extractor
-    notes = [
-        f"Rejection keeps, of {count(cells['candidates'].max())} samples of each network, those "
-        "that the reference classifier rates highest for their class. Random selection keeps the "
-        f"same number, since FID ({x}) depends on the number of samples. 'Real images' are means "
-        "over disjoint subsets of validation images of the same size.",
-        "Columns marked (paper …) show the paper's Tables 4 and 1; the VQGAN there is the "
-        f"published model, not VQGAN∗. {measure_note(params, x)}",
-    ]
-    measured = cells[cells["samples"].notna()]
-    if measured[[fid, is_]].isna().any(axis=None):
-        notes.append(f"– under FID ({x}) means that there are too few samples for a covariance.")
-    return notes

@@ -277,14 +277,17 @@ def table3(results: Results, params: Params) -> Table:
     cells = best.join(pd.DataFrame(rows, columns=names).add_prefix("paper_"))
     real = real_images(results, cells["samples"].max(), {"schedule": MODELS["real"]})
     cells = pd.concat([cells, real], ignore_index=True)
+    chosen = "Each seed is shown at the T that is best for another seed, the next in order."
+    if best["seeds"].max() < 2:
+        chosen = "T was chosen on the same samples that are shown, which flatters the result."
     return Table(
         name="table3",
         title=f"Table 3: mask schedules, each at its best T by {label}, beside the paper's",
         cells=cells,
         readable=_beside_paper(cells, results, params),
         notes=[
-            f"{_sampling_note(best)} {_choice_note(best)} "
-            f"{measure_note(params, results.extractor)}",
+            f"{_sampling_note(best)} {chosen} Real images are validation images, in subsets of "
+            f"{fmt.count(best['samples'].max())}. {measure_note(params, results.extractor)}",
             "The NLL (in nats) is averaged over the masked tokens of each validation image, then "
             "over images; masks are drawn with the schedule, as in training. Columns marked "
             "(paper …) show the paper's Table 3 on ImageNet 256×256: compare orderings, not "
@@ -409,15 +412,6 @@ def _sampling_note(cells: pd.DataFrame) -> str:
     if seeds == "1":
         return f"One seed of {samples} samples has no interval, so nothing can be concluded."
     return f"Means over {seeds} seeds of {samples} samples each."
-
-
-def _choice_note(cells: pd.DataFrame) -> str:
-    """A note on how T was chosen, and on the row of real images."""
-    chosen = "Each seed is shown at the T that is best for another seed, the next in order."
-    if cells["seeds"].max() < 2:
-        chosen = "T was chosen on the same samples that are shown, which flatters the result."
-    samples = fmt.count(cells["samples"].max())
-    return f"{chosen} Real images are validation images, in subsets of {samples}."
 
 
 # Crossed schedules
