@@ -10,7 +10,7 @@ from analysis.exhibits import formatting as fmt
 from analysis.exhibits.base import Figure, Table
 from analysis.exhibits.drawing import MORE_COLOURS, curve, log_steps, panels
 from analysis.exhibits.results import Results, measure_note
-from analysis.exhibits.statistics import holm, over_seeds, paired
+from analysis.exhibits.statistics import NAN, holm, over_seeds, paired
 from pipeline.config.params import Params
 
 KINDS = ("fid", "precision", "recall", "class_accuracy")
@@ -22,7 +22,7 @@ def table(results: Results, params: Params) -> Table:
     keys = ["schedule", *settings, "iterations", "passes"]
     metrics, samples = [results.metric(kind) for kind in KINDS], rows["samples"]
     cells = over_seeds(rows, keys, metrics)
-    both = [cell[[metrics[0], "main"]].dropna() for _, cell in rows.groupby(keys)]
+    both = [cell[[metrics[0], "main"]].dropna() for _, cell in rows.groupby(keys, dropna=False)]
     effects = [paired(*cell.to_numpy().T) for cell in both]
     cells["difference"] = [effect.value for effect in effects]
     cells["p_value"] = holm([effect.p for effect in effects])
@@ -37,7 +37,7 @@ def table(results: Results, params: Params) -> Table:
                 "T": cells["iterations"].map(fmt.count),
                 "passes": cells["passes"].map(fmt.count),
                 **fmt.columns(cells, labels, fmt.seeds_of(cells["seeds"], params)),
-                "difference in FID": cells["difference"].map(fmt.number),
+                f"difference in {results.label('fid')}": cells["difference"].map(fmt.number),
                 "p": cells["p_value"].map(fmt.number),
             }
         ),
@@ -66,24 +66,24 @@ def _rows(results: Results, params: Params) -> tuple[pd.DataFrame, list[str]]:
     """The rows of the designs and, for the same models and passes, of the main settings; and the
     names of the settings that vary, other than schedule and T. A column `main` has the FID of the
     main settings with the same model and as many passes."""
-    settings = params.decoding_settings()
-    names = [name for name in results.designs if name not in {*results.sweep, "passes"}]
-    designs = results.designs.fillna(dict.fromkeys(names, fmt.NONE))  # an empty cell is None
-    main = {name: getattr(settings, name) for name in names}
-    main = {name: fmt.NONE if value is None else value for name, value in main.items()}
+    designs, settings = results.designs, params.decoding_settings()
+    names = [name for name in designs if name not in {*results.sweep, "passes"}]
+    values = {name: getattr(settings, name) for name in names}
+    main = {name: NAN if value is None else value for name, value in values.items()}
     passes = results.sweep["iterations"].map(lambda t: replace(settings, iterations=t).passes)
     own = results.sweep.assign(**main, passes=passes)
     own = own[own["schedule"].isin(designs["schedule"]) & own["passes"].isin(designs["passes"])]
     rows = pd.concat([own, designs])
     rows = rows.drop_duplicates(["schedule", "seed", *names, "iterations"], ignore_index=True)
     model = ["schedule", "passes", "seed"]
-    theirs = rows[(rows[names] == list(main.values())).all(axis=1)]
+    theirs = rows[rows[names].isin({name: [value] for name, value in main.items()}).all(axis=1)]
     theirs = theirs.groupby(model)[results.metric("fid")].mean()
     return rows.join(theirs.rename("main"), on=model), names
 
 
 def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).replace("_", " ")
+    text = f"{value:g}" if isinstance(value, float) else str(value).replace("_", " ")
+    return fmt.NONE if text == "nan" else text
 
 
 def _draw(results: Results, params: Params, path: Path, narrow: bool = False) -> None:
@@ -95,7 +95,7 @@ def _draw(results: Results, params: Params, path: Path, narrow: bool = False) ->
     cells = over_seeds(rows, [*keys, x], [results.metric(kind) for kind in kinds])
     with panels(path, narrow, (9.8, 3.7), tall=6.4, ncols=2) as (drawn, _):
         for axes, kind in zip(drawn, kinds, strict=True):
-            for number, (names, line) in enumerate(cells.groupby(keys, sort=False)):
+            for number, (names, line) in enumerate(cells.groupby(keys, sort=False, dropna=False)):
                 label = ", ".join(map(_text, names))
                 mean, std = (line[f"{results.metric(kind)}_{end}"] for end in ("mean", "std"))
                 colour = MORE_COLOURS[number % len(MORE_COLOURS)]

@@ -203,7 +203,7 @@ def over_seeds(rows: pd.DataFrame, keys: list[str], metrics: list[str]) -> pd.Da
         The keys, the number of seeds, and `<metric>_mean`, `<metric>_std` and `<metric>_ci95` (half
         of the 95% t interval) of each metric. For one seed, std and ci95 are NaN.
     """
-    cells = rows.groupby(keys)
+    cells = rows.groupby(keys, dropna=False)
     columns = {"seeds": cells["seed"].nunique()}
     for metric in metrics:
         columns[f"{metric}_mean"] = cells[metric].mean()
