@@ -113,6 +113,11 @@ class Results:
         """The label of a metric: "FID (classifier)" for "fid"."""
         return metric_label(self.metric(kind), self.extractor)
 
+    def axis(self, kind: str) -> str:
+        """The label of a chart's axis: "FID (classifier), lower is better"."""
+        better = "lower" if kind in LOWER_IS_BETTER else "higher"
+        return f"{self.label(kind)}, {better} is better"
+
     @property
     def manifold_extractors(self) -> tuple[str, str]:
         """The feature extractors for precision and recall in Table 1 and in Table 5. As in the

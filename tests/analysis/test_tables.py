@@ -14,7 +14,7 @@ from analysis.exhibits.headline import headline
 from analysis.exhibits.reconstruction import by_mask_ratio
 from analysis.exhibits.results import FEATURE_METRICS, read_results
 from analysis.exhibits.speed import with_speedups
-from analysis.report.build import judged
+from analysis.report.build import BEYOND, contents, judged
 from tests.analysis.synthetic import (
     BEST_FID,
     crossing_rows,
@@ -216,6 +216,25 @@ def test_schedules_are_crossed_with_the_lowest_of_each_row_and_column(tables):
         assert float(grid[plain][6]) == pytest.approx(cells.loc[name].mean(), abs=5e-4)
     lowest = grid["lowest in the column"][1:5]
     assert lowest == [cells[name].idxmin() for name in ("cubic", "cosine", "linear", "square_root")]
+
+
+def test_a_design_is_set_against_the_main_settings_with_as_many_passes(tables, found, params):
+    rows = table(tables, "designs", "sampler", "iterations", "passes")
+    # Neither T = 4 nor T = 16 of the main settings has eight passes.
+    assert set(rows.index) == {("halton", 8, 8), ("confidence", 8, 8), ("confidence", 4, 8)}
+    halton, main, guided = rows.loc["halton"].iloc[0], *rows.loc["confidence"].iloc[::-1].iloc
+    # Cosine's seeds have 4, 4.05 and 4.03.
+    assert halton["fid_classifier_mean"] == pytest.approx((3 + 2.95 + 3.13) / 3)
+    assert (halton["seeds"], halton["recall_classifier_mean"]) == (3, 0.4)
+    # Differences of standard deviations 0.1 and 1: t = 1 / (0.1 / √3) and 2 / (1 / √3). Of two
+    # degrees of freedom, p is 1 − √(t² / (t² + 2)); Holm doubles the smaller one.
+    assert [halton["difference"], guided["difference"]] == pytest.approx([-1, 2])
+    assert halton["p_value"] == pytest.approx(2 * (1 - (300 / 302) ** 0.5))
+    assert guided["p_value"] == pytest.approx(1 - (12 / 14) ** 0.5)
+    assert main["difference"] == 0 and math.isnan(main["p_value"])
+    for rows in (found.designs, found.designs.head(0)):
+        sections = contents(replace(found, designs=rows), params)[1]
+        assert (BEYOND in [section.title for section in sections]) == (len(rows) > 0)
 
 
 def test_table2_has_every_task_the_floor_and_the_papers_models(tables):
