@@ -117,13 +117,14 @@ def panels(
     space: float = 0.02,
     ncols: int = 1,
 ) -> Iterator[tuple[list[Axes], dict[str, Artist]]]:
-    """Yield panels, side by side in `size` or one above the other for a narrow screen; save them.
+    """Like `figure`, for charts: panels side by side, or one above the other on a narrow screen.
 
     The legend, with `ncols` columns on a narrow screen, has the labelled lines of the last panel,
     and then the entries that the caller adds to the yielded dict (label → line or patch).
 
     Args:
-        tall: height in inches of all panels on a narrow screen.
+        size: width and height in inches of the figure on a wide screen.
+        tall: height in inches of the figure on a narrow screen.
         space: space between panels, as a fraction of a panel's size.
     """
     with figure(path, (NARROW, tall) if narrow else size) as canvas:
