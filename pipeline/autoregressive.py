@@ -6,6 +6,7 @@ next token. Shape suffixes: B batch, N tokens, V vocabulary, K codes.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,11 @@ from pipeline.data.microbatches import TOKENS, in_parts
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import generator
 from pipeline.decoding import gumbel_noise, require_finite_logits
-from pipeline.kernels import with_bfloat16_linears
 from pipeline.masking import masked_token_loss
 from pipeline.runtime.precision import Bf16, in_bfloat16
+from pipeline.samplers.truncation import truncated
 from pipeline.transformer import TokenTransformer
+from pipeline.transformer.kernels import with_bfloat16_linears
 
 BATCH = 500  # images per batch when the likelihood is measured
 
@@ -81,6 +83,7 @@ def generate_autoregressive(
     bf16: Bf16 = False,
     cache: bool = True,
     device: torch.device | str = "cpu",
+    **truncation: Any,
 ) -> Tensor:
     """Draw tokens (B, N) int64, one after another, from softmax(logits).
 
@@ -91,6 +94,7 @@ def generate_autoregressive(
             position. Without a cache, each step computes all positions so far. (Figure 4 times
             both variants.) In float32, both draw the same tokens; in bfloat16, rounding differs.
             With a cache, a large batch is split into parts, which use the whole batch's noise.
+        truncation: temperature, top_k and top_p, as in `truncated`.
 
     Raises:
         UserError: logits are NaN or infinite.
@@ -104,7 +108,7 @@ def generate_autoregressive(
     parts = []
     for rows_b in torch.arange(len(labels), device=device).split(rows):
         noise = generator(seed, "autoregressive", device=device)  # the same in each part
-        parts.append(_generate_rows(model, labels_B, rows_b, noise, bf16, cache))
+        parts.append(_generate_rows(model, labels_B, rows_b, noise, bf16, cache, truncation))
     return torch.cat(parts)
 
 
@@ -115,6 +119,7 @@ def _generate_rows(
     noise: torch.Generator,
     bf16: bool,
     cache: bool,
+    truncation: dict[str, Any],
 ) -> Tensor:
     """Draw the tokens (b, N) of the rows `rows_b` of a batch."""
     config, labels_b, device = model.config, labels_B[rows_b], labels_B.device
@@ -124,8 +129,8 @@ def _generate_rows(
     for n in range(config.num_tokens):
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits_bK = next_token_logits(model, ids_bN, n, caches)
-        logits_bK = logits_bK.float()
-        total += logits_bK.sum()
+        total += logits_bK.float().sum()
+        logits_bK = truncated(logits_bK.float(), **truncation)
         shape = torch.Size((len(labels_B), logits_bK.shape[-1]))
         noise_BK = gumbel_noise(shape, noise, device)
         tokens_bN[:, n] = (logits_bK + noise_BK[rows_b]).argmax(dim=-1)

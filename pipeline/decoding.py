@@ -1,45 +1,24 @@
 """Iterative parallel decoding (paper, section 3.2; details as in the authors' release)."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pipeline.data.microbatches import TOKENS, in_parts
 from pipeline.data.seeds import generator
-from pipeline.kernels import with_bfloat16_linears
-from pipeline.runtime.errors import ArgumentError, UserError
-from pipeline.runtime.limits import LARGEST
-from pipeline.runtime.precision import Bf16, in_bfloat16
-from pipeline.schedules import SCHEDULES, mask_ratio
+from pipeline.decoding_settings import DecodingSettings, Rounding
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.precision import in_bfloat16
+from pipeline.samplers import SAMPLERS
+from pipeline.samplers.guidance import GUIDANCE
+from pipeline.samplers.iteration import Iteration
+from pipeline.samplers.truncation import truncated
+from pipeline.schedules import mask_ratio
 from pipeline.transformer import MaskGitTransformer
-
-Rounding = Literal["floor", "ceil"]
-
-
-@dataclass(frozen=True)
-class DecodingSettings:
-    """Decoding settings, named as in the paper."""
-
-    iterations: int  # T
-    schedule: str  # name of the mask schedule γ
-    choice_temperature: float  # scale of the Gumbel noise on the confidence, annealed linearly to 0
-    guidance_scale: float = 0.0  # s of classifier-free guidance; 0 (as in the paper) turns it off
-    bf16: Bf16 = False  # run the network in bfloat16 where that is faster; "force": anywhere
-    rounding: Rounding = "floor"  # how to round the number of tokens to mask; "ceil" in the paper
-
-    def __post_init__(self):
-        if not isinstance(self.iterations, int) or self.iterations < 1:
-            raise ArgumentError("iterations", f"{self.iterations} is invalid", "use an integer ≥ 1")
-        for name, allowed in (("schedule", SCHEDULES), ("rounding", get_args(Rounding))):
-            if (given := getattr(self, name)) not in allowed:
-                way_out = f"use one of {', '.join(allowed)}"
-                raise ArgumentError(name, f"'{given}' is unknown", way_out)
-        for name in ("choice_temperature", "guidance_scale"):
-            if not 0 <= (given := getattr(self, name)) <= LARGEST:  # False for NaN
-                raise ArgumentError(name, f"{given} is not allowed", "use a number ≥ 0")
+from pipeline.transformer.kernels import with_bfloat16_linears
 
 
 class DecodingStep(NamedTuple):
@@ -79,24 +58,15 @@ def num_tokens_to_mask(
 
 def gumbel_noise(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
     """Standard Gumbel noise, -log(-log(u)), drawn on the generator's device."""
-    uniform = torch.rand(shape, generator=generator, device=generator.device)
+    uniform = _uniform(shape, generator, generator.device)
     tiny = torch.finfo(uniform.dtype).tiny
     exponential = (-uniform.clamp(min=tiny).log()).clamp(min=tiny)
     return -exponential.log().to(device)
 
 
-def mask_by_confidence(confidence: Tensor, mask_len: Tensor) -> Tensor:
-    """Mask the `mask_len` least confident tokens of each row.
-
-    The cut-off is the mask_len-th smallest confidence, 0-based; less confident tokens are masked.
-
-    Args:
-        confidence: (B, N), infinite at tokens that must not be masked.
-        mask_len: (B,) int64; capped at N - 1, so a grid of a single token is left unmasked.
-    """
-    mask_len = mask_len.clamp(max=confidence.shape[-1] - 1)
-    cut_off = confidence.sort(dim=-1).values.gather(-1, mask_len[:, None])
-    return confidence < cut_off
+def _uniform(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Numbers from U[0, 1), drawn on the generator's device."""
+    return torch.rand(shape, generator=generator, device=generator.device).to(device)
 
 
 def sample_categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
@@ -119,16 +89,9 @@ def require_finite_logits(total: Tensor) -> None:
         raise UserError("decoding", reason, "train the network again (`dvc repro -f <stage>`)")
 
 
-def _log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log p of each token (B, N). Known tokens may be outside the codebook (from another
-    vocabulary); the values returned for such tokens are not used."""
-    index = tokens.clamp(0, logits.shape[-1] - 1)[..., None]
-    return logits.log_softmax(dim=-1).gather(-1, index)[..., 0]
-
-
 @torch.no_grad()
 def decode(
-    predict: Callable[[Tensor, Tensor], Tensor],
+    predict: Callable[[Tensor, Tensor, float], Tensor],
     tokens: Tensor,
     unknown: Tensor,
     settings: DecodingSettings,
@@ -137,8 +100,8 @@ def decode(
     """Fill the unknown tokens in T parallel steps.
 
     Args:
-        predict: maps tokens (B, N) and the mask (B, N; True is [MASK]) to logits (B, N, K) over
-            the K codes. Tokens under the mask are ignored.
+        predict: maps tokens (B, N), the mask (B, N; True is [MASK]) and the progress (t + 1)/T to
+            logits (B, N, K) over the K codes. Tokens under the mask are ignored.
         tokens: (B, N) int64; values at unknown positions are ignored.
         unknown: (B, N) bool; True at tokens to generate, whose number may differ between rows.
         generator: source of all randomness.
@@ -151,18 +114,24 @@ def decode(
     """
     unknown_at_start = unknown.sum(dim=-1)
     masked, total = unknown, torch.zeros((), device=tokens.device)
+    # A generator of its own, so that the offsets do not change the other samplers' draws.
+    own = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+    offset = _uniform(torch.Size((len(tokens), 1)), own, tokens.device)
+
+    def scheduled(step: int) -> Tensor:
+        return mask_ratio(settings.schedule, step / settings.iterations, unknown_at_start[:, None])
+
     for step in range(settings.iterations):
-        ratio = (step + 1) / settings.iterations
-        logits = predict(tokens, masked).float()
+        progress = (step + 1) / settings.iterations
+        logits = predict(tokens, masked, progress).float()
+        logits = truncated(logits, settings.temperature(progress), settings.top_k, settings.top_p)
         sampled = torch.where(masked, sample_categorical(logits, generator), tokens)
 
-        log_prob = _log_prob(logits, sampled)
+        log_probs = logits.log_softmax(dim=-1)
+        # Known tokens may be outside the codebook (from another vocabulary).
+        code = sampled.clamp(0, logits.shape[-1] - 1)[..., None]
+        log_prob = log_probs.gather(-1, code)[..., 0]
         total += log_prob.masked_fill(~masked, 0).sum()
-        noise = gumbel_noise(log_prob.shape, generator, log_prob.device)
-        confidence = log_prob + settings.choice_temperature * (1 - ratio) * noise
-        # A token known before this step is never masked again.
-        confidence = torch.where(masked, confidence, torch.inf)
-
         mask_len = num_tokens_to_mask(
             settings.schedule,
             step,
@@ -171,38 +140,56 @@ def decode(
             masked.sum(dim=-1),
             settings.rounding,
         )
-        # A row without unknown tokens has only infinite confidence: no token is below its cut-off.
-        tokens, masked = sampled, mask_by_confidence(confidence, mask_len)
+        iteration = Iteration(
+            masked=masked,
+            unknown=unknown,
+            log_probs=log_probs,
+            log_prob=log_prob,
+            mask_len=mask_len,
+            ratio=scheduled(step),
+            next_ratio=scheduled(step + 1),
+            noise_scale=settings.choice_temperature * (1 - progress),
+            remasking=settings.remasking,
+            gumbel=partial(gumbel_noise, tokens.shape, generator, tokens.device),
+            uniform=partial(_uniform, tokens.shape, generator, tokens.device),
+            offset=offset,
+        )
+        # A row without unknown tokens has only infinite scores: no token is below its cut-off.
+        tokens, masked = sampled, SAMPLERS[settings.sampler](iteration) & unknown
         yield DecodingStep(sampled, masked)
     require_finite_logits(total)
 
 
 def predictor(
     model: MaskGitTransformer, labels: Tensor, settings: DecodingSettings
-) -> Callable[[Tensor, Tensor], Tensor]:
+) -> Callable[[Tensor, Tensor, float], Tensor]:
     """Return the argument `predict` of `decode` for fixed labels (B,), on the model's device.
 
     With classifier-free guidance, the logits are (1 + s)·conditional − s·unconditional logits; the
     model must have been trained with `training.label_drop` above 0.
     """
-    bf16, guidance_scale = settings.bf16, settings.guidance_scale
-    bf16 = in_bfloat16(bf16, labels.device, "products")
+    bf16 = in_bfloat16(settings.bf16, labels.device, "products")
     if bf16:
         model = with_bfloat16_linears(model)
+    rows = TOKENS // model.config.num_tokens
 
-    def predict(tokens: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    def predict(tokens: Tensor, mask: Tensor, labels: Tensor, scale: float) -> Tensor:
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=bf16):
-            if guidance_scale == 0:
+            if scale == 0:
                 return model.predict(tokens, mask, labels)
             no_class = torch.full_like(labels, model.config.num_classes)
             both = model.predict(
                 tokens.repeat(2, 1), mask.repeat(2, 1), torch.cat([labels, no_class])
             )
         conditional, unconditional = both.float().chunk(2)
-        return (1 + guidance_scale) * conditional - guidance_scale * unconditional
+        return (1 + scale) * conditional - scale * unconditional
 
-    rows = TOKENS // model.config.num_tokens
-    return lambda tokens, mask: in_parts(predict, rows, tokens, mask, labels)
+    def guided(tokens: Tensor, mask: Tensor, progress: float) -> Tensor:
+        share = GUIDANCE[settings.guidance_schedule](progress - 1 / settings.iterations)
+        with_scale = partial(predict, scale=settings.guidance_scale * share)
+        return in_parts(with_scale, rows, tokens, mask, labels)
+
+    return guided
 
 
 def generate(

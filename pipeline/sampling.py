@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.data.seeds import mix
-from pipeline.decoding import DecodingSettings, generate
+from pipeline.decoding import generate
+from pipeline.decoding_settings import DecodingSettings
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 
@@ -23,11 +24,14 @@ def sample_tokens(model: Network, settings: DecodingSettings, labels: Tensor, se
     """Sample tokens (B, N) int64 for labels (B,) from either transformer.
 
     Args:
-        settings: the autoregressive network uses only `settings.bf16`.
+        settings: the autoregressive network uses `bf16`, `softmax_temperature`, `top_k` and
+            `top_p` only.
     """
     how: Any = {"seed": seed, "device": next(model.parameters()).device}
     if isinstance(model, AutoregressiveTransformer):
-        return generate_autoregressive(model, labels, bf16=settings.bf16, **how)
+        how |= {"bf16": settings.bf16, "temperature": settings.softmax_temperature}
+        how |= {"top_k": settings.top_k, "top_p": settings.top_p}
+        return generate_autoregressive(model, labels, **how)
     return list(generate(model, labels, settings, **how))[-1].sampled
 
 

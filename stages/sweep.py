@@ -1,4 +1,5 @@
-"""Trains and samples with every mask schedule and number of iterations, with Ray Tune."""
+"""Trains and samples with every mask schedule and number of iterations, with Ray Tune. Also samples
+with the decoding settings of `sweep.designs`."""
 
 from operator import itemgetter
 from typing import Any
@@ -6,11 +7,13 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
 from pipeline.evaluation.features import reference_statistics
-from pipeline.experiments.ablation import Trial, axes, run_trial, trials
+from pipeline.experiments.ablation import Trial, run_trial, trials, varied
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.stage import Stage
 from pipeline.training.loop.run import run_jobs
 from stages.running import IDENTITY
+
+NOTE = "Samples of a trial's model with other decoding settings (`T/`, where the step is T)."
 
 
 def main(params: Params) -> str:
@@ -25,6 +28,9 @@ def main(params: Params) -> str:
         crossing = [row for trial in grid for row in trial.crossing()]
         columns = ["schedule", "decoding_schedule", *(k for k in rows[0] if k != "schedule")]
         write_csv(RESULTS / "sweep/crossing.csv", crossing, columns)
+        designs = [row for trial in grid for each in trial.design_rows().values() for row in each]
+        columns = sorted({*rows[0], *varied(params), "passes"})
+        write_csv(RESULTS / "sweep/designs.csv", designs, columns)
         stage.run.log_artifact(file)
         best = _best(rows, params)  # numbers are logged as metrics, text as tags
         stage.run.log_group("best", best)
@@ -38,14 +44,17 @@ def _log(trial: Trial) -> None:
     run = trial.log.begin()  # its worker may have logged on another machine
     for row in trial.training.history if trial.training else ():
         run.log_training(row)
-    own, varied = trial.rows(), axes(trial.params)
-    leave_out = {"schedule", "decoding_schedule", *varied, *IDENTITY}
-    others = [f"{k} {{{k}}}" for k in varied if k != "iterations"]
+    own, names = trial.rows(), varied(trial.params)
+    leave_out = {"schedule", "decoding_schedule", "iterations", "passes", *names, *IDENTITY}
     for rows, name in ((own, "T"), (trial.crossing(), "T_decoded_{decoding_schedule}")):
-        group = " ".join([name, *others]).format_map
-        run.log_means(rows, group, leave_out, lambda row: row["iterations"])
+        run.log_means(rows, name.format_map, leave_out, lambda row: row["iterations"])
     run.log_group("T_best", _best(own, trial.params))
     run.finish(ok=True)
+    for other, rows in trial.design_rows().items():
+        name = " ".join(f"{key}={value}" for key, value in other)
+        log = run.child(f"{run.key}/{name}", name, {**run.params, **dict(other)}, NOTE).begin()
+        log.log_means(rows, "T".format_map, leave_out, lambda row: row["iterations"])
+        log.finish(ok=True)
 
 
 def _best(rows: list[dict[str, Any]], params: Params) -> dict[str, Any]:
@@ -53,6 +62,6 @@ def _best(rows: list[dict[str, Any]], params: Params) -> dict[str, Any]:
     choose the cell and give its FID."""
     import pandas as pd
 
-    fid, names = f"fid_{params.evaluation.extractor}", ["schedule", *axes(params)]
+    fid, names = f"fid_{params.evaluation.extractor}", ["schedule", "iterations"]
     means = pd.DataFrame(rows).groupby(names, sort=False, as_index=False)[fid].mean()
     return min(means.to_dict("records"), key=itemgetter(fid))

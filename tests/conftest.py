@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,9 +20,8 @@ from analysis.exhibits.results import Results, read_results
 from analysis.report.build import build, contents
 from pipeline.config.params import Params
 from tests.analysis.synthetic import write_results, write_source
-from tests.damage import within
 from tests.params import make_params
-from tests.project import FAIR, Project
+from tests.project import FAIR, ROOT, Project
 from tests.tiny_project import make_project, with_params
 from tests.transformer_task import random_tokens, tiny_params
 
@@ -59,13 +59,6 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield chromium
         chromium.close()
-
-
-@pytest.fixture
-def ends() -> Iterator[None]:
-    """The test ends within 20 seconds: what hangs, as at a pipe, is an error."""
-    with within(20):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -197,11 +190,18 @@ def in_tiny_project(tiny_project, monkeypatch) -> Path:
     return tiny_project
 
 
+@pytest.fixture
+def own_project(tiny_project, tmp_path, monkeypatch) -> Path:
+    """A copy of it for tests that change it, as the working directory."""
+    monkeypatch.chdir(shutil.copytree(tiny_project, tmp_path / "project"))
+    return tmp_path / "project"
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, worker_id) -> Project:
     """A clone in which `dvc repro` ran once with the smoke preset, and what it printed (`log`) and
     read (`params_read`: a file for each stage). Its folder's name had a space and an accent, with
-    an environment in it as `make` makes one. Tests copy it to change it. Where several processes
+    an environment in it as `make` makes one. Where several processes
     run the tests, the first that needs it makes it, and each has a copy of its own."""
     base = tmp_path_factory.getbasetemp()
     shared = (base if worker_id == "master" else base.parent) / "smoke"
@@ -217,6 +217,26 @@ def finished(tmp_path_factory, worker_id) -> Project:
     project = made.copy(tmp_path_factory.mktemp("finished") / "project")
     project.log, project.params_read = log.read_text(), shared / "params_read"
     return project
+
+
+@pytest.fixture
+def smoke(finished, tmp_path) -> Project:
+    """A copy of it, for tests that change it."""
+    return finished.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[ModuleType]:
+    """A local Ray, whose workers find the tests."""
+    import ray
+
+    from pipeline.runtime.ray_cluster import join_ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        join_ray()
+    yield ray
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

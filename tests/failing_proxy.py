@@ -20,16 +20,7 @@ class FailingProxy(socketserver.ThreadingTCPServer):
     def __init__(self, port: int):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target, self.mode, self.port = port, "open", self.server_address[1]
-        self.connections: list[socket.socket] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        """Also what is on its way: a server that waits for the rest of a request does not end."""
-        self.shutdown()
-        self.server_close()
-        for connection in self.connections:
-            with contextlib.suppress(OSError):  # it has ended
-                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(socketserver.BaseRequestHandler):
@@ -40,7 +31,6 @@ class _Handler(socketserver.BaseRequestHandler):
         if proxy.mode == "refused":
             return
         with socket.create_connection(("127.0.0.1", proxy.target)) as server:
-            proxy.connections += (client, server)
             threading.Thread(target=_pass_back, args=(server, client), daemon=True).start()
             with contextlib.suppress(OSError):  # one side has closed it
                 while data := client.recv(65536):

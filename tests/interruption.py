@@ -59,6 +59,11 @@ def fit(
     return train(toy, task, checkpoints, ranks)["history"]
 
 
+def cut(path: Path) -> None:
+    """Damage a checkpoint."""
+    path.write_bytes(path.read_bytes()[:-100])
+
+
 def weight_bytes(module: nn.Module | dict) -> bytes:
     state = module if isinstance(module, dict) else module.state_dict()
     buffer = io.BytesIO()

@@ -1,23 +1,17 @@
 """A stage of a finished project, run again through an outage, and what must be true after it."""
 
-import os
 import shutil
-import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 from mlflow import MlflowClient
 
 from pipeline.runtime.dag import stage_outputs
-from pipeline.runtime.files import read_json, read_yaml, tree_hash
+from pipeline.runtime.files import read_json, tree_hash
 from pipeline.runtime.run_log import read_rows
 from pipeline.training.loop.checkpoints import CHECKPOINT
-from tests.damage import cut
 from tests.failing_proxy import FailingProxy
 from tests.project import SECRET, Project, files_with_secret
 
@@ -41,10 +35,8 @@ KINDS = ("train_classifier", "train_transformer", "sweep", "evaluate", "analysis
 OF_RAY = ("train_transformer", "sweep")
 OUTAGES = {
     **dict.fromkeys(OF_SERVER, KINDS),
-    "database deleted": ("evaluate",),
     "worker killed": OF_RAY,
     "Ray killed": OF_RAY,
-    "stage killed": KINDS[:4],
 }
 
 
@@ -60,27 +52,20 @@ class Trial:
     def __init__(
         self, finished: Project, stage: str, folder: Path, port: int | None, plain: float = 10.0
     ):
-        target = folder / "project"
-        left_out = {"": {".git", ".dvc", "mlflow.db", "mlruns"}, "runs": {"reproduction", stage}}
-
-        def ignored(parent: str, names: list[str]) -> set[str]:
-            inside = Path(parent).relative_to(finished.folder).as_posix().removeprefix(".")
-            # Nor the logs of other stages, all of which a new server would be sent.
-            logs = {"log"} if inside.startswith("runs/") else set()
-            return (left_out.get(inside, set()) | logs) & set(names)
-
-        shutil.copytree(finished.folder, target, symlinks=True, ignore=ignored)
-        for output in stage_outputs(stage):
-            if (path := target / output).is_dir():
+        self.project, self.stage = finished.copy(folder / "project"), stage
+        self.plain, self.took, self.log = plain, 0.0, folder / "log"
+        made = ("mlflow.db", "mlruns", "runs/reproduction", f"runs/{stage}", *stage_outputs(stage))
+        # Nor the logs of other stages, all of which a new server would be sent.
+        logs = self.project.folder.glob("runs/*/*/log")
+        for path in [*map(self.project.folder.joinpath, made), *logs]:
+            if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        self.project, self.stage, self.plain, self.took = Project(target), stage, plain, 0.0
         # A server that saw none of it.
         self.project.set(mlflow__experiment=f"{stage} {time.time_ns()}", **LONGER.get(stage, {}))
-        self.log, self.database = folder / "log", target / "mlflow.db"
         self.said: list[str] = []  # what the stage printed, and what was done to it
-        self.proxy, self.uri = None, f"sqlite:///{self.database}"
+        self.proxy, self.uri = None, f"sqlite:///{self.project.folder}/mlflow.db"
         if port:
             self.proxy = FailingProxy(port)
             self.uri = f"http://me:{SECRET}@127.0.0.1:{self.proxy.port}"
@@ -109,50 +94,23 @@ class Trial:
     def through(self, outage: str) -> None:
         """Run the stage through an outage to its end. `took` is then the time of the disturbed run;
         0 if the stage ran several times."""
-        if outage == "stage killed":
-            self._killed()
-        else:
-            process = self.start()
-            if outage in OF_SERVER:
-                mode, begin, stop = OF_SERVER[outage]
-                self.wait(begin)
-                self.proxy.mode = mode
-                if stop is not None:
-                    self.wait(stop)
-                    self.proxy.mode = "open"
-            elif outage == "database deleted":
-                self.wait(0.5)
-                while not self.database.exists() and process.poll() is None:
-                    time.sleep(0.02)
-                self.database.unlink(missing_ok=True)
-            else:
-                self._kill_one(process, "raylet" if outage == "Ray killed" else "ray::")
-            self.end(process, may_fail=outage == "Ray killed")
-            if self.proxy:
-                self.proxy.mode = "open"
-            if outage == "Ray killed":  # it may have ended the stage
-                assert self.project.all_ended()
-                self.end(self.start())
-                self.took = 0.0
-            if outage == "database deleted" and "move the database file away" in self.sync(ok=None):
-                self.database.unlink()  # MLflow was making it again as the stage ended
-
-    def _killed(self) -> None:
-        """Kill the stage with all its processes, and damage its newest checkpoint."""
         process = self.start()
-        self.wait(0.6)
-        while not self._checkpoints() and self.stage != "evaluate" and process.poll() is None:
-            time.sleep(0.02)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert self.project.all_ended()
-        if made := self._checkpoints():
-            cut(max(made, key=lambda path: path.stat().st_mtime_ns))
-        self.end(self.start())
-        if made and self.stage == "train_classifier":  # of others it may belong to a finished trial
-            assert "file deleted, using the previous checkpoint" in self.said[-1]
-        self.took = 0.0
+        if self.proxy:
+            mode, begin, stop = OF_SERVER[outage]
+            self.wait(begin)
+            self.proxy.mode = mode
+            if stop is not None:
+                self.wait(stop)
+                self.proxy.mode = "open"
+        else:
+            self._kill_one(process, "raylet" if outage == "Ray killed" else "ray::")
+        self.end(process, may_fail=outage == "Ray killed")
+        if self.proxy:
+            self.proxy.mode = "open"
+        if outage == "Ray killed":  # it may have ended the stage
+            assert self.project.all_ended()
+            self.end(self.start())
+            self.took = 0.0
 
     def _kill_one(self, process: subprocess.Popen, name: str) -> None:
         """SIGKILL a process below the stage's whose command line begins with the name, in the
@@ -171,10 +129,9 @@ class Trial:
     def _checkpoints(self) -> list[Path]:
         return list((self.project.folder / "runs" / self.stage).rglob(CHECKPOINT))
 
-    def sync(self, ok: bool | None = True) -> str:
+    def sync(self) -> None:
         """Send what was not sent: the server is back."""
-        self.said.append(self.project.run("python", "-m", "pipeline", "sync", ok=ok))
-        return self.said[-1]
+        self.said.append(self.project.run("python", "-m", "pipeline", "sync"))
 
     def outputs(self) -> dict[str, str]:
         """The hash of each output of the stage that holds no times."""
@@ -193,35 +150,17 @@ class Trial:
         }
 
     def count(self) -> int:
-        """The number of points that the server has: all that were logged, each once, in one run for
-        each log."""
-        client, count, runs = MlflowClient(self.uri), 0, {}
-        for log in self._logs():
-            run_id = read_json(log / "sent.json")["run_id"]
-            wanted: dict[str, set[tuple[int, float]]] = {}
-            for _, row in read_rows(log / "metrics.jsonl"):
-                for metric, value in row["metrics"].items():
-                    wanted.setdefault(metric, set()).add((row["step"], value))
-            for metric, points in wanted.items():
-                found = client.get_metric_history(run_id, metric)
-                assert {(p.step, p.value) for p in found} == points, (metric, found)
-                assert len(found) == len(points), f"{metric} was sent twice"
-                count += len(points)
-            for path in filter(Path.is_file, (log / "artifacts").rglob("*")):
-                name = path.relative_to(log / "artifacts")
-                there = client.list_artifacts(run_id, "images" if len(name.parts) > 1 else None)
-                assert str(name) in [file.path for file in there]
-            runs[run_id] = client.get_run(run_id).info
-            assert runs[run_id].status == "FINISHED"
-        experiments = {info.experiment_id for info in runs.values()}
-        assert {run.info.run_id for run in client.search_runs(list(experiments))} == set(runs)
+        """The number of points that the server has: all that were logged, in a run for each log."""
+        client = MlflowClient(self.uri)
+        count = sum(sent(client, log) for log in self._logs())
+        runs = {read_json(log / "sent.json")["run_id"] for log in self._logs()}
+        experiments = {client.get_run(run).info.experiment_id for run in runs}
+        assert {run.info.run_id for run in client.search_runs(list(experiments))} == runs
         return count
 
     def _logs(self) -> list[Path]:
-        """The folders of the logs in this trial's experiment: the stage's, and those around it."""
-        found = (self.project.folder / "runs").rglob("run.json")
-        own = read_yaml(self.project.folder / "params.yaml")["mlflow"]["experiment"]
-        return sorted(f.parent for f in found if read_json(f)["experiment"] == own)
+        """The folders of the logs: the stage's, and those around it."""
+        return sorted(file.parent for file in (self.project.folder / "runs").rglob("run.json"))
 
     def check_left(self) -> None:
         """Nothing works any more, no temporary file is left, and the password is nowhere."""
@@ -231,50 +170,23 @@ class Trial:
         assert SECRET not in "".join(self.said) and files_with_secret(folder) == []
 
 
-class Bench:
-    """Runs stages of a finished project through outages.
-
-    Args:
-        folder: where the copies are made.
-        port: of a tracking server.
-    """
-
-    def __init__(self, finished: Project, folder: Path, port: int):
-        self.finished, self.folder, self.port = finished, folder, port
-        self._plain: dict[tuple[str, bool], tuple[float, dict, dict]] = {}
-
-    def undisturbed(self, stage: str, tracked: bool) -> tuple[float, dict, dict]:
-        """The seconds that the stage takes, its outputs and what it logs."""
-        if (stage, tracked) not in self._plain:
-            with self._trial(stage, tracked) as trial:
-                trial.end(trial.start())
-                self._plain[stage, tracked] = trial.took, trial.outputs(), trial.logged()
-        return self._plain[stage, tracked]
-
-    def attempt(self, stage: str, outage: str) -> tuple[Trial, int]:
-        """Run a stage through an outage, and check that it costs nothing. Returns the trial and the
-        number of points that MLflow has."""
-        tracked = outage in OF_SERVER
-        plain, outputs, logged = self.undisturbed(stage, tracked)
-        with self._trial(stage, tracked, plain) as trial:
-            trial.through(outage)
-            assert trial.project.all_ended()
-            trial.sync()
-            assert trial.outputs() == outputs
-            assert trial.logged() == logged
-            count = trial.count()
-            trial.check_left()
-        return trial, count
-
-    @contextmanager
-    def _trial(self, stage: str, tracked: bool, plain: float = 10.0) -> Iterator[Trial]:
-        with tempfile.TemporaryDirectory(dir=self.folder) as name:
-            trial = Trial(self.finished, stage, Path(name), self.port if tracked else None, plain)
-            try:
-                yield trial
-            finally:
-                if trial.proxy:
-                    trial.proxy.close()
+def sent(client: MlflowClient, log: Path) -> int:
+    """The number of points that MLflow has of a log: all of it, each once."""
+    run_id = read_json(log / "sent.json")["run_id"]
+    wanted: dict[str, set[tuple[int, float]]] = {}
+    for _, row in read_rows(log / "metrics.jsonl"):
+        for metric, value in row["metrics"].items():
+            wanted.setdefault(metric, set()).add((row["step"], value))
+    for metric, points in wanted.items():
+        found = client.get_metric_history(run_id, metric)
+        assert {(p.step, p.value) for p in found} == points, (metric, found)
+        assert len(found) == len(points), f"{metric} was sent twice"
+    for path in filter(Path.is_file, (log / "artifacts").rglob("*")):
+        name = path.relative_to(log / "artifacts")
+        there = client.list_artifacts(run_id, "images" if len(name.parts) > 1 else None)
+        assert str(name) in [file.path for file in there]
+    assert client.get_run(run_id).info.status == "FINISHED"
+    return sum(map(len, wanted.values()))
 
 
 def _is(process: psutil.Process, name: str) -> bool:

@@ -25,6 +25,16 @@ def expected() -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
+class Bomb:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
 def flax_bytes(tree) -> bytes:
     """A tree of tensors, numbers and ready-made extension types as flax's msgpack."""
     return msgpack.packb(tree, default=flax_array)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import multiprocessing
 
 from pipeline.data.ranks import Ranks
 
@@ -19,21 +20,13 @@ def with_ranks(function: Callable[[Ranks], Any], folder: Path, backend: str = "g
         backend: "gloo", for tensors of a CPU, or "nccl", where each worker has a GPU of its own.
     """
     folder.mkdir()
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "pipeline.training.tokenizer"])
-    processes = [
-        context.Process(target=_worker, args=(function, folder, rank, backend))
-        for rank in range(WORKERS)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * WORKERS
+    given = (function, folder, backend)
+    multiprocessing.set_forkserver_preload(["torch", "pipeline.training.tokenizer"])
+    multiprocessing.start_processes(_worker, given, WORKERS, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORKERS)]
 
 
-def _worker(function: Callable[[Ranks], Any], folder: Path, rank: int, backend: str) -> None:
+def _worker(rank: int, function: Callable[[Ranks], Any], folder: Path, backend: str) -> None:
     torch.set_num_threads(1)
     if backend == "nccl":
         torch.cuda.set_device(rank)  # that `pick_device` picks then

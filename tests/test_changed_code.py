@@ -12,6 +12,7 @@ import pytest
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.stage import Stage
 from stages.running import run_stage
+from tests.params import write_params
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def stage(make_params, tmp_path, monkeypatch, fresh_database) -> Stage:
     monkeypatch.chdir(tmp_path)
     shutil.copy(fresh_database, "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    Path("params.yaml").write_text(json.dumps(make_params().model_dump()))
+    write_params(tmp_path)
     for name in ("science", "data/images", "others"):
         Path(name).mkdir(parents=True)
         Path(name, "a.py").write_text("lr = 1")
@@ -45,21 +46,17 @@ def test_a_stage_whose_code_or_input_changed_meanwhile_fails_and_leaves_no_recor
 
 def test_params_that_are_edited_meanwhile_do_not_pass_for_those_it_ran_with(stage, make_params):
     said = r"^editing.feather: became 7 in params.yaml while edit ran with \d+; run edit again$"
-    before = Path("params.yaml").read_text()
     with pytest.raises(UserError, match=said), stage:
-        Path("params.yaml").write_text(json.dumps(make_params(editing={"feather": 7}).model_dump()))
+        write_params(Path(), editing={"feather": 7})
     assert not Path("results/sources/edit.json").exists()
-    Path("params.yaml").write_text(before)
-    with Stage("edit", make_params()):  # those of other stages may change
-        Path("params.yaml").write_text(json.dumps(make_params(cas={"steps": 7}).model_dump()))
+    write_params(Path())
+    with Stage("edit", make_params()):
+        write_params(Path(), cas={"steps": 7})  # those of other stages may change
 
 
-def test_params_that_change_before_the_stage_looks_are_told_too(
-    stage, make_params, monkeypatch, capsys
-):
+def test_params_that_change_before_the_stage_looks_are_told_too(stage, monkeypatch, capsys):
     def main(params) -> str:
-        changed = make_params(editing={"feather": 7}).model_dump()
-        Path("params.yaml").write_text(json.dumps(changed))
+        write_params(Path(), editing={"feather": 7})
         with Stage("edit", params):
             return "made of the old ones"
 
@@ -73,11 +70,10 @@ def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_params_befo
     stage, make_params
 ):
     before = stage.folder("editing.images")
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(json.dumps(make_params(editing={"feather": 7}).model_dump()))
+    write_params(Path(), editing={"feather": 7})
     assert stage.folder("editing.images", "cas") == before
     assert Stage("edit", make_params()).folder("editing.images") != before
-    Path("params.yaml").write_text(text)
+    write_params(Path())
     assert Stage("edit", make_params()).folder("editing.images") == before
 
 

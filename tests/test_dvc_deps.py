@@ -12,9 +12,8 @@ from tests.project import ROOT
 
 CODE = ("pipeline", "stages", "analysis")
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
-# Orchestration and names. What in them a result rests on is pinned to literal values: seeds
-# (test_seeds.py), the order of items (test_order.py), and what is derived from params
-# (test_derived_params.py).
+# Orchestration and names. What in them a result rests on is pinned to literal values: seeds and the
+# order of items (test_order.py), and what is derived from params (test_derived_params.py).
 NOT_LISTED = (
     "pipeline/__init__.py",
     "pipeline/config",
@@ -35,18 +34,24 @@ NOT_LISTED = (
 # The numbers of the curve at hand stand for this file: `data/schedules/<name>.csv`.
 SCHEDULES = "pipeline/schedules.py"
 # What a stage reaches and yet does not depend on: it only draws the pictures that are logged.
+SAMPLERS = {f"pipeline/samplers/{path.name}" for path in ROOT.glob("pipeline/samplers/*.py")}
 DRAWING = {
     "pipeline/autoregressive.py",
     "pipeline/data/images/pixels.py",
     "pipeline/decoding.py",
+    "pipeline/decoding_settings.py",
+    *SAMPLERS,
     "pipeline/sampling.py",
     "pipeline/tokenizer/__init__.py",
     "pipeline/tokenizer/quantizer.py",
     "pipeline/tokenizer/vqgan.py",
 }
+TRANSFORMER = {f"pipeline/transformer/{name}.py" for name in ("__init__", "kernels", "network")}
 NOT_USED = {
     # Released weights may be the transformer's too.
-    "train_tokenizer": {"pipeline/transformer.py", "pipeline/kernels.py"},
+    "train_tokenizer": {
+        f"pipeline/transformer/{name}.py" for name in ("__init__", "kernels", "network")
+    },
     "train_transformer": DRAWING,
     # It draws no masks, and takes no released weights.
     "train_autoregressive": DRAWING - {"pipeline/autoregressive.py"}

@@ -10,24 +10,23 @@ from tests.project import ROOT, Project
 
 
 @pytest.mark.soak
-def test_an_experiment_in_a_copy_leaves_its_runs_in_the_project(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    project.run("git", "add", "--all")  # the copy is of what git knows
-    project.run("git", "commit", "--quiet", "--message", "smoke")
-    before = set((project.folder / "runs/schedules").iterdir())
-    project.run(
+def test_an_experiment_in_a_copy_leaves_its_runs_in_the_project(smoke):
+    smoke.run("git", "add", "--all")  # the copy is of what git knows
+    smoke.run("git", "commit", "--quiet", "--message", "smoke")
+    before = set((smoke.folder / "runs/schedules").iterdir())
+    smoke.run(
         *("dvc", "exp", "run", "--temp", "-n", "square-one"),
         *("-S", "training.mask_schedule=square", "schedules"),
     )
-    assert len(set((project.folder / "runs/schedules").iterdir()) - before) == 1
-    client = MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
+    assert len(set((smoke.folder / "runs/schedules").iterdir()) - before) == 1
+    client = MlflowClient(f"sqlite:///{smoke.folder / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "maskgit"]
     named = "attributes.run_name = 'square-one'"
     (run,) = client.search_runs([experiment.experiment_id], named)
     assert run.info.status == "FINISHED" and run.data.params["training.mask_schedule"] == "square"
     files = client.list_artifacts(run.info.run_id)
     assert [file.path for file in files] == ["params.yaml"]
-    shown = json.loads(project.run("dvc", "exp", "show", "--json"))
+    shown = json.loads(smoke.run("dvc", "exp", "show", "--json"))
     assert "square-one" in json.dumps(shown)
 
 
@@ -55,40 +54,38 @@ def test_the_sweep_is_coloured_by_schedule_with_titled_axes(finished):
 
 
 @pytest.mark.slow
-def test_models_are_artifacts(finished, tmp_path):
+def test_models_are_artifacts(smoke):
     """As docs/dvc.md has it."""
     artifacts = read_yaml(ROOT / "dvc.yaml")["artifacts"]
     for entry in artifacts.values():
-        assert entry["type"] == "model" and (finished.folder / entry["path"]).is_dir()
-    project = finished.copy(tmp_path / "project")
-    project.run("git", "add", "dvc.lock", "params.yaml")
-    project.run("git", "commit", "-q", "-m", "a run worth keeping")
-    project.run("git", "tag", "-a", "maskgit@v0.1.0", "-m", "as in the report")
-    project.run("dvc", "artifacts", "get", ".", "maskgit", "-o", "elsewhere")
-    project.run("dvc", "get", ".", "models/transformer", "-o", "there")
-    expected = tree_hash(project.folder / "models/transformer")
-    assert tree_hash(project.folder / "elsewhere") == expected
-    assert tree_hash(project.folder / "there") == expected
+        assert entry["type"] == "model" and (smoke.folder / entry["path"]).is_dir()
+    smoke.run("git", "add", "dvc.lock", "params.yaml")
+    smoke.run("git", "commit", "-q", "-m", "a run worth keeping")
+    smoke.run("git", "tag", "-a", "maskgit@v0.1.0", "-m", "as in the report")
+    smoke.run("dvc", "artifacts", "get", ".", "maskgit", "-o", "elsewhere")
+    smoke.run("dvc", "get", ".", "models/transformer", "-o", "there")
+    expected = tree_hash(smoke.folder / "models/transformer")
+    assert tree_hash(smoke.folder / "elsewhere") == expected
+    assert tree_hash(smoke.folder / "there") == expected
 
 
 @pytest.mark.slow
-def test_a_remote_gives_a_clone_what_was_computed(finished, tmp_path):
+def test_a_remote_gives_a_clone_what_was_computed(smoke, finished, tmp_path):
     """As docs/dvc.md has it: push here, pull there; nothing runs then. Nor has the run changed a
     .gitignore file, which DVC completes."""
     changed = finished.run("git", "status", "--porcelain").splitlines()
     assert not [line for line in changed if line.endswith(".gitignore")]
-    project = finished.copy(tmp_path / "project")
-    project.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
-    project.run("dvc", "push", "-q")
+    smoke.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    smoke.run("dvc", "push", "-q")
     paths = ("dvc.lock", "params.yaml", "results", "analysis/figures", ".dvc/config")
-    project.run("git", "add", *paths)
-    project.run("git", "commit", "-q", "-m", "a run worth keeping")
-    project.run("git", "clone", "-q", str(project.folder), str(tmp_path / "clone"))
+    smoke.run("git", "add", *paths)
+    smoke.run("git", "commit", "-q", "-m", "a run worth keeping")
+    smoke.run("git", "clone", "-q", str(smoke.folder), str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone")
     clone.env |= {"PARAMS_READ": str(tmp_path)}
     assert not (clone.folder / "models/transformer").exists()
     assert (clone.folder / "results/metrics.json").exists()
     clone.run("dvc", "pull", "-q")
     for made in ("models", "data/images", "results/sweep/rows.csv", "analysis/report.html"):
-        assert tree_hash(clone.folder / made) == tree_hash(project.folder / made), made
+        assert tree_hash(clone.folder / made) == tree_hash(smoke.folder / made), made
     assert "Running stage" not in clone.run("dvc", "repro")

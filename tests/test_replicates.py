@@ -37,10 +37,8 @@ def params_with(seeds=(0, 1), smoothing=0.1, others=(0.2,)):
 
 
 @pytest.fixture
-def train_stage(tiny_project, tmp_path, monkeypatch):
+def train_stage(own_project, monkeypatch):
     """Run a network's stage in a project of the test's own; what it trained, and its metrics."""
-    shutil.copytree(tiny_project, tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
     for network in TASKS:
         shutil.rmtree(f"models/{network}")
     write_tokens()

@@ -9,14 +9,9 @@ import pandas as pd
 import pytest
 
 from pipeline.runtime.files import read_yaml, tree_hash
-from tests.project import ROOT, Project, trained
+from tests.project import ROOT, trained
 
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
-
-
-@pytest.fixture
-def project(finished, tmp_path) -> Project:
-    return finished.copy(tmp_path / "project")
 
 
 @pytest.mark.slow
@@ -34,137 +29,120 @@ def project(finished, tmp_path) -> Project:
         ),
     ],
 )
-def test_a_changed_param_runs_only_what_lists_it(project, change, expected):
+def test_a_changed_param_runs_only_what_lists_it(smoke, change, expected):
     """DVC's dry run names the stages that the change itself reaches."""
-    project.set(**change)
-    dry = project.run("dvc", "repro", "--dry")
+    smoke.set(**change)
+    dry = smoke.run("dvc", "repro", "--dry")
     assert set(re.findall(r"Running stage '(\w+)'", dry)) == expected
 
 
 @pytest.mark.soak
-def test_results_are_told_from_those_of_other_params_and_come_back(project):
+def test_results_are_told_from_those_of_other_params_and_come_back(smoke):
     """A run that is refused costs none either: DVC deletes the stage's results before it runs."""
-    kept = {path: tree_hash(project.folder / path) for path in ("data/images", "results/prepare")}
-    report = project.folder / "analysis/report.html"
+    kept = {path: tree_hash(smoke.folder / path) for path in ("data/images", "results/prepare")}
+    report = smoke.folder / "analysis/report.html"
     before = report.read_bytes()
-    project.run("python", "-m", "pipeline", "preset", "mnist5k")  # and not run
+    smoke.run("python", "-m", "pipeline", "preset", "mnist5k")  # and not run
     for command in ("pipeline summary", "analysis", "pipeline export transformer x.npz"):
-        said = project.run("python", "-m", *command.split(), ok=False)
+        said = smoke.run("python", "-m", *command.split(), ok=False)
         assert "params" in said and "run `dvc repro" in said and said.count("\n") == 1
     assert report.read_bytes() == before
-    project.run("python", "-m", "pipeline", "preset", "smoke")
-    project.set(temperature__values=[0.0, 3.0])
-    assert project.repro("temperature")[0] == ["temperature"]
-    assert "Left out" not in project.run("python", "-m", "pipeline", "summary")
-    project.set(temperature__values=[0.0, 2.0])
-    said = project.run("python", "-m", "pipeline", "summary")
+    smoke.run("python", "-m", "pipeline", "preset", "smoke")
+    smoke.set(temperature__values=[0.0, 3.0])
+    assert smoke.repro("temperature")[0] == ["temperature"]
+    assert "Left out" not in smoke.run("python", "-m", "pipeline", "summary")
+    smoke.set(temperature__values=[0.0, 2.0])
+    said = smoke.run("python", "-m", "pipeline", "summary")
     assert "temperature.values: [0.0, 3.0], now [0.0, 2.0]" in said
-    project.run("python", "-m", "analysis")
+    smoke.run("python", "-m", "analysis")
     text = report.read_text()
     assert "temperature ran with other params" in text and 'id="temperature-table"' not in text
-    project.run("make", "clean")
-    project.set(data__source="folder:/nowhere")
-    project.run("dvc", "repro", ok=False)
-    project.run("python", "-m", "pipeline", "preset", "smoke")
-    assert project.repro()[0] == []  # what DVC keeps of the smoke run is there
-    assert {path: tree_hash(project.folder / path) for path in kept} == kept
+    smoke.run("make", "clean")
+    smoke.set(data__source="folder:/nowhere")
+    smoke.run("dvc", "repro", ok=False)
+    smoke.run("python", "-m", "pipeline", "preset", "smoke")
+    assert smoke.repro()[0] == []  # what DVC keeps of the smoke run is there
+    assert {path: tree_hash(smoke.folder / path) for path in kept} == kept
 
 
 @pytest.mark.slow
-def test_what_was_computed_once_comes_back_from_the_run_cache(project, tmp_path):
+def test_what_was_computed_once_comes_back_from_the_run_cache(smoke, tmp_path):
     """As where one goes back to a preset: no lock, no result and no live run is left."""
     made = ("results", "data/images", "data/tokens", "data/samples", "data/schedules", "models")
-    kept = {path: tree_hash(project.folder / path) for path in made[1:]}
-    table = (project.folder / "analysis/tables/table1.md").read_bytes()
+    kept = {path: tree_hash(smoke.folder / path) for path in made[1:]}
+    table = (smoke.folder / "analysis/tables/table1.md").read_bytes()
     for path in ("runs", *made, "analysis/tables", "analysis/figures"):
-        shutil.rmtree(project.folder / path)
+        shutil.rmtree(smoke.folder / path)
     for path in ("analysis/report.html", "dvc.lock"):
-        (project.folder / path).unlink()
-    project.run("git", "checkout", "--", ".")  # of the folders above, what git holds
-    project.record_params(tmp_path / "params_read")
-    project.run("python", "-m", "pipeline", "preset", "smoke")
+        (smoke.folder / path).unlink()
+    smoke.run("git", "checkout", "--", ".")  # of the folders above, what git holds
+    smoke.record_params(tmp_path / "params_read")
+    smoke.run("python", "-m", "pipeline", "preset", "smoke")
 
-    ran, log = project.repro()
+    ran, log = smoke.repro()
 
     assert ran == [] and log.count("is cached - skipping run") == len(STAGES)
-    assert {path: tree_hash(project.folder / path) for path in kept} == kept
-    assert (project.folder / "analysis/tables/table1.md").read_bytes() == table
+    assert {path: tree_hash(smoke.folder / path) for path in kept} == kept
+    assert (smoke.folder / "analysis/tables/table1.md").read_bytes() == table
 
 
 @pytest.mark.soak
-def test_a_new_metric_is_measured_everywhere_and_trains_nothing(project, finished):
+def test_a_new_metric_is_measured_everywhere_and_trains_nothing(smoke, finished):
     """The recipe for a metric. Nor does code of the sweep train that only measures, nor a choice of
     the samples' classes; as the smoke run's are of one size, its samples stay as they are."""
-    project.set(evaluation__labels="uniform")
-    with open(project.folder / "pipeline/experiments/ablation.py", "a") as code:
+    smoke.set(evaluation__labels="uniform")
+    with open(smoke.folder / "pipeline/experiments/ablation.py", "a") as code:
         code.write("# edited\n")
     metrics = "pipeline/evaluation/metrics.py"
-    project.edit(metrics, '"coverage")  #', '"coverage", "twice_precision")  #')
+    smoke.edit(metrics, '"coverage")  #', '"coverage", "twice_precision")  #')
     twice = '        "twice_precision": 2 * precise / len(samples),\n'
-    project.edit(metrics, '        "density": hits', f'{twice}        "density": hits')
+    smoke.edit(metrics, '        "density": hits', f'{twice}        "density": hits')
     kid, name = '    "kid": "KID",\n', '    "twice_precision": "twice precision",\n'
-    project.edit("analysis/exhibits/results.py", kid, name + kid)
-    ran, log = project.repro()
+    smoke.edit("analysis/exhibits/results.py", kid, name + kid)
+    ran, log = smoke.repro()
     assert set(ran) == {"sweep", "evaluate", "temperature", "edit", "reject", "analysis"}
     assert trained(log) == set()
     samples = "data/samples"
-    assert tree_hash(project.folder / samples) == tree_hash(finished.folder / samples)
-    rows = pd.read_csv(project.folder / "results/sweep/rows.csv")
+    assert tree_hash(smoke.folder / samples) == tree_hash(finished.folder / samples)
+    rows = pd.read_csv(smoke.folder / "results/sweep/rows.csv")
     assert rows["twice_precision_classifier"].tolist() == pytest.approx(
         (2 * rows["precision_classifier"]).tolist()
     )
-    table1 = (project.folder / "analysis/tables/table1.md").read_text()
+    table1 = (smoke.folder / "analysis/tables/table1.md").read_text()
     assert "twice precision (classifier)" in table1
 
 
 @pytest.mark.slow
-def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(project):
+def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(smoke):
     """The recipe for a schedule: one line, and its name among those of the sweep."""
     linear = '    "linear": lambda r, n: 1 - r,\n'
     quartic = '    "quartic": lambda r, n: 1 - r**4,\n'
-    project.edit("pipeline/schedules.py", linear, linear + quartic)
-    project.edit("pipeline/schedules.py", "1 - r.sqrt()", "1 - r**0.4")  # square_root
-    project.set(sweep__schedules=["cosine", "linear", "square_root", "quartic"])
-    project.set(sweep__iterations=[2, 3, 4])
+    smoke.edit("pipeline/schedules.py", linear, linear + quartic)
+    smoke.edit("pipeline/schedules.py", "1 - r.sqrt()", "1 - r**0.4")  # square_root
+    smoke.set(sweep__schedules=["cosine", "linear", "square_root", "quartic"])
+    smoke.set(sweep__iterations=[2, 3, 4])
     # Paths hold the copy's own folder, the key does not: trials are found where they were.
-    cells = (project.folder / "runs/sweep").rglob("cells/*.json")
+    cells = (smoke.folder / "runs/sweep").rglob("cells/*.json")
     before = {path: path.stat().st_mtime_ns for path in cells}
-    assert len(before) == 3 * 2 + 2  # schedules by T, and two crossed
+    assert len(before) == 3 * 2 + 2 + 3 * 2  # schedules by T, two crossed, samplers by T
 
-    ran, log = project.repro()
+    ran, log = smoke.repro()
 
     assert ran == ["schedules", "sweep", "analysis"]
     assert trained(log) == {"quartic/seed0", "square_root/seed0"}  # the main model's is cosine
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert len(pd.read_csv(project.folder / "results/sweep/rows.csv")) == 4 * 3
-    assert "quartic" in (project.folder / "analysis/tables/table3.md").read_text()
+    assert len(pd.read_csv(smoke.folder / "results/sweep/rows.csv")) == 4 * 3
+    assert "quartic" in (smoke.folder / "analysis/tables/table3.md").read_text()
 
 
 @pytest.mark.soak
-def test_sweep_of_distributed_trials_does_not_starve(project):
-    project.set(
+def test_sweep_of_distributed_trials_does_not_starve(smoke):
+    smoke.set(
         ray__num_workers=min(8, 2 ** int(math.log2(os.cpu_count()))),  # all, or nearly
         sweep__schedules=["cosine", "cubic"],
         sweep__crossed=["cosine", "cubic"],
         sweep__workers_per_trial=2,
     )
-    project.stage("schedules")
-    project.stage("sweep", timeout=400)
-    assert len(pd.read_csv(project.folder / "results/sweep/rows.csv")) == 2 * 2
-
-
-@pytest.mark.soak
-def test_of_two_sweeps_the_second_is_told_of_the_first(project, tmp_path):
-    rows = project.folder / "results/sweep/rows.csv"
-    expected = rows.read_bytes()
-    shutil.rmtree(project.folder / "runs/sweep")
-    logs = [tmp_path / name for name in ("one", "two")]
-    both = [project.start("python", "-m", "stages", "sweep", log=log) for log in logs]
-    codes = [process.wait(timeout=300) for process in both]
-    assert sorted(codes) == [0, 1]
-    first, second = (logs[codes.index(code)].read_text().splitlines() for code in (0, 1))
-    assert len(second) == 1  # nothing of what it began to do
-    assert second[0].startswith("error: sweep: already running as process ")
-    trials = [line for line in first if " done, " in line]
-    assert len(trials) == len(set(trials)) == 3  # each was trained once
-    assert rows.read_bytes() == expected
+    smoke.stage("schedules")
+    smoke.stage("sweep", timeout=400)
+    assert len(pd.read_csv(smoke.folder / "results/sweep/rows.csv")) == 2 * 2

@@ -11,20 +11,22 @@ import torch
 from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer
-from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.classifier import Classifier
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, FEATURES, IMAGES, TOKENIZER, TOKENS
 from pipeline.config.replicates import NETWORKS, NetworkName, Replicate, main_replicates, replicates
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View, write_manifest, write_shards
 from pipeline.data.seeds import mix
-from pipeline.decoding import DecodingSettings, generate
+from pipeline.decoding import generate
+from pipeline.decoding_settings import DecodingSettings
 from pipeline.evaluation.features import write_reference
 from pipeline.prepare.datasets import open_source, stratified_split
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.sampling import balanced_labels
-from pipeline.tokenizer import Tokenizer, TokenizerConfig, tokens_to_images
-from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from pipeline.tokenizer import Tokenizer, tokens_to_images
+from pipeline.transformer import MaskGitTransformer
+from pipeline.weights.configs import classifier_config, tokenizer_config, transformer_config
 from pipeline.weights.published import load_model, save_model
 from tests.images import noise_image, write_samples, write_token_cache
 from tests.params import make_params
@@ -86,19 +88,18 @@ def write_shards_of(pictures: Path, folder: Path) -> None:
 def write_models(params: Params) -> None:
     """Random weights, scaled up so that what is predicted depends on the input."""
     torch.manual_seed(1)
-    t = params.transformer
-    config = TransformerConfig(GRID**2, CODES, CLASSES, t.layers, t.hidden, t.heads, t.mlp, 0.1)
+    config = transformer_config(params, CLASSES)
     classes = {"transformer": MaskGitTransformer, "autoregressive": AutoregressiveTransformer}
     for network in NETWORKS:
         for replicate in replicates(params, network):
             plain = classes[network](config).state_dict()
             weights = {k: 20 * v if v.ndim == 2 else v for k, v in plain.items()}
             save_model(replicate.folder, network, config, weights)
-    tokenizer = Tokenizer(TokenizerConfig(1, 32, (1, 1), 1, 8, CODES))
+    tokenizer = Tokenizer(tokenizer_config(params))
     torch.nn.init.normal_(tokenizer.quantizer.codebook)
     torch.nn.init.constant_(tokenizer.decoder.out.bias, 0.5)
     save_model(TOKENIZER, "tokenizer", tokenizer.config, tokenizer.state_dict())
-    classifier = Classifier(ClassifierConfig("small", 1, CLASSES, params.classifier.width))
+    classifier = Classifier(classifier_config(params, CLASSES))
     classifier.head.weight.data.normal_()
     images = training_images()
     with torch.no_grad():  # every class is recognised in some

@@ -204,8 +204,6 @@ class Verdict:
             return "n = 0"
         if n < 2:
             return f"n = {n}: one {ONE[noise]} tells nothing about others"
-        if n < self.claim.fewest and noise == TIMINGS:
-            return f"n = {n} {noise} cannot give a p below {2 / math.comb(2 * n, n):.2g}"
         if n < self.claim.fewest:
             return "each of two seeds chooses T for the other, so their values are not independent"
         return f"no spread over n = {n} {noise}: nothing can be tested"
@@ -281,11 +279,6 @@ class Recognised:
     chance: float
     real: float
 
-    @property
-    def near_chance(self) -> bool:
-        """Whether `low` is less than a tenth of the way from chance to the share of real images."""
-        return self.low < self.chance + NEAR * max(self.real - self.chance, 0.0)
-
 
 def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
     """Which of MaskGIT, VQGAN∗ and the sweep's models have samples that are recognised near chance.
@@ -298,12 +291,13 @@ def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
     shares = cells["class_accuracy"].mean()
     if shares.notna().any():
         sets[SWEPT] = cells.get_group(shares.idxmax())
-    found = {name: _recognised(rows, results, params) for name, rows in sets.items()}
-    return {name: each for name, each in found.items() if each and each.near_chance}
+    found = {name: _near_chance(rows, results, params) for name, rows in sets.items()}
+    return {name: each for name, each in found.items() if each}
 
 
-def _recognised(rows: pd.DataFrame, results: Results, params: Params) -> Recognised | None:
-    """The share of samples that the classifier recognises, over all rows; None without samples."""
+def _near_chance(rows: pd.DataFrame, results: Results, params: Params) -> Recognised | None:
+    """The share of samples that the classifier recognises, over all rows. None without samples, and
+    if the interval starts above a tenth of the way from chance to the share of real images."""
     rows = rows.dropna(subset="class_accuracy")
     samples, data = int(rows["samples"].sum()), results.data
     if not samples:
@@ -313,6 +307,8 @@ def _recognised(rows: pd.DataFrame, results: Results, params: Params) -> Recogni
     found = round(float((rows["class_accuracy"] * rows["samples"]).sum()))
     interval = stats.binomtest(found, samples).proportion_ci(LEVEL, method="wilson")
     real = results.evaluation["real"]["class_accuracy"]
+    if interval.low >= chance + NEAR * max(real - chance, 0.0):
+        return None
     return Recognised(found / samples, interval.low, interval.high, samples, chance, real)
 
 

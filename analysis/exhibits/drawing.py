@@ -5,10 +5,12 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import matplotlib.style
 import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -61,16 +63,6 @@ def schedule_colours(schedules: list[str]) -> dict[str, str]:
 
 DPI = 150  # resolution of figures
 NARROW = 3.5  # width in inches of a chart for narrow screens
-LegendPlace = Literal["outside lower center", "outside right center"]
-
-
-def legend_place(narrow: bool) -> LegendPlace:
-    return "outside lower center" if narrow else "outside right center"
-
-
-def panels(canvas: Figure, narrow: bool) -> list[Axes]:
-    """Two panels: side by side, or one above the other for a narrow screen."""
-    return list(canvas.subplots(2, 1) if narrow else canvas.subplots(1, 2))
 
 
 def plain_numbers(axis: Axis, logarithmic: bool) -> None:
@@ -113,6 +105,55 @@ def figure(path: Path, size: tuple[float, float], facecolor: str = "white") -> I
                 facecolor=facecolor,
                 metadata={"Software": None},
             )
+
+
+@contextmanager
+def panels(
+    path: Path,
+    narrow: bool,
+    size: tuple[float, float],
+    tall: float,
+    count: int = 2,
+    space: float = 0.02,
+    ncols: int = 1,
+) -> Iterator[tuple[list[Axes], dict[str, Artist]]]:
+    """Like `figure`, for charts: panels side by side, or one above the other on a narrow screen.
+
+    The legend, with `ncols` columns on a narrow screen, has the labelled lines of the last panel,
+    and then the entries that the caller adds to the yielded dict (label → line or patch).
+
+    Args:
+        size: width and height in inches of the figure on a wide screen.
+        tall: height in inches of the figure on a narrow screen.
+        space: space between panels, as a fraction of a panel's size.
+    """
+    with figure(path, (NARROW, tall) if narrow else size) as canvas:
+        canvas.set_layout_engine("constrained", wspace=space, hspace=space)
+        shape = (count, 1) if narrow else (1, count)
+        drawn, entries = list(canvas.subplots(*shape, squeeze=False).flat), dict[str, Artist]()
+        yield drawn, entries
+        lines, labels = drawn[-1].get_legend_handles_labels()
+        lines, labels = [*lines, *entries.values()], [*labels, *entries]
+        if narrow:
+            canvas.legend(lines, labels, loc="outside lower center", ncols=ncols)
+        else:
+            canvas.legend(lines, labels, loc="outside right center")
+
+
+def curve(
+    axes: Axes,
+    x: pd.Series,
+    y: pd.Series,
+    low: pd.Series,
+    high: pd.Series,
+    colour: str,
+    shade: float = 0.15,
+    **look: Any,
+) -> Artist:
+    """Draw a line with markers, and a band from `low` to `high` of opacity `shade`; return the
+    band."""
+    axes.plot(x, y, marker="o", color=colour, **look)
+    return axes.fill_between(x, low, high, color=colour, alpha=shade, lw=0)
 
 
 # Pictures in rows and columns on a transparent background; labels are legible on white and black

@@ -8,10 +8,10 @@ import pandas as pd
 from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
-from analysis.exhibits.claims import Claim, Part
+from analysis.exhibits.claims import Claim, by_pairs
 from analysis.exhibits.drawing import draw_mosaic, shortened
 from analysis.exhibits.results import Results, measure_note
-from analysis.exhibits.statistics import beside, by_seed, one_sample, over_seeds
+from analysis.exhibits.statistics import beside, by_seed, over_seeds
 from pipeline.config.params import Params
 
 # Edits that are measured, and their names in tables.
@@ -34,11 +34,8 @@ def claims(results: Results, params: Params) -> list[Claim]:
     for task, name in TASKS.items():
         rows = results.editing[results.editing["task"] == task]
         ours = by_seed(rows[rows["method"] == "maskgit"], fid)
-        floor = rows.loc[rows["method"] == "nearest", fid].dropna()
-        parts = []
-        if len(ours) and len(floor):
-            effect = one_sample(ours.to_numpy(), floor.iloc[0])
-            parts.append(Part(effect, (ours.mean(), floor.iloc[0])))
+        copied = rows.loc[rows["method"] == "nearest", fid].mean()  # the same for every seed
+        floor = pd.Series(copied, ours.index).dropna()
         found.append(
             Claim(
                 said=f"{name} beats copying the nearest pixel",
@@ -47,7 +44,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
                 shown_in="Table 2",
                 measure=f"{name}, {results.label('fid')}",
                 sign=-1,
-                parts=parts,
+                parts=by_pairs(ours, floor),
             )
         )
     return found
@@ -68,13 +65,39 @@ def table(results: Results, params: Params) -> Table:
     cells = beside(_measured(results), printed_rows, ["task", "model"])
     rank = cells["task"].map(list(EDITS).index)
     cells = cells.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
+    fid, is_, x = results.metric("fid"), results.metric("is"), results.extractor
+    ours = partial(fmt.columns, cells, over=fmt.seeds_of(cells["seeds"], params))
+    distance = f"distance on the hole ({params.tokenizer.perceptual})"
     inpaint, outpaint = (paper.TABLE_2[task]["MaskGIT"] for task in paper.TABLE_2)
     return Table(
         name="table2",
         title="Table 2: inpainting and outpainting, beside the paper's",
         cells=cells,
-        readable=_readable(cells, results, params),
-        notes=_notes(results, params),
+        readable=pd.DataFrame(
+            {
+                "task": cells["task"].map(EDITS),
+                "model": cells["model"],
+                **ours({fid: fmt.counted_label(fid, x, cells["images"])}),
+                paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
+                **ours({is_: results.label("is")}),
+                paper.IS: fmt.printed(cells["paper_is_inception"], 2),
+                **ours({"class_accuracy": "recognised", "psnr_hole": "PSNR on the hole (dB)"}),
+                **ours({"perceptual_hole": distance}),
+            }
+        ),
+        notes=[
+            f"FID ({x}) and IS ({x}) are of {fmt.extent(results.editing['images'])} composites: "
+            "validation images with the generated part blended in. The model is told each image's "
+            "class. The baseline 'nearest pixel' copies the nearest known pixel. Baseline and "
+            "originals have no seed, so no ±. All seeds edit the same images, so no ± covers the "
+            f"choice of images. {measure_note(params, x)}",
+            "PSNR and perceptual distance compare the unknown pixels of a composite with the "
+            "original (mean over images); the distance uses "
+            f"{params.tokenizer.perceptual} features.",
+            "Columns marked (paper …) show the paper's Table 2, for a model trained on Places2: it "
+            "inpaints validation images of Places2, and outpaints images from the authors of "
+            "InfinityGAN and In&Out. Compare orderings, not values.",
+        ],
         paper=f"without training for the task, MaskGIT comes close to the best dedicated model at "
         f"inpainting (FID (Inception) {inpaint.fid} against CoModGAN's "
         f"{paper.TABLE_2['inpaint_center']['CoModGAN'].fid}) and beats all others at outpainting "
@@ -85,48 +108,13 @@ def table(results: Results, params: Params) -> Table:
 def _measured(results: Results) -> pd.DataFrame:
     """Means over seeds for every task, in the order MaskGIT, nearest pixel, originals."""
     metrics = [results.metric("fid"), results.metric("is"), "class_accuracy"]
-    metrics += ["psnr_hole", "perceptual_hole", "images"]
-    means = over_seeds(results.editing, ["task", "method"], metrics)
-    means = means.rename(columns={"images_mean": "images"})
-    means = means.drop(columns=["images_std", "images_ci95"])
+    metrics += ["psnr_hole", "perceptual_hole"]
+    means = over_seeds(results.editing, ["task", "method", "images"], metrics)
+    means["images"] = means.pop("images")  # last
     rank = means["method"].map(list(METHODS).index)
     means = means.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
     means["method"] = means["method"].map(METHODS)
     return means.rename(columns={"method": "model"})
-
-
-def _readable(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
-    fid, x = results.metric("fid"), results.extractor
-    ours = partial(fmt.columns, cells, over=fmt.seeds_of(cells["seeds"], params))
-    distance = f"distance on the hole ({params.tokenizer.perceptual})"
-    return pd.DataFrame(
-        {
-            "task": cells["task"].map(EDITS),
-            "model": cells["model"],
-            **ours({fid: fmt.counted_label(fid, x, cells["images"])}),
-            paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
-            **ours({results.metric("is"): results.label("is")}),
-            paper.IS: fmt.printed(cells["paper_is_inception"], 2),
-            **ours({"class_accuracy": "recognised", "psnr_hole": "PSNR on the hole (dB)"}),
-            **ours({"perceptual_hole": distance}),
-        }
-    )
-
-
-def _notes(results: Results, params: Params) -> list[str]:
-    rows, x = results.editing, results.extractor
-    return [
-        f"FID ({x}) and IS ({x}) are of {fmt.extent(rows['images'])} composites: validation images "
-        "with the generated part blended in. The model is told each image's class. The baseline "
-        "'nearest pixel' copies the nearest known pixel. Baseline and originals have no seed, so "
-        "no ±. All seeds edit the same images, so no ± covers the choice of images. "
-        f"{measure_note(params, x)}",
-        "PSNR and perceptual distance compare the unknown pixels of a composite with the original "
-        f"(mean over images); the distance uses {params.tokenizer.perceptual} features.",
-        "Columns marked (paper …) show the paper's Table 2, for a model trained on Places2: it "
-        "inpaints validation images of Places2, and outpaints images from the authors of "
-        "InfinityGAN and In&Out. Compare orderings, not values.",
-    ]
 
 
 def class_edit(results: Results, params: Params) -> Figure:

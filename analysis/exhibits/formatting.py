@@ -116,18 +116,14 @@ def columns(
     return {heading(label, over): column(cells, name, among) for name, label in labels.items()}
 
 
-def column(
-    cells: pd.DataFrame, metric: str, among: pd.Series | None = None, interval: bool = True
-) -> list[str]:
+def column(cells: pd.DataFrame, metric: str, among: pd.Series | None = None) -> list[str]:
     """Format a metric's columns of `statistics.over_seeds` as "mean ± half of the 95% interval".
 
     Args:
         among: mask of the rows that can be compared; the best mean of these rows is bold.
-        interval: whether the interval is shown.
     """
     means = cells[f"{metric}_mean"]
-    halves = cells[f"{metric}_ci95"] if interval else means * math.nan
-    texts = [spread(*pair) for pair in zip(means, halves, strict=True)]
+    texts = [spread(*pair) for pair in zip(means, cells[f"{metric}_ci95"], strict=True)]
     if among is None:
         return texts
     means = means.where(among)
@@ -153,18 +149,13 @@ def markdown(table: pd.DataFrame) -> str:
 def latex(table: pd.DataFrame, caption: str) -> str:
     """Format a table of strings as LaTeX, which needs the packages booktabs and graphicx."""
     align = "".join("l" if is_text(table[name]) else "r" for name in table)
-    rows = [table.columns, *table.itertuples(index=False)]
-    head, *lines = [" & ".join(map(_escape, row)) + r" \\" for row in rows]
-    body = "\n".join([head, r"\midrule", *lines])
+    cells = table.rename(columns=_escape).map(_escape)
+    tabular = cells.to_latex(index=False, column_format=align, escape=False).rstrip()
     return rf"""\begin{{table}}[t]
 \centering
 \caption{{{_escape(caption)}}}
 \resizebox{{\textwidth}}{{!}}{{%
-\begin{{tabular}}{{{align}}}
-\toprule
-{body}
-\bottomrule
-\end{{tabular}}}}
+{tabular}}}
 \end{{table}}
 """
 

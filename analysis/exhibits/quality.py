@@ -146,7 +146,9 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
 def _measured(results: Results, params: Params) -> pd.DataFrame:
     """A row per set of images, with parameters, steps and CAS. If there are more or fewer real
     images than samples, one more row has real images in sets as large as the samples."""
-    metrics = [*map(results.metric, DISTRIBUTION), *_neighbours(results), *_added(results)]
+    y, _ = results.manifold_extractors
+    metrics = [*map(results.metric, DISTRIBUTION)]
+    metrics += [*(f"{kind}_{y}" for kind in DIVERSITY), *_added(results)]
     sets = sets_of(results, params, [*metrics, "class_accuracy"])
     rows = pd.DataFrame(results.evaluation).T.reindex(columns=["samples", "parameters", "steps"])
     sets = sets.join(rows.rename(index=MODELS), on="model")
@@ -157,18 +159,10 @@ def _measured(results: Results, params: Params) -> pd.DataFrame:
     return sets.merge(_cas_scores(results, "randaugment"), how="left", on="model")
 
 
-def _neighbours(results: Results) -> list[str]:
-    """The columns of metrics, such as precision, that both feature extractors measure."""
-    y, other = results.manifold_extractors
-    names = neighbour_metrics(results.rows, y)
-    return [name for name in names if f"{name.removesuffix(y)}{other}" in results.rows]
-
-
 def _added(results: Results) -> list[str]:
     """The columns of metrics that a user has added; only the main extractor measures them."""
-    x, other = results.extractor, results.second_extractor
-    names = neighbour_metrics(results.rows, x)
-    return [name for name in names if f"{name.removesuffix(x)}{other}" not in results.rows]
+    names = neighbour_metrics(results.rows, results.extractor)
+    return [name for name in names if not name.startswith(DIVERSITY)]
 
 
 def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
@@ -177,18 +171,17 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
 
     def ours(*metrics: str) -> dict[str, list[str]]:
         """The columns with means and intervals of metrics."""
-        of = {name: metric_label(name, y if name in neighbours else x) for name in metrics}
+        of = {name: metric_label(name, y if name.endswith(y) else x) for name in metrics}
         return fmt.columns(cells, {name: f"{label} ±" for name, label in of.items()}, "", networks)
 
     fid, infinity, is_, kid = (results.metric(kind) for kind in DISTRIBUTION)
-    neighbours = _neighbours(results)
-    precision, recall = f"precision_{y}", f"recall_{y}"
-    others = [name for name in neighbours if name not in (precision, recall)]
+    without = cells.assign(**{f"{fid}_ci95": math.nan})  # FID is biased upwards for few samples
+    precision, recall, *others = (f"{kind}_{y}" for kind in DIVERSITY)
     return pd.DataFrame(
         {
             "model": cells["model"],
             "±: 95% interval over": cells["over"].fillna(fmt.NONE),
-            metric_label(fid, x): fmt.column(cells, fid, networks, interval=False),
+            metric_label(fid, x): fmt.column(without, fid, networks),
             paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
             **ours(infinity, is_),
             paper.IS: fmt.printed(cells["paper_is_inception"], 1),
@@ -212,7 +205,6 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
     sets = ", ".join(f"{model} {fmt.count(images)}" for model, images in samples.items())
     own = [f"FID ({x})", f"IS ({x})", FEATURE_METRICS["kid"]]
     own += [FEATURE_METRICS[name.removesuffix(f"_{x}")] for name in _added(results)]
-    others = [FEATURE_METRICS[name.removesuffix(f"_{y}")] for name in _neighbours(results)]
     trained = f"{fmt.count(params.autoregressive.steps)} steps for VQGAN∗ and "
     if params.transformer.pretrained:
         trained += "released weights for MaskGIT"
@@ -225,7 +217,7 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
             "therefore flatters all decoded images."
         )
     return [
-        f"{fmt.listed(own)} use features of {EXTRACTORS.get(x, x)}; {fmt.listed(others)} use "
+        f"{fmt.listed(own)} use features of {EXTRACTORS.get(x, x)}; {fmt.listed(DIVERSITY)} use "
         f"features of {EXTRACTORS.get(y, y)} (k = {evaluation.neighbors} neighbours; at most "
         f"{fmt.count(evaluation.manifold_images)} images of each of the two sets). All sets are "
         f"compared with the training images. Numbers of images: {sets}. Reconstructions are "
@@ -305,12 +297,9 @@ def _cas_scores(results: Results, augmentation: str) -> pd.DataFrame:
         cas_training_images.
     """
     rows = results.cas[results.cas["augmentation"] == augmentation]
-    means = over_seeds(rows, ["images"], ["top1", "top5", "training_images"])
-    unused = ["images", "training_images_std", "training_images_ci95"]
-    table = means.drop(columns=unused).add_prefix("cas_")
-    table = table.rename(columns={"cas_training_images_mean": "cas_training_images"})
-    table.insert(0, "model", means["images"].map(MODELS))
-    return table
+    table = over_seeds(rows, ["images", "training_images"], ["top1", "top5"]).add_prefix("cas_")
+    table.insert(0, "model", table.pop("cas_images").map(MODELS))
+    return table.assign(cas_training_images=table.pop("cas_training_images"))
 
 
 def _cas_columns(cells: pd.DataFrame, trained: str, among: pd.Series) -> dict[str, list[str]]:

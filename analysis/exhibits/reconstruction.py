@@ -9,15 +9,7 @@ import pandas as pd
 from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
 from analysis.exhibits.claims import Claim, Part
-from analysis.exhibits.drawing import (
-    BLUE,
-    NARROW,
-    VERMILION,
-    draw_mosaic,
-    figure,
-    legend_place,
-    panels,
-)
+from analysis.exhibits.drawing import BLUE, VERMILION, curve, draw_mosaic, panels
 from analysis.exhibits.formatting import columns, count, percent, seeds_of
 from analysis.exhibits.results import Arrays, Results
 from analysis.exhibits.statistics import half_width, paired, student
@@ -142,18 +134,13 @@ def _over_images(std: pd.Series, images: pd.Series) -> pd.Series:
 def _draw(cells: pd.DataFrame, path: Path, narrow: bool = False) -> None:
     masked = 100 * cells["hidden"]
     labels = {"psnr": "PSNR, dB", "perceptual": "perceptual distance"}
-    with figure(path, (NARROW, 6.6) if narrow else (8.8, 3.4)) as canvas:
-        for axes, (metric, label) in zip(panels(canvas, narrow), labels.items(), strict=True):
+    with panels(path, narrow, (8.8, 3.4), tall=6.6) as (drawn, legend):
+        for axes, (metric, label) in zip(drawn, labels.items(), strict=True):
             for kind, colour in KINDS.items():
                 mean, std = cells[f"{metric}_{kind}"], cells[f"{metric}_{kind}_std"]
-                axes.fill_between(masked, mean - std, mean + std, color=colour, alpha=0.12, lw=0)
-                axes.plot(masked, mean, "o-", color=colour, label=kind)
-            axes.set_xlabel("tokens masked, in %")
-            axes.set_ylabel(label)
-        lines, names = axes.get_legend_handles_labels()
-        lines += axes.plot([], [], " ")
-        names += ["shaded: one standard\ndeviation over images"]
-        canvas.legend(lines, names, loc=legend_place(narrow))
+                curve(axes, masked, mean, mean - std, mean + std, colour, 0.12, label=kind)
+            axes.set(xlabel="tokens masked, in %", ylabel=label)
+        legend["shaded: one standard\ndeviation over images"] = axes.plot([], [], " ")[0]
 
 
 def pictures(results: Results, params: Params) -> Figure:

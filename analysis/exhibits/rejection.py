@@ -56,37 +56,44 @@ def table(results: Results, params: Params) -> Table:
     """One row per network, selection and acceptance, then the paper's other models."""
     side = paper.side(params.data.image_size)
     cells = beside(_measured(results), _printed(side), KEYS)
-    ours, unselected = paper.TABLE_4[side]["MaskGIT"], paper.TABLE_1[side]["MaskGIT"]
-    return Table(
-        name="table4",
-        title=f"Table 4: rejection sampling, beside the paper's on ImageNet {side}×{side}",
-        cells=cells,
-        readable=_readable(cells, results, params),
-        notes=_notes(cells, results, params),
-        paper=f"keeping the {percent(paper.ACCEPTANCE)} of the samples that a classifier rates "
-        f"highest brings MaskGIT from FID (Inception) {unselected.fid} and IS (Inception) "
-        f"{unselected.is_} to {ours.fid} and {ours.is_}.",
-    )
-
-
-def _readable(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
     over, x = seeds_of(cells["seeds"], params), results.extractor
+    theirs, unselected = paper.TABLE_4[side]["MaskGIT"], paper.TABLE_1[side]["MaskGIT"]
+    notes = [
+        f"Rejection keeps, of {count(cells['candidates'].max())} samples of each network, those "
+        "that the reference classifier rates highest for their class. Random selection keeps the "
+        f"same number, since FID ({x}) depends on the number of samples. 'Real images' are means "
+        "over disjoint subsets of validation images of the same size.",
+        "Columns marked (paper …) show the paper's Tables 4 and 1; the VQGAN there is the "
+        f"published model, not VQGAN∗. {measure_note(params, x)}",
+    ]
+    scores = [f"{results.metric(kind)}_mean" for kind in ("fid", "is")]
+    if cells.loc[cells["samples"].notna(), scores].isna().any(axis=None):
+        notes.append(f"– under FID ({x}) means that there are too few samples for a covariance.")
 
     def ours(*metrics: str) -> dict[str, list[str]]:
         return columns(cells, {name: metric_label(name, x) for name in metrics}, over)
 
-    return pd.DataFrame(
-        {
-            "model": cells["model"],
-            "selection": cells["selection"],
-            "accepted": [percent(share) for share in cells["acceptance"]],
-            "samples": cells["samples"].map(count),
-            **ours(results.metric("fid")),
-            paper.FID: printed(cells["paper_fid_inception"], 2),
-            **ours(results.metric("is")),
-            paper.IS: printed(cells["paper_is_inception"], 1),
-            **ours(*neighbour_metrics(results.rejection, x), "class_accuracy"),
-        }
+    return Table(
+        name="table4",
+        title=f"Table 4: rejection sampling, beside the paper's on ImageNet {side}×{side}",
+        cells=cells,
+        readable=pd.DataFrame(
+            {
+                "model": cells["model"],
+                "selection": cells["selection"],
+                "accepted": cells["acceptance"].map(percent),
+                "samples": cells["samples"].map(count),
+                **ours(results.metric("fid")),
+                paper.FID: printed(cells["paper_fid_inception"], 2),
+                **ours(results.metric("is")),
+                paper.IS: printed(cells["paper_is_inception"], 1),
+                **ours(*neighbour_metrics(results.rejection, x), "class_accuracy"),
+            }
+        ),
+        notes=notes,
+        paper=f"keeping the {percent(paper.ACCEPTANCE)} of the samples that a classifier rates "
+        f"highest brings MaskGIT from FID (Inception) {unselected.fid} and IS (Inception) "
+        f"{unselected.is_} to {theirs.fid} and {theirs.is_}.",
     )
 
 
@@ -118,20 +125,3 @@ def _printed(side: int) -> pd.DataFrame:
         selection = ("guidance", float("nan")) if guided else ("rejection", paper.ACCEPTANCE)
         rows.append((model, *selection, *score))
     return pd.DataFrame(rows, columns=[*KEYS, "paper_fid_inception", "paper_is_inception"])
-
-
-def _notes(cells: pd.DataFrame, results: Results, params: Params) -> list[str]:
-    fid, is_ = (f"{results.metric(kind)}_mean" for kind in ("fid", "is"))
-    x = results.extractor
-    notes = [
-        f"Rejection keeps, of {count(cells['candidates'].max())} samples of each network, those "
-        "that the reference classifier rates highest for their class. Random selection keeps the "
-        f"same number, since FID ({x}) depends on the number of samples. 'Real images' are means "
-        "over disjoint subsets of validation images of the same size.",
-        "Columns marked (paper …) show the paper's Tables 4 and 1; the VQGAN there is the "
-        f"published model, not VQGAN∗. {measure_note(params, x)}",
-    ]
-    measured = cells[cells["samples"].notna()]
-    if measured[[fid, is_]].isna().any(axis=None):
-        notes.append(f"– under FID ({x}) means that there are too few samples for a covariance.")
-    return notes

@@ -55,6 +55,7 @@ TABLES = {
     "real": ("evaluation/real.csv", ["samples", "subset"]),
     "sweep": ("sweep/rows.csv", ["schedule", "iterations", "seed"]),
     "crossing": ("sweep/crossing.csv", ["schedule", "decoding_schedule", "seed"]),
+    "designs": ("sweep/designs.csv", ["schedule", "iterations", "passes", "seed"]),
     "cas": ("cas/rows.csv", ["images", "augmentation", "seed"]),
     "temperature": ("temperature/rows.csv", ["choice_temperature", "seed"]),
     "editing": ("editing/rows.csv", ["task", "method", "seed"]),
@@ -88,6 +89,7 @@ class Results:
     real: pd.DataFrame  # held-out real images, in sets of several sizes
     sweep: pd.DataFrame  # one row per schedule, iterations and seed
     crossing: pd.DataFrame  # rows per training schedule and decoding schedule
+    designs: pd.DataFrame  # rows per design of `sweep.designs`, iterations and seed
     cas: pd.DataFrame
     temperature: pd.DataFrame
     editing: pd.DataFrame
@@ -110,6 +112,11 @@ class Results:
     def label(self, kind: str) -> str:
         """The label of a metric: "FID (classifier)" for "fid"."""
         return metric_label(self.metric(kind), self.extractor)
+
+    def axis(self, kind: str) -> str:
+        """The label of a chart's axis: "FID (classifier), lower is better"."""
+        better = "lower" if kind in LOWER_IS_BETTER else "higher"
+        return f"{self.label(kind)}, {better} is better"
 
     @property
     def manifold_extractors(self) -> tuple[str, str]:

@@ -14,15 +14,7 @@ from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
 from analysis.exhibits.claims import HYPOTHESIS, SCHEDULES, SWEPT, Claim, Part, by_pairs
-from analysis.exhibits.drawing import (
-    NARROW,
-    figure,
-    legend_place,
-    log_steps,
-    panels,
-    plain_numbers,
-    schedule_colours,
-)
+from analysis.exhibits.drawing import curve, log_steps, panels, plain_numbers, schedule_colours
 from analysis.exhibits.results import (
     CURVE_TOKENS,
     LOWER_IS_BETTER,
@@ -125,7 +117,8 @@ def _partly(family: Sequence[str], values: Iterable[str]) -> str:
     found = _found(family, values)
     if len(found) in (0, len(family)):
         return ""
-    return f" (of the paper's, only {_names(found)} {'was' if len(found) == 1 else 'were'} swept)"
+    were = "was" if len(found) == 1 else "were"
+    return f" (of the paper's, only {fmt.listed(map(plain, found))} {were} swept)"
 
 
 def _mean(family: Sequence[str], values: dict[str, pd.Series]) -> pd.Series:
@@ -134,10 +127,6 @@ def _mean(family: Sequence[str], values: dict[str, pd.Series]) -> pd.Series:
     if not found:
         return pd.Series(dtype=float)
     return pd.concat(found, axis=1).dropna().mean(axis=1)
-
-
-def _names(schedules: list[str]) -> str:
-    return fmt.listed(map(plain, schedules))
 
 
 def _sweet_spot(results: Results, schedule: str, claim: "partial[Claim]") -> Claim:
@@ -191,7 +180,8 @@ def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
         ours, theirs = (_found(family, rows[side]) for family in (bent, others))
         crossed = ""
         if (ours, theirs) != (bent, others) and ours and theirs:
-            crossed = f" ({_names(ours)} against {_names(theirs)})"
+            names = [fmt.listed(map(plain, family)) for family in (ours, theirs)]
+            crossed = f" ({names[0]} against {names[1]})"
         found.append(
             claim(
                 said=f"concave schedules help in {step}{crossed}",
@@ -287,14 +277,17 @@ def table3(results: Results, params: Params) -> Table:
     cells = best.join(pd.DataFrame(rows, columns=names).add_prefix("paper_"))
     real = real_images(results, cells["samples"].max(), {"schedule": MODELS["real"]})
     cells = pd.concat([cells, real], ignore_index=True)
+    chosen = "Each seed is shown at the T that is best for another seed, the next in order."
+    if best["seeds"].max() < 2:
+        chosen = "T was chosen on the same samples that are shown, which flatters the result."
     return Table(
         name="table3",
         title=f"Table 3: mask schedules, each at its best T by {label}, beside the paper's",
         cells=cells,
         readable=_beside_paper(cells, results, params),
         notes=[
-            f"{_sampling_note(best)} {_choice_note(best)} "
-            f"{measure_note(params, results.extractor)}",
+            f"{_sampling_note(best)} {chosen} Real images are validation images, in subsets of "
+            f"{fmt.count(best['samples'].max())}. {measure_note(params, results.extractor)}",
             "The NLL (in nats) is averaged over the masked tokens of each validation image, then "
             "over images; masks are drawn with the schedule, as in training. Columns marked "
             "(paper …) show the paper's Table 3 on ImageNet 256×256: compare orderings, not "
@@ -421,15 +414,6 @@ def _sampling_note(cells: pd.DataFrame) -> str:
     return f"Means over {seeds} seeds of {samples} samples each."
 
 
-def _choice_note(cells: pd.DataFrame) -> str:
-    """A note on how T was chosen, and on the row of real images."""
-    chosen = "Each seed is shown at the T that is best for another seed, the next in order."
-    if cells["seeds"].max() < 2:
-        chosen = "T was chosen on the same samples that are shown, which flatters the result."
-    samples = fmt.count(cells["samples"].max())
-    return f"{chosen} Real images are validation images, in subsets of {samples}."
-
-
 # Crossed schedules
 
 
@@ -461,22 +445,18 @@ def crossing(results: Results, params: Params) -> Table:
 
 def _square(cells: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
     """A row per training schedule, a column per decoding schedule, and the lowest mean of each."""
-    names = schedule_order(cells["schedule"])
-    decoded = schedule_order(cells["decoding_schedule"])
-    text = cells.assign(text=fmt.column(cells, metric))
-    text = text.pivot(index="schedule", columns="decoding_schedule", values="text")
-    means = cells.pivot(index="schedule", columns="decoding_schedule", values=f"{metric}_mean")
-    headings = {name: fmt.heading(f"decoded: {plain(name)}", over) for name in decoded}
-    table = {"trained": [plain(name) for name in names]}
-    table |= {headings[name]: list(text.loc[names, name].fillna(fmt.NONE)) for name in decoded}
-    table["lowest in the row"] = [plain(means.idxmin(axis=1)[name]) for name in names]
-    table["mean of the row"] = [fmt.number(means.loc[name].mean()) for name in names]
-    if not names:
-        return pd.DataFrame(table)
-    last = {"trained": "lowest in the column", "mean of the row": fmt.NONE}
-    last |= {headings[name]: plain(means.idxmin(axis=0)[name]) for name in decoded}
-    last["lowest in the row"] = fmt.NONE
-    return pd.concat([pd.DataFrame(table), pd.DataFrame([last])], ignore_index=True)
+    names, decoded = (schedule_order(cells[side]) for side in ("schedule", "decoding_schedule"))
+    cells = cells.assign(text=fmt.column(cells, metric))
+    square = partial(cells.pivot, index="schedule", columns="decoding_schedule")
+    means = square(values=f"{metric}_mean")
+    table = square(values="text").loc[names, decoded].fillna(fmt.NONE)
+    table.columns = [fmt.heading(f"decoded: {plain(name)}", over) for name in decoded]
+    table["lowest in the row"] = means.idxmin(axis=1).map(plain)
+    table["mean of the row"] = means.mean(axis=1).map(fmt.number)
+    if names:
+        lowest = means[decoded].idxmin().map(plain)
+        table.loc["lowest in the column"] = [*lowest, fmt.NONE, fmt.NONE]
+    return table.rename(index=plain).rename_axis("trained").reset_index()
 
 
 # Figure 8: the mask schedules γ(r), and FID and IS against the iterations T
@@ -510,37 +490,28 @@ def quality(results: Results, params: Params) -> Figure:
 
 
 def _draw_curves(results: Results, path: Path, narrow: bool = False) -> None:
-    size, ncols = ((NARROW, 4.2), 2) if narrow else ((5.2, 3.4), 1)
-    with figure(path, size) as canvas:
-        axes = canvas.subplots()
+    with panels(path, narrow, (5.2, 3.4), tall=4.2, count=1, ncols=2) as ((axes,), _):
         order = schedule_order(results.sweep["schedule"])
         for name, colour in schedule_colours(order).items():
             if name in results.curves:
-                curve = results.curves[name].iloc[::EVERY]
-                axes.plot(curve["r"], curve["gamma"], color=colour, label=plain(name))
+                points = results.curves[name].iloc[::EVERY]
+                axes.plot(points["r"], points["gamma"], color=colour, label=plain(name))
             else:  # the code no longer defines this swept schedule
                 axes.plot([], [], " ", label=f"({name}: not defined)")
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        axes.set_xlabel("progress of decoding r = t / T")
-        axes.set_ylabel("mask ratio γ(r)")
-        canvas.legend(loc=legend_place(narrow), ncols=ncols)
+        axes.set(xlabel="progress of decoding r = t / T", ylabel="mask ratio γ(r)")
 
 
 def _draw_quality(results: Results, path: Path, narrow: bool = False) -> None:
     summary = summarize(results)
-    with figure(path, (NARROW, 7.4) if narrow else (9.8, 3.7)) as canvas:
-        canvas.set_layout_engine("constrained", wspace=0.06, hspace=0.06)
-        for axes, kind in zip(panels(canvas, narrow), ("fid", "is"), strict=True):
+    several = summary["seeds"].max() > 1
+    spread = "shaded: one standard\ndeviation over seeds" if several else "one seed: no spread"
+    with panels(path, narrow, (9.8, 3.7), tall=7.4, space=0.06, ncols=2) as (drawn, legend):
+        for axes, kind in zip(drawn, ("fid", "is"), strict=True):
             _draw_metric(axes, summary, results.metric(kind), kind)
-            direction = "lower" if kind == "fid" else "higher"
-            axes.set_ylabel(f"{results.label(kind)}, {direction} is better")
-        lines, labels = axes.get_legend_handles_labels()
-        lines += axes.plot([], [], "*", color="#666666", markersize=11, markeredgecolor="white")
-        several = summary["seeds"].max() > 1
-        spread = "shaded: one standard\ndeviation over seeds" if several else "one seed: no spread"
-        lines += axes.plot([], [], " ")
-        labels += ["best T of all seeds", spread]
-        canvas.legend(lines, labels, loc=legend_place(narrow), ncols=2 if narrow else 1)
+            axes.set_ylabel(results.axis(kind))
+        star = axes.plot([], [], "*", color="#666666", markersize=11, markeredgecolor="white")
+        legend |= {"best T of all seeds": star[0], spread: axes.plot([], [], " ")[0]}
 
 
 def _draw_metric(axes: Axes, summary: pd.DataFrame, metric: str, kind: str) -> None:
@@ -552,18 +523,12 @@ def _draw_metric(axes: Axes, summary: pd.DataFrame, metric: str, kind: str) -> N
     for name, colour in colours.items():
         cells = summary[summary["schedule"] == name]
         mean, std = cells[f"{metric}_mean"], cells[f"{metric}_std"]
-        axes.plot(cells["iterations"], mean, "o-", color=colour, label=plain(name))
-        low = np.maximum(mean - std, floor)
-        axes.fill_between(cells["iterations"], low, mean + std, color=colour, alpha=0.15, lw=0)
-    star: dict[str, Any] = {
-        "markersize": 13,
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.8,
-        "zorder": 4,
-    }
+        low, high = np.maximum(mean - std, floor), mean + std
+        curve(axes, cells["iterations"], mean, low, high, colour, label=plain(name))
+    look: dict[str, Any] = {"ms": 13, "mec": "white", "mew": 0.8, "zorder": 4}
     for row in best_iterations(summary, metric, kind).to_dict("records"):
         colour, mean = colours[row["schedule"]], row[f"{metric}_mean"]
-        axes.plot(row["iterations"], mean, "*", color=colour, **star)
+        axes.plot(row["iterations"], mean, "*", color=colour, **look)
     log_steps(axes, summary["iterations"])  # ticks under the stars
     axes.set_xlabel("iterations T")
     if logarithmic:

@@ -7,20 +7,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.patches import Patch
 
-from analysis.exhibits import paper
+from analysis.exhibits import drawing, paper
 from analysis.exhibits.base import Figure, Table
 from analysis.exhibits.claims import TIMINGS, Claim, Part
-from analysis.exhibits.drawing import (
-    BLUE,
-    NARROW,
-    ORANGE,
-    VERMILION,
-    figure,
-    legend_place,
-    log_steps,
-    panels,
-    plain_numbers,
-)
 from analysis.exhibits.formatting import count, extent, listed, millions, number
 from analysis.exhibits.results import Results
 from analysis.exhibits.statistics import separation
@@ -31,11 +20,9 @@ METHODS = {
     "ar_cached": "autoregressive, cached",
     "ar_uncached": "autoregressive, uncached",
 }
-COLOURS = {"maskgit": BLUE, "ar_cached": ORANGE, "ar_uncached": VERMILION}
+COLOURS = dict(zip(METHODS, (drawing.BLUE, drawing.ORANGE, drawing.VERMILION), strict=True))
 BASELINES = ("ar_uncached", "ar_cached")
 STYLES = ("-", "--", ":")
-# Fewer timings cannot reach p < 0.05: 3 against 3 have a two-sided p of 0.1 or more.
-FEWEST_TIMINGS = 4
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
@@ -53,7 +40,6 @@ def claims(results: Results, params: Params) -> list[Claim]:
         sign=-1,
         noise=TIMINGS,
         networks=(),
-        fewest=FEWEST_TIMINGS,
     )
     return [
         claim(
@@ -172,14 +158,10 @@ def _findings(cells: pd.DataFrame) -> list[str]:
 def _draw(cells: pd.DataFrame, path: Path, narrow: bool = False) -> None:
     batches = sorted(set(cells["batch_size"]))
     styles = {batch: STYLES[i % len(STYLES)] for i, batch in enumerate(batches)}
-    with figure(path, (NARROW, 7.0) if narrow else (9.4, 3.6)) as canvas:
-        left, right = panels(canvas, narrow)
+    with drawing.panels(path, narrow, (9.4, 3.6), tall=7.0) as ((left, right), legend):
         for (method, batch), rows in cells.groupby(["method", "batch_size"]):
-            colour, seconds = COLOURS[method], rows["seconds_per_image"]
-            left.fill_between(
-                rows["tokens"], rows["low"], rows["high"], color=colour, alpha=0.15, lw=0
-            )
-            left.plot(rows["tokens"], seconds, marker="o", color=colour, ls=styles[batch])
+            band = (rows["seconds_per_image"], rows["low"], rows["high"])
+            drawing.curve(left, rows["tokens"], *band, COLOURS[method], ls=styles[batch])
         for baseline in BASELINES:
             for batch, rows in cells[cells["method"] == "maskgit"].groupby("batch_size"):
                 look: dict[str, Any] = {"color": COLOURS[baseline], "ls": styles[batch]}
@@ -187,14 +169,13 @@ def _draw(cells: pd.DataFrame, path: Path, narrow: bool = False) -> None:
         right.axhline(1, color="#999999", lw=0.8)
         for axes in (left, right):
             axes.set_yscale("log")
-            log_steps(axes, cells["tokens"])
-            plain_numbers(axes.yaxis, logarithmic=True)
+            drawing.log_steps(axes, cells["tokens"])
+            drawing.plain_numbers(axes.yaxis, logarithmic=True)
             axes.set_xlabel("tokens of an image")
         left.set_ylabel("seconds per image")
         right.set_ylabel("MaskGIT: times as fast")
-        lines: list[Any] = [left.plot([], [], color=COLOURS[name])[0] for name in METHODS]
-        lines += [left.plot([], [], color="#666666", ls=styles[batch])[0] for batch in batches]
-        labels = [*METHODS.values(), *(f"batch {batch}" for batch in batches)]
-        lines += [Patch(color="#666666", alpha=0.15, lw=0)]
-        labels += ["from the fastest\nto the slowest"]
-        canvas.legend(lines, labels, loc=legend_place(narrow))
+        for method, label in METHODS.items():
+            legend[label] = left.plot([], [], color=COLOURS[method])[0]
+        for batch in batches:
+            legend[f"batch {batch}"] = left.plot([], [], color="#666666", ls=styles[batch])[0]
+        legend["from the fastest\nto the slowest"] = Patch(color="#666666", alpha=0.15, lw=0)

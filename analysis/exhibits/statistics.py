@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -60,11 +59,6 @@ def half_width(values: ArrayLike) -> float:
 def student(n: int) -> float:
     """Half of the 95% interval of a mean of n values, in standard errors."""
     return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))
-
-
-def one_sample(values: ArrayLike, constant: float = 0.0) -> Effect:
-    """The mean of independent values minus a constant (Student's t)."""
-    return paired(values, np.full_like(values, constant, float))
 
 
 def paired(first: ArrayLike, second: ArrayLike) -> Effect:
@@ -120,11 +114,16 @@ def rank_order(ours: ArrayLike, theirs: ArrayLike) -> Effect:
         return Effect(NAN, n=n)
     ranks, reference = stats.rankdata(a), stats.rankdata(b)
     rho = float(np.corrcoef(ranks, reference)[0, 1])
-    orderings = _orderings(n)
-    # Every ordering has the same norm, so ρ is proportional to the product with centred ranks.
-    products = ranks[orderings] @ (reference - reference.mean())
-    products /= ranks.std() * reference.std() * n
-    return Effect(rho, p=float(np.mean(np.abs(products) >= abs(rho) - 1e-9)), n=n)
+    # All orderings have the same norm, so |ρ| is proportional to |product with centred ranks|.
+    centred = reference - reference.mean()
+    test = stats.permutation_test(
+        [ranks],
+        lambda ordering, axis: np.abs((ordering * centred).sum(axis)),
+        permutation_type="pairings",
+        n_resamples=np.inf,
+        alternative="greater",
+    )
+    return Effect(rho, p=float(test.pvalue), n=n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -145,12 +144,6 @@ def _equal(values: np.ndarray, scale: float | None = None) -> bool:
     """Whether values are equal within the rounding error of numbers as large as `scale`."""
     largest = np.abs(values).max() if scale is None else scale
     return bool(np.ptp(values) <= 1e-12 * largest)
-
-
-@cache
-def _orderings(n: int) -> np.ndarray:
-    """All permutations of the integers from 0 to n − 1, as an array (n!, n)."""
-    return np.array(list(permutations(range(n))))
 
 
 def by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
@@ -210,7 +203,7 @@ def over_seeds(rows: pd.DataFrame, keys: list[str], metrics: list[str]) -> pd.Da
         The keys, the number of seeds, and `<metric>_mean`, `<metric>_std` and `<metric>_ci95` (half
         of the 95% t interval) of each metric. For one seed, std and ci95 are NaN.
     """
-    cells = rows.groupby(keys)
+    cells = rows.groupby(keys, dropna=False)
     columns = {"seeds": cells["seed"].nunique()}
     for metric in metrics:
         columns[f"{metric}_mean"] = cells[metric].mean()

@@ -8,10 +8,12 @@ import pandas as pd
 from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
-from analysis.exhibits.drawing import BLUE, NARROW, figure, legend_place, panels
+from analysis.exhibits.drawing import BLUE, curve, panels
 from analysis.exhibits.results import MODELS, Results, measure_note
 from analysis.exhibits.statistics import chosen_options, nested_choice, over_seeds, real_images
 from pipeline.config.params import Params
+
+KINDS = ("fid", "is", "class_accuracy")
 
 
 def table(results: Results, params: Params) -> Table:
@@ -19,9 +21,8 @@ def table(results: Results, params: Params) -> Table:
     means, samples = _means(results), results.temperature["samples"]
     real = real_images(results, samples.max(), {})
     cells = pd.concat([means, real], ignore_index=True)
-    labels = {
-        name: fmt.counted_label(name, results.extractor, samples) for name in _metrics(results)
-    }
+    metrics = [results.metric(kind) for kind in KINDS]
+    labels = {name: fmt.counted_label(name, results.extractor, samples) for name in metrics}
     over = fmt.seeds_of(cells["seeds"], params)
     return Table(
         name="temperature",
@@ -46,53 +47,39 @@ def table(results: Results, params: Params) -> Table:
 
 def chart(results: Results, params: Params) -> Figure:
     """FID and IS against the choice temperature."""
-    fid, is_ = results.label("fid"), results.label("is")
+    fid, is_, option = results.label("fid"), results.label("is"), "choice_temperature"
+    chosen, here = nested_choice(results.temperature, option, results.metric("fid")), []
+    if len(chosen):
+        by = "another seed" if len(chosen) > 1 else "the same samples"
+        here.append(
+            f"At the choice temperature that is best for {by} ({chosen_options(chosen, option)}), "
+            f"{fid} is **{fmt.number(chosen[results.metric('fid')].mean())}**, on average over the "
+            "seeds."
+        )
     return Figure(
         name="temperature",
         title=f"Choice temperature: {fid} and {is_}",
         alt=f"Two charts with a curve each: {fid} and {is_} of samples by choice temperature.",
         paper="noise on the confidence, annealed to none, encourages diversity; the paper does not "
         f"give the noise's scale; the release uses {paper.CHOICE_TEMPERATURE:g}.",
-        here=_facts(results),
+        here=here,
         draw=partial(_draw, results, params),
         chart=True,
     )
 
 
-def _metrics(results: Results) -> list[str]:
-    return [results.metric("fid"), results.metric("is"), "class_accuracy"]
-
-
 def _means(results: Results) -> pd.DataFrame:
-    return over_seeds(results.temperature, ["choice_temperature"], _metrics(results))
-
-
-def _facts(results: Results) -> list[str]:
-    """The FID of each seed at the choice temperature that is best for another seed."""
-    fid, option, label = results.metric("fid"), "choice_temperature", results.label("fid")
-    chosen = nested_choice(results.temperature, option, fid)
-    if chosen.empty:
-        return []
-    by = "is best for another seed" if len(chosen) > 1 else "is best for the same samples"
-    return [
-        f"At the choice temperature that {by} ({chosen_options(chosen, option)}), {label} is "
-        f"**{fmt.number(chosen[fid].mean())}**, on average over the seeds."
-    ]
+    metrics = [results.metric(kind) for kind in KINDS]
+    return over_seeds(results.temperature, ["choice_temperature"], metrics)
 
 
 def _draw(results: Results, params: Params, path: Path, narrow: bool = False) -> None:
-    cells, x = _means(results), "choice_temperature"
-    with figure(path, (NARROW, 6.4) if narrow else (9.4, 3.2)) as canvas:
-        for axes, kind in zip(panels(canvas, narrow), ("fid", "is"), strict=True):
-            metric = results.metric(kind)
-            mean, std = cells[f"{metric}_mean"], cells[f"{metric}_std"].fillna(0)
-            band = axes.fill_between(cells[x], mean - std, mean + std, color=BLUE, alpha=0.15, lw=0)
-            axes.plot(cells[x], mean, "o-", color=BLUE)
+    cells, seeds = _means(results), results.temperature["seed"].nunique()
+    spread = "one standard\ndeviation over seeds" if seeds > 1 else "one seed: no spread"
+    with panels(path, narrow, (9.4, 3.2), tall=6.4) as (drawn, legend):
+        for axes, kind in zip(drawn, ("fid", "is"), strict=True):
+            mean, std = (cells[f"{results.metric(kind)}_{end}"] for end in ("mean", "std"))
+            band = curve(axes, cells["choice_temperature"], mean, mean - std, mean + std, BLUE)
             used = axes.axvline(params.decoding.choice_temperature, color="#999999", ls=":")
-            direction = "lower" if kind == "fid" else "higher"
-            axes.set_ylabel(f"{results.label(kind)}, {direction} is better")
-            axes.set_xlabel("choice temperature")
-        seeds = results.temperature["seed"].nunique()
-        spread = "one standard\ndeviation over seeds" if seeds > 1 else "one seed: no spread"
-        names = ["used elsewhere", spread]
-        canvas.legend([used, band], names, loc=legend_place(narrow))
+            axes.set(xlabel="choice temperature", ylabel=results.axis(kind))
+        legend |= {"used elsewhere": used, spread: band}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from analysis.exhibits import (
+    designs,
     editing,
     quality,
     reconstruction,
@@ -59,6 +60,7 @@ class Place(NamedTuple):
 # Modules with claims, in the scoreboard's order; fields of `Results` that the scoreboard uses.
 CLAIMS = (quality, speed, schedules, rejection, editing, reconstruction)
 SCOREBOARD = "rows cas sweep crossing editing rejection reconstruction speed"
+BEYOND = "Beyond the paper"  # left out if `sweep.designs` is empty
 PLACES: dict[str, list[Place]] = {
     "Class-conditional generation": [
         Place("samples", "samples", samples.by_class, "class_grid"),
@@ -79,6 +81,10 @@ PLACES: dict[str, list[Place]] = {
         Place("rank_correlation-table", "agreement of orderings", schedules.agreement, "sweep"),
         Place("crossing-table", "schedules crossed", schedules.crossing, "crossing real"),
         Place("sweep-table", "every schedule at every T", schedules.grid, "sweep real"),
+    ],
+    BEYOND: [
+        Place("designs", "designs", designs.chart, "designs sweep"),
+        Place("designs-table", "designs in numbers", designs.table, "designs sweep"),
     ],
     "Choice temperature": [
         Place("temperature", "choice temperature", temperature.chart, "temperature"),
@@ -131,6 +137,7 @@ def contents(
             [place.label for place in each if place.anchor in out],
         )
         for title, each in PLACES.items()
+        if title != BEYOND or len(results.designs)
     ]
     opening = Opening(
         warnings(results, params, out),

@@ -7,7 +7,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from pipeline.api.labels import whole
 from pipeline.config.params import Params
-from pipeline.decoding import DecodingSettings
+from pipeline.decoding_settings import DecodingSettings
 from pipeline.runtime.errors import ArgumentError
 
 
@@ -20,6 +20,13 @@ class Decoding(TypedDict, total=False):
     guidance: float  # scale s of classifier-free guidance; 0 turns guidance off
     rounding: str  # rounds the number of masked tokens: "floor" (release) or "ceil" (paper)
     bf16: bool  # bfloat16 autocast of the network, on devices with fast bfloat16
+    sampler: str  # rule that chooses the tokens to mask again, a key of `SAMPLERS`
+    remasking: float  # strength η of the samplers remask_capped and remask_rescaled, 0 to 1
+    guidance_schedule: str  # guidance over the iterations: constant, linear or power_cosine
+    softmax_temperature: float  # divides the logits of the categorical draw
+    softmax_temperature_end: float  # at the last iteration, reached linearly
+    top_k: int  # draw from the k most probable codes; 0: from all codes
+    top_p: float  # draw from the most probable codes whose probabilities add up to p
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,8 @@ class Defaults:
         )
 
     def settings(self, num_tokens: int, given: Decoding, *, edit: bool = False) -> DecodingSettings:
-        """The model's default decoding settings, overridden by the options of a method call.
-
-        Raises:
-            ArgumentError: the name or the value of an option is not allowed.
-        """
+        """The model's default decoding settings, overridden by the options of a method call. Raises
+        an `ArgumentError` if the name or the value of an option is not allowed."""
         if unknown := given.keys() - (known := Decoding.__annotations__).keys():
             raise ArgumentError(min(unknown), "not a decoding option", f"use {' or '.join(known)}")
         own: dict[str, Any] = {k: v for k, v in given.items() if v is not None}

@@ -27,7 +27,7 @@ PIXELS = "Number of pixels to add at each side. [default: half of the model's si
         "sample --classes 3,5 --count 20",
         "sample --classes 7 --count 1 --output filling.gif --seed 2",
         "sample -T 12 --schedule cosine --output folder/",
-        "sample --rounding ceil --temperature 3",
+        "sample --set sampler=halton --set top_k=64",
         "sample --model owner/name --output samples.npz",
     )
 )
@@ -44,6 +44,7 @@ def sample(
     temperature: options.Temperature = None,
     guidance: options.Guidance = None,
     rounding: options.Rounding = None,
+    settings: options.Settings = None,
     seed: options.Seed = 0,
     model: options.Model = None,
     replicate: options.Replicate = None,
@@ -57,7 +58,7 @@ def sample(
     from pipeline.tools.export import write_samples
 
     decoding: Any = {"iterations": iterations, "schedule": schedule, "temperature": temperature}
-    decoding |= {"guidance": guidance, "rounding": rounding}
+    decoding |= {"guidance": guidance, "rounding": rounding} | dict(settings or [])
     names = None if classes is None else classes.split(",")
     if classes in opened.classes:  # a class's name may contain commas
         names = [classes]
@@ -103,6 +104,7 @@ def edit(
     iterations: options.Iterations = None,
     schedule: options.Schedule = None,
     temperature: options.Temperature = None,
+    settings: options.Settings = None,
     seed: options.Seed = 0,
     model: options.Model = None,
     replicate: options.Replicate = None,
@@ -117,6 +119,7 @@ def edit(
     output_format(file, ".png", reads=[picture, mask])
     opened = open_model(model, replicate)
     decoding: Any = {"iterations": iterations, "schedule": schedule, "temperature": temperature}
+    decoding |= dict(settings or [])
     pictures = [picture] * count
     batches = opened.edit_batches(pictures, label, box=box, mask=mask, seed=seed, **decoding)
     _write(f"{done} picture", count, batches, file, opened, picture)
@@ -138,6 +141,7 @@ def outpaint(
     iterations: options.Iterations = None,
     schedule: options.Schedule = None,
     temperature: options.Temperature = None,
+    settings: options.Settings = None,
     seed: options.Seed = 0,
     model: options.Model = None,
     replicate: options.Replicate = None,
@@ -150,7 +154,7 @@ def outpaint(
     output_format(file, ".png", reads=[picture])
     opened = open_model(model, replicate)
     given: Any = {"iterations": iterations, "schedule": schedule, "temperature": temperature}
-    given |= {"sides": sides.split(","), "pixels": pixels, "seed": seed}
+    given |= {"sides": sides.split(","), "pixels": pixels, "seed": seed} | dict(settings or [])
     batches = opened.outpaint_batches([picture] * count, label, **given)
     _write("extended picture", count, batches, file, opened, picture)
 

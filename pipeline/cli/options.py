@@ -60,6 +60,17 @@ def box_of(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+def setting_of(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE, whose value is JSON or a name. Raises a `UserError` for any other text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError("--set", f"'{text}' has no =", "write NAME=VALUE, such as sampler=halton")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
 Model = Annotated[
     str | None,
     typer.Option(
@@ -105,6 +116,15 @@ Guidance = Annotated[float | None, typer.Option(help=f"Classifier-free guidance.
 Rounding = Annotated[
     Literal["floor", "ceil"] | None,
     typer.Option(help=f"Rounding of the number of masked tokens. {OWN}"),
+]
+Settings = Annotated[
+    list[Any] | None,
+    typer.Option(
+        "--set",
+        parser=setting_of,
+        metavar="NAME=VALUE",
+        help="Another decoding setting (docs/python.md), such as sampler=halton.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=PNG)]

@@ -108,8 +108,8 @@ def sync() -> None:
 def register(replicate: Replicate = None) -> None:
     """Add the model of the last run to MLflow's registry.
 
-    The model becomes a version of maskgit-<preset>, unless a version with the same weights exists.
-    A lower FID than the champion's, measured in the same way, makes the model the champion.
+    The model becomes a version of maskgit-<preset>, tagged with its FID, unless a version with the
+    same weights exists.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.registry import register as add

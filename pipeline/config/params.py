@@ -3,19 +3,17 @@
 import math
 import reprlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError, model_validator
 
 from pipeline.config import schema
 from pipeline.config.paths import OUTPUTS
+from pipeline.decoding_settings import DecodingSettings, expanded
 from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.files import read_yaml
 from pipeline.runtime.project import in_project, lies_in
-
-if TYPE_CHECKING:
-    from pipeline.decoding import DecodingSettings
 
 
 class Params(schema.Section):
@@ -88,19 +86,25 @@ class Params(schema.Section):
 
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
-    ) -> "DecodingSettings":
+    ) -> DecodingSettings:
         """Decoding settings of MaskGIT, or of the autoregressive baseline (with its own `bf16`).
 
         Args:
             iterations: number of iterations T; default: `decoding.iterations`.
         """
-        from pipeline.decoding import DecodingSettings  # imports torch
+        own: dict[str, Any] = {"schedule": self.training.mask_schedule}
+        own |= {"iterations": iterations} if iterations else {}
+        own |= self.autoregressive.model_dump(exclude={"steps"}) if autoregressive else {}
+        return DecodingSettings(**self.decoding.model_dump(exclude={"batch_size", *own}), **own)
 
-        values = self.decoding.model_dump(exclude={"batch_size"})
-        values["schedule"] = self.training.mask_schedule
-        values |= {"iterations": iterations} if iterations else {}
-        values |= {"bf16": self.autoregressive.bf16} if autoregressive else {}
-        return DecodingSettings(**values)
+    def design_settings(self) -> list[DecodingSettings]:
+        """The decoding settings of `sweep.designs`. A setting that a design omits has the main
+        model's value."""
+        try:
+            return expanded(self.decoding_settings(), self.sweep.designs)
+        except ArgumentError as error:
+            reason = f"{error.subject}: {error.reason}"
+            raise UserError("sweep.designs", reason, error.way_out) from error
 
     @model_validator(mode="after")
     def _combinations(self):
@@ -128,6 +132,7 @@ class Params(schema.Section):
             ("editing.iterations", self.editing.iterations),
             ("reconstruction.iterations", self.reconstruction.iterations),
             ("sweep.iterations", max(self.sweep.iterations)),
+            ("sweep.designs", max((d.iterations for d in self.design_settings()), default=1)),
         ):
             if iterations > self.num_tokens:
                 reason = f"{iterations} iterations are more than the {self.num_tokens} tokens"
@@ -157,18 +162,25 @@ class Params(schema.Section):
         if training.label_smoothing in training.other_label_smoothings:
             reason = f"{training.label_smoothing} equals training.label_smoothing"
             raise UserError("training.other_label_smoothings", reason, "remove this value")
-        if untrained := set(self.sweep.crossed) - set(self.sweep.schedules):
-            reason = f"{min(untrained)} is not in sweep.schedules, so no model is trained with it"
-            raise UserError("sweep.crossed", reason, "remove it, or add it to sweep.schedules")
+        designs, main = self.design_settings(), training.mask_schedule
+        # Designs that name no schedule are skipped if the main schedule is not swept.
+        named = [each.schedule for each in designs if each.schedule != main]
+        for key, schedules in {"crossed": self.sweep.crossed, "designs": named}.items():
+            if untrained := set(schedules) - set(self.sweep.schedules):
+                reason = f"no model is trained with {min(untrained)}, which is not in"
+                way_out = "remove it, or add it to sweep.schedules"
+                raise UserError(f"sweep.{key}", f"{reason} sweep.schedules", way_out)
         if self.classifier.pretrained and self.classifier.architecture == "small":
             reason = "it names torchvision ResNet weights, but classifier.architecture is small"
             way_out = "set the architecture to that of the weights, such as torchvision:resnet50"
             raise UserError("classifier.pretrained", reason, way_out)
         drops = training.label_drop > 0 or network.pretrained
-        if self.decoding.guidance_scale > 0 and not drops:
+        own = self.decoding.guidance_scale > 0
+        if not drops and (own or any(each.guidance_scale > 0 for each in designs)):
             reason = "guidance needs a model that was trained on some images without their class"
             way_out = "set training.label_drop to 0.1, for example, or guidance_scale to 0"
-            raise UserError("decoding.guidance_scale", reason, way_out)
+            key = "decoding.guidance_scale" if own else "sweep.designs"
+            raise UserError(key, reason, way_out)
 
     def _check_workers(self) -> None:
         ray, training = self.ray, self.training

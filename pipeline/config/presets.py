@@ -80,7 +80,7 @@ def _update(document: Any, values: dict[str, Any]) -> None:
         old = document.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
             _update(old, value)
-        elif isinstance(value, list) and isinstance(old, list):
+        elif isinstance(value, list) and isinstance(old, list) and old != value:
             old[:] = value  # keeps the list's layout
         elif key not in document or old != value:
             document[key] = value

@@ -1,4 +1,4 @@
-"""Lists the replicates of the two networks that Table 1 compares, and counts other training runs.
+"""Lists the replicates of the two networks that Table 1 compares.
 
 A replicate is one training run of a network with a seed, and all samples that the trained model
 draws with that seed. Main replicates are trained with `training.label_smoothing`, the others with
@@ -14,7 +14,6 @@ from pipeline.runtime.errors import ArgumentError
 
 NetworkName = Literal["transformer", "autoregressive"]
 NETWORKS: dict[NetworkName, Path] = {"transformer": TRANSFORMER, "autoregressive": AUTOREGRESSIVE}
-CAS_SETS = 6  # MaskGIT's samples, the baseline's and real images: each augmented or not
 
 
 class Replicate(NamedTuple):
@@ -86,13 +85,3 @@ def label_smoothing(params: Params, replicate: Replicate) -> float:
 
 def _released(params: Params, network: NetworkName) -> bool:
     return network == "transformer" and params.transformer.pretrained is not None
-
-
-def trial_count(params: Params) -> int:
-    """The number of models that the stage `sweep` trains."""
-    return len(params.sweep.schedules) * len(params.sweep.seeds)
-
-
-def classifier_count(params: Params) -> int:
-    """The number of classifiers that the stage `cas` trains."""
-    return CAS_SETS * len(params.evaluation.seeds)

@@ -6,7 +6,7 @@
 import difflib
 import os
 from collections.abc import Collection
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -22,11 +22,15 @@ from pydantic import (
 from pipeline.runtime.dag import WHO
 from pipeline.runtime.limits import CODES, SEED
 from pipeline.runtime.project import RUNS, is_store
+from pipeline.samplers import SAMPLERS
+from pipeline.schedules import SCHEDULES
 
 RESNETS = "resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d "
 RESNETS += "resnext101_64x4d wide_resnet50_2 wide_resnet101_2"
+ARCHITECTURES = ["small", *(f"torchvision:{resnet}" for resnet in RESNETS.split())]
 # The paper's mask schedules (Table 3).
 SEVEN = ("exponential", "cubic", "square", "cosine", "linear", "square_root", "logarithmic")
+OTHERS = ["entropy", "margin", "random", "halton", "remask_capped"]  # samplers
 
 
 def way_out(name: str, names: Collection[str], otherwise: str) -> str:
@@ -42,14 +46,9 @@ def _one_of(name: str, names: Collection[str]) -> str:
     return name
 
 
-def _schedule(name: str) -> str:
-    from pipeline.schedules import SCHEDULES
-
-    return _one_of(name, SCHEDULES)
-
-
-def _known_architecture(name: str) -> str:
-    return _one_of(name, ["small", *(f"torchvision:{resnet}" for resnet in RESNETS.split())])
+def _names(names: Collection[str]) -> AfterValidator:
+    """A validator of names."""
+    return AfterValidator(lambda name: _one_of(name, names))
 
 
 def _source(name: str) -> str:
@@ -76,7 +75,7 @@ def _distinct(values: list) -> list:
 
 Value = TypeVar("Value")
 Text = Annotated[str, Field(min_length=1)]
-Schedule = Annotated[str, AfterValidator(_schedule)]
+Schedule = Annotated[str, _names(SCHEDULES)]
 Seed = Annotated[int, Field(ge=0, le=SEED)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -133,7 +132,7 @@ class Classifier(Section):
     pretrained: Text | None = None
     """Weights to use instead of training: `torchvision`, which downloads its ImageNet weights for
     the architecture, or a file of such weights. The data set must have the same 1,000 classes."""
-    architecture: Annotated[str, AfterValidator(_known_architecture)] = "small"
+    architecture: Annotated[str, _names(ARCHITECTURES)] = "small"
     """`small`, a residual network for small images, or a ResNet such as `torchvision:resnet50`."""
     width: PositiveInt = 16
     """Channels of the first stage of `small`; its features have 4 × width dimensions."""
@@ -275,7 +274,16 @@ class Training(Section):
     checkpoint_every: CheckpointEvery = 200
 
 
-class Autoregressive(Section):
+class Draw(Section):
+    softmax_temperature: PositiveFloat = 1.0
+    """Divides the logits when tokens are drawn. Paper: 1."""
+    top_k: NonNegativeInt = 0
+    """Draw from the k most probable codes; 0: all codes."""
+    top_p: Share = 1.0
+    """Draw from the most probable codes, with a total probability of p."""
+
+
+class Autoregressive(Draw):
     """The baseline VQGAN∗: MaskGIT's architecture and training, but causal, in raster order."""
 
     steps: PositiveInt = 600
@@ -313,7 +321,7 @@ class Ray(Section):
         return WHO if self.elastic else ()
 
 
-class Decoding(Section):
+class Decoding(Draw):
     """Iterative decoding of MaskGIT (section 3.2)."""
 
     iterations: PositiveInt = 8
@@ -324,6 +332,14 @@ class Decoding(Section):
     """Rounding of the number of tokens to mask. Release: floor; paper: ceil."""
     guidance_scale: NonNegativeFloat = 0.0
     """Classifier-free guidance s: (1 + s)·conditional − s·unconditional logits. Paper: 0."""
+    guidance_schedule: Literal["constant", "linear", "power_cosine"] = "constant"
+    """Course of the guidance scale over the iterations."""
+    sampler: Annotated[str, _names(SAMPLERS)] = "confidence"
+    """Rule that chooses the tokens to mask again (docs/samplers.md). Paper: confidence."""
+    remasking: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """How often the samplers `remask_capped` and `remask_rescaled` mask a generated token again."""
+    softmax_temperature_end: PositiveFloat | None = None
+    """Softmax temperature at the last iteration, reached linearly; null: constant."""
     bf16: Bf16 = True
     """bfloat16 autocast; values as for training.bf16."""
     batch_size: PositiveInt = 250
@@ -341,6 +357,9 @@ class Sweep(Section):
     """Seeds to train each schedule with."""
     crossed: Distinct[Schedule] = ["cubic", "cosine", "linear", "square_root"]
     """Mask schedules whose models also decode with the others' γ, at T = decoding.iterations."""
+    designs: list[dict[str, Any]] = [{"sampler": OTHERS, "iterations": [4, 8]}]
+    """Other ways to decode the models (docs/samplers.md). Each entry is a grid: it maps params of
+    the section decoding, and schedule, to a value or a list of values."""
     steps: Steps = 250
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""

@@ -7,6 +7,7 @@ resumes after a kill from its last checkpoint, and computes only missing result 
 grows, only new trials run. Samples are not stored: the worker that decodes them extracts features.
 """
 
+from collections import defaultdict
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
@@ -19,7 +20,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENIZER, TOKENS
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
-from pipeline.decoding import DecodingSettings
+from pipeline.decoding_settings import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.masking import masked_nll
@@ -38,32 +39,25 @@ from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model
 from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
-SETTINGS = tuple(field.name for field in fields(DecodingSettings))
 # The key of a trial omits these lists, which cover the whole grid. The trial's schedule curve is
 # added to the key, and the names of the trial's result files contain the decoding settings.
 GRID = (
-    *("sweep.schedules", "sweep.seeds", "sweep.crossed", CURVES.as_posix()),
-    *(f"sweep.{name}" for name in SETTINGS),
-    *(f"decoding.{name}" for name in SETTINGS),
+    *("sweep.schedules", "sweep.iterations", "sweep.seeds", "sweep.crossed", "sweep.designs"),
+    *(f"decoding.{field.name}" for field in fields(DecodingSettings)),
+    CURVES.as_posix(),
 )
 # The key of a trial's training run is the key of the stage `train_transformer` without these params
 # and files: the trial uses its own values and code instead.
-OWN = (
+NOT_TRAINED = (
     *("seed", "evaluation.seeds", "training.steps", "training.mask_schedule", "ray.num_workers"),
     *("training.other_label_smoothings", CURVES.as_posix()),
     *("stages/train_transformer.py", "pipeline/training/networks.py"),
 )
+Other = tuple[tuple[str, Any], ...]  # names and values of decoding settings other than T
 NOTE = (
     "A training run with this schedule and seed (`train/`, by step), and its samples with every T "
     "(`T/`, where the step is T) and with the best T (`T_best/`)."
 )
-
-
-def axes(params: Params) -> dict[str, list[Any]]:
-    """Map each decoding setting that the sweep varies to its sorted values. The sweep varies fields
-    of `DecodingSettings` that have a list of the same name in the section `sweep`."""
-    found = {name: getattr(params.sweep, name, None) for name in SETTINGS}
-    return {name: sorted(values) for name, values in found.items() if values is not None}
 
 
 @dataclass(frozen=True)
@@ -71,10 +65,10 @@ class Trial:
     """A model of the sweep, trained with one (schedule, seed), and its decodings."""
 
     seed: int
-    # Result file -> settings. `decodings` has the trial's own schedule and all combinations of the
-    # axes; if the schedule is in `sweep.crossed`, `crossed` has every schedule of that list.
-    decodings: dict[Path, DecodingSettings]
-    crossed: dict[Path, DecodingSettings]
+    # Decodings of the model: result file -> settings.
+    decodings: dict[Path, DecodingSettings]  # with the trial's own schedule and every T
+    crossed: dict[Path, DecodingSettings]  # with every schedule of `sweep.crossed`, if in this list
+    designs: dict[Path, DecodingSettings]  # settings of `sweep.designs` with the trial's schedule
     training: TransformerTraining | None  # None if released weights replace training
     workers: Workers  # workers that train; then they decode (see `decoders`)
     params: Params  # the section `training` has the trial's schedule and steps
@@ -98,7 +92,7 @@ class Trial:
     @property
     def missing(self) -> dict[Path, DecodingSettings]:
         """The decodings whose result files do not exist yet."""
-        every = self.decodings | self.crossed
+        every = self.decodings | self.crossed | self.designs
         return {path: settings for path, settings in every.items() if not path.exists()}
 
     @property
@@ -107,21 +101,46 @@ class Trial:
 
     def rows(self) -> list[Row]:
         """The rows of the decodings with the trial's own schedule."""
-        return [read_json(path) for path in self.decodings]
+        return [_row(file, {"iterations": how.iterations}) for file, how in self.decodings.items()]
 
     def crossing(self) -> list[Row]:
         """The rows of the decodings with the schedules of `sweep.crossed`."""
         return [
-            {"decoding_schedule": settings.schedule} | read_json(path)
-            for path, settings in self.crossed.items()
+            {"decoding_schedule": how.schedule} | _row(file, {"iterations": how.iterations})
+            for file, how in self.crossed.items()
         ]
+
+    def design_rows(self) -> dict[Other, list[Row]]:
+        """The rows of each design by T; `passes` counts the network's passes per image."""
+        found = defaultdict[Other, list[Row]](list)
+        for file, how in self.designs.items():
+            other = _other(how, self.params)
+            own = {"iterations": how.iterations, "passes": how.passes}
+            found[other].append(_row(file, dict(other) | own))
+        return found
+
+
+def _row(file: Path, settings: Row) -> Row:
+    """The row of a result file, with settings of its decoding, sorted by name."""
+    return dict(sorted((read_json(file) | settings).items()))
+
+
+def varied(params: Params) -> list[str]:
+    """The decoding settings, other than schedule and T, that `sweep.designs` names."""
+    names = [name for design in params.sweep.designs for name in design]
+    return [name for name in dict.fromkeys(names) if name not in ("schedule", "iterations")]
+
+
+def _other(settings: DecodingSettings, params: Params) -> Other:
+    return tuple((name, getattr(settings, name)) for name in varied(params))
 
 
 def trials(params: Params, stage: Stage) -> list[Trial]:
     """The trials of the sweep, one per (schedule, seed)."""
-    sweep, ray, swept, found = params.sweep, params.ray, axes(params), []
+    sweep, ray, found = params.sweep, params.ray, []
     workers = Workers.of(ray, sweep.workers_per_trial or ray.num_workers)
-    common = stage_key("train_transformer", [*OWN, *ray.not_in_key]) | {"steps": sweep.steps}
+    common = stage_key("train_transformer", [*NOT_TRAINED, *ray.not_in_key])
+    common |= {"steps": sweep.steps}
     common |= {} if ray.not_in_key else {"workers": workers.count}
     for schedule, seed in product(sweep.schedules, sweep.seeds):
         name, own = f"{schedule}/seed{seed}", {"schedule": schedule, "seed": seed}
@@ -131,7 +150,6 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
         own_training = params.training.model_copy(update=changes)
         own_params = params.model_copy(update={"training": own_training})
         folder, settings = stage.folder(*GRID, **key), own_params.decoding_settings()
-        varied = [dict(zip(swept, values, strict=True)) for values in product(*swept.values())]
         crossed = sweep.crossed if schedule in sweep.crossed else []
         training = None
         if params.transformer.pretrained is None:
@@ -144,9 +162,13 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
                 workers=workers,
                 log=log,
             )
-        decodings = _files(folder, [replace(settings, **values) for values in varied])
+        steps = [replace(settings, iterations=each) for each in sorted(sweep.iterations)]
+        decodings = _files(folder, steps)
         others = _files(folder, [replace(settings, schedule=other) for other in crossed])
-        found.append(Trial(seed, decodings, others, training, workers, own_params, folder, log))
+        designs = _files(folder, [s for s in params.design_settings() if s.schedule == schedule])
+        found.append(
+            Trial(seed, decodings, others, designs, training, workers, own_params, folder, log)
+        )
     return found
 
 
@@ -193,15 +215,15 @@ def measure_trial(trial: Trial) -> None:
     labels = evaluator.labels(params.sweep.samples)
     own = {"schedule": trial.schedule, "seed": trial.seed, "samples": len(labels), "nll": nll}
     size, seed = params.decoding.batch_size, mix(trial.seed, "sweep")
+    main = asdict(params.decoding_settings())
+
+    def measure(found: dict[str, Tensor]) -> Row:
+        values = evaluator.scores(found, labels, trial.seed)
+        values |= evaluator.distances(found["features"], trial.seed)
+        return own | values | evaluator.manifolds(found["features"], trial.seed)
+
     for path, settings in trial.missing.items():
-        varied = {name: getattr(settings, name) for name in axes(params)}
-
-        def measure(found: dict[str, Tensor], varied: Row = varied) -> Row:
-            values = evaluator.scores(found, labels, trial.seed)
-            values |= evaluator.distances(found["features"], trial.seed)
-            return own | varied | values | evaluator.manifolds(found["features"], trial.seed)
-
-        said = varied | ({"crossed": settings.schedule} if path not in trial.decodings else {})
+        said = {k: v for k, v in asdict(settings).items() if v != main[k] or k == "iterations"}
         name = " ".join(["sweep:", trial.name, *(f"{k}={v}" for k, v in said.items())])
         batches = sample_batches(settings, labels, batch_size=size, seed=seed)
         measured_row(path, workers, shown, batches, name, measure)

@@ -4,10 +4,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from pipeline.config.paths import TOKENIZER
+from pipeline.config.replicates import Replicate
 from pipeline.runtime.batches import BatchWorkers, Maker, drop_parts, make_tensors
 from pipeline.runtime.files import read_json, write_json
+from pipeline.sampling import Sampler
+from pipeline.weights.published import load_model
 
 Row = dict[str, Any]
 
@@ -36,3 +41,9 @@ def measured_row(
         print(f"{name}: {row['class_accuracy']:.1%} of images recognised", flush=True)
     drop_parts(tensors)
     return read_json(file)
+
+
+def open_sampler(replicate: Replicate, device: torch.device) -> Sampler:
+    """Load a replicate's model and the tokenizer, and return a sampler that uses both."""
+    model = load_model(replicate.folder, replicate.network, device)
+    return Sampler(model, load_model(TOKENIZER, "tokenizer", device))

@@ -8,8 +8,7 @@ from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.samplers import open_sampler
-from pipeline.experiments.rows import Row, measured_row
+from pipeline.experiments.rows import Row, measured_row, open_sampler
 from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.sampling import sample_batches
 

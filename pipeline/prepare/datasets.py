@@ -29,8 +29,7 @@ from pipeline.runtime.project import in_project, of_project
 TRAIN = ("train", "training")
 VAL, TEST = ("val", "valid", "validation"), ("test",)  # TEST is used if no VAL folder exists
 # Folders that macOS, Windows, Linux, Python and network drives create, besides dot folders.
-HIDDEN = {"__macosx", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
-HIDDEN |= {"@eadir", "@recycle", "#recycle", "#snapshot"}
+HIDDEN = {"__macosx", "__pycache__", "$recycle.bin", "lost+found", "@eadir", "#recycle"}
 CHECKED = 256  # number of validation pictures to search for among the training pictures
 
 

@@ -40,7 +40,7 @@ def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
 def stored_file(path: Path, side: int) -> bytes:
     """The bytes to store for a picture file. A JPEG or PNG that needs no cleaning and whose shorter
     side has at most `side` pixels is stored unchanged. Raises the errors of `open_picture`."""
-    content, opened, image = _open(path, side=side)
+    content, opened, image = _open(path)
     clean = image is opened and opened.format in ("JPEG", "PNG")
     if clean and min(image.size) <= side and max(image.size) > TINY:
         return content
@@ -65,18 +65,12 @@ def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes
     return buffer.getvalue()
 
 
-def clean_picture(
-    image: Image.Image, name: str, *, opaque: bool = False, side: int = PICTURE_PIXELS
-) -> Image.Image:
+def clean_picture(image: Image.Image, name: str, *, opaque: bool = False) -> Image.Image:
     """Clean a Pillow picture: apply the EXIF orientation, put transparent pixels on white, scale 16
     bits to 8, take the first frame, and convert to mode L or RGB. A picture that is already clean
-    is returned as the same object. JPEGs may be decoded to half, a quarter or an eighth of their
-    size, if both sides then have at least 2 × `side` pixels.
-
-    Raises:
-        ArgumentError: the picture, which the error calls `name`, is too large or too narrow, has
-            pixel values of an unknown range or, with `opaque`, is partly transparent.
-    """
+    is returned as the same object. Raises an `ArgumentError` if the picture, which the error calls
+    `name`, is too large or too narrow, has pixel values of an unknown range or, with `opaque`, is
+    partly transparent."""
     size = f"{image.width}×{image.height} pixels"
     if image.width * image.height > PICTURE_PIXELS:
         reason = f"{size}, more than the limit of {PICTURE_PIXELS:,} (docs/limits.md)"
@@ -88,7 +82,6 @@ def clean_picture(
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         reason = "its pixels are 32-bit numbers of an unknown range"
         raise ArgumentError(name, reason, "convert the picture to 8 or 16 bits")
-    image.draft(None, (2 * side, 2 * side))
     image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -112,15 +105,13 @@ def clean_picture(
     return image
 
 
-def _open(
-    path: Path | str, opaque: bool = False, side: int = PICTURE_PIXELS
-) -> tuple[bytes, Image.Image, Image.Image]:
+def _open(path: Path | str, opaque: bool = False) -> tuple[bytes, Image.Image, Image.Image]:
     """Read a picture file. Returns its bytes, the picture as opened, and the cleaned picture."""
     name, content = str(path), b""
     try:
         content = read_file(path, PICTURE_BYTES)
         opened = Image.open(io.BytesIO(content), formats=FORMATS)
-        return content, opened, clean_picture(opened, name, opaque=opaque, side=side)
+        return content, opened, clean_picture(opened, name, opaque=opaque)
     except UserError:
         raise
     except FileNotFoundError as error:

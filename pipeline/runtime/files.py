@@ -53,11 +53,8 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds.
-
-    Raises:
-        UserError: the file cannot be written (full disk, read-only folder).
-    """
+    """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds. Raises a
+    `UserError` if the file cannot be written (full disk, read-only folder)."""
     path = Path(path)
     temporary = temporary_beside(path)
     try:

@@ -33,7 +33,7 @@ os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 RUN_KEY = "maskgit.run"  # the tag with the run's key
-LOGS = ("reproduction/*", f"*/*/{LOG}", f"*/*/{LOG}/runs/*")  # in the runs folder, parents first
+LOGS = ("reproduction/*", *(f"*/*/{LOG}{below * '/runs/*'}" for below in range(3)))  # parents first
 MOST = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's limits for one request
 ROUND, PAUSE = 1.0, 30.0  # seconds between rounds of sending: normally, and at most after errors
 # Seconds that a stage waits at its end, for one answer and in total. The key is True for a
@@ -369,11 +369,8 @@ class Sync:
 
 
 def sync(folder: Path) -> str:
-    """Send all logs in a folder of run directories. Returns one line about the result.
-
-    Raises:
-        UserError: some logs could not be sent.
-    """
+    """Send all logs in a folder of run directories. Returns one line about the result. Raises a
+    `UserError` if some logs could not be sent."""
     work = Sync(folder)
     reason, shown = work.send_rest(STUCK, math.inf), redacted(work.server.uri)
     if reason:

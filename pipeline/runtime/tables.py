@@ -16,10 +16,7 @@ DAMAGED = "delete the file and run `dvc repro`"
 
 def read_rows(path: Path, keys: list[str], values: list[str]) -> "pd.DataFrame":
     """Read a CSV file with columns `keys` and `values`, sorted by `keys`. Empty cells become NaN.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
+    Raises a `UserError` if the file is missing or damaged."""
     import pandas as pd
 
     try:

@@ -1,4 +1,5 @@
-"""The tokenizer: a VQGAN without attention (`vqgan`) around a vector quantizer (`quantizer`)."""
+"""The tokenizer: a VQGAN without attention (`vqgan`) around a vector quantizer (`quantizer`), and
+the discriminator that trains it."""
 
 from pipeline.tokenizer.vqgan import Tokenizer, TokenizerConfig, tokens_to_images
 

@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.api.model import GREY, MaskGIT
 from pipeline.data.images.pixels import grid_picture
 from pipeline.runtime.errors import UserError
+from pipeline.samplers import SAMPLERS
 from pipeline.schedules import SCHEDULES
 
 SAMPLES, ITERATIONS = 25, 64  # upper limits of the controls
@@ -93,7 +94,7 @@ def build(model: MaskGIT) -> gr.Blocks:
         )
         with gr.Tab("Sample"):
             _sampling(model, panels=1)
-        with gr.Tab("Two schedules"):
+        with gr.Tab("Two ways to decode"):
             _sampling(model, panels=2)
         with gr.Tab("Edit a picture"):
             _editing(model)
@@ -101,28 +102,32 @@ def build(model: MaskGIT) -> gr.Blocks:
 
 
 def _sampling(model: MaskGIT, panels: int) -> None:
-    """Add the controls for sampling, and `panels` canvases, each with its own mask schedule."""
+    """Add the controls for sampling, and `panels` canvases with their own schedule and sampler."""
     most = min(SAMPLES, model.defaults.batch_size)
     with gr.Row():
         with gr.Column(scale=1):
             label = gr.Dropdown([ALL, *model.classes], label="Class")
             count = gr.Slider(1, most, min(10, most), step=1, label="Samples")
-            schedules = [_schedule(model, number) for number in range(panels)]
+            menus = [_schedule(model, number) for number in range(panels)]
+            menus += [gr.Dropdown([*SAMPLERS], label="Sampler") for _ in range(panels)]
             settings = _settings(model, model.defaults.decoding.iterations)
             press = gr.Button("Draw", variant="primary")
         with gr.Column(scale=2), gr.Row():
             pictures = [gr.Image(**SHOWN) for _ in range(panels)]
 
-    def draw(label, count, iterations, temperature, seed, *schedules):
+    def draw(label, count, iterations, temperature, seed, *menus):
         classes = None if label == ALL else label
         own = {"iterations": iterations, "temperature": temperature}
-        each = [canvases(model, classes, count, seed, schedule=s, **own) for s in schedules]
+        ways = zip(menus[:panels], menus[panels:], strict=True)
+        each = [
+            canvases(model, classes, count, seed, schedule=a, sampler=b, **own) for a, b in ways
+        ]
         with _errors_in_page():
             for shown in zip(*each, strict=True):
                 large = [enlarged(picture) for picture in shown]
                 yield large if panels > 1 else large[0]
 
-    press.click(draw, [label, count, *settings, *schedules], pictures, **ALONE)
+    press.click(draw, [label, count, *settings, *menus], pictures, **ALONE)
 
 
 def _editing(model: MaskGIT) -> None:

@@ -120,11 +120,8 @@ def export_samples(
 
 
 def export_pngs(images: ImageSet, folder: Path | str) -> None:
-    """Write images to a folder as `000000.png` …, atomically; grey images stay grey.
-
-    Raises:
-        UserError: the folder exists and is not empty, or cannot be written.
-    """
+    """Write images to a folder as `000000.png` …, atomically; grey images stay grey. Raises a
+    `UserError` if the folder exists and is not empty, or cannot be written."""
     require_new(Path(folder))
     numbers = itertools.count()
     with atomic_folder(folder) as temporary:
@@ -139,11 +136,8 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
 
 def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path | str) -> None:
     """Write an `.npz` for the ADM suite: `arr_0` (n, H, W, 3) uint8, with grey repeated to RGB, and
-    `arr_1` (n,) int64 if labels are given. The same images give identical files.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    `arr_1` (n,) int64 if labels are given. The same images give identical files. Raises a
+    `UserError` if the file cannot be written."""
     _, height, width = images.shape
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), height, width, 3)}
     with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:

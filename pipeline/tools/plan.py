@@ -10,18 +10,13 @@ from dataclasses import dataclass
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
-from pipeline.config.replicates import (
-    NETWORKS,
-    NetworkName,
-    classifier_count,
-    replicates,
-    trial_count,
-)
+from pipeline.config.replicates import NETWORKS, NetworkName, replicates
 from pipeline.runtime import limits
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
 
 EDITS = 5  # number of editing tasks in the stage `edit`
+CAS_SETS = 6  # MaskGIT's samples, the baseline's and real images: each augmented or not
 PNG = 0.7  # size of a sample's PNG file, as a share of the size of the raw pixels
 FEATURES = {"inception": 2048 + 1008, "vgg": 4096}  # numbers that `features` stores per image
 LPIPS = {"vgg": 612e3, "alex": 26e3, "squeeze": 10e3}  # FLOPs per pixel of LPIPS's convolutions
@@ -104,8 +99,8 @@ def costs(params: Params, classes: int) -> Costs:
     import torch
 
     from pipeline.classifier import Classifier
-    from pipeline.discriminator import make_discriminator
     from pipeline.tokenizer import Tokenizer
+    from pipeline.tokenizer.discriminator import make_discriminator
     from pipeline.transformer import MaskGitTransformer
     from pipeline.weights.configs import classifier_config, tokenizer_config, transformer_config
 
@@ -163,16 +158,20 @@ class Plan:
     ):
         self.rate, self.device = _device(params, gpu, tflops)
         self.params, self.size, self.costs = params, size, costs(params, size.classes)
+        self.trials = len(params.sweep.schedules) * len(params.sweep.seeds)
 
     def flops(self) -> dict[str, float]:
         """FLOPs of each stage."""
         p, c, sweep, heated = self.params, self.costs, self.params.sweep, self.params.temperature
-        seeds, trials, hidden = len(p.evaluation.seeds), trial_count(p), p.reconstruction
+        seeds, trials, hidden = len(p.evaluation.seeds), self.trials, p.reconstruction
         guided = 2 if p.decoding.guidance_scale else 1
         one_pass = guided * (c.body + p.num_tokens * c.head)
         drawn = p.decoding.iterations * one_pass + c.decode
         cells = trials * len(sweep.iterations) + len(sweep.crossed) ** 2 * len(sweep.seeds)
-        decoded = trials * sum(sweep.iterations) * one_pass + cells * c.decode
+        designs = [each.passes for each in p.design_settings() for _ in sweep.seeds]
+        cells += len(designs)
+        passes = trials * sum(sweep.iterations) * guided + sum(designs)
+        decoded = passes * (one_pass / guided) + cells * c.decode
         steps = sweep.steps * p.training.batch_size * len(sweep.seeds)
         trained = steps * sum(self._step(schedule) for schedule in sweep.schedules)
         edited = EDITS * seeds * min(p.editing.images, self.size.val)
@@ -189,7 +188,7 @@ class Plan:
             "sweep": (0 if p.transformer.pretrained else trained) + sweep.samples * decoded,
             "evaluate": evaluated["transformer"] * drawn
             + evaluated["autoregressive"] * (one_pass / guided + c.decode),
-            "cas": classifier_count(p) * p.cas.steps * classified,
+            "cas": CAS_SETS * seeds * p.cas.steps * classified,
             "temperature": len(heated.values) * seeds * heated.samples * drawn,
             "edit": edited * (p.editing.iterations * one_pass + c.encode + c.decode),
             "reconstruct": rebuilt * (hidden.iterations * one_pass + c.decode),
@@ -252,12 +251,12 @@ class Plan:
             "cache_tokens": (2 * grids * p.num_tokens, 0),
             "train_transformer": (seeds * transformer, own * seeds * live * transformer),
             "train_autoregressive": (baselines * transformer, baselines * live * transformer),
-            "sweep": (0, own * trial_count(p) * (1 + live) * transformer),
+            "sweep": (0, own * self.trials * (1 + live) * transformer),
             "evaluate": (
                 samples,
                 samples * e.keep_samples + of_image * (self.size.val + published),
             ),
-            "cas": (0, classifier_count(p) * (1 + live) * classifier),
+            "cas": (0, CAS_SETS * len(e.seeds) * (1 + live) * classifier),
         }
 
     def disk_bytes(self) -> float:

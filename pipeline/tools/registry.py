@@ -6,10 +6,10 @@ import warnings
 from contextlib import redirect_stderr
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS
+from pipeline.config.paths import RESULTS
 from pipeline.config.replicates import main_replicate
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import read_json, tree_hash, value_hash
@@ -21,26 +21,24 @@ from pipeline.runtime.tables import has_param, read_rows
 if TYPE_CHECKING:
     from pipeline.api.model import MaskGIT
 
-CHAMPION = "champion"
 SERVED = Path(__file__).with_name("served_model.py")
 CODE = Path(__file__).parents[1]
 PACKAGES = (
     *("filelock", "huggingface-hub", "mlflow", "msgpack", "numpy", "pandas", "pillow", "pydantic"),
     *("safetensors", "scipy", "torch", "tqdm"),
 )
-WEIGHTS, ON = "weights", "measured_on"  # tags of a model version
+WEIGHTS = "weights"  # tag of a model version: the hash of its weights
 
 
 def register(params: Params, seed: int | None = None) -> str:
     """Log the model of the last run to MLflow and register it as a version of `maskgit-<preset>`,
-    unless a version with the same weights exists. The alias `champion` moves to the version if its
-    samples have a lower FID than the champion's, measured in the same way.
+    with its FID as a tag, unless a version with the same weights exists.
 
     Args:
         seed: training seed of the model; None for the first seed.
 
     Returns:
-        A line with the version, its FID, and whether the version is the champion.
+        A line with the version and its FID.
 
     Raises:
         UserError: the model is missing, its FID is out of date, or MLflow does not answer.
@@ -54,7 +52,6 @@ def register(params: Params, seed: int | None = None) -> str:
         raise UserError("preset", f"MLflow allows neither / nor : in '{name}'", "rename the preset")
     metric, value = fid(params, seed)
     model = MaskGIT.from_pretrained(".", seed=seed)
-    tags = {metric: str(value), ON: measured_on(params)}
     with tempfile.TemporaryDirectory() as folder:
         weights = model.save_pretrained(Path(folder, WEIGHTS))
         digest = value_hash([tree_hash(weights / of) for of in ("tokenizer", "transformer")])
@@ -64,18 +61,13 @@ def register(params: Params, seed: int | None = None) -> str:
             client = mlflow.MlflowClient()
             same = client.search_model_versions(f"name = '{name}' and tag.{WEIGHTS} = '{digest}'")
             version = str(same[0].version) if same else _log(model, weights, name, run_id, digest)
-            for tag, text in tags.items():
-                client.set_model_version_tag(name, version, tag, text)
-            found = judge(client, name, version, tags)
-            return f"{name} version {version}, {metric} {value:.3f}: {found}"
+            client.set_model_version_tag(name, version, metric, value)
+            return f"{name} version {version}, {metric} {value:.3f}"
         except UserError:
             raise
         except Exception as error:  # networks and databases raise many types
-            reason, subject = (
-                redacted(one_line(str(error))),
-                f"MLflow at {redacted(tracking_uri())}",
-            )
-            raise UserError(subject, reason, way_out(reason)) from error
+            reason = redacted(one_line(str(error)))
+            raise UserError(_server(), reason, way_out(reason)) from error
 
 
 def fid(params: Params, seed: int | None) -> tuple[str, float]:
@@ -89,16 +81,6 @@ def fid(params: Params, seed: int | None) -> tuple[str, float]:
     return metric, float(rows[own & (rows["images"] == "transformer")][metric].iloc[0])
 
 
-def measured_on(params: Params) -> str:
-    """A hash of everything that two comparable FIDs share: reference images or statistics, number
-    and classes of samples, and the network that computes features."""
-    evaluation = params.evaluation
-    network = CLASSIFIER if evaluation.extractor == "classifier" else evaluation.inception_weights
-    statistics = evaluation.reference_statistics
-    files = [tree_hash(file) if file else None for file in (IMAGES, network, statistics)]
-    return value_hash([files, evaluation.samples, evaluation.labels])[:16]
-
-
 def _run_that_measured(experiment: str) -> str:
     """The id of the stage `evaluate`'s MLflow run, found by the hash that names its directory."""
     store, key = Server(tracking_uri()), read_json(SOURCES / "evaluate.json", "key")["key"]
@@ -106,26 +88,12 @@ def _run_that_measured(experiment: str) -> str:
         where, query = [found.experiment_id], f"tags.`{RUN_KEY}` = '{key}'"
         if runs := store.ask(lambda client: client.search_runs(where, query, max_results=1)):
             return runs[0].info.run_id
-    raise UserError(
-        f"MLflow at {redacted(tracking_uri())}",
-        "no run on this server measured this model",
-        "send the run with `maskgit sync`, or log a new run with `dvc repro -s -f evaluate`",
-    )
+    ways = "send the run with `maskgit sync`, or log a new run with `dvc repro -s -f evaluate`"
+    raise UserError(_server(), "no run on this server measured this model", ways)
 
 
-def judge(client: Any, name: str, version: str, tags: dict[str, str]) -> str:
-    """Move the alias `champion` to the version if its FID is better. Returns a phrase for the user
-    that names the champion."""
-    metric = next(iter(tags))
-    champion = client.get_registered_model(name).aliases.get(CHAMPION)
-    if champion is not None and str(champion) != version:
-        best = client.get_model_version(name, champion).tags
-        if metric not in best or best.get(ON) != tags[ON]:
-            return f"version {champion} stays the champion, since its FID was measured differently"
-        if float(tags[metric]) >= float(best[metric]):
-            return f"version {champion} stays the champion, with FID {float(best[metric]):.3f}"
-    client.set_registered_model_alias(name, CHAMPION, version)
-    return "the champion"
+def _server() -> str:
+    return f"MLflow at {redacted(tracking_uri())}"
 
 
 def _log(model: "MaskGIT", weights: Path, name: str, run_id: str, digest: str) -> str:

@@ -35,11 +35,8 @@ BySeed = dict[str, float | None]  # None if not measured, since JSON has no NaN
 
 def summary_values() -> dict[str, Any]:
     """The results as numbers: each metric of MaskGIT and the baseline by seed. `out_of_date` lists
-    stages whose results are left out because they are out of date.
-
-    Raises:
-        UserError: a result file is missing or damaged.
-    """
+    stages whose results are left out because they are out of date. Raises a `UserError` if a result
+    file is missing or damaged."""
     params, stale = load_params(), out_of_date()
     values: dict[str, Any] = {
         "preset": params.preset,
@@ -91,11 +88,8 @@ def _without_nan(value: Any) -> Any:
 
 def summary() -> str:
     """The main results as a few lines of text, and where to find all results. A line names stages
-    whose results are left out because they are out of date.
-
-    Raises:
-        UserError: all results are out of date, or a result file is missing or damaged.
-    """
+    whose results are left out because they are out of date. Raises a `UserError` if all results are
+    out of date, or a result file is missing or damaged."""
     from tabulate import tabulate
 
     values, stale = summary_values(), out_of_date()

@@ -16,7 +16,12 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import generator, mix
-from pipeline.discriminator import (
+from pipeline.evaluation.reconstruction import BATCH, quality, rebuild
+from pipeline.perceptual import Perceptual, open_perceptual
+from pipeline.runtime.device import tf32, to_device
+from pipeline.runtime.precision import autocast
+from pipeline.tokenizer import Tokenizer, TokenizerConfig
+from pipeline.tokenizer.discriminator import (
     adversarial_ramp,
     discriminator_loss,
     generator_loss,
@@ -24,11 +29,6 @@ from pipeline.discriminator import (
     make_discriminator,
     r1_penalty,
 )
-from pipeline.evaluation.reconstruction import BATCH, quality, rebuild
-from pipeline.perceptual import Perceptual, open_perceptual
-from pipeline.runtime.device import tf32, to_device
-from pipeline.runtime.precision import autocast
-from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import entropy_loss
 from pipeline.training.loop.average import Average
 from pipeline.training.loop.training import Task, Training

@@ -40,6 +40,20 @@ def sweep_rows(schedules=BEST_FID, seeds=SEEDS) -> pd.DataFrame:
     )
 
 
+def design_rows() -> pd.DataFrame:
+    """At eight passes, the FID of Halton's order is 1, 1.1 and 0.9 lower than cosine's in
+    `sweep_rows`; that of guidance with a final temperature is 1, 2 and 3 higher."""
+    rows = sweep_rows().query("schedule == 'cosine' and iterations == 8")
+    halton = {"sampler": "halton", "guidance_scale": 0.0, "softmax_temperature_end": None}
+    guided = {"sampler": "confidence", "guidance_scale": 2.0, "softmax_temperature_end": 0.5}
+    designs = [(halton, 8, [-1, -1.1, -0.9]), (guided, 4, [1, 2, 3])]
+    made = [
+        rows.assign(**how, iterations=steps, passes=8, fid_classifier=rows["fid_classifier"] + more)
+        for how, steps, more in designs
+    ]
+    return pd.concat(made).sort_index(axis="columns")
+
+
 def crossing_rows() -> pd.DataFrame:
     """Training with cubic or cosine lowers FID by 1, decoding with them by 2."""
     names = ["cubic", "cosine", "linear", "square_root"]
@@ -220,6 +234,7 @@ def write_results(folder: Path) -> Path:
     tables = {
         "sweep/rows.csv": sweep_rows(),
         "sweep/crossing.csv": crossing_rows(),
+        "sweep/designs.csv": design_rows(),
         "evaluation/rows.csv": evaluation_rows(),
         "evaluation/real.csv": real_rows(),
         "cas/rows.csv": cas_rows(),

@@ -52,10 +52,7 @@ def test_a_mosaic_has_every_picture_in_its_place_on_a_transparent_ground(tmp_pat
     assert gap("a.png") > 2 * gap("b.png")
 
 
-def test_tokens_that_are_masked_again_are_covered_but_not_those_of_the_answer(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(drawing, "DPI", DPI)
+def test_tokens_that_are_masked_again_are_covered_but_not_those_of_the_answer(tmp_path):
     images = np.zeros((2, 1, 16, 16, 3), np.uint8) + COLOURS[0]
     masked = np.zeros((2, 1, 2, 2), bool)
     masked[0, 0, 0] = True  # the upper half after the first iteration

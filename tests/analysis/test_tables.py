@@ -14,7 +14,7 @@ from analysis.exhibits.headline import headline
 from analysis.exhibits.reconstruction import by_mask_ratio
 from analysis.exhibits.results import FEATURE_METRICS, read_results
 from analysis.exhibits.speed import with_speedups
-from analysis.report.build import judged
+from analysis.report.build import BEYOND, contents, judged
 from tests.analysis.synthetic import (
     BEST_FID,
     crossing_rows,
@@ -30,9 +30,6 @@ T2 = 4.30265 / 3**0.5  # half of the 95% interval of a mean of three, in standar
 
 def table(folder, name: str, *keys: str) -> pd.DataFrame:
     return pd.read_csv(folder / f"{name}.csv").set_index([*keys])
-
-
-# Quality: Tables 1 and 5, label smoothing
 
 
 def test_table1_has_ours_their_spread_and_the_papers_rows(tables):
@@ -143,9 +140,6 @@ def test_both_networks_have_a_row_for_each_label_smoothing(tables):
     assert list(means) == pytest.approx([3.52, 5.52, 4.53, 4.53, 0.125])
 
 
-# Schedules: Table 3, the agreement with the paper, schedules crossed
-
-
 def test_table3_has_mean_and_interval_over_seeds_and_the_papers_values(tables):
     rows = table(tables, "table3", "schedule")
     row = rows.loc["linear"]
@@ -224,7 +218,24 @@ def test_schedules_are_crossed_with_the_lowest_of_each_row_and_column(tables):
     assert lowest == [cells[name].idxmin() for name in ("cubic", "cosine", "linear", "square_root")]
 
 
-# Editing, rejection, temperature, reconstruction, speed
+def test_a_design_is_set_against_the_main_settings_with_as_many_passes(tables, found, params):
+    rows = table(tables, "designs", "sampler", "iterations", "passes")
+    # Neither T = 4 nor T = 16 of the main settings has eight passes.
+    settings = [("halton", 8, 8), ("confidence", 8, 8), ("confidence", 4, 8)]
+    assert sorted(rows.index) == sorted(settings)
+    halton, main, guided = (rows.loc[each] for each in settings)
+    # Cosine's seeds have 4, 4.05 and 4.03.
+    assert halton["fid_classifier_mean"] == pytest.approx((3 + 2.95 + 3.13) / 3)
+    assert (halton["seeds"], halton["recall_classifier_mean"]) == (3, 0.4)
+    # Differences of standard deviations 0.1 and 1: t = 1 / (0.1 / √3) and 2 / (1 / √3). Of two
+    # degrees of freedom, p is 1 − √(t² / (t² + 2)); Holm doubles the smaller one.
+    assert [halton["difference"], guided["difference"]] == pytest.approx([-1, 2])
+    assert halton["p_value"] == pytest.approx(2 * (1 - (300 / 302) ** 0.5))
+    assert guided["p_value"] == pytest.approx(1 - (12 / 14) ** 0.5)
+    assert main["difference"] == 0 and math.isnan(main["p_value"])
+    for rows in (found.designs, found.designs.head(0)):
+        sections = contents(replace(found, designs=rows), params)[1]
+        assert (BEYOND in [section.title for section in sections]) == (len(rows) > 0)
 
 
 def test_table2_has_every_task_the_floor_and_the_papers_models(tables):
@@ -309,9 +320,6 @@ def test_speedups_compare_the_same_tokens_and_batch():
     alone = (rows["tokens"] == 256) & (rows["method"] == "ar_uncached") & (rows["batch_size"] == 1)
     cells = with_speedups(rows[~alone]).query("method == 'maskgit' and batch_size == 1")
     assert list(cells["speedup_ar_uncached"].isna()) == [False, False, True]
-
-
-# Numbers as text
 
 
 def test_numbers():

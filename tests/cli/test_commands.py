@@ -1,6 +1,7 @@
 """`maskgit`: the help of every command, the exit codes, and the output for scripts."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -17,10 +18,10 @@ import typer
 
 from pipeline.cli.app import app
 from pipeline.config.presets import preset_names
-from pipeline.runtime.files import write_json
+from tests.analysis.synthetic import write_results
 from tests.command_line import maskgit
+from tests.params import write_params
 from tests.project import ROOT
-from tests.tiny_project import with_params
 
 COMMANDS = typer.main.get_command(app).commands
 LARGE = {"torch", "numpy", "pandas", "rich", "mlflow", "ray", "dvc", "PIL", "pydantic"}
@@ -97,32 +98,20 @@ def test_a_preset_is_listed_and_is_written_in_a_project_and_nowhere_else(
 
 def test_the_summary_has_every_seed_as_json_and_their_means_as_text(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    params = with_params()
-    Path("params.yaml").write_text(params.model_dump_json())
-    main, networks = params.training.label_smoothing, ("transformer", "autoregressive")
-    rows = [
-        {"images": n, "label_smoothing": s, "seed": k, "fid_classifier": k + s, "nll": None}
-        for n in networks
-        for s in (main, 0.2)
-        for k in (0, 1)
-    ]
-    rows.append({"images": "real", "fid_classifier": 0.125})
-    cas = [
-        {"images": n, "seed": 0, "augmentation": "none", "top1": 0.5} for n in (*networks, "real")
-    ]
-    for stage, table in (("evaluation", rows), ("cas", cas)):
-        Path("results", stage).mkdir(parents=True)
-        pd.DataFrame(table).to_csv(f"results/{stage}/rows.csv", index=False)
-    write_json("results/tokenizer/metrics.json", {"psnr": 20.0, "code_usage": 1.0})
+    write_params(tmp_path)
+    rows = pd.read_csv(write_results(tmp_path / "results") / "evaluation/rows.csv")
+    rows.assign(nll=math.nan).to_csv("results/evaluation/rows.csv", index=False)
     values = json.loads(run("summary", "--json").out)
     transformer = values["networks"]["transformer"]
-    assert transformer["fid_classifier"] == {"0": main, "1": 1 + main}
-    assert transformer["nll"] == {"0": None, "1": None}
-    assert transformer["cas_top1_none"] == {"0": 0.5} and values["tokenizer"]["psnr"] == 20.0
+    assert transformer["fid_classifier"] == {"0": 3.5, "1": 3.52, "2": 3.54}
+    assert transformer["nll"] == {"0": None, "1": None, "2": None}
+    found = [transformer["cas_top1_none"][seed] for seed in "012"]
+    assert found == pytest.approx([0.4, 0.5, 0.6]) and values["tokenizer"]["psnr"] == 18.75
     text = run("summary").out
-    fid = f"{main + 0.5:.3f} ({main:.3f} to {1 + main:.3f})"
-    assert re.search(rf"FID \(classifier\) +{re.escape(fid)} +{re.escape(fid)} +0\.125", text)
-    assert re.search(r"CAS top-1 without +0.500 +0.500 +0.500", text) and "PSNR 20.0 dB" in text
+    fid = r"FID .classifier. +3\.520 \(3\.500 to 3\.540\) +4\.530 \(4\.500 to 4\.560\) +0\.250\n"
+    assert re.search(fid, text)
+    assert re.search(r"CAS top-1 without +0\.500 .* 0\.200 .* 0\.700 ", text)
+    assert "PSNR 18.8 dB" in text
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """dvc.yaml lists, for every stage, the params that it reads, and no others: one that is missing
 would leave a stale result, one too many would make a result again that cannot differ."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from pipeline.decoding_settings import DecodingSettings
 from pipeline.runtime.dag import flatten
 from pipeline.runtime.files import read_yaml
 from tests.project import ROOT
@@ -23,13 +25,9 @@ NEVER_LISTED = {
 }
 # How every run is named. It matters to those that train, whose lists test_dvc_deps.py holds.
 NAMING = {"ray.elastic"}
-DRAWING = {  # the samples that are logged as training goes
-    "decoding.bf16",
-    "decoding.choice_temperature",
-    "decoding.guidance_scale",
-    "decoding.iterations",
-    "decoding.rounding",
-}
+SETTINGS = {field.name for field in fields(DecodingSettings)} - {"schedule"}
+DRAWING = {f"decoding.{name}" for name in SETTINGS}  # the samples that are logged in training
+OWN = {"bf16", "softmax_temperature", "top_k", "top_p"}  # of the baseline
 # Who makes the batches of a stage that only predicts changes none of their bytes.
 WHO = {"ray.num_workers"}
 # Which of the trained models a stage takes: it depends on these by their content.
@@ -46,9 +44,9 @@ NOT_USED = {
     "train_classifier": {"data.crop_scale"},  # classifier.crop_scale
     "features": WHO,
     "train_transformer": DRAWING,
-    "train_autoregressive": DRAWING - {"decoding.bf16"}
+    "train_autoregressive": DRAWING - {f"decoding.{name}" for name in OWN}
     | {
-        "autoregressive.bf16",
+        *(f"autoregressive.{name}" for name in OWN),
         "training.mask_schedule",
         "training.steps",  # autoregressive.steps
     },

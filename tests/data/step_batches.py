@@ -1,8 +1,6 @@
 """Batches that are made of their step alone, for loaders; and a training that takes them until it
 is ended: `python -m tests.data.step_batches LOADERS`, which prints its steps."""
 
-import os
-import signal
 import sys
 import time
 from typing import Any
@@ -16,20 +14,10 @@ CPU = torch.device("cpu")
 
 
 class StepBatches(Batches):
-    """A batch is its step, and the numbers of cores and threads that it was made with.
-
-    Args:
-        killed_at: the step whose process is killed.
-        seconds: that loading a batch takes.
-    """
-
-    def __init__(self, killed_at: int = -1, seconds: float = 0.0):
-        self.killed_at, self.seconds = killed_at, seconds
+    """A batch is its step, and the numbers of cores and threads that it was made with."""
 
     def load(self, step: int) -> Any:
-        time.sleep(self.seconds)
-        if step == self.killed_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.2)
         return step
 
     def finish(self, step: int, loaded: Any) -> Batch:
@@ -38,7 +26,7 @@ class StepBatches(Batches):
 
 def main(loaders: int) -> None:
     set_up()
-    batches = prepared(StepBatches(seconds=0.2), loaders, CPU)
+    batches = prepared(StepBatches(), loaders, CPU)
     try:
         for step in range(10_000):
             batches(step)

@@ -15,7 +15,7 @@ from pipeline.data.images.batches import ImageBatches
 from pipeline.data.images.pixels import center_crop, decode_image, encode_png, to_chw
 from pipeline.data.images.shards import GROUP, ImageShards, Item, View, write_manifest, write_shards
 from pipeline.prepare.datasets import stratified_split
-from pipeline.runtime.errors import UserError
+from tests.errors import refused
 from tests.images import noise_image
 from tests.tiny_project import Dies
 
@@ -76,9 +76,8 @@ def test_split_depends_on_the_seed_and_mixes_classes():
 def test_a_class_with_too_few_images_is_named(splits):
     source = FakeSource([2, 1])
     source.items = [item._replace(split=s) for item, s in zip(source.items, splits, strict=True)]
-    with pytest.raises(UserError, match=r"'class 1' has no training image left") as error:
+    with refused("data.source", match=r"'class 1' has no training image left"):
         stratified_split(source, 0.2, seed=0)
-    assert error.value.subject == "data.source"
 
 
 def test_shards_round_trip_across_record_batches(tmp_path, monkeypatch):
@@ -103,9 +102,8 @@ def test_shards_that_cannot_be_read_name_the_folder_and_the_stage(tmp_path, dama
         path.write_bytes(path.read_bytes()[:-100])
     else:
         path.unlink()
-    with pytest.raises(UserError, match="dvc repro") as error:
+    with refused(match=rf"^{tmp_path}.*dvc repro"):
         ImageShards(tmp_path, "train").read(8)
-    assert str(tmp_path) in error.value.subject
 
 
 def test_manifest_counts_every_class(tmp_path):

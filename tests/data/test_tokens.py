@@ -1,7 +1,6 @@
 """The token cache: what is written of the images, and what training reads."""
 
 import numpy as np
-import pytest
 import torch
 
 from pipeline.config.paths import IMAGES, TOKENIZER
@@ -9,9 +8,9 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import BatchWorkers
-from pipeline.runtime.errors import UserError
 from pipeline.training.tokens import cache_tokens, cached_code_usage, write_manifest
 from pipeline.weights.published import load_model
+from tests.errors import refused
 from tests.tiny_project import CLASSES, CPU, GRID, with_params
 
 
@@ -53,6 +52,5 @@ def test_token_cache_reads_across_shards(tokens_dir):
 
 def test_damaged_token_cache_is_one_line(tokens_dir):
     (tokens_dir / "train-00001.npy").unlink()
-    with pytest.raises(UserError, match="dvc repro cache_tokens") as error:
+    with refused(tokens_dir / "train-00001.npy", match="dvc repro cache_tokens"):
         TokenCache(tokens_dir, "train")
-    assert error.value.subject == str(tokens_dir / "train-00001.npy")

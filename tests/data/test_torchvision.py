@@ -6,7 +6,7 @@ from PIL import Image
 
 from pipeline.data.images.pixels import decode_image
 from pipeline.prepare.datasets import open_source
-from pipeline.runtime.errors import UserError
+from tests.errors import refused
 
 decoded: list[int] = []  # images that were read
 
@@ -75,9 +75,8 @@ def test_pictures_whose_files_torchvision_lists_are_read_as_a_folders(tmp_path):
     Image.new("RGB", (40, 20)).save(last, exif=turned)
     assert decode_image(source.read(1), 3).size == (20, 40)
     last.write_bytes(last.read_bytes()[:400])
-    with pytest.raises(UserError) as error:
+    with refused(last):
         source.read(1)
-    assert error.value.subject == str(last)
 
 
 class Boxes(Whole):
@@ -88,6 +87,5 @@ class Boxes(Whole):
 @pytest.mark.parametrize("name", ["NoSuchSet", "mnist", "VisionDataset", "Boxes"])
 def test_names_that_are_no_labelled_set_are_refused(monkeypatch, tmp_path, name):
     monkeypatch.setattr(torchvision.datasets, "Boxes", Boxes, raising=False)
-    with pytest.raises(UserError, match=f"torchvision.*{name}") as error:
+    with refused("data.source", match=f"torchvision.*{name}"):
         open_source(f"torchvision:{name}", str(tmp_path), 112)
-    assert error.value.subject == "data.source" and error.value.way_out

@@ -15,7 +15,7 @@ from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.metrics import fid_infinity, spreads
-from pipeline.evaluation.samplers import open_sampler
+from pipeline.experiments.rows import open_sampler
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.sampling import balanced_labels, sample_batches
 from tests.tiny_project import CPU

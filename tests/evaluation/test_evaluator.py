@@ -1,6 +1,6 @@
 """Images that are measured, on the fly and from files, and what they are compared with."""
 
-import pickle
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline import sampling
-from pipeline.config.paths import FEATURES, IMAGES
+from pipeline.config.paths import FEATURES
 from pipeline.config.replicates import main_replicates
-from pipeline.data.images.shards import ImageShards, View
 from pipeline.evaluation import evaluator as module
 from pipeline.evaluation.evaluator import Evaluator, open_measured, proportional_labels
 from pipeline.evaluation.features import (
@@ -25,15 +23,13 @@ from pipeline.evaluation.features import (
     extract,
     reference_features,
     reference_statistics,
-    stored_tensors,
 )
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import ArrayImages
-from pipeline.evaluation.samplers import open_sampler
+from pipeline.experiments.rows import open_sampler
 from pipeline.runtime.batches import Maker, make_tensors, parts_folder
 from pipeline.sampling import balanced_labels, sample_batches
-from tests.images import noise_array
-from tests.tiny_project import ALONE, CLASSES, CPU, Dies, classified, training_images, with_params
+from tests.tiny_project import ALONE, CLASSES, CPU, classified, training_images, with_params
 
 pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
@@ -68,16 +64,23 @@ def drawn(in_tiny_project) -> Tensor:
     return torch.cat([draw(*batch) for batch in batches])
 
 
-def test_outputs_on_the_fly_are_those_of_stored_images(tmp_path, drawn):
-    found = looked(tmp_path / "a.safetensors")
+def test_outputs_on_the_fly_are_those_of_stored_images(tmp_path, monkeypatch, drawn):
+    monkeypatch.setattr("pipeline.evaluation.features.PART", SIZE)
+    path = tmp_path / "a.safetensors"
+    found = looked(path)
     torch.testing.assert_close(found["means"], drawn.float().mean(dim=(1, 2, 3)))
     assert torch.equal(found["labels"], LABELS)
+    numbers = sum(tensor[0].numel() for tensor in found.values())
+    kept = sum(part.stat().st_size for part in parts_folder(path).iterdir())
+    assert kept < COUNT * 8 * numbers  # and no image
     evaluator, images = Evaluator(with_params(), ALONE, second=True), ArrayImages(drawn.numpy())
     stored = evaluator.outputs(images, tmp_path / "stored")
     assert stored.keys() == {"features", "logits", "class_logits", "second"}
+    again = evaluator.outputs(ArrayImages(0 * drawn.numpy()), tmp_path / "stored")  # it is read
     for name, theirs in stored.items():
-        assert len(theirs) == COUNT
+        assert len(theirs) == COUNT and torch.equal(again[name], theirs)
         torch.testing.assert_close(found[name], theirs, rtol=1e-5, atol=1e-5)
+    assert sorted(os.listdir(tmp_path)) == ["a.safetensors.parts", "stored"]
     own = fid(stored["second"], reference_features("random"))
     measured, wanted = (evaluator.metrics(each, LABELS) for each in (found, stored))
     assert wanted["fid_random"] == pytest.approx(own, rel=1e-9) != wanted["fid_classifier"]
@@ -106,24 +109,6 @@ def test_copies_of_a_few_training_images_are_precise_and_recall_only_those(tmp_p
     for extractor in ("classifier", "random"):
         assert found[f"precision_{extractor}"] == 1
         assert found[f"recall_{extractor}"] <= 5 / len(training_images())
-
-
-def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
-    path, decode = tmp_path / "killed.safetensors", sampling.tokens_to_images
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sampling, "tokens_to_images", Dies(decode, calls=2))
-        looked(path)
-    parts = {part.name: part for part in parts_folder(path).iterdir()}
-    assert parts.keys() == {"000000.safetensors", "000001.safetensors"}
-    before = parts["000000.safetensors"].stat().st_mtime_ns
-    found = looked(path)
-    assert parts["000000.safetensors"].stat().st_mtime_ns == before
-    whole = looked(tmp_path / "whole.safetensors")
-    assert all(torch.equal(found[name], whole[name]) for name in whole)
-    numbers = sum(whole[name].shape[1] for name in ("features", "logits", "class_logits", "second"))
-    size = sum(part.stat().st_size for part in parts_folder(path).glob("*.safetensors"))
-    means_and_labels = 4 + 8
-    assert size < COUNT * (4 * numbers + means_and_labels) + 3 * 500
 
 
 def test_networks_see_batches_of_nearly_one_size_and_each_image_once(drawn):
@@ -178,49 +163,6 @@ def test_the_param_chooses_the_labels(monkeypatch, labels, counts):
     uneven = SimpleNamespace(labels=np.array([2, 0, 0, 0, 0, 0, 0, 2]), class_names=["a", "b", "c"])
     monkeypatch.setattr(module, "ImageShards", lambda folder, split: uneven)
     assert measured.labels(8).bincount(minlength=3).tolist() == counts
-
-
-# In files
-
-MANY = 1200  # images, of which a part has 512
-ARRAY = noise_array(MANY, 1)
-
-
-class Pixels:
-    """Returns the pixels, and two of them; killed when it is shown more than `left` images."""
-
-    def __init__(self, left: int = 10**6):
-        self.left = left
-
-    def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
-        pixels = torch.from_numpy(ARRAY[start:stop]).flatten(1).float()
-        self.left -= len(pixels)
-        if self.left < 0:
-            raise KeyboardInterrupt
-        return {"features": pixels, "logits": pixels[:, :2].clone()}
-
-
-def stored(folder: Path, look: Pixels) -> dict[str, Tensor]:
-    return stored_tensors(folder, MANY, ALONE, Maker(Pixels, here=look), "pixels")
-
-
-def test_killed_extraction_goes_on_with_its_part_and_is_done_once(tmp_path, capsys):
-    with pytest.raises(KeyboardInterrupt):
-        stored(tmp_path / "set", Pixels(left=1100))  # in the third part of 512
-    rest = Pixels(left=MANY - 1024)
-    found = stored(tmp_path / "set", rest)
-    assert rest.left == 0 and "going on from batch 2 of 3" in capsys.readouterr().out
-    np.testing.assert_array_equal(found["features"], ARRAY.reshape(MANY, -1))
-    np.testing.assert_array_equal(found["logits"], ARRAY.reshape(MANY, -1)[:, :2])
-    again = stored(tmp_path / "set", Pixels(left=0))
-    assert all(torch.equal(found[name], again[name]) for name in found)
-    assert {path.name for path in tmp_path.rglob("*")} == {"set", "features.npy", "logits.npy"}
-
-
-def test_crops_that_travel_to_a_worker_are_read_from_any_image_on():
-    images = View(ImageShards(IMAGES, "train"), with_params().data)
-    sent = pickle.loads(pickle.dumps(images))
-    assert len(sent) == 60 and torch.equal(sent.read(3, 13), training_images()[3:13])
 
 
 def test_the_reference_is_of_the_training_images():

@@ -7,9 +7,9 @@ from torchvision.transforms import _presets as transforms
 
 from pipeline import classifier
 from pipeline.evaluation.features import open_extractor
-from pipeline.runtime.errors import UserError
 from pipeline.weights.published import load_model, save_model
 from stages import train_classifier
+from tests.errors import refused
 from tests.tiny_project import CPU, with_params
 
 
@@ -19,10 +19,8 @@ def test_weights_that_do_not_load_name_the_param(tmp_path, make_params, name, ki
     if kind == "other weights":
         torch.save({"x": torch.zeros(2)}, path)
     evaluation = make_params(evaluation={f"{name}_weights": str(path)}).evaluation
-    with pytest.raises(UserError) as error:
+    with refused(f"evaluation.{name}_weights", "weights.pth"):
         open_extractor(name, None, evaluation, CPU)
-    assert error.value.subject == f"evaluation.{name}_weights"
-    assert "weights.pth" in error.value.reason
 
 
 @pytest.mark.slow  # builds two ResNets
@@ -47,6 +45,5 @@ def test_a_released_classifier_gives_torchvisions_logits_or_names_the_param(
     # The data set has three classes, and a ResNet-34 has more layers.
     for architecture in ("torchvision:resnet18", "torchvision:resnet34"):
         given = {"pretrained": str(file), "architecture": architecture}
-        with pytest.raises(UserError) as error:
+        with refused("classifier.pretrained"):
             train_classifier.main(with_params(classifier=given, sweep={"samples": 600}))
-        assert error.value.subject == "classifier.pretrained"

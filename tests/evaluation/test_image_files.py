@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import random
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from pipeline.evaluation.image_files import open_images
 from pipeline.evaluation.image_sets import ArrayImages, batches
 from pipeline.runtime.errors import UserError
 from pipeline.tools.export import export_npz, export_pngs, export_samples
-from tests.errors import one_line
+from tests.errors import refused
 from tests.images import noise_array, write_samples
 
 
@@ -69,15 +68,6 @@ def test_npz_is_what_numpy_reads_and_writes(forms, tmp_path):
         assert np.array_equal(everything(found), array) and torch.equal(found.labels, labels)
 
 
-def test_export_of_pngs_replaces_nothing(tmp_path):
-    kept = tmp_path / "mine/holiday.png"
-    kept.parent.mkdir()
-    kept.write_text("years of work")
-    with pytest.raises(UserError, match="mine exists"):
-        export_pngs(ArrayImages(noise_array(2, 1)), tmp_path / "mine")
-    assert kept.read_text() == "years of work" and os.listdir(tmp_path) == ["mine"]
-
-
 def test_exported_are_the_samples_that_were_measured_or_all(tmp_path, monkeypatch, make_params):
     monkeypatch.chdir(tmp_path)
     evaluation = {"seeds": [3, 5], "samples": 6, "kid_subset_size": 3}
@@ -94,6 +84,8 @@ def test_exported_are_the_samples_that_were_measured_or_all(tmp_path, monkeypatc
         assert np.array_equal(archive["arr_0"][..., :1], array[:6].transpose(0, 2, 3, 1))
         assert archive["arr_1"].tolist() == labels[:6].tolist()
     assert export_samples(params, "transformer", Path("other"), 5, everything=True) == 9
+    with pytest.raises(UserError, match="other exists"):
+        export_samples(params, "transformer", Path("other"), 3)
     assert np.array_equal(everything(open_images("other")), array[::-1])
     with pytest.raises(UserError, match="unsupported suffix"):
         export_samples(params, "transformer", Path("set.png"))
@@ -114,11 +106,9 @@ def test_a_bad_png_is_named_and_hidden_files_are_ignored(forms, damage):
     else:
         mode, size = ("RGB", (8, 5)) if damage == "size" else ("L", (7, 5))
         Image.new(mode, size).save(bad)
-    with pytest.raises(UserError, match=r"000003\.png") as error:
+    other = {"size": "7×5.*8×5|8×5.*7×5", "channels": "7×5.*grey|grey.*7×5"}
+    with refused(match=rf"000003\.png.*({other.get(damage, '')})"):
         everything(open_images(folder))
-    line = one_line(error)
-    if damage in ("size", "channels"):
-        assert "7×5" in line and ("8×5" in line or "grey" in line)
 
 
 PICTURES = noise_array(4, 3).transpose(0, 2, 3, 1)
@@ -133,38 +123,21 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("name", ["nowhere", "empty", "set.txt", "fifo", "no arr_0", *OTHERS])
+NAMES = ["nowhere", "empty", "set.txt", "set.npz", "fifo", "no arr_0", *OTHERS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_not_an_image_set_is_named(tmp_path, name):
     path = tmp_path / name
     if name == "empty":
         path.mkdir()
         (path / "a.txt").write_text("no PNG")
-    elif name == "set.txt":
+    elif name.startswith("set."):
         path.write_text("no images")
     elif name == "fifo":
         os.mkfifo(path)
     elif name != "nowhere":
         path = path.with_suffix(".npz")
         np.savez(path, *OTHERS.get(name, []), other=PICTURES)
-    with pytest.raises(UserError) as error:
+    with refused(path):
         open_images(path)
-    assert error.value.subject == str(path) and error.value.reason and error.value.way_out
-
-
-@pytest.mark.parametrize("form", ["npz", "png"])
-def test_damaged_bytes_are_refused_in_a_line_or_read(forms, form):
-    """No other error, whatever bytes are changed or cut off."""
-    path = forms(noise_array(9, 3))[form]
-    target = path / "000001.png" if form == "png" else path
-    whole, draw = target.read_bytes(), random.Random(form)
-    for _ in range(30):
-        content = bytearray(whole)
-        for _ in range(draw.randint(1, 4)):
-            content[draw.randrange(draw.choice([len(content), 150]))] = draw.randrange(256)
-        if draw.random() < 0.4:
-            del content[draw.randrange(len(content)) :]
-        target.write_bytes(content)
-        try:
-            assert len(everything(open_images(path))) > 0
-        except UserError as error:
-            assert error.subject in (str(path), str(target)) and "\n" not in str(error)

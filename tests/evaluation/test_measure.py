@@ -1,60 +1,32 @@
 """`python -m pipeline measure`: the metrics of any image set, and one line where there are none."""
 
-import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.__main__ import main
 from pipeline.config.paths import SAMPLES
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.image_sets import ArrayImages
 from pipeline.tools.export import export_npz
+from tests.command_line import maskgit
 from tests.images import samples_in
-from tests.tiny_project import ALONE, SIDE, make_project, with_params
+from tests.tiny_project import ALONE, SIDE, with_params
 
 COUNT = 80
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    folder = make_project(tmp_path_factory.mktemp("project"))
-    (folder / "params.yaml").write_text(json.dumps(with_params().model_dump()))
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def in_project(project, monkeypatch):
-    monkeypatch.chdir(project)
+pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
 @pytest.fixture
-def measure(monkeypatch, capsys):
-    """Run the command on a path; its output."""
-
-    def run(path: Path) -> str:
-        monkeypatch.setattr(sys, "argv", ["pipeline", "measure", str(path)])
-        main()
-        return capsys.readouterr().out
-
-    return run
-
-
-@pytest.fixture
-def error_of(measure):
+def error_of(capsys):
     """The line that the command ends with on a bad path."""
 
     def run(path: Path) -> str:
-        with pytest.raises(SystemExit) as stop:
-            measure(path)
-        line = stop.value.code  # a text: printed to stderr, exit code 1
-        assert line.startswith("error: ") and "\n" not in line
-        assert "unexpected: traceback" not in line
-        return line
+        done = maskgit("measure", str(path), capsys=capsys)
+        assert done.code == 1 and done.err.startswith("error: ") and done.err.count("\n") == 1
+        return done.err
 
     return run
 
@@ -70,11 +42,11 @@ def samples(count: int = COUNT) -> np.ndarray:
 
 
 @pytest.mark.parametrize("labels", [None, torch.arange(COUNT) % 3])
-def test_metrics_are_the_evaluators(tmp_path, measure, labels):
+def test_metrics_are_the_evaluators(tmp_path, capsys, labels):
     """Labels balance the subsets of the set, and tell what is recognised."""
     export_npz(ArrayImages(samples()), labels, tmp_path / "set.npz")
     wanted = wanted_of(samples(), tmp_path / "wanted", labels)
-    found = measure(tmp_path / "set.npz")
+    found = maskgit("measure", f"{tmp_path}/set.npz", capsys=capsys).out
     rows = dict(re.findall(r"^(\w+) +(\S+)", found, flags=re.MULTILINE))
     assert rows.keys() == {name for name in wanted if not name.endswith("_std")}
     assert {"fid_classifier", "kid_classifier", "precision_random", "samples"} <= set(rows)

@@ -7,16 +7,9 @@ import pytest
 import torch
 
 from pipeline.config.params import Params
+from pipeline.evaluation import metrics
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import TooFew, fid, statistics
-from pipeline.evaluation.metrics import (
-    class_accuracy,
-    disjoint,
-    drawn,
-    fid_infinity,
-    manifolds,
-    spreads,
-)
 
 
 def normal(count: int, dimension: int, seed: int) -> torch.Tensor:
@@ -30,7 +23,7 @@ def alternating(count: int, classes: int = 10) -> torch.Tensor:
 
 def spread(metric: Callable[[torch.Tensor], float | None], labels: torch.Tensor, **how):
     """Of one metric."""
-    return spreads(lambda rows: {"metric": metric(rows)}, labels, **how)["metric_std"]
+    return metrics.spreads(lambda rows: {"metric": metric(rows)}, labels, **how)["metric_std"]
 
 
 def test_spread_leaves_out_what_differs_between_classes():
@@ -47,7 +40,7 @@ def test_spread_keeps_rows_together_and_is_seeded():
     logits = torch.eye(3)[(labels + (torch.arange(300) < 60)) % 3]  # a fifth is wrong
 
     def metric(rows):
-        return class_accuracy(logits[rows], labels[rows])
+        return metrics.class_accuracy(logits[rows], labels[rows])
 
     found = spread(metric, labels, repeats=500, seed=1)
     assert found == pytest.approx((0.8 * 0.2 / 300) ** 0.5, rel=0.1)
@@ -89,8 +82,8 @@ def test_spread_of_a_set_larger_than_its_manifold_is_that_over_fresh_samples(mak
     evaluator = OfFeatures(params, reference)
     sets = (normal(10 * times * k, 3, 42) + 1).split(times * k)
     measured = [evaluator.metrics(dict.fromkeys(OUTPUTS, x), None) for x in sets]
-    near = drawn(reference, k, params.seed)
-    fresh = [manifolds(x + 1, near, 3) for x in normal(400 * k, 3, 43).split(k)]
+    near = metrics.drawn(reference, k, params.seed)
+    fresh = [metrics.manifolds(x + 1, near, 3) for x in normal(400 * k, 3, 43).split(k)]
     for kind in ("precision", "density"):
         true = np.std([of[kind] for of in fresh])  # to 3.5% of it, as what follows
         for extractor in ("classifier", "random"):
@@ -99,10 +92,10 @@ def test_spread_of_a_set_larger_than_its_manifold_is_that_over_fresh_samples(mak
 
 
 def test_what_a_half_is_too_small_for_has_no_spread():
-    def metrics(rows):
+    def measured(rows):
         return {"size": len(rows) + rows[0].item(), "whole": 1.0 if len(rows) == 20 else None}
 
-    found = spreads(metrics, alternating(20, 2), repeats=4, seed=0)
+    found = metrics.spreads(measured, alternating(20, 2), repeats=4, seed=0)
     assert found["whole_std"] is None and found["size_std"] > 0
 
 
@@ -111,16 +104,16 @@ def test_fid_infinity_has_not_the_bias_of_fid():
     reference = statistics(normal(50_000, 16, 36))
     sets = normal(10 * 400, 16, 37).reshape(10, 400, 16)
     plain = np.array([fid(x, reference) for x in sets])
-    extrapolated = [fid_infinity(x, alternating(400), reference, seed=0) for x in sets]
+    extrapolated = [metrics.fid_infinity(x, alternating(400), reference, seed=0) for x in sets]
     assert abs(np.mean(extrapolated)) < plain.mean() / 5
     with pytest.raises(TooFew, match="at least 17"):
-        fid_infinity(normal(64, 16, 38), alternating(64), reference, seed=0)
+        metrics.fid_infinity(normal(64, 16, 38), alternating(64), reference, seed=0)
 
 
 @pytest.mark.parametrize(("count", "size", "sets"), [(1000, 320, 3), (30, 30, 1)])
 def test_disjoint_sets_are_balanced_and_share_nothing(count, size, sets):
     labels = alternating(count)
-    found = list(disjoint(labels, size, seed=3))
+    found = list(metrics.disjoint(labels, size, seed=3))
     assert len(found) == sets
     every = torch.cat(found)
     assert len(every.unique()) == sets * size

@@ -24,30 +24,15 @@ from pipeline.experiments.evaluate.measuring import drop_samples, evaluate_all
 from pipeline.masking import masked_nll
 from pipeline.sampling import Sampler, balanced_labels
 from pipeline.weights.published import load_model
+from tests import tiny_project as tiny
 from tests.images import samples_in
-from tests.tiny_project import (
-    ALONE,
-    CLASSES,
-    CPU,
-    GRID,
-    SIDE,
-    VAL,
-    check_scores,
-    classified,
-    frechet,
-    training_images,
-    validation,
-    with_params,
-    write_tokens,
-)
 
 COUNT = 80  # in 8 batches
 pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
 def params(**evaluation):
-    sizes = {"samples": COUNT, "kid_subset_size": 10, "halves": 3, "seeds": [0, 1]}
-    return with_params(evaluation=sizes | evaluation, cas={"samples": COUNT})
+    return tiny.with_params(evaluation={"samples": COUNT} | evaluation, cas={"samples": COUNT})
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +40,7 @@ def straight(tiny_project, tmp_path_factory) -> tuple[list[dict], dict[str, byte
     """The rows of an evaluation, and the samples that it published."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tiny_project)
-        write_tokens()
+        tiny.write_tokens()
         return evaluated(tmp_path_factory.mktemp("straight"), params()), published()
 
 
@@ -65,7 +50,7 @@ def folders_in(folder: Path, given: Params) -> dict[Replicate, Path]:
 
 
 def evaluated(folder: Path, given: Params) -> list[dict]:
-    return evaluate_all(given, folders_in(folder, given), folder, ALONE)
+    return evaluate_all(given, folders_in(folder, given), folder, tiny.ALONE)
 
 
 def published() -> dict[str, bytes]:
@@ -86,26 +71,31 @@ def test_every_replicate_and_set_is_measured_in_the_same_way(straight, tmp_path)
         own = {"label_smoothing", "seed", "nll", "parameters", "steps"}
         if replicate.main:
             images, labels = samples_in(SAMPLES / row["images"] / f"seed{row['seed']}")
-            assert images.shape == (COUNT, 1, SIDE, SIDE)
-            check_scores(row, images, torch.from_numpy(labels))
-            last = balanced_labels(COUNT, CLASSES)[70:], mix(row["seed"], "batch", 7)
+            assert images.shape == (COUNT, 1, tiny.SIDE, tiny.SIDE)
+            tiny.check_scores(row, images, torch.from_numpy(labels))
+            last = balanced_labels(COUNT, tiny.CLASSES)[70:], mix(row["seed"], "batch", 7)
             drawn = Sampler(model, tokenizer)(given.decoding_settings(), *last)
             assert (images[70:] == drawn.numpy()).all()
             if masked:
-                for suffix, near in (("", images), ("_real", validation(VAL)[0].numpy())):
+                for suffix, near in (("", images), ("_real", tiny.validation(tiny.VAL)[0].numpy())):
                     own.add(name := f"nearest_distance_classifier{suffix}")
-                    both = classified(near)[0], classified(training_images().numpy())[0]
+                    both = (
+                        tiny.classified(near)[0],
+                        tiny.classified(tiny.training_images().numpy())[0],
+                    )
                     assert row[name] == pytest.approx(cdist(*both).min(axis=1).mean(), rel=1e-4)
         assert set(row) - common == own
-        assert row["steps"] == (3 if masked else GRID**2)
+        assert row["steps"] == (3 if masked else tiny.GRID**2)
         how = {"schedule": "cosine", "seed": row["seed"]}
         nll = masked_nll(model, *held_out, **how) if masked else token_nll(model, *held_out)
         assert row["nll"] == pytest.approx(nll, rel=1e-6)
-    images, labels = validation(VAL)
-    rebuilt = rebuild(tokenizer, images, CPU)[0].numpy()
-    check_scores(rows[-1], images.numpy(), labels)
-    check_scores(rows[-2], rebuilt, labels)
-    assert rows[-2]["rfid_classifier"] == pytest.approx(frechet(rebuilt, images.numpy()), rel=1e-3)
+    images, labels = tiny.validation(tiny.VAL)
+    rebuilt = rebuild(tokenizer, images, tiny.CPU)[0].numpy()
+    tiny.check_scores(rows[-1], images.numpy(), labels)
+    tiny.check_scores(rows[-2], rebuilt, labels)
+    assert rows[-2]["rfid_classifier"] == pytest.approx(
+        tiny.frechet(rebuilt, images.numpy()), rel=1e-3
+    )
     assert len({row["fid_classifier"] for row in rows}) == len(rows)  # no model is another's
     # Of the 24 validation images.
     few = {"fid_classifier_std", "fid_random_std", "fid_infinity_classifier"}
@@ -179,22 +169,22 @@ def test_samples_that_are_not_kept_are_published_with_the_same_bytes(straight, t
 def test_real_images_are_scored_in_disjoint_sets(tmp_path, capsys):
     """Of 99 candidates, 33 a class, rejection keeps 9 or 12; of the sizes 40 and 99 there are not
     as many validation images."""
-    given = with_params(
+    given = tiny.with_params(
         evaluation={"samples": 99},
         cas={"samples": 99},
         sweep={"samples": 40},
         temperature={"samples": 40},
-        editing={"images": VAL},
+        editing={"images": tiny.VAL},
         rejection={"acceptance": [4 / 33, 3 / 33]},
     )
     metrics.say_once.cache_clear()
-    rows = evaluate.real_rows(given, ALONE, tmp_path)
-    wanted = [(9, 0), (9, 1), (12, 0), (12, 1), (VAL, 0)]
+    rows = evaluate.real_rows(given, tiny.ALONE, tmp_path)
+    wanted = [(9, 0), (9, 1), (12, 0), (12, 1), (tiny.VAL, 0)]
     assert [(row["samples"], row["subset"]) for row in rows] == wanted
     assert [list(row) for row in rows] == [evaluate.real_columns(given)] * len(rows)
-    images, labels = validation(VAL)
-    check_scores(rows[-1], images.numpy(), labels)
+    images, labels = tiny.validation(tiny.VAL)
+    tiny.check_scores(rows[-1], images.numpy(), labels)
     assert all(row["fid_classifier"] is None for row in rows[:-1])  # of 16 dimensions
     assert capsys.readouterr().out.count("not measured: FID") == 2  # once for a size
-    halves = [row["class_accuracy"] for row in rows if row["samples"] == VAL // 2]
+    halves = [row["class_accuracy"] for row in rows if row["samples"] == tiny.VAL // 2]
     assert sum(halves) / 2 == pytest.approx(rows[-1]["class_accuracy"])

@@ -1,17 +1,19 @@
 """Timings: what is timed, and how."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from pipeline.experiments import speed
 from pipeline.sampling import balanced_labels
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
-from tests.tiny_project import CLASSES, CODES, CPU, with_params
+from pipeline.weights.configs import transformer_config
+from tests.tiny_project import CLASSES, CPU, with_params
 
 
 def config(grid: int) -> TransformerConfig:
-    t = with_params().transformer
-    return TransformerConfig(grid**2, CODES, CLASSES, t.layers, t.hidden, t.heads, t.mlp, 0.1)
+    return replace(transformer_config(with_params(), CLASSES), num_tokens=grid**2)
 
 
 def test_every_method_and_batch_size_is_timed():

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -30,19 +31,9 @@ from pipeline.runtime.run_log import RunLog, read_rows
 from pipeline.runtime.stage import Stage
 from pipeline.sampling import Sampler
 from stages import prepare, running
+from tests import tiny_project as tiny
 from tests.images import noise_image
 from tests.project import ROOT
-from tests.tiny_project import (
-    ALONE,
-    CHANGES,
-    CLASSES,
-    CPU,
-    SIDE,
-    Dies,
-    with_params,
-    write_features,
-    write_shards_of,
-)
 
 
 @pytest.fixture
@@ -69,6 +60,8 @@ def test_an_error_is_a_line(run):
         run(fail)
     with pytest.raises(SystemExit, match=r"^error: dvc.yaml: has no stage 'cook'[^\n]*edit$"):
         running.run_stage("cook")
+    with pytest.raises(SystemExit, match=r"^error: interrupted; run again to resume from the last"):
+        run(Mock(side_effect=KeyboardInterrupt))
 
 
 def test_a_bug_is_a_line_that_names_the_file_of_its_traceback_and_shows_no_password(
@@ -140,25 +133,19 @@ def test_a_stage_says_what_is_still_to_be_sent_and_removes_what_a_killed_one_lef
     assert "edit: logs are still to be sent to http://me:***@127.0.0.1:9" in capsys.readouterr().out
 
 
-@pytest.fixture
-def project(tiny_project, tmp_path, monkeypatch) -> Path:
-    """A tiny project of the test's own, as the working directory."""
-    monkeypatch.chdir(shutil.copytree(tiny_project, tmp_path / "project"))
-    return tmp_path / "project"
-
-
-def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(project):
+@pytest.mark.usefixtures("own_project")
+def test_gallery_shows_as_many_real_images_as_the_smallest_class_has():
     shutil.rmtree(IMAGES)
     for path in sorted(Path("pictures/train/class1").iterdir())[4:]:
         path.unlink()
-    write_shards_of(Path("pictures"), IMAGES)
-    write_features(with_params())
-    write_gallery(with_params(), Path("gallery"), ALONE)
+    tiny.write_shards_of(Path("pictures"), IMAGES)
+    tiny.write_features(tiny.with_params())
+    write_gallery(tiny.with_params(), Path("gallery"), tiny.ALONE)
     images = ImageShards(IMAGES, "train")
-    view = View(images, with_params().data, seed=0)
+    view = View(images, tiny.with_params().data, seed=0)
     with np.load("gallery/class_grid.npz") as grid:
-        assert grid["transformer"].shape == (CLASSES, 10, SIDE, SIDE, 1)
-        assert grid["real"].shape == (CLASSES, 4, SIDE, SIDE, 1)
+        assert grid["transformer"].shape == (tiny.CLASSES, 10, tiny.SIDE, tiny.SIDE, 1)
+        assert grid["real"].shape == (tiny.CLASSES, 4, tiny.SIDE, tiny.SIDE, 1)
         for label, row in enumerate(grid["real"]):
             chosen = np.flatnonzero(images.labels == label)[:4]
             assert np.array_equal(row, view.centers(chosen).permute(0, 2, 3, 1).numpy())
@@ -167,17 +154,19 @@ def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(project):
 
 
 @pytest.fixture
-def run_stage(project, monkeypatch) -> Callable[..., str]:
+def run_stage(own_project, monkeypatch) -> Callable[..., str]:
     """Runs a stage's main as `dvc repro` would, without MLflow."""
     names = ("edit", "reject", "reconstruct", "temperature", "speed")
-    listed = {"params": ["seed", *CHANGES, "ray"], "deps": ["data/images"]}
+    listed = {"params": ["seed", *tiny.CHANGES, "ray"], "deps": ["data/images"]}
     Path("dvc.yaml").write_text(json.dumps({"stages": dict.fromkeys(names, listed)}))
     sync = SimpleNamespace(close=lambda *_: "")
     monkeypatch.setattr(stage_module, "Sync", lambda *_: sync)
 
     def start(stage: str, **sections: dict) -> str:
         few = {"images": 11, "iterations": 1}
-        params = with_params(**{"editing": few, "reconstruction": few | {"draws": 2}} | sections)
+        params = tiny.with_params(
+            **{"editing": few, "reconstruction": few | {"draws": 2}} | sections
+        )
         Path("params.yaml").write_text(json.dumps(params.model_dump()))
         return importlib.import_module(f"stages.{stage}").main(params)
 
@@ -208,7 +197,7 @@ def test_a_killed_stage_resumes_after_its_last_batch_and_writes_the_same_bytes(
 
     def run(most: int) -> int:
         """The calls that were made."""
-        counted = Dies(plain, most)
+        counted = tiny.Dies(plain, most)
         monkeypatch.setattr(*where, lambda *args, **named: counted(*args, **named))
         assert run_stage(stage).startswith(f"{stage}: ")
         return most - counted.left
@@ -235,7 +224,7 @@ def test_one_more_seed_or_other_samples_of_a_seed_is_all_that_runs(run_stage, mo
     """Of two networks, each selects twice at three rates."""
     run_stage("reject", evaluation={"seeds": [0]})
     first = pd.read_csv(file := Path("results/rejection/rows.csv"))
-    counted = Dies(reject.select, calls=2 * 2 * 3)
+    counted = tiny.Dies(reject.select, calls=2 * 2 * 3)
     monkeypatch.setattr(reject, "select", counted)
     run_stage("reject")
     assert counted.left == 0
@@ -254,7 +243,7 @@ def test_speed_is_measured_by_a_worker_where_the_stage_lacks_the_gpu(run_stage, 
     def run_beside(function, *arguments, resources):
         beside.append(resources)
         with monkeypatch.context() as there:
-            there.setattr(speed, "worker_device", lambda use_gpu: CPU)
+            there.setattr(speed, "worker_device", lambda use_gpu: tiny.CPU)
             return function(*arguments)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -273,12 +262,12 @@ def test_prepare_splits_by_the_seed_and_counts_the_largest_class(tmp_path, monke
     for number in range(60):
         path = Path("pictures", "often" if number % 3 else "seldom", f"{number}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        noise_image(SIDE, SIDE, "L", seed=number).save(path)
-    params = with_params(data={"val_fraction": 0.25}).model_copy(update={"seed": 5})
+        noise_image(tiny.SIDE, tiny.SIDE, "L", seed=number).save(path)
+    params = tiny.with_params(data={"val_fraction": 0.25}).model_copy(update={"seed": 5})
     Path("params.yaml").write_text(json.dumps(params.model_dump()))
     Path("dvc.yaml").write_text(json.dumps({"stages": {"prepare": {"params": ["seed", "data"]}}}))
     prepare.main(params)
-    source, images = open_source("folder:pictures", "", SIDE), ImageShards(IMAGES, "val")
+    source, images = open_source("folder:pictures", "", tiny.SIDE), ImageShards(IMAGES, "val")
     wanted = [source.items[i].key for i in stratified_split(source, 0.25, 5)["val"]]
     assert [images.read(number)[0] for number in range(len(images))] == wanted
     assert read_json("results/prepare/metrics.json")["largest_class"] == pytest.approx(2 / 3)

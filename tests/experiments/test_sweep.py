@@ -17,7 +17,7 @@ from pipeline.config.paths import CURVES, TOKENS
 from pipeline.config.replicates import main_replicates
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
-from pipeline.decoding import DecodingSettings
+from pipeline.decoding_settings import DecodingSettings
 from pipeline.evaluation.features import reference_statistics
 from pipeline.experiments.ablation import Trial, decoders, measure_trial, trials
 from pipeline.masking import masked_nll
@@ -44,15 +44,18 @@ def root(tiny_project, tmp_path, monkeypatch) -> Path:
 
 
 def trial_of(root: Path, params: Params) -> Trial:
-    """Decoded with its own schedule in one step and in three, and with another's in three."""
+    """Decoded with its own schedule in one step and in three, with another's in three, and with
+    another sampler in three."""
     (model, *_) = main_replicates(params, "transformer")
     plain = params.decoding_settings()
     settings = [replace(plain, schedule=name, iterations=steps) for name, steps in DECODED]
+    settings += [replace(settings[1], sampler="random")]
     files = {root / f"{number}.json": each for number, each in enumerate(settings)}
     return Trial(
         seed=SEED,
         decodings=dict(list(files.items())[:2]),
-        crossed=dict(list(files.items())[2:]),
+        crossed=dict(list(files.items())[2:3]),
+        designs=dict(list(files.items())[3:]),
         training=SimpleNamespace(model=root / model.folder, folders=[]),
         workers=Workers.of(params.ray, 1),
         params=params,
@@ -63,36 +66,33 @@ def trial_of(root: Path, params: Params) -> Trial:
 
 def test_every_decoding_is_of_its_own_schedule_and_steps(root):
     training = {"mask_schedule": "square", "other_label_smoothings": []}
-    params = with_params(training=training, sweep={"samples": COUNT})
+    designs = [{"schedule": "square", "sampler": "random", "iterations": 3}]
+    params = with_params(training=training, sweep={"samples": COUNT, "designs": designs})
     trial = trial_of(root, params)
     measure_trial(trial)
-    rows = [*trial.rows(), *trial.crossing()]
+    ((other, designed),) = trial.design_rows().items()
+    rows = [*trial.rows(), *trial.crossing(), *designed]
     model, labels = load_model(trial.training.model, "transformer"), balanced_labels(COUNT, CLASSES)
     held_out = TokenCache(TOKENS, "val").everything()
     nll = masked_nll(model, *held_out, schedule="square", seed=SEED)
-    for row, (schedule, iterations) in zip(rows, DECODED, strict=True):
+    for row, (schedule, iterations) in zip(rows, [*DECODED, DECODED[1]], strict=True):
         settings = DecodingSettings(iterations, schedule, params.decoding.choice_temperature)
+        settings = replace(settings, sampler=row.get("sampler", "confidence"))
         check_scores(row, drawn_in_tens(model, settings, labels, mix(SEED, "sweep")), labels)
         assert (row["schedule"], row["iterations"], row["seed"]) == ("square", iterations, SEED)
         assert row["nll"] == pytest.approx(nll, rel=1e-6) and row["samples"] == COUNT
-    assert rows[-1]["decoding_schedule"] == "linear" and trial.finished
-    assert len({row["fid_classifier"] for row in rows}) == 3
+    assert rows[2]["decoding_schedule"] == "linear" and trial.finished
+    assert other == (("sampler", "random"),) and rows[3]["passes"] == 3
+    assert len({row["fid_classifier"] for row in rows}) == 4
 
 
 def test_what_names_the_files_of_trials_and_any_decoding_setting_is_an_axis(root, make_params):
-    """A list in the section `sweep` is all that another axis takes."""
-
-    class Sweep(type(with_params().sweep)):
-        guidance_scale: list[float]
-
     def folder(*ignore: str, **own: object) -> Path:
         return root / "-".join(map(str, own.values()))
 
-    def found(params: Params, **sweep) -> list[Trial]:
+    def found(params: Params) -> list[Trial]:
         Path("params.yaml").write_text(json.dumps(params.model_dump()))
-        values = Sweep(**params.sweep.model_dump(), **sweep) if sweep else params.sweep
-        wide = params.model_copy(update={"sweep": values})
-        return trials(wide, SimpleNamespace(folder=folder, hash="", run=Mock()))
+        return trials(params, SimpleNamespace(folder=folder, hash="", run=Mock()))
 
     def trained(params: Params) -> set[Path]:
         return {trial.training.folder for trial in found(params)}
@@ -102,7 +102,7 @@ def test_what_names_the_files_of_trials_and_any_decoding_setting_is_an_axis(root
     stage = {"params": ["training", "evaluation.seeds"], "deps": [str(CURVES)]}
     Path("dvc.yaml").write_text(json.dumps({"stages": {"train_transformer": stage}}))
     given = {"iterations": [3, 1], "schedules": ["cosine", "square"], "crossed": ["cosine"]}
-    given |= {"seeds": [4], "steps": 7}
+    given |= {"seeds": [4], "steps": 7, "designs": []}
     params = with_params(sweep=given)
     plain = found(params)
     assert [(t.schedule, t.seed) for t in plain] == [("cosine", 4), ("square", 4)]
@@ -112,11 +112,14 @@ def test_what_names_the_files_of_trials_and_any_decoding_setting_is_an_axis(root
     assert list(plain[0].crossed.items()) == own[1:]  # at the main model's T, and measured once
     assert plain[1].crossed == {}
     assert [t.training.steps for t in plain] == [7, 7] and plain[1].training.seed == 4
-    wide = found(params, guidance_scale=[2.0, 0.0])
-    varied = [(s.iterations, s.guidance_scale) for s in wide[0].decodings.values()]
-    assert varied == [(1, 0.0), (1, 2.0), (3, 0.0), (3, 2.0)]
-    paths = [path for trial in wide for path in trial.decodings]
-    assert len(set(paths)) == 8 and {p for t in plain for p in t.decodings} < set(paths)
+    designs = [{"top_p": [1.0, 0.9], "iterations": [3, 2]}, {"schedule": "square", "top_k": 4}]
+    wide = found(with_params(sweep=given | {"designs": designs}))
+    varied = [(s.iterations, s.top_p) for s in wide[0].designs.values()]
+    assert varied == [(3, 1.0), (2, 1.0), (3, 0.9), (2, 0.9)]  # the main model's schedule is cosine
+    (other,) = wide[1].designs.values()
+    assert (other.schedule, other.top_k, other.iterations) == ("square", 4, 3)
+    assert [t.decodings for t in wide] == [t.decodings for t in plain]
+    assert set(wide[0].designs) & set(wide[0].decodings) == {own[1][0]}  # measured once
 
     before = trained(params)
     same = [{"evaluation": {"seeds": [7]}}, {"training": {"mask_schedule": "cubic", "steps": 9}}]

@@ -93,6 +93,17 @@ def test_samples_follow_the_models_distribution():
         assert chisquare(found[label], count * wanted[1 - label]).pvalue < 1e-9
 
 
+def test_the_baseline_truncates_its_distribution_as_its_params_say(make_params):
+    model, labels = decided(), torch.arange(40) % 4
+    greedy = generate_autoregressive(model, labels, seed=0, top_k=1)
+    for own in ({"top_k": 1}, {"top_p": 1e-6}, {"softmax_temperature": 1e-4}):
+        params = make_params(autoregressive=own, decoding={"top_k": 3, "top_p": 0.5})
+        settings = params.decoding_settings(autoregressive=True)
+        assert torch.equal(sample_tokens(model, settings, labels, 5), greedy)
+    plain = make_params(decoding={"top_k": 1}).decoding_settings(autoregressive=True)
+    assert not torch.equal(sample_tokens(model, plain, labels, 5), greedy)
+
+
 def test_sampler_draws_from_the_baseline_in_the_precision_asked_for(in_bfloat16, make_params):
     model, labels = decided(), torch.arange(200) % 4
     drawn = {}

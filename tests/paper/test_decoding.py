@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline import decoding
 from pipeline.autoregressive import AutoregressiveTransformer
-from pipeline.decoding import DecodingSettings, decode, num_tokens_to_mask
+from pipeline.decoding import decode, num_tokens_to_mask
+from pipeline.decoding_settings import DecodingSettings
 from pipeline.runtime.errors import UserError
 from pipeline.sampling import sample_tokens
 from pipeline.schedules import SCHEDULES
@@ -120,7 +121,7 @@ def test_decode_matches_a_plain_reimplementation(seed, shares, length, how):
         seen = by_token[left, np.arange(length)]
         return np.where(left_unknown[..., None], at_mask, seen) * 2
 
-    def predict_torch(tokens, unknown):
+    def predict_torch(tokens, unknown, progress):
         return torch.from_numpy(predict(tokens.numpy(), unknown.numpy()))
 
     tokens = rng.integers(0, codes + 30, (batch, length))  # known ones may lie outside the codes
@@ -145,7 +146,7 @@ def test_decode_matches_a_plain_reimplementation(seed, shares, length, how):
 def test_one_bad_step_is_enough_but_logits_of_known_tokens_do_not_matter(bad_step):
     masks = []
 
-    def predict(tokens, mask):
+    def predict(tokens, mask, progress):
         masks.append(mask)
         logits = torch.zeros(2, 9, 5).masked_fill(~mask[..., None], torch.nan)
         if len(masks) == bad_step + 1:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.discriminator import (
+from pipeline.tokenizer.discriminator import (
     PatchDiscriminator,
     StyleGanDiscriminator,
     adversarial_ramp,

@@ -1,6 +1,7 @@
 """Classifier-free guidance: images shown without their class in training, and what decoding makes
 of it. (The paper has none; other reproductions do.)"""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from scipy.stats import binomtest
 
 from pipeline.data.seeds import generator
-from pipeline.decoding import DecodingSettings, decode, generate, predictor
+from pipeline.decoding import decode, generate, predictor
+from pipeline.decoding_settings import DecodingSettings
 from pipeline.runtime.errors import UserError
 from pipeline.sampling import balanced_labels, sample_tokens
 from pipeline.transformer import MaskGitTransformer
@@ -27,16 +29,35 @@ def test_scale_zero_is_the_plain_model_and_costs_no_more(model, monkeypatch):
     tokens, mask, labels = inputs(size=3)
     sizes, encode = [], model.encode
     monkeypatch.setattr(model, "encode", lambda ids: (sizes.append(len(ids)), encode(ids))[1])
-    plain = predictor(model, labels, replace(PLAIN, guidance_scale=0.0))(tokens, mask)
+    plain = predictor(model, labels, replace(PLAIN, guidance_scale=0.0))(tokens, mask, 1.0)
     assert torch.equal(plain, model.predict(tokens, mask, labels))
     assert sizes == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("linear", [0, 1 / 4, 1 / 2, 3 / 4]),
+        ("power_cosine", [(1 - math.cos(math.pi * (t / 4) ** 4)) / 2 for t in range(4)]),
+    ],
+)
+def test_guidance_follows_its_schedule(model, schedule, shares):
+    tokens, mask, labels = inputs(size=3)
+    settings = DecodingSettings(4, "linear", 2.0, 3.0, guidance_schedule=schedule)
+    predict, plain = predictor(model, labels, settings), model.predict(tokens, mask, labels)
+    none = model.predict(tokens, mask, torch.full_like(labels, model.config.num_classes))
+    for t, share in enumerate(shares):
+        wanted = plain + 3 * share * (plain - none)
+        assert torch.allclose(predict(tokens, mask, (t + 1) / 4), wanted, atol=1e-4)
+    assert settings.passes == 4 + sum(share > 0 for share in shares)
 
 
 def test_samples_are_guided_as_the_params_say(model, make_params):
     labels = balanced_labels(8, 4)
     assert labels.tolist() == 2 * [0, 1, 2, 3]
 
-    def by_hand(tokens, mask):
+    def by_hand(tokens, mask, progress):
         """(1 + s)·conditional − s·unconditional; without a class its token is [MASK], row 24."""
         ids = [torch.full((8, 1), 24), tokens.masked_fill(mask, 24)]
         unconditional = model.code_logits(model.encode(torch.cat(ids, dim=1))[:, 1:])

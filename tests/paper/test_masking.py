@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from pipeline.data.ranks import Ranks
 from pipeline.data.seeds import generator
 from pipeline.masking import masked_nll, masked_token_loss, sample_training_mask
 from pipeline.schedules import SCHEDULES
@@ -42,20 +41,6 @@ def test_training_mask_counts(schedule, tokens, batch, seed, floor):
         count = int(row.sum())
         assert count in {min(max(w, 1), tokens) for w in wanted}
         assert count >= max(1, math.floor(floor * tokens))
-
-
-@settings(max_examples=30, deadline=None)
-@given(workers=st.integers(1, 7), batch=st.integers(7, 40), floor=st.sampled_from([0.0, 0.5]))
-def test_workers_make_the_masks_of_their_rows(workers, batch, floor):
-    def draw(**rows):
-        noise = torch.Generator().manual_seed(3)
-        mask = sample_training_mask(batch, 16, "cosine", noise, floor, **rows)
-        return mask, torch.rand(1, generator=noise)
-
-    whole, after = draw()
-    shares = [draw(rows=Ranks(rank, workers).rows) for rank in range(workers)]
-    assert torch.equal(torch.cat([mask for mask, _ in shares]), whole)
-    assert all(torch.equal(later, after) for _, later in shares)  # later draws agree, too
 
 
 def test_masked_positions_are_uniform():

@@ -16,19 +16,10 @@ from pipeline.experiments.edit import edit_rows
 from pipeline.experiments.evaluate.measuring import evaluate_all
 from pipeline.experiments.reconstruct import reconstruct_hidden
 from pipeline.experiments.temperature import temperature_rows
-from pipeline.runtime import trials
-from pipeline.runtime.batches import (
-    BatchWorkers,
-    Maker,
-    load_tensors,
-    parts_folder,
-    save_tensors,
-    tensors_of,
-    workers_of,
-    write_files,
-)
+from pipeline.runtime import batches, trials
 from pipeline.runtime.errors import UserError
 from pipeline.training.tokens import cache_tokens, write_manifest
+from tests.errors import refused
 from tests.tiny_project import ALONE, CPU, folders_of, make_project, with_params
 
 BATCHES = [(start, min(start + 4, 22)) for start in range(0, 22, 4)]
@@ -64,30 +55,32 @@ def noted(file: Path) -> list[str]:
     return file.read_text().split()
 
 
-def squares(folder: Path, workers: BatchWorkers, given=BATCHES, **dies: int) -> Path:
+def squares(folder: Path, workers: batches.BatchWorkers, given=BATCHES, **dies: int) -> Path:
     """The file of squares in a folder, with the notes of those who made it."""
     folder.mkdir(exist_ok=True)
-    maker = Maker(Squares, folder, {int(start[1:]): often for start, often in dies.items()})
-    write_files({folder / "set.safetensors": given}, workers, maker, "squares", save_tensors)
+    maker = batches.Maker(Squares, folder, {int(start[1:]): often for start, often in dies.items()})
+    batches.write_files(
+        {folder / "set.safetensors": given}, workers, maker, "squares", batches.save_tensors
+    )
     return folder / "set.safetensors"
 
 
 @pytest.fixture(scope="module")
 def workers(ray):
-    pool = workers_of(with_params(ray={"num_workers": 2, "max_failures": 2}).ray)
+    pool = batches.workers_of(with_params(ray={"num_workers": 2, "max_failures": 2}).ray)
     yield pool
     pool.end()
 
 
 def test_a_killed_run_goes_on_after_its_last_batch(tmp_path, capsys):
     straight = squares(tmp_path / "straight", ALONE)
-    assert load_tensors(straight)["squares"].tolist() == [n**2 for n in range(22)]
+    assert batches.load_tensors(straight)["squares"].tolist() == [n**2 for n in range(22)]
     with pytest.raises(UserError):
         squares(tmp_path / "stopped", ALONE, [*BATCHES[:2], (99, 100), *BATCHES[3:]])
     path = squares(tmp_path / "stopped", ALONE)
     assert "squares: going on from batch 2 of 6" in capsys.readouterr().out
     assert path.read_bytes() == straight.read_bytes()
-    assert not parts_folder(path).exists()
+    assert not batches.parts_folder(path).exists()
     before = path.stat()
     assert squares(tmp_path / "stopped", ALONE).stat() == before
     assert len(noted(tmp_path / "stopped/0")) == 1
@@ -103,8 +96,9 @@ def test_named_tensors_of_other_weights_are_made_anew(tmp_path):
         return {"twice": torch.tensor([2 * number])}
 
     def run() -> list[int]:
-        maker, numbers = Maker(object, here=double), [(n,) for n in range(4)]
-        return tensors_of(weights, tmp_path / "run", ALONE, maker, numbers, "set")["twice"].tolist()
+        maker, numbers = batches.Maker(object, here=double), [(n,) for n in range(4)]
+        found = batches.tensors_of(weights, tmp_path / "run", ALONE, maker, numbers, "set")
+        return found["twice"].tolist()
 
     weights.write_text("first")
     with pytest.raises(KeyboardInterrupt):
@@ -129,10 +123,9 @@ def test_workers_make_the_bytes_of_one_process_and_stay(tmp_path, workers, monke
 
 @pytest.mark.slow
 def test_an_error_of_the_maker_is_the_users_and_its_batches_are_kept(tmp_path, workers):
-    with pytest.raises(UserError) as error:
+    with refused("start", way_out="use a smaller one"):
         squares(tmp_path / "set", workers, [*BATCHES[:5], (99, 100)])
-    assert (error.value.subject, error.value.way_out) == ("start", "use a smaller one")
-    kept = len(list(parts_folder(tmp_path / "set/set.safetensors").glob("*.safetensors")))
+    kept = len(list(batches.parts_folder(tmp_path / "set/set.safetensors").glob("*.safetensors")))
     assert kept >= 3
     squares(tmp_path / "set", workers)
     made = sum(len(noted(tmp_path / f"set/{start}")) for start, _ in BATCHES)
@@ -142,16 +135,14 @@ def test_an_error_of_the_maker_is_the_users_and_its_batches_are_kept(tmp_path, w
 @pytest.mark.slow
 def test_a_batch_that_kills_every_worker_is_one_line(tmp_path, workers):
     workers.end()  # the others need their CPUs
-    pool = workers_of(with_params(ray={"num_workers": 2, "max_failures": 1}).ray)
-    with pytest.raises(UserError) as error:
+    pool = batches.workers_of(with_params(ray={"num_workers": 2, "max_failures": 1}).ray)
+    with refused("a worker was lost", "max_failures: 1", "run again to resume"):
         squares(tmp_path / "set", pool, _12=9)
-    assert error.value.subject == "a worker was lost" and "max_failures: 1" in error.value.reason
-    assert "\n" not in str(error.value) and error.value.way_out == "run again to resume"
     assert len(noted(tmp_path / "set/12")) == 2
-    assert parts_folder(tmp_path / "set/set.safetensors").exists()
+    assert batches.parts_folder(tmp_path / "set/set.safetensors").exists()
 
 
-def made(folder: Path, params: Params, workers: BatchWorkers) -> dict[str, bytes]:
+def made(folder: Path, params: Params, workers: batches.BatchWorkers) -> dict[str, bytes]:
     """Everything that the stages make of batches, as files of the folder."""
     (tokens := folder / "tokens").mkdir(parents=True)
     crops = {"train": 2, "val": 0}

@@ -20,8 +20,8 @@ from pipeline.runtime.dag import (
     stages_from,
     stages_up_to,
 )
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.runs import run_dir
+from tests.errors import refused
 from tests.project import ROOT
 
 DVC = """
@@ -81,20 +81,6 @@ def test_the_lists_of_a_stage(project):
     assert stage_deps("evaluate")[2] == "curves/linear.csv"
 
 
-def test_stage_key_holds_the_content_of_files_that_params_name(project):
-    (project / "dvc.yaml").write_text(DVC.replace("data.size", "evaluation"))
-    text = PARAMS + "evaluation: {vgg_weights: null, reference_statistics: reference.npz}"
-    (project / "params.yaml").write_text(text)
-    keys = [stage_key("train")]
-    for content in ("one", "other"):
-        (project / "reference.npz").write_text(content)
-        keys.append(stage_key("train"))
-    assert keys[0] != keys[1] != keys[2]
-    ignored = [stage_key("train", ignore=["evaluation"])]
-    (project / "reference.npz").unlink()
-    assert ignored == [stage_key("train", ignore=["evaluation"])]
-
-
 @pytest.mark.parametrize(
     ("file", "old", "new", "same"),
     [
@@ -115,9 +101,8 @@ def test_run_dir_changes_with_what_the_run_depends_on(project, file, old, new, s
 
 
 def test_a_stage_that_dvc_yaml_lacks_is_one_line(project):
-    with pytest.raises(UserError) as error:
+    with refused("dvc.yaml", way_out="evaluate"):
         stages_up_to("nope")
-    assert error.value.subject == "dvc.yaml" and "evaluate" in error.value.way_out
     nested = {"a": {"b": 1, "c": {"d": [2]}}, "e": None}
     assert flatten(nested) == {"a.b": 1, "a.c.d": [2], "e": None}
 
@@ -147,9 +132,8 @@ def other(tmp_path):
 
 
 def test_one_process_holds_it_until_it_is_killed(other, tmp_path):
-    with pytest.raises(UserError) as error:
+    with refused("evaluate", f"process {other.pid} on"):
         run_dir("evaluate", {"seed": 0}, str(tmp_path))
-    assert error.value.subject == "evaluate" and f"process {other.pid} on" in error.value.reason
     assert run_dir("evaluate", {"seed": 1}, str(tmp_path)) != other.folder
     half = [at / ".checkpoint.pt.0123abcd.tmp" for at in (other.folder, other.folder / "deep")]
     for file in half:

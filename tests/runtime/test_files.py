@@ -13,6 +13,7 @@ from analysis.exhibits.results import FILES, read_results
 from pipeline.runtime import files
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.tables import has_param, read_metrics, read_rows
+from tests.errors import refused
 from tests.project import ROOT
 
 
@@ -164,9 +165,8 @@ def test_what_people_name_is_a_regular_file_of_a_size(tmp_path):
     (tmp_path / "folder").mkdir()
     for name, most in (("pipe", None), ("zeros", None), ("folder", None), ("large", 2)):
         files.write_text(tmp_path / "large", "abc")
-        with pytest.raises(UserError) as error:
+        with refused(tmp_path / name):
             files.require_file(tmp_path / name, most)
-        assert error.value.subject == str(tmp_path / name) and error.value.way_out
     files.require_file(tmp_path / "large", 3)
     with pytest.raises(UserError, match="File name too long"):
         files.require_file(tmp_path / ("x" * 300))
@@ -178,9 +178,8 @@ def test_json_and_csv_are_read_as_written_and_bad_json_is_one_line(tmp_path):
     assert files.read_json(path, "a") == {"b": 1, "a": [1.5, None]}
     for text, words in (('{"a": ', "not valid JSON"), ("[1]", "has no key"), (None, "is missing")):
         path.unlink() if text is None else path.write_text(text)
-        with pytest.raises(UserError, match=words) as error:
+        with pytest.raises(UserError, match=f"{path}.*{words}"):
             files.read_json(path, "key")
-        assert str(path) in str(error.value) and "\n" not in str(error.value)
     files.write_csv(tmp_path / "t.csv", [{"a": 1, "b": 1 / 3}, {"a": 2, "b": 1e-7}])
     assert (tmp_path / "t.csv").read_text() == "a,b\n1,0.3333333333\n2,1e-07\n"
 
@@ -196,10 +195,8 @@ def test_json_and_csv_are_read_as_written_and_bad_json_is_one_line(tmp_path):
 )
 def test_yaml_that_is_not_valid_is_named_with_its_line(tmp_path, text, words):
     (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(UserError) as error:
+    with refused(tmp_path / "params.yaml", words):
         files.read_yaml(tmp_path / "params.yaml")
-    assert words in error.value.reason
-    assert error.value.subject == str(tmp_path / "params.yaml") and "\n" not in str(error.value)
 
 
 def test_yaml_is_read_as_dvc_reads_it(tmp_path):
@@ -213,9 +210,8 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path):
     for text in (None, "- a\n", ""):
         if text is not None:
             path.write_text(text)
-        with pytest.raises(UserError) as error:
+        with refused(path):
             files.read_yaml(path)
-        assert error.value.subject == str(path) and error.value.way_out
 
 
 def test_rows_are_sorted_by_their_keys_and_none_is_a_word(tmp_path):
@@ -226,9 +222,8 @@ def test_rows_are_sorted_by_their_keys_and_none_is_a_word(tmp_path):
     assert [math.isnan(value) for value in rows["value"]] == [True, True, False]
     path.write_text("name,seed,value\n")
     assert read_rows(path, ["name", "seed"], ["value"]).empty
-    with pytest.raises(UserError) as error:
+    with refused(path, "fid"):
         read_rows(path, ["name"], ["fid"])
-    assert error.value.subject == str(path) and "fid" in error.value.reason
 
 
 def test_a_metric_that_was_not_measured_is_nan(tmp_path):
@@ -255,6 +250,5 @@ def test_a_result_that_is_missing_or_damaged_is_one_line(results, name, content)
         (results / name).unlink()
     else:
         (results / name).write_bytes(content)
-    with pytest.raises(UserError, match="dvc repro") as error:
+    with pytest.raises(UserError, match=f"{results / name}.*dvc repro"):
         read_results(results)
-    assert str(results / name) in str(error.value) and "\n" not in str(error.value)

@@ -64,11 +64,10 @@ def test_a_full_disk_is_one_error_and_costs_no_row(run, room):
     size = (run.folder / "metrics.jsonl").stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, before[1]))
     try:
-        with pytest.raises(UserError, match=r"No space left|too large") as error:
+        with pytest.raises(UserError, match=rf"{run.folder}.*(No space left|too large)"):
             run.log_metrics({"loss": 0.25}, 1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert str(run.folder) in str(error.value)
     assert rows(run) == [("loss", 0, 0.5)]
     run.log_metrics({"loss": 0.25}, 1)
     assert rows(run) == [("loss", 0, 0.5), ("loss", 1, 0.25)]

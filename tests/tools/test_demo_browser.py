@@ -81,7 +81,7 @@ def waited(condition: Callable[[], bool]) -> bool:
 
 
 def test_samples_are_drawn_and_a_wrong_value_is_a_message(page, model):
-    page.get_by_role("tab", name="Two schedules").click()
+    page.get_by_role("tab", name="Two ways to decode").click()
     field(page, "Class").click()
     page.get_by_role("option", name="class2").click()
     assert waited(lambda: field(page, "Class").input_value() == "class2")

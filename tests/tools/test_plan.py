@@ -9,13 +9,13 @@ import torch
 from pipeline.classifier import Classifier
 from pipeline.config.presets import preset_params
 from pipeline.runtime.dag import read_stages
-from pipeline.runtime.errors import UserError
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import CORE, PEAKS, SHARE, DataSize, Plan, costs, count_flops, data_size
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import classifier_config, tokenizer_config, transformer_config
 from pipeline.weights.published import save_model
 from tests.command_line import maskgit
+from tests.errors import refused
 from tests.params import make_params
 
 DIGITS = DataSize(train=4000, val=1000, classes=10, origin="test")
@@ -30,7 +30,6 @@ def test_a_training_step_at_the_papers_size_is_the_closed_form():
     assert planned.body == 2 * s * (linear + attention)
     assert planned.head == 2 * (d * d + d * codes)
     assert planned.parameters["transformer"] == 172_457_193
-    assert planned.parameters["tokenizer"] == 54_515_587
 
 
 def test_a_training_step_counts_as_three_forward_passes_of_the_real_networks():
@@ -103,9 +102,8 @@ def test_the_size_of_the_data_set(tmp_path, monkeypatch):
     own = make_params(data={"source": "folder:mine"})
     assert sizes(own, 50, 3) == (40, 10, 3)
     for given in ((), (50,), (None, 3)):
-        with pytest.raises(UserError) as error:
+        with refused("folder:mine"):
             data_size(own, *given)
-        assert error.value.subject == "folder:mine"
 
 
 def test_the_rate_is_of_the_device_that_is_named_or_of_the_params():
@@ -114,9 +112,8 @@ def test_the_rate_is_of_the_device_that_is_named_or_of_the_params():
     assert Plan(make_params(ray={"cpus_per_worker": 2}), DIGITS).rate == 2 * CORE
     assert Plan(make_params(), DIGITS, tflops=150).rate == 150e12
     for rate in (0.0, -1.0, 1e300, float("nan")):
-        with pytest.raises(UserError) as error:
+        with refused("--tflops"):
             Plan(make_params(), DIGITS, tflops=rate)
-        assert error.value.subject == "--tflops"
 
 
 def test_the_command_prints_time_and_disk_first_and_writes_nothing(tmp_path, monkeypatch, capsys):

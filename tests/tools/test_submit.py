@@ -1,6 +1,7 @@
 """`maskgit submit` without a cluster: what the command sends and shows, and how it ends."""
 
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.tools import submit as module
 from pipeline.tools.job import KEY, ORDER, Order
 from pipeline.tools.submit import TRIES, submit
+from tests.errors import refused
 from tests.project import ROOT, SECRET
 
 ADDRESS = "http://127.0.0.1:8265"
@@ -80,9 +82,8 @@ def run(monkeypatch):
     ids=["silent", "stage", "DVC", "Python", "key", "head gone", "no agent", "ctrl-c"],
 )
 def test_a_job_that_does_not_finish_is_one_line_with_the_way_out(run, ends, log, said):
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError, match=re.escape(said)):
         run(Cluster(ends, log))
-    assert said in str(raised.value)
 
 
 def test_a_lost_connection_is_not_the_end_of_the_job(run, capsys):
@@ -92,9 +93,8 @@ def test_a_lost_connection_is_not_the_end_of_the_job(run, capsys):
     assert run(Cluster("SUCCEEDED", *grows)) == "job job7 has finished; results are in this folder"
     shown = capsys.readouterr().out.partition("\n")[2]
     assert shown == f"Running entrypoint: {KEY}=... exec python\none\ntwo\nthree"
-    with pytest.raises(UserError) as raised:
+    with refused(way_out="continues"):
         run(Cluster("SUCCEEDED", *[OSError("closed")] * (TRIES + 1)))
-    assert "continues" in raised.value.way_out
 
 
 def test_the_job_opens_what_was_sealed(run, monkeypatch, tmp_path):
@@ -134,6 +134,5 @@ def test_the_cluster_is_the_one_that_was_named(monkeypatch):
 )
 def test_what_cannot_be_submitted_is_refused(stage, address, subject, monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError) as raised:
+    with refused(match=f"^{subject}"):
         submit(stage, address)
-    assert raised.value.subject.startswith(subject)

@@ -30,21 +30,20 @@ def forget(project: Project, stage: str) -> None:
         shutil.rmtree(folder)
 
 
-def test_a_sweep_in_a_shared_folder_comes_back_by_itself(finished, tmp_path):
+def test_a_sweep_in_a_shared_folder_comes_back_by_itself(smoke):
     """`make submit` on loopback: a head, a job, and the same rows as without a cluster."""
-    project = finished.copy(tmp_path / "project")
-    rows = project.folder / "results/sweep/rows.csv"
+    rows = smoke.folder / "results/sweep/rows.csv"
     expected = rows.read_bytes()
-    forget(project, "sweep")
-    project.env |= TOKEN
+    forget(smoke, "sweep")
+    smoke.env |= TOKEN
     venv = Path(sys.executable).parents[1]
     (venv / ".ready").touch()
-    with ray_head(project.env) as (address, temp, _):
+    with ray_head(smoke.env) as (address, temp, _):
         options = (f"ADDRESS={address}", "STAGE=sweep", f"VENV={venv}", "-o", f"{venv}/.ready")
-        output = project.run("make", "submit", *options, **AWAY)
-        output += project.run("ray", "job", "list", "--address", address)
-        assert files_with_secret(project.folder, temp) == []
+        output = smoke.run("make", "submit", *options, **AWAY)
+        output += smoke.run("ray", "job", "list", "--address", address)
+        assert files_with_secret(smoke.folder, temp) == []
     assert "Running stage 'sweep'" in output and rows.read_bytes() == expected
     assert "WebSocket" not in output
-    assert "up to date" in project.run("dvc", "status", "sweep")
+    assert "up to date" in smoke.run("dvc", "status", "sweep")
     assert "still to be sent to http://me:***@127.0.0.1:9" in output and SECRET not in output

@@ -1,17 +1,19 @@
 """Trainings that may go on with other workers than they began with (`ray.elastic`)."""
 
 import json
-import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
+import pytest
+
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES
-from pipeline.config.replicates import NETWORKS, classifier_count, trial_count
+from pipeline.config.replicates import NETWORKS
 from pipeline.experiments.ablation import trials
 from pipeline.runtime.files import read_yaml, write_text
 from pipeline.runtime.stage import Stage
 from pipeline.schedules import SCHEDULES, curve_csv
+from pipeline.tools.plan import CAS_SETS
 from stages import cas
 from tests.project import ROOT
 from tests.tiny_project import GRID, with_params, write_tokens
@@ -26,7 +28,7 @@ def runs_of(params: Params) -> set[str]:
     stages["sweep"].run = Mock()
     found = {part for stage in stages.values() for part in (stage.hash, stage.folder())}
     grid, jobs = trials(params, stages["sweep"]), cas.trainings(params, stages["cas"])
-    assert (len(grid), len(jobs)) == (trial_count(params), classifier_count(params))
+    assert (len(grid), len(jobs)) == (21, CAS_SETS * len(params.evaluation.seeds))
     for trial in grid:
         found |= {trial.training.folder, *trial.decodings, *trial.crossed}
     return set(map(str, found | {job.folder for job in jobs}))
@@ -40,11 +42,8 @@ CHANGES = {
 }
 
 
-def test_no_training_is_named_by_who_trains_where_others_may_go_on(
-    tiny_project, tmp_path, monkeypatch
-):
-    shutil.copytree(tiny_project, tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
+@pytest.mark.usefixtures("own_project")
+def test_no_training_is_named_by_who_trains_where_others_may_go_on():
     for name in SCHEDULES:
         write_text(CURVES / f"{name}.csv", curve_csv(name, GRID**2))
     write_tokens()

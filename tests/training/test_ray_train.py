@@ -13,34 +13,25 @@ import pytest
 import torch
 
 from pipeline.config.paths import TOKENS
-from pipeline.runtime.errors import UserError
 from pipeline.training.loop.run import _fit as fit
 from pipeline.training.loop.training import Workers, train
 from pipeline.training.transformer import TransformerTask, TransformerTraining
+from tests.errors import refused
 from tests.interruption import ALONE, RunDirCheckpoints, weight_bytes
 from tests.params import make_params
-from tests.project import ROOT
 from tests.transformer_task import random_tokens, tiny_params
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster(tmp_path_factory) -> Iterator[None]:
-    """Ray on this machine, whose workers find the tests; the working directory is a project with a
-    token cache."""
-    import ray
-
-    from pipeline.runtime.ray_cluster import join_ray
-
+def project(ray, tmp_path_factory) -> Iterator[None]:
+    """The working directory is a project with a token cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        join_ray()
         patch.chdir(tmp_path_factory.mktemp("project"))
         TOKENS.parent.mkdir(parents=True)
         random_tokens(TOKENS)
         yield
-    ray.shutdown()
 
 
 def training(folder: Path, log: Any = None, **changes) -> TransformerTraining:
@@ -105,6 +96,5 @@ def test_a_training_goes_on_when_a_worker_is_lost(straight, tmp_path):
 
 @pytest.mark.soak
 def test_workers_end_together_when_the_training_diverges(tmp_path):
-    with pytest.raises(UserError, match="step") as error:
+    with refused("transformer", way_out="learning rate", match="step"):
         fit(training(tmp_path / "run", lr=1e30, warmup_steps=0, grad_clip=None))
-    assert error.value.subject == "transformer" and "learning rate" in error.value.way_out

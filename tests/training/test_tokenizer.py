@@ -9,9 +9,9 @@ import torch
 
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.data.ranks import ALONE
-from pipeline.discriminator import discriminator_loss, generator_loss, r1_penalty
 from pipeline.evaluation.reconstruction import quality, rebuild
 from pipeline.perceptual import open_perceptual
+from pipeline.tokenizer.discriminator import discriminator_loss, generator_loss, r1_penalty
 from pipeline.tokenizer.quantizer import entropy_loss
 from pipeline.training import tokenizer
 from pipeline.training.tokenizer import TokenizerTask

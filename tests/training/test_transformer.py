@@ -47,11 +47,13 @@ def test_an_epoch_shows_every_image_in_a_random_view_with_its_label(tiny, tokens
     assert len(set(seen)) == 40
 
 
-@pytest.mark.parametrize("step", [0, 2])
-def test_workers_share_out_the_batch_of_one(tiny, tokens_dir, step):
-    params = tiny(label_drop=0.5)
+@pytest.mark.parametrize(("step", "workers"), [(0, 2), (2, 2), (1, 8)])
+def test_workers_share_out_the_batch_of_one(tiny, tokens_dir, step, workers):
+    """The labels that are dropped, which are drawn after the masks, too."""
+    params = tiny(label_drop=0.5, min_masking_rate=0.5)
     (whole,) = calls(params, tokens_dir, [step])
-    shares = [calls(params, tokens_dir, [step], ranks=Ranks(r, 2))[0] for r in range(2)]
+    ranks = [Ranks(rank, workers) for rank in range(workers)]
+    shares = [calls(params, tokens_dir, [step], ranks=own)[0] for own in ranks]
     for name in ("tokens", "mask", "labels"):
         alone, *shared = (getattr(call, name) for call in (whole, *shares))
         assert torch.equal(alone, torch.cat(shared)), name

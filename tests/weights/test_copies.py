@@ -33,6 +33,8 @@ def test_what_params_name_is_the_projects(tmp_path, monkeypatch):
     opened = open_pretrained_tokenizer(params, torch.device("cpu")).state_dict()
     assert all(torch.equal(opened[name], weight) for name, weight in weights.items())
 
-    Path("dvc.yaml").write_text("stages: {sweep: {params: [evaluation.vgg_weights]}}")
-    Path("params.yaml").write_text("evaluation: {vgg_weights: one}")
+    Path("dvc.yaml").write_text("stages: {sweep: {params: [evaluation]}}")
+    named = "{vgg_weights: one, inception_weights: null, reference_statistics: none}"
+    Path("params.yaml").write_text(f"evaluation: {named}")
     assert stage_key("sweep")["files"] == {"evaluation.vgg_weights": file_hash(project / "one")}
+    assert stage_key("sweep", ["evaluation"])["files"] == {}

@@ -18,8 +18,7 @@ from pipeline.evaluation.evaluator import Evaluator, Outputs, kept_of_each, of_r
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.metrics import disjoint, unless_few
 from pipeline.evaluation.reconstruction import BATCH, rebuild
-from pipeline.evaluation.samplers import open_sampler
-from pipeline.experiments.rows import Row, measured_row
+from pipeline.experiments.rows import Row, measured_row, open_sampler
 from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.runtime.files import read_json, write_json
 from pipeline.sampling import sample_batches

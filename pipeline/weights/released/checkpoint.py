@@ -111,10 +111,7 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
     """The number of classes of a transformer's checkpoint.
 
     As in the release, the token embedding has one row per code, one per class, and one for [MASK].
-
-    Raises:
-        UserError: the file cannot be read, or has too few rows for the codebook.
-    """
+    Raises a `UserError` if the file cannot be read, or has too few rows for the codebook."""
     path, weights, _ = _read(path, "transformer")
     keys = (TOKEN_EMBEDDINGS, "token_embedding.weight")
     rows = next((len(weights[key]) for key in keys if key in weights), 0)

@@ -84,11 +84,8 @@ def from_flax_tokenizer(weights: Weights, config: TokenizerConfig) -> Weights:
 
 
 def from_flax_transformer(weights: Weights, config: TransformerConfig) -> Weights:
-    """Convert the transformer weights of the authors' release.
-
-    Raises:
-        ValueError: the checkpoint's number of heads differs from the config's.
-    """
+    """Convert the transformer weights of the authors' release. Raises a `ValueError` if the
+    checkpoint's number of heads differs from the config's."""
     ours: Weights = {}
     for name, weight in weights.items():
         if name.endswith("/query/bias") and weight.ndim and len(weight) != config.heads:

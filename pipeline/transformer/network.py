@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.kernels import Dropout, LinearGelu, attend
+from pipeline.transformer.kernels import Dropout, LinearGelu, attend
 
 LAYER_NORM_EPS = 1e-12  # BERT's
 

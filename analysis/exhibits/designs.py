@@ -1,0 +1,106 @@
+"""Decoding beyond the paper: the settings of `sweep.designs`, beside the paper's sampler."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.exhibits import formatting as fmt
+from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.drawing import COLOURS, MORE_COLOURS, curve, log_steps, panels
+from analysis.exhibits.results import Results, measure_note
+from analysis.exhibits.statistics import NAN, holm, over_seeds, paired
+from pipeline.config.params import Params
+
+KINDS = ("fid", "precision", "recall", "class_accuracy")
+
+
+def table(results: Results, params: Params) -> Table:
+    """Every design, with its difference in FID from the paper's sampler at equal passes."""
+    rows, settings = _rows(results, params)
+    keys = ["schedule", *settings, "iterations", "passes"]
+    metrics, samples = [results.metric(kind) for kind in KINDS], rows["samples"]
+    cells = over_seeds(rows, keys, metrics)
+    both = [cell[[metrics[0], "main"]].dropna() for _, cell in rows.groupby(keys, dropna=False)]
+    effects = [paired(*cell.to_numpy().T) for cell in both]
+    cells["difference"] = [effect.value for effect in effects]
+    cells["p_value"] = holm([effect.p for effect in effects])
+    labels = {name: fmt.counted_label(name, results.extractor, samples) for name in metrics}
+    return Table(
+        name="designs",
+        title="Samplers and other decoding settings beyond the paper",
+        cells=cells,
+        readable=pd.DataFrame(
+            {
+                **{name.replace("_", " "): cells[name].map(_text) for name in keys[:-2]},
+                "T": cells["iterations"].map(fmt.count),
+                "passes": cells["passes"].map(fmt.count),
+                **fmt.columns(cells, labels, fmt.seeds_of(cells["seeds"], params)),
+                f"difference in {results.label('fid')}": cells["difference"].map(fmt.number),
+                "p": cells["p_value"].map(fmt.number),
+            }
+        ),
+        notes=[
+            f"The sweep's models, {fmt.extent(samples)} samples a seed. Passes: how often the "
+            "network is applied to an image, twice an iteration with guidance. Difference in "
+            f"{results.label('fid')}: to the main settings with as many passes, paired by seed; p: "
+            f"paired t, Holm over this table. {measure_note(params, results.extractor)}"
+        ],
+    )
+
+
+def chart(results: Results, params: Params) -> Figure:
+    """FID and recall against the passes, or against the number that the designs vary most."""
+    fid, recall = results.label("fid"), results.label("recall")
+    return Figure(
+        name="designs",
+        title=f"Beyond the paper: {fid} and {recall}",
+        alt=f"Two charts with a curve for each way to decode: {fid} and {recall}.",
+        draw=partial(_draw, results, params),
+        chart=True,
+    )
+
+
+def _rows(results: Results, params: Params) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of the designs and, for the same models and passes, of the main settings; and the
+    names of the settings that vary, other than schedule and T. A column `main` has the FID of the
+    main settings with the same model and as many passes."""
+    designs, settings = results.designs, params.decoding_settings()
+    names = [name for name in designs if name not in {*results.sweep, "passes"}]
+    values = {name: getattr(settings, name) for name in names}
+    main = {name: NAN if value is None else value for name, value in values.items()}
+    passes = results.sweep["iterations"].map(lambda t: replace(settings, iterations=t).passes)
+    own = results.sweep.assign(**main, passes=passes)
+    own = own[own["schedule"].isin(designs["schedule"]) & own["passes"].isin(designs["passes"])]
+    rows = pd.concat([own, designs])
+    rows = rows.drop_duplicates(["schedule", "seed", *names, "iterations"], ignore_index=True)
+    model = ["schedule", "passes", "seed"]
+    theirs = rows[rows[names].isin({name: [value] for name, value in main.items()}).all(axis=1)]
+    theirs = theirs.groupby(model)[results.metric("fid")].mean()
+    return rows.join(theirs.rename("main"), on=model), names
+
+
+def _text(value: object) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value).replace("_", " ")
+    return fmt.NONE if text == "nan" else text
+
+
+def _draw(results: Results, params: Params, path: Path, narrow: bool = False) -> None:
+    rows, settings = _rows(results, params)
+    x = str(rows[["passes", *settings]].select_dtypes("number").nunique().idxmax())
+    keys = [name for name in ("schedule", *settings, "passes") if name != x]
+    keys = [name for name in keys if rows[name].nunique() > 1] or keys[:1]
+    kinds, colours = ("fid", "recall"), [*COLOURS.values(), *MORE_COLOURS]
+    cells = over_seeds(rows, [*keys, x], [results.metric(kind) for kind in kinds])
+    with panels(path, narrow, (9.8, 3.7), tall=6.4, ncols=2) as (drawn, _):
+        for axes, kind in zip(drawn, kinds, strict=True):
+            for number, (names, line) in enumerate(cells.groupby(keys, sort=False, dropna=False)):
+                label = ", ".join(map(_text, names))
+                mean, std = (line[f"{results.metric(kind)}_{end}"] for end in ("mean", "std"))
+                colour = colours[number % len(colours)]
+                curve(axes, line[x], mean, mean - std, mean + std, colour, 0.1, label=label)
+            axes.set(xlabel=x.replace("_", " "), ylabel=results.axis(kind))
+            if x == "passes":
+                axes.set_xlabel("passes of the network")
+                log_steps(axes, cells[x])

@@ -1,0 +1,29 @@
+"""Samplers: rules that choose which tokens are masked after an iteration of decoding.
+
+The paper's sampler is `confidence`; later work proposed the others. All share the loop of `decode`,
+which draws a code for every masked token before it calls the sampler. These modules do not import
+torch, which takes a second, except `truncation`.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pipeline.samplers.halton import halton_order
+from pipeline.samplers.iteration import Iteration
+from pipeline.samplers.remask import remask
+from pipeline.samplers.scores import margin, negative_entropy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Sampler -> function that returns the tokens to mask, (B, N) bool. To add a sampler, add one line
+# here; params.yaml, the commands, the demo and the Python API then accept the name.
+SAMPLERS: "dict[str, Callable[[Iteration], Tensor]]" = {
+    "confidence": lambda i: i.least(i.noisy(i.log_prob)),  # the paper's (section 3.2)
+    "entropy": lambda i: i.least(i.noisy(negative_entropy(i.log_probs))),
+    "margin": lambda i: i.least(i.noisy(margin(i.log_probs))),
+    "random": lambda i: i.least(i.uniform()),  # ancestral sampling (Sahoo et al., MDLM, 2024)
+    "halton": halton_order,
+    "remask_capped": lambda i: remask(i, rescaled=False),
+    "remask_rescaled": lambda i: remask(i, rescaled=True),
+}
