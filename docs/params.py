@@ -82,6 +82,8 @@ def shown(value: Any) -> str:
     """Format a value as `dvc exp run -S` takes it."""
     if isinstance(value, list):
         return f"[{','.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{name}:{shown(each)}' for name, each in value.items())}}}"
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

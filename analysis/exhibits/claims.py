@@ -2,8 +2,8 @@
 
 Tables and figures draw no conclusions. One of twenty comparisons without an effect has a p below 5%
 by chance. Each p is therefore corrected for all comparisons (Holm), and a claim is decided only if
-its corrected p is below 5%. Timings vary between runs, so claims without timings are corrected as
-if every claim about timings had p = 1. This is stricter, and gives the same p in every run.
+its corrected p is below 5%. Timings vary between runs, so other claims are corrected as if every
+claim about timings had p = 1. This is stricter, and gives the same p in every run.
 """
 
 import math

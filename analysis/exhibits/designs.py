@@ -63,9 +63,9 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def _rows(results: Results, params: Params) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of the designs and, for the same models and passes, of the main settings; and the
-    names of the settings that vary, other than schedule and T. A column `main` has the FID of the
-    main settings with the same model and as many passes."""
+    """The designs' rows, plus the main settings' rows with the same schedules and numbers of passes;
+    and the names of the settings that vary, other than schedule and T. A column `main` has the FID
+    of the main settings with the same model and as many passes."""
     designs, settings = results.designs, params.decoding_settings()
     names = [name for name in designs if name not in {*results.sweep, "passes"}]
     values = {name: getattr(settings, name) for name in names}

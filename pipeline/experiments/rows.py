@@ -29,8 +29,8 @@ def measured_row(
     them and write the file; a run after a kill computes only the missing batches.
 
     Args:
-        maker: opens a function that maps a batch's arguments to named tensors, such as the maker
-            that `Evaluator.on_the_fly` returns.
+        maker: factory of the function that maps a batch's arguments to named tensors, such as
+            `Evaluator.on_the_fly` returns.
         name: label of the batches in messages.
         measure: computes the row from the named tensors of all batches.
     """
