@@ -63,7 +63,7 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def _rows(results: Results, params: Params) -> tuple[pd.DataFrame, list[str]]:
-    """The designs' rows, plus the main settings' rows with the same schedules and numbers of passes;
+    """The designs' rows and the main settings' rows with the same schedules and numbers of passes;
     and the names of the settings that vary, other than schedule and T. A column `main` has the FID
     of the main settings with the same model and as many passes."""
     designs, settings = results.designs, params.decoding_settings()

@@ -125,7 +125,7 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
 
 
 def _read(path: Path | str, kind: str) -> tuple[Path, Weights, Callable[[Weights, Any], Weights]]:
-    """Read a file. Returns its path, its unconverted weights, and the function that converts them."""
+    """Read a file. Returns its path, its unconverted weights, and their converting function."""
     path = Path(path, WEIGHTS) if Path(path).is_dir() else Path(path)
     weights = _weights(path)
     for of, prefixes, convert in LAYOUTS:
