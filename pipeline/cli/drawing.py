@@ -51,7 +51,7 @@ def sample(
 ) -> None:
     """Draw pictures of classes.
 
-    Until this project has a trained model, the model in this package draws the pictures.
+    Until your project has a trained model, the model that ships with the package is used.
     """
     output_format(file, ".png", ".gif", ".npz", "")
     opened = open_model(model, replicate)

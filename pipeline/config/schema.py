@@ -47,7 +47,7 @@ def _one_of(name: str, names: Collection[str]) -> str:
 
 
 def _names(names: Collection[str]) -> AfterValidator:
-    """A validator of names."""
+    """Accept only `names`."""
     return AfterValidator(lambda name: _one_of(name, names))
 
 

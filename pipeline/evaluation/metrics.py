@@ -154,9 +154,9 @@ def spreads(
 
 def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed: int) -> float:
     """FID∞ (Chong & Forsyth 2020), FID extrapolated to infinitely many samples. FID's bias is
-    proportional to 1/M, so a line in 1/M is fitted to the FIDs of subsets of the features (M, F),
-    which keep the proportions of the labels (M,), and evaluated at 0. Raises `TooFew` if a quarter
-    of the samples is too few for a covariance."""
+    proportional to 1/n. A line in 1/n, fitted to the FIDs of subsets of n samples, each in the
+    class proportions of `labels`, is evaluated at 0. Raises `TooFew` if a quarter of the samples is
+    too few for a covariance."""
     count = len(samples)
     draws = generator(seed, "fid_infinity")
     sizes = np.linspace(max(1, count // 4), count, SIZES).round().astype(int)
@@ -166,7 +166,7 @@ def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed
 
 
 def disjoint(labels: Tensor, size: int, *, seed: int) -> Iterator[Tensor]:
-    """Yield M // size disjoint sets of indices (size,), in the class proportions of `labels`."""
+    """Yield all possible disjoint sets of `size` indices, in the class proportions of `labels`."""
     order = _by_class(labels, generator(seed, "disjoint"))
     count = len(labels) // size
     for number in range(count):

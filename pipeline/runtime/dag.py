@@ -140,7 +140,7 @@ def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
 
 
 def makers(root: Path = HERE) -> dict[str, str]:
-    """Map each dependency that some stage outputs (so no code file) to that stage's name."""
+    """Map each dependency that is a stage's output, not code, to that stage's name."""
     stages = read_stages(root)
     outputs = {output: stage for stage in stages for output in stage_outputs(stage, root)}
     return {
