@@ -85,7 +85,8 @@ def generate_autoregressive(
     device: torch.device | str = "cpu",
     **truncation: Any,
 ) -> Tensor:
-    """Draw tokens (B, N) int64, one after another, from softmax(logits).
+    """Draw tokens (B, N) int64, one after another, from softmax(logits). Raises a
+    `UserError` if logits are NaN or infinite.
 
     Args:
         labels: class labels (B,).
@@ -95,9 +96,6 @@ def generate_autoregressive(
             both variants.) In float32, both draw the same tokens; in bfloat16, rounding differs.
             With a cache, a large batch is split into parts, which use the whole batch's noise.
         truncation: temperature, top_k and top_p, as in `truncated`.
-
-    Raises:
-        UserError: logits are NaN or infinite.
     """
     device = torch.device(device)
     bf16 = in_bfloat16(bf16, device, "products")

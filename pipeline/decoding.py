@@ -156,6 +156,7 @@ def decode(
         )
         # A row without unknown tokens has only infinite scores: no token is below its cut-off.
         tokens, masked = sampled, SAMPLERS[settings.sampler](iteration) & unknown
+        del logits, log_probs, iteration  # else they would stay in memory in the next pass
         yield DecodingStep(sampled, masked)
     require_finite_logits(total)
 

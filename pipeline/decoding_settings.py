@@ -44,8 +44,10 @@ class DecodingSettings:
 
     def __post_init__(self):
         for name, least in (("iterations", 1), ("top_k", 0)):
-            if not isinstance(given := getattr(self, name), int) or given < least:
+            if type(given := getattr(self, name)) is not int or given < least:
                 raise ArgumentError(name, f"{given} is invalid", f"use an integer ≥ {least}")
+        if self.bf16 not in (True, False, "force"):
+            raise ArgumentError("bf16", f"{self.bf16} is unknown", "use true, false or force")
         names: dict[str, Iterable[str]] = {"schedule": SCHEDULES, "rounding": get_args(Rounding)}
         names |= {"sampler": SAMPLERS, "guidance_schedule": GUIDANCE}
         for name, allowed in names.items():

@@ -24,8 +24,7 @@ def sample_tokens(model: Network, settings: DecodingSettings, labels: Tensor, se
     """Sample tokens (B, N) int64 for labels (B,) from either transformer.
 
     Args:
-        settings: the autoregressive network uses `bf16`, `softmax_temperature`, `top_k` and
-            `top_p` only.
+        settings: the baseline uses `bf16`, `softmax_temperature`, `top_k` and `top_p` only.
     """
     how: Any = {"seed": seed, "device": next(model.parameters()).device}
     if isinstance(model, AutoregressiveTransformer):

@@ -51,7 +51,7 @@ def _log(trial: Trial) -> None:
     run.log_group("T_best", _best(own, trial.params))
     run.finish(ok=True)
     for other, rows in trial.design_rows().items():
-        name = " ".join(f"{key}={value}" for key, value in other)
+        name = " ".join(f"{key}={value}" for key, value in other) or "main settings"
         log = run.child(f"{run.key}/{name}", name, {**run.params, **dict(other)}, NOTE).begin()
         log.log_means(rows, "T".format_map, leave_out, lambda row: row["iterations"])
         log.finish(ok=True)

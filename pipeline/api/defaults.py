@@ -1,6 +1,7 @@
 """The default settings of a model, taken from the params of the run that trained the model."""
 
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, TypedDict
 
 from pydantic import NonNegativeInt, PositiveInt
@@ -61,7 +62,8 @@ class Defaults:
             own["iterations"] = whole("iterations", own["iterations"])
         scales = {"temperature": "choice_temperature", "guidance": "guidance_scale"}
         for name in scales.keys() & own.keys():
-            own[scales[name]] = float(own.pop(name))
+            value = own.pop(name)
+            own[scales[name]] = float(value) if isinstance(value, Real) else value
         settings = replace(self.decoding, **own)
         if settings.iterations > num_tokens:
             reason = f"{settings.iterations} exceeds the number of tokens of an image"

@@ -11,7 +11,7 @@ def truncated(
     -inf.
 
     Args:
-        top_k: number of codes to keep, the most probable ones; 0 keeps all.
+        top_k: number of codes to keep, the most probable ones and their ties; 0 keeps all.
         top_p: keep the fewest codes whose probabilities add up to p; 1 keeps all.
     """
     if temperature != 1:

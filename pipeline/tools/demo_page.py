@@ -109,7 +109,8 @@ def _sampling(model: MaskGIT, panels: int) -> None:
             label = gr.Dropdown([ALL, *model.classes], label="Class")
             count = gr.Slider(1, most, min(10, most), step=1, label="Samples")
             menus = [_schedule(model, number) for number in range(panels)]
-            menus += [gr.Dropdown([*SAMPLERS], label="Sampler") for _ in range(panels)]
+            own = model.defaults.decoding.sampler
+            menus += [gr.Dropdown([*SAMPLERS], value=own, label="Sampler") for _ in range(panels)]
             settings = _settings(model, model.defaults.decoding.iterations)
             press = gr.Button("Draw", variant="primary")
         with gr.Column(scale=2), gr.Row():

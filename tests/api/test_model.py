@@ -173,6 +173,8 @@ def test_tokens_go_there_and_back(model, pictures, tmp_path):
         (lambda m, p: m.sample(sampler="halto"), "sampler", "confidence, entropy"),
         (lambda m, p: m.sample(top_p=1.5), "top_p", "> 0 and ≤ 1"),
         (lambda m, p: m.sample(top_k="8"), "top_k", "integer ≥ 0"),
+        (lambda m, p: m.sample(temperature="hot"), "choice_temperature", "number ≥ 0"),
+        (lambda m, p: m.sample(bf16="yes"), "bf16", "true, false or force"),
         (lambda m, p: m.sample(iteration=3), "iteration", "iterations"),
         (lambda m, p: m.sample_steps(count=10**6), "count", "at once"),
         (lambda m, p: m.edit(p, 0, box=(0.5, 0, 4, 4)), "box", "whole number"),

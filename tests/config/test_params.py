@@ -57,6 +57,7 @@ WRONG = [
     ("sweep.designs", [{"sampler": ["random", "halto"]}]),
     ("sweep.designs", [{"samplers": ["random"]}]),
     ("sweep.designs", [{"top_k": 1.5}]),
+    ("sweep.designs", [{"bf16": {"a": 1}}]),
     ("decoding.sampler", "halto"),
     ("decoding.top_p", 0.0),
     ("sweep.workers_per_trial", 5),
