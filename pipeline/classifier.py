@@ -103,16 +103,13 @@ class TorchvisionResNet(nn.Module):
         return maps
 
 
-_Backbone = SmallResNet | TorchvisionResNet
-
-
 class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig):
         super().__init__()
         self.config = config
         kind, _, name = config.architecture.partition(":")
         self.prepare = _for_imagenet if kind == "imagenet" else _centred
-        self.backbone: _Backbone = (
+        self.backbone: SmallResNet | TorchvisionResNet = (
             TorchvisionResNet(name) if name else SmallResNet(config.channels, config.width)
         )
         self.head = nn.Linear(self.backbone.num_features, config.num_classes)

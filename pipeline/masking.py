@@ -2,7 +2,7 @@
 tokens, and the likelihood of held-out tokens."""
 
 from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,12 +68,9 @@ def masked_nll(
     tokens: Tensor,
     labels: Tensor,
     *,
-    schedule: str,
-    seed: int,
-    min_masking_rate: float = 0.0,
     batch_size: int = BATCH,
-    device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
+    **options: Any,
 ) -> float:
     """Mean negative log-likelihood of masked tokens in nats, reported beside Table 3's NLL, which
     the paper does not define.
@@ -85,17 +82,14 @@ def masked_nll(
         tokens: (M, N) int64.
         labels: (M,) int64.
         ranks: the workers that share the batches.
+        options: schedule, seed, min_masking_rate and device, as in `masked_nll_sum`.
     """
-    measure = partial(
-        masked_nll_sum,
-        schedule=schedule,
-        seed=seed,
-        min_masking_rate=min_masking_rate,
-        device=device,
-    )
+
+    def total(number: int, batch: tuple[Tensor, Tensor]) -> float:
+        return masked_nll_sum(model, *batch, number=number, **options)
+
     batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
-    nats = ranks.sum_over(batches, lambda number, batch: measure(model, *batch, number=number))
-    return nats / len(tokens)
+    return ranks.sum_over(batches, total) / len(tokens)
 
 
 @torch.no_grad()

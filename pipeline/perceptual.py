@@ -32,12 +32,10 @@ def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> 
     return lambda images, reconstruction: _lpips_of(network, images, reconstruction).flatten()
 
 
-def classifier_distance(classifier: Classifier, images: Tensor, reconstruction: Tensor) -> Tensor:
+def classifier_distance(classifier: Classifier, images: Tensor, others: Tensor) -> Tensor:
     """Squared distance (B,) between channel-normalised feature maps, summed over stages: LPIPS, but
     with unit weights and the reference classifier."""
-    pairs = zip(
-        classifier.outputs(images).maps, classifier.outputs(reconstruction).maps, strict=True
-    )
+    pairs = zip(classifier.outputs(images).maps, classifier.outputs(others).maps, strict=True)
     stages = [(_unit(a) - _unit(b)).pow(2).sum(dim=1).mean(dim=(1, 2)) for a, b in pairs]
     return sum(stages[1:], start=stages[0])
 

@@ -50,10 +50,9 @@ def preset(
             print(f"{each.name:<12} {each.what}\n{'':<12} cost: {each.cost}")
         return
     if not DVC_FILE.exists():
+        reason = f"the folder has no project ({DVC_FILE} is missing)"
         way_out = "run `maskgit preset` in a clone of the project"
-        raise UserError(
-            str(Path.cwd()), f"the folder has no project ({DVC_FILE} is missing)", way_out
-        )
+        raise UserError(str(Path.cwd()), reason, way_out)
     params = apply_preset(name)
     if as_json:
         print(params.model_dump_json(indent=2))

@@ -88,10 +88,7 @@ class Params(schema.Section):
         self, *, iterations: int | None = None, autoregressive: bool = False
     ) -> DecodingSettings:
         """Decoding settings of MaskGIT, or of the autoregressive baseline (with its own `bf16`).
-
-        Args:
-            iterations: number of iterations T; default: `decoding.iterations`.
-        """
+        `iterations` replaces T, `decoding.iterations`."""
         own: dict[str, Any] = {"schedule": self.training.mask_schedule}
         own |= {"iterations": iterations} if iterations else {}
         own |= self.autoregressive.model_dump(exclude={"steps"}) if autoregressive else {}

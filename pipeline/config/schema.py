@@ -39,16 +39,16 @@ def way_out(name: str, names: Collection[str], otherwise: str) -> str:
     return f"did you mean {close[0]}?" if close else otherwise
 
 
-def _one_of(name: str, names: Collection[str]) -> str:
-    if name not in names:
-        ways = way_out(name, names, f"use one of {', '.join(names)}")
-        raise ValueError(f"'{name}' is unknown; {ways}")
-    return name
-
-
 def _names(names: Collection[str]) -> AfterValidator:
     """Accept only `names`."""
-    return AfterValidator(lambda name: _one_of(name, names))
+
+    def known(name: str) -> str:
+        if name not in names:
+            ways = way_out(name, names, f"use one of {', '.join(names)}")
+            raise ValueError(f"'{name}' is unknown; {ways}")
+        return name
+
+    return AfterValidator(known)
 
 
 def _source(name: str) -> str:

@@ -100,11 +100,8 @@ def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
 def require_params(params: Mapping[str, Any], stage: str) -> None:
     """Raise a `UserError` if a param of the stage changed in params.yaml while the stage ran."""
     for key, (was, now) in differences(params, stage_params(stage)).items():
-        raise UserError(
-            key,
-            f"became {str(now)[:80]} in {PARAMS_FILE} while {stage} ran with {str(was)[:80]}",
-            f"run {stage} again",
-        )
+        reason = f"became {str(now)[:80]} in {PARAMS_FILE} while {stage} ran with {str(was)[:80]}"
+        raise UserError(key, reason, f"run {stage} again")
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -154,15 +151,11 @@ def makers(root: Path = HERE) -> dict[str, str]:
 
 def stages_up_to(stage: str | None) -> list[str]:
     """A stage and those it depends on, in the order of dvc.yaml; all stages if `stage` is None.
-
-    Raises:
-        UserError: dvc.yaml has no such stage.
-    """
+    Raises a `UserError` if dvc.yaml has no such stage."""
     order, made_by = list(read_stages()), makers()
     if stage not in (None, *order):
-        raise UserError(
-            str(DVC_FILE), f"has no stage '{stage}'", f"its stages are {', '.join(order)}"
-        )
+        way_out = f"its stages are {', '.join(order)}"
+        raise UserError(str(DVC_FILE), f"has no stage '{stage}'", way_out)
     needed = {stage} if stage else set(order)
     for name in reversed(order):
         if name in needed:

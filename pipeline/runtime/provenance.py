@@ -131,8 +131,5 @@ def require_current(*stages: str) -> None:
     """Raise a `UserError` if the results of any of the stages are out of date."""
     stale = out_of_date()
     if found := [stage for stage in stages if stage in stale]:
-        raise UserError(
-            f"the results of {found[0]} are out of date",
-            described(stale),
-            f"run `dvc repro {found[0]}`",
-        )
+        subject = f"the results of {found[0]} are out of date"
+        raise UserError(subject, described(stale), f"run `dvc repro {found[0]}`")

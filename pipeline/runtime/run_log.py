@@ -52,11 +52,6 @@ class RunLog:
         sent = self.folder / SENT
         return read_json(sent)["run_id"] if sent.exists() else ""
 
-    @property
-    def start(self) -> int:
-        """The time of the run's first start, in milliseconds."""
-        return read_json(self.folder / RUN)["start"]
-
     def begin(self) -> "RunLog":
         """Begin the run, or resume it."""
         with self._edited() as run:
@@ -147,7 +142,8 @@ class RunLog:
         nothing on a machine where the run did not begin."""
         if not (self.folder / RUN).exists():
             return
-        stem = f"{name}+step+{step}+timestamp+{self.start}+{file_hash(Path(path))[:32]}"
+        start = read_json(self.folder / RUN)["start"]
+        stem = f"{name}+step+{step}+timestamp+{start}+{file_hash(path)[:32]}"
         file = self.folder / ARTIFACTS / IMAGES / f"{stem}.png"
         if not file.exists():
             preview = file.with_name(f"{stem}+compressed.webp")

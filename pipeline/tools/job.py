@@ -89,6 +89,8 @@ def main(folder: Path) -> None:
 def _checkout(remote: Remote) -> Iterator[None]:
     """Connect the current folder to the DVC remote within the block; afterwards, remove the
     remote's keys from the folder."""
+    from dvc.config import Config
+
     cache = cache_folder(remote)
     (cache / "cache").mkdir(parents=True, exist_ok=True)
     cache.chmod(0o700)
@@ -101,20 +103,12 @@ def _checkout(remote: Remote) -> Iterator[None]:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{cache / 'mlflow.db'}"
         print(f"MLFLOW_TRACKING_URI names no server: the cluster stores MLflow's runs in {cache}")
     try:
-        use_remote(remote, cache / "cache")
+        LOCAL_CONFIG.touch(mode=0o600)  # the file may contain keys
+        with Config(".dvc").edit("local") as config:
+            config.update(remote.config(cache / "cache"))
         yield
     finally:
         LOCAL_CONFIG.unlink(missing_ok=True)
-
-
-def use_remote(remote: Remote, cache: Path) -> None:
-    """Configure DVC for this folder, which is not a git repository: set the remote, and the cache
-    from which DVC links files."""
-    from dvc.config import Config
-
-    LOCAL_CONFIG.touch(mode=0o600)  # the file may contain keys
-    with Config(".dvc").edit("local") as config:
-        config.update(remote.config(cache))
 
 
 def push(remote: Remote) -> int:

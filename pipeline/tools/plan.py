@@ -304,9 +304,8 @@ def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[floa
     if gpu or params.ray.use_gpu:
         name = gpu or "A100"
         if name not in PEAKS:
-            raise UserError(
-                "--gpu", f"no FLOP/s are known for '{name}'", f"use {' or '.join(PEAKS)}"
-            )
+            reason = f"no FLOP/s are known for '{name}'"
+            raise UserError("--gpu", reason, f"use {' or '.join(PEAKS)}")
         return SHARE * PEAKS[name], f"{name} ({SHARE:.0%} of its bfloat16 peak)"
     return CORE * cores, f"CPU worker of {cores} core{'s' if cores > 1 else ''}"
 

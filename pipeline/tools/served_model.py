@@ -7,7 +7,6 @@ model, whose weights are safetensors files.
 """
 
 import base64
-import io
 from typing import Any
 
 import pandas as pd
@@ -16,6 +15,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from pipeline.api.model import MaskGIT
+from pipeline.data.images.pixels import encode_png
 from pipeline.runtime.errors import UserError
 
 WEIGHTS = "weights"  # name of the artifact, a folder that `save_pretrained` wrote
@@ -32,14 +32,9 @@ class Sampler(PythonModel):
             images = self.model.sample(classes, **(params or {}))
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        pictures = [_base64(picture) for picture in self.model.to_pil(images)]
-        return pd.DataFrame({"class": classes, "png": pictures})
-
-
-def _base64(picture: Any) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="png")
-    return base64.b64encode(buffer.getvalue()).decode()
+        pictures = [encode_png(picture) for picture in self.model.to_pil(images)]
+        encoded = [base64.b64encode(png).decode() for png in pictures]
+        return pd.DataFrame({"class": classes, "png": encoded})
 
 
 set_model(Sampler())

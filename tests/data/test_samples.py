@@ -11,11 +11,11 @@ from PIL import Image
 
 from pipeline.data.images import samples, shards
 from pipeline.data.images.pixels import random_resized_crop
-from pipeline.data.images.samples import publish_samples
 from pipeline.data.images.shards import SAMPLES, ImageShards, View
 from pipeline.data.order import BatchOrder
 from pipeline.experiments import cas
 from pipeline.runtime.batches import BatchWorkers
+from pipeline.runtime.files import publish_folder
 from tests.experiments.test_cas import cas_training
 from tests.images import samples_in, write_samples
 from tests.tiny_project import SIDE, Dies, with_params
@@ -47,9 +47,9 @@ def test_pixels_and_labels_are_those_that_were_drawn_in_their_order(
     write(tmp_path / "run", images)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "link", Dies(os.link, calls=2))
-        publish_samples(tmp_path / "run", tmp_path / "published")
+        publish_folder(tmp_path / "run", tmp_path / "published", keep=True)
     assert not (tmp_path / "published").exists()
-    publish_samples(tmp_path / "run", tmp_path / "published")
+    publish_folder(tmp_path / "run", tmp_path / "published", keep=True)
     found, labels = samples_in(tmp_path / "published")
     assert np.array_equal(found, images) and labels.tolist() == LABELS
     data = with_params(data={"channels": channels}).data

@@ -41,7 +41,8 @@ def test_sampling_needs_no_stage_stages_convert_and_the_sweep_only_decodes(tmp_p
     assert len(rows) == 6 and rows["nll"].notna().all()
     designs = pd.read_csv(project.folder / "results/sweep/designs.csv")
     assert set(designs["sampler"]) == {"random", "halton", "remask_capped"}
-    assert designs["fid_classifier"].nunique() == 6
+    # With two iterations remasking has nothing to mask again, so it may equal random order.
+    assert designs.loc[designs["iterations"] == 4, "fid_classifier"].nunique() == 3
     model = load_model(project.folder / "models/transformer/main/seed0", "transformer")
     assert model.config.layers == 3 and model.config.num_classes == 10
     assert (project.folder / "results/transformer/history.csv").read_text().count("\n") == 2

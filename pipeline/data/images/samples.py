@@ -1,7 +1,6 @@
 """Stores the samples that a model draws with one seed, in the same format as the data set (shards).
 The stage `evaluate` draws and publishes samples; other stages read them."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +27,6 @@ from pipeline.runtime.batches import (
     making,
     parts_folder,
 )
-from pipeline.runtime.files import atomic_folder, link_or_copy
 
 LEVEL = 1  # zlib's compression level: a third of the default's time, 10% more bytes
 
@@ -52,7 +50,6 @@ def draw_samples(
         batches: each batch's arguments for the maker's function, which returns (B, C, H, W) uint8.
         labels: labels (M,) of the samples.
         batch_size: number of samples in each batch but the last.
-        shard_size: number of samples per shard.
         name: label of the samples in messages.
     """
     if (folder / MANIFEST).exists():  # the manifest is written last
@@ -80,9 +77,3 @@ def _encoder(maker: Maker, device: torch.device) -> Callable[..., list[bytes]]:
         return in_threads(lambda i: encode_png(from_chw(i), LEVEL), make(*arguments).numpy())
 
     return draw_and_encode
-
-
-def publish_samples(samples: Path, folder: Path) -> None:
-    """Publish a folder of samples atomically, as hard links if the file system has hard links."""
-    with atomic_folder(folder) as new:
-        shutil.copytree(samples, new, dirs_exist_ok=True, copy_function=link_or_copy)

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
-from pipeline.data.images.samples import draw_samples, publish_samples
+from pipeline.data.images.samples import draw_samples
 from pipeline.data.images.shards import SAMPLES, ImageShards, View
 from pipeline.evaluation.evaluator import Evaluator, Outputs, kept_of_each, of_rows
 from pipeline.evaluation.fid import fid
@@ -20,7 +20,7 @@ from pipeline.evaluation.metrics import disjoint, unless_few
 from pipeline.evaluation.reconstruction import BATCH, rebuild
 from pipeline.experiments.rows import Row, measured_row, open_sampler
 from pipeline.runtime.batches import BatchWorkers, Maker
-from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.files import publish_folder, read_json, write_json
 from pipeline.sampling import sample_batches
 from pipeline.training.likelihood import held_out_nll
 from pipeline.weights.published import load_model
@@ -102,7 +102,7 @@ def _replicate_row(
             if network == "transformer":
                 row |= neighbour_distances(evaluator, outputs["features"], real)
             write_json(file, row)
-        publish_samples(samples, replicate.samples)
+        publish_folder(samples, replicate.samples, keep=True)
         row = read_json(file)
     else:
         shown = evaluator.on_the_fly(sampler)
