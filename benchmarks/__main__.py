@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.config.params import Params
 from pipeline.config.presets import preset_params
-from pipeline.decoding import generate
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.iterative import generate
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.precision import in_bfloat16
 from pipeline.runtime.process import set_up

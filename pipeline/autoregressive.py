@@ -14,10 +14,10 @@ from torch import Tensor
 from pipeline.data.microbatches import TOKENS, in_parts
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import generator
-from pipeline.decoding import gumbel_noise, require_finite_logits
+from pipeline.decoding.iterative import gumbel_noise, require_finite_logits
+from pipeline.decoding.samplers.truncation import truncated
 from pipeline.masking import masked_token_loss
 from pipeline.runtime.precision import Bf16, in_bfloat16
-from pipeline.samplers.truncation import truncated
 from pipeline.transformer import TokenTransformer
 from pipeline.transformer.kernels import with_bfloat16_linears
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pipeline.data.images.pixels import as_float
 from pipeline.data.seeds import generator, mix
-from pipeline.decoding import decode, predictor
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.iterative import decode, predictor
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.runtime.errors import UserError
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.data.seeds import mix
-from pipeline.decoding import generate
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.iterative import generate
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.editing import box_mask
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig

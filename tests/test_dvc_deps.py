@@ -34,12 +34,15 @@ NOT_LISTED = (
 # The numbers of the curve at hand stand for this file: `data/schedules/<name>.csv`.
 SCHEDULES = "pipeline/schedules.py"
 # What a stage reaches and yet does not depend on: it only draws the pictures that are logged.
-SAMPLERS = {f"pipeline/samplers/{path.name}" for path in ROOT.glob("pipeline/samplers/*.py")}
+SAMPLERS = {
+    f"pipeline/decoding/samplers/{path.name}"
+    for path in ROOT.glob("pipeline/decoding/samplers/*.py")
+}
 DRAWING = {
     "pipeline/autoregressive.py",
     "pipeline/data/images/pixels.py",
-    "pipeline/decoding.py",
-    "pipeline/decoding_settings.py",
+    "pipeline/decoding/iterative.py",
+    "pipeline/decoding/settings.py",
     *SAMPLERS,
     "pipeline/sampling.py",
     "pipeline/tokenizer/__init__.py",

@@ -18,8 +18,8 @@ from pipeline.config.replicates import NETWORKS, NetworkName, Replicate, main_re
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View, write_manifest, write_shards
 from pipeline.data.seeds import mix
-from pipeline.decoding import generate
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.iterative import generate
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.evaluation.features import write_reference
 from pipeline.prepare.datasets import open_source, stratified_split
 from pipeline.runtime.batches import BatchWorkers

@@ -22,6 +22,7 @@ from pipeline.config.params import Params
 HYPOTHESIS = "hypothesis"  # in the source of a claim that the paper only supposes
 # The kinds of values that n counts.
 SEEDS, TIMINGS, SCHEDULES = "training seeds", "timings of each in one process", "schedules"
+GROUPS = "groups of samples"
 ONE = {SEEDS: "training seed", TIMINGS: "timing of each"}  # singular
 SWEPT = "the sweep's models"
 NEAR = 0.1  # fraction of the way from chance to real images that counts as near chance

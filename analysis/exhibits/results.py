@@ -56,6 +56,7 @@ TABLES = {
     "sweep": ("sweep/rows.csv", ["schedule", "iterations", "seed"]),
     "crossing": ("sweep/crossing.csv", ["schedule", "decoding_schedule", "seed"]),
     "designs": ("sweep/designs.csv", ["schedule", "iterations", "passes", "seed"]),
+    "oracle": ("oracle/rows.csv", ["tokens", "sampler", "schedule", "iterations", "group"]),
     "cas": ("cas/rows.csv", ["images", "augmentation", "seed"]),
     "temperature": ("temperature/rows.csv", ["choice_temperature", "seed"]),
     "editing": ("editing/rows.csv", ["task", "method", "seed"]),
@@ -90,6 +91,7 @@ class Results:
     sweep: pd.DataFrame  # one row per schedule, iterations and seed
     crossing: pd.DataFrame  # rows per training schedule and decoding schedule
     designs: pd.DataFrame  # rows per design of `sweep.designs`, iterations and seed
+    oracle: pd.DataFrame  # rows per number of tokens, way to decode and group of samples
     cas: pd.DataFrame
     temperature: pd.DataFrame
     editing: pd.DataFrame

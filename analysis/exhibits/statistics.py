@@ -7,7 +7,7 @@ numbers, since equal numbers do not prove that there is no noise.
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -71,6 +71,20 @@ def paired(first: ArrayLike, second: ArrayLike) -> Effect:
     half = half_width(differences)
     p = float(stats.ttest_1samp(differences, 0.0).pvalue)
     return Effect(value, value - half, value + half, p, n)
+
+
+def flipped(first: ArrayLike, second: ArrayLike) -> Effect:
+    """The mean difference of paired values, with the exact p over all signs of the differences."""
+    effect, differences = paired(first, second), np.subtract(first, second, dtype=float)
+    if effect.n < 2:
+        return effect
+    test = stats.permutation_test(
+        [differences],
+        lambda flipped, axis: flipped.mean(axis),
+        permutation_type="samples",
+        n_resamples=np.inf,
+    )
+    return replace(effect, p=float(test.pvalue))
 
 
 def welch(first: ArrayLike, second: ArrayLike) -> Effect:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from analysis.exhibits import (
     designs,
     editing,
+    oracle,
     quality,
     reconstruction,
     rejection,
@@ -58,8 +59,8 @@ class Place(NamedTuple):
 
 
 # Modules with claims, in the scoreboard's order; fields of `Results` that the scoreboard uses.
-CLAIMS = (quality, speed, schedules, rejection, editing, reconstruction)
-SCOREBOARD = "rows cas sweep crossing editing rejection reconstruction speed"
+CLAIMS = (quality, speed, schedules, oracle, rejection, editing, reconstruction)
+SCOREBOARD = "rows cas sweep crossing oracle editing rejection reconstruction speed"
 BEYOND = "Beyond the paper"  # left out if `sweep.designs` is empty
 PLACES: dict[str, list[Place]] = {
     "Class-conditional generation": [
@@ -81,6 +82,10 @@ PLACES: dict[str, list[Place]] = {
         Place("rank_correlation-table", "agreement of orderings", schedules.agreement, "sweep"),
         Place("crossing-table", "schedules crossed", schedules.crossing, "crossing real"),
         Place("sweep-table", "every schedule at every T", schedules.grid, "sweep real"),
+    ],
+    "Decoding without a network": [
+        Place("oracle", "Figure 8 without a network", oracle.chart, "oracle"),
+        Place("oracle-table", "Figure 8 without a network, in numbers", oracle.table, "oracle"),
     ],
     BEYOND: [
         Place("designs", "designs", designs.chart, "designs sweep"),

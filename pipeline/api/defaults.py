@@ -8,7 +8,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from pipeline.api.labels import whole
 from pipeline.config.params import Params
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.runtime.errors import ArgumentError
 
 

@@ -22,7 +22,7 @@ from pipeline.api.pictures import Box, Mask, Pictures, as_batch, pixel_mask
 from pipeline.config.presets import preset_params
 from pipeline.data.images.pixels import as_float, from_chw, grid_picture
 from pipeline.data.seeds import mix
-from pipeline.decoding import DecodingStep, generate
+from pipeline.decoding.iterative import DecodingStep, generate
 from pipeline.editing import SIDES, Side, edit, outpaint_beyond
 from pipeline.runtime.device import pick_device, repeatable
 from pipeline.runtime.errors import ArgumentError, UserError

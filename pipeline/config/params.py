@@ -9,11 +9,13 @@ from pydantic import ValidationError, model_validator
 
 from pipeline.config import schema
 from pipeline.config.paths import OUTPUTS
-from pipeline.decoding_settings import DecodingSettings, expanded
+from pipeline.decoding.settings import DecodingSettings, expanded
 from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.files import read_yaml
 from pipeline.runtime.project import in_project, lies_in
+
+RELEASE = DecodingSettings(iterations=8, schedule="cosine", choice_temperature=4.5)
 
 
 class Params(schema.Section):
@@ -34,6 +36,7 @@ class Params(schema.Section):
     ray: schema.Ray = schema.Ray()
     decoding: schema.Decoding = schema.Decoding()
     sweep: schema.Sweep = schema.Sweep()
+    oracle: schema.Oracle = schema.Oracle()
     evaluation: schema.Evaluation = schema.Evaluation()
     cas: schema.Cas = schema.Cas()
     temperature: schema.Temperature = schema.Temperature()
@@ -97,11 +100,12 @@ class Params(schema.Section):
     def design_settings(self) -> list[DecodingSettings]:
         """The decoding settings of `sweep.designs`. A setting that a design omits has the main
         model's value."""
-        try:
-            return expanded(self.decoding_settings(), self.sweep.designs)
-        except ArgumentError as error:
-            reason = f"{error.subject}: {error.reason}"
-            raise UserError("sweep.designs", reason, error.way_out) from error
+        return _designs("sweep.designs", self.decoding_settings(), self.sweep.designs)
+
+    def oracle_settings(self) -> list[DecodingSettings]:
+        """The decoding settings of `oracle.designs`. A setting that a design omits has the
+        release's value."""
+        return _designs("oracle.designs", RELEASE, self.oracle.designs)
 
     @model_validator(mode="after")
     def _combinations(self):
@@ -134,6 +138,13 @@ class Params(schema.Section):
             if iterations > self.num_tokens:
                 reason = f"{iterations} iterations are more than the {self.num_tokens} tokens"
                 raise UserError(key, f"{reason} of an image", f"use at most {self.num_tokens}")
+        oracle, most = self.oracle, max((d.iterations for d in self.oracle_settings()), default=1)
+        if most > min(oracle.tokens):
+            reason = f"{min(oracle.tokens)} tokens are fewer than the {most} iterations"
+            raise UserError("oracle.tokens", f"{reason} of oracle.designs", "use more tokens")
+        if oracle.total_tokens < (needed := 100 * max(oracle.tokens)):
+            reason = f"{oracle.total_tokens} tokens are fewer than 100 samples"
+            raise UserError("oracle.total_tokens", reason, f"use at least {needed}")
         dilate, known = self.editing.dilate, self.grid // 4  # known tokens beside a central box
         if dilate and dilate >= known:
             reason = f"{dilate} leaves no token around the hole in {self.grid}×{self.grid} tokens"
@@ -214,6 +225,17 @@ class Params(schema.Section):
                 if path and lies_in(in_project(path), in_project(folder)):
                     reason = f"{path} lies in {folder}, which DVC deletes before a stage runs"
                     raise UserError(key, reason, "use a path outside this folder")
+
+
+def _designs(
+    key: str, settings: DecodingSettings, grids: list[dict[str, Any]]
+) -> list[DecodingSettings]:
+    """The settings of a param's grids. Raises a `UserError` about `key`."""
+    try:
+        return expanded(settings, grids)
+    except ArgumentError as error:
+        reason = f"{error.subject}: {error.reason}"
+        raise UserError(key, reason, error.way_out) from error
 
 
 def load_params(path: Path | str = PARAMS_FILE) -> Params:

@@ -19,10 +19,10 @@ from pydantic import (
     PositiveInt,
 )
 
+from pipeline.decoding.samplers import SAMPLERS
 from pipeline.runtime.dag import WHO
 from pipeline.runtime.limits import CODES, SEED
 from pipeline.runtime.project import RUNS, is_store
-from pipeline.samplers import SAMPLERS
 from pipeline.schedules import SCHEDULES
 
 RESNETS = "resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d "
@@ -365,6 +365,17 @@ class Sweep(Section):
     """Samples per schedule, T and seed."""
     workers_per_trial: PositiveInt | None = 1
     """Workers per training run; null: as many as ray.num_workers (needs ray.elastic)."""
+
+
+class Oracle(Section):
+    """Decoding with exact conditional probabilities in place of the network's."""
+
+    tokens: Grid[Annotated[int, Field(ge=16)]] = [64, 256]
+    """Numbers of tokens N of a sample."""
+    total_tokens: PositiveInt = 51200
+    """Tokens to draw per N and way to decode: 800 samples of 64 tokens."""
+    designs: list[dict[str, Any]] = []
+    """Ways to decode, as in sweep.designs; other settings have the release's values."""
 
 
 class Evaluation(Section):

@@ -20,7 +20,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENIZER, TOKENS
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.masking import masked_nll

@@ -16,7 +16,7 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.seeds import generator
-from pipeline.decoding import decode, predictor
+from pipeline.decoding.iterative import decode, predictor
 from pipeline.evaluation.reconstruction import psnr
 from pipeline.experiments.rows import Row
 from pipeline.perceptual import open_perceptual

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.config.params import Params
 from pipeline.data.seeds import mix
-from pipeline.decoding import generate
+from pipeline.decoding.iterative import generate
 from pipeline.experiments.rows import Row
 from pipeline.runtime.device import seconds_of, worker_device
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig

@@ -11,8 +11,8 @@ from PIL import Image
 
 from pipeline.api.model import GREY, MaskGIT
 from pipeline.data.images.pixels import grid_picture
+from pipeline.decoding.samplers import SAMPLERS
 from pipeline.runtime.errors import UserError
-from pipeline.samplers import SAMPLERS
 from pipeline.schedules import SCHEDULES
 
 SAMPLES, ITERATIONS = 25, 64  # upper limits of the controls

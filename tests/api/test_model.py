@@ -13,7 +13,7 @@ from pipeline.api.pictures import pixel_mask
 from pipeline.config.paths import TOKENIZER
 from pipeline.data.images.pixels import center_crop
 from pipeline.data.seeds import mix
-from pipeline.decoding import generate
+from pipeline.decoding.iterative import generate
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.schedules import SCHEDULES
 from pipeline.tokenizer import tokens_to_images

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.classifier import ClassifierConfig
 from pipeline.config.replicates import label_smoothing, main_replicates, replicates
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.tokenizer import TokenizerConfig
 from pipeline.transformer import TransformerConfig
 from pipeline.weights.configs import classifier_config, tokenizer_config, transformer_config

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.runtime.dag import flatten
 from pipeline.runtime.files import read_yaml
 from tests.project import ROOT

@@ -17,7 +17,7 @@ from pipeline.config.paths import CURVES, TOKENS
 from pipeline.config.replicates import main_replicates
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.evaluation.features import reference_statistics
 from pipeline.experiments.ablation import Trial, decoders, measure_trial, trials
 from pipeline.masking import masked_nll

@@ -21,8 +21,8 @@ from pipeline.config.paths import CLASSIFIER, SAMPLES, TOKENIZER
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.data.images.pixels import as_float
 from pipeline.data.seeds import generator, mix
-from pipeline.decoding import decode, predictor
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.iterative import decode, predictor
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.image_sets import ArrayImages
 from pipeline.evaluation.metrics import disjoint

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline import decoding
 from pipeline.autoregressive import AutoregressiveTransformer
-from pipeline.decoding import decode, num_tokens_to_mask
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.iterative import decode, num_tokens_to_mask
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.runtime.errors import UserError
 from pipeline.sampling import sample_tokens
 from pipeline.schedules import SCHEDULES

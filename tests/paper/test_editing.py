@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from pipeline.data.images.pixels import as_float, as_uint8
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.samplers import SAMPLERS
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.editing import (
     box_mask,
     center_mask,
@@ -20,7 +21,6 @@ from pipeline.editing import (
     outpaint_mask,
     pixel_mask_to_tokens,
 )
-from pipeline.samplers import SAMPLERS
 from tests.editing_inputs import (
     CLASSES,
     CODES,

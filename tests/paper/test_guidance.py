@@ -9,8 +9,8 @@ import torch
 from scipy.stats import binomtest
 
 from pipeline.data.seeds import generator
-from pipeline.decoding import decode, generate, predictor
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.iterative import decode, generate, predictor
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.runtime.errors import UserError
 from pipeline.sampling import balanced_labels, sample_tokens
 from pipeline.transformer import MaskGitTransformer

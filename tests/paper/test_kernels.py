@@ -12,8 +12,8 @@ from scipy.stats import binomtest, chisquare
 from torch import nn
 
 from pipeline.autoregressive import AutoregressiveTransformer
-from pipeline.decoding import predictor
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.iterative import predictor
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.transformer import MaskGitTransformer, kernels
 from tests.tiny_networks import inputs, spread
 

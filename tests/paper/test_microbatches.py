@@ -6,8 +6,8 @@ import torch
 from pipeline import autoregressive, decoding, masking
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive, token_nll
 from pipeline.data.microbatches import in_parts
-from pipeline.decoding import generate
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.iterative import generate
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.masking import masked_nll
 from pipeline.tokenizer import vqgan
 from pipeline.transformer import MaskGitTransformer

@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from pipeline.decoding import decode, num_tokens_to_mask
-from pipeline.decoding_settings import DecodingSettings
-from pipeline.samplers import SAMPLERS
-from pipeline.samplers.halton import halton_rank
-from pipeline.samplers.remask import remask_probability
-from pipeline.samplers.truncation import truncated
+from pipeline.decoding.iterative import decode, num_tokens_to_mask
+from pipeline.decoding.samplers import SAMPLERS
+from pipeline.decoding.samplers.halton import halton_rank
+from pipeline.decoding.samplers.remask import remask_probability
+from pipeline.decoding.samplers.truncation import truncated
+from pipeline.decoding.settings import DecodingSettings
 from tests.tiny_networks import seeded
 
 N, K, MANY = 4, 3, 20_000

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
-from pipeline.decoding import generate
+from pipeline.decoding.iterative import generate
 from pipeline.runtime import device, precision
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.trials import this_machine

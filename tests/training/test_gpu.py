@@ -11,7 +11,7 @@ from torch.utils._triton import has_triton
 
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.data.ranks import ALONE, Ranks
-from pipeline.decoding_settings import DecodingSettings
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.runtime.device import pick_device
 from pipeline.sampling import sample_tokens
 from pipeline.training.autoregressive import AutoregressiveTask

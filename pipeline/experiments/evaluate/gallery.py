@@ -13,7 +13,7 @@ from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import NETWORKS, Replicate, main_replicates
 from pipeline.data.images.pixels import grid_picture, save_picture
 from pipeline.data.images.shards import SAMPLES, ImageShards, View
-from pipeline.decoding import generate
+from pipeline.decoding.iterative import generate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.experiments.evaluate.measuring import BLOCK, nearest
 from pipeline.runtime.batches import BatchWorkers

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from pipeline.samplers.iteration import Iteration, mask_by_confidence
+from pipeline.decoding.samplers.iteration import Iteration, mask_by_confidence
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,10 +8,10 @@ torch, which takes a second, except `truncation`.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pipeline.samplers.halton import halton_order
-from pipeline.samplers.iteration import Iteration
-from pipeline.samplers.remask import remask
-from pipeline.samplers.scores import margin, negative_entropy
+from pipeline.decoding.samplers.halton import halton_order
+from pipeline.decoding.samplers.iteration import Iteration
+from pipeline.decoding.samplers.remask import remask
+from pipeline.decoding.samplers.scores import margin, negative_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,7 +4,7 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING
 
-from pipeline.samplers.iteration import Iteration
+from pipeline.decoding.samplers.iteration import Iteration
 
 if TYPE_CHECKING:
     from torch import Tensor

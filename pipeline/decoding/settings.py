@@ -5,10 +5,10 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any, Literal, get_args
 
+from pipeline.decoding.samplers import SAMPLERS
+from pipeline.decoding.samplers.guidance import GUIDANCE
 from pipeline.runtime.errors import ArgumentError
 from pipeline.runtime.limits import LARGEST, SMALLEST
-from pipeline.samplers import SAMPLERS
-from pipeline.samplers.guidance import GUIDANCE
 from pipeline.schedules import SCHEDULES
 
 Rounding = Literal["floor", "ceil"]

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from pipeline.data.microbatches import TOKENS, in_parts
 from pipeline.data.seeds import generator
-from pipeline.decoding_settings import DecodingSettings, Rounding
+from pipeline.decoding.samplers import SAMPLERS
+from pipeline.decoding.samplers.guidance import GUIDANCE
+from pipeline.decoding.samplers.iteration import Iteration
+from pipeline.decoding.samplers.truncation import truncated
+from pipeline.decoding.settings import DecodingSettings, Rounding
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.precision import in_bfloat16
-from pipeline.samplers import SAMPLERS
-from pipeline.samplers.guidance import GUIDANCE
-from pipeline.samplers.iteration import Iteration
-from pipeline.samplers.truncation import truncated
 from pipeline.schedules import mask_ratio
 from pipeline.transformer import MaskGitTransformer
 from pipeline.transformer.kernels import with_bfloat16_linears

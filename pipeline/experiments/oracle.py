@@ -1,0 +1,78 @@
+"""Decodes with exact conditional probabilities in place of the network's, and compares the samples
+with the known distribution."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.config.params import Params
+from pipeline.data.seeds import generator
+from pipeline.decoding.iterative import decode
+from pipeline.decoding.settings import DecodingSettings
+from pipeline.experiments.rows import Row
+from pipeline.oracle import CODES, pair_error, sticky_chain, token_entropy
+from pipeline.runtime.batches import BatchWorkers, Maker, drop_parts, make_tensors
+
+GROUPS = 10  # of samples; each is also measured by itself, so that differences can be tested
+ALL = "all"
+METRICS = ("pair_error", "log_likelihood", "token_entropy")
+EXACT = "exact"  # named as a sampler: draws from the distribution itself
+
+
+def oracle_rows(params: Params, folder: Path, workers: BatchWorkers) -> list[Row]:
+    """Compute rows for every number of tokens and decoding setting of `oracle.designs`: one for all
+    samples, and one for each group. Rows of the sampler `EXACT` are about samples of the
+    distribution itself.
+
+    Args:
+        folder: run directory, which stores finished batches.
+    """
+    oracle, designs = params.oracle, params.oracle_settings()
+    names = sorted({"sampler", "schedule", *(name for grid in oracle.designs for name in grid)})
+    cells = [(tokens, each) for tokens in oracle.tokens for each in (None, *designs)]
+    batches = [(params.seed, n, oracle.total_tokens // n // GROUPS, each) for n, each in cells]
+    file = folder / "cells.safetensors"
+    found = make_tensors(file, workers, Maker(_open), batches, "oracle")
+    drop_parts(file)
+    values = found["values"].view(len(cells), GROUPS + 1, len(METRICS)).tolist()
+    rows = []
+    for (tokens, each), groups in zip(cells, values, strict=True):
+        settings = asdict(each) if each else {"sampler": EXACT}
+        own = {"tokens": tokens} | {name: settings.get(name) for name in names}
+        rows += [
+            own | {"group": group} | dict(zip(METRICS, metrics, strict=True))
+            for group, metrics in zip((*range(GROUPS), ALL), groups, strict=True)
+        ]
+    return rows
+
+
+def _open(device: torch.device) -> Callable[..., dict[str, Tensor]]:
+    """Return the function that decodes and measures the samples of one setting, on the CPU."""
+    chain = sticky_chain()
+
+    def measure(
+        seed: int, length: int, samples: int, settings: DecodingSettings | None
+    ) -> dict[str, Tensor]:
+        """The metrics of each group and of all samples, (GROUPS + 1, 3). If `settings` is None,
+        the samples are the distribution's own."""
+        own, shape = generator(seed, "oracle", length), (GROUPS * samples, length)
+        if settings is None:
+            tokens = chain.sample(*shape, own)
+        else:
+            blank, unknown = torch.zeros(shape, dtype=torch.long), torch.ones(shape).bool()
+            for step in decode(chain.predict, blank, unknown, settings, own):
+                tokens = step.sampled
+        values = [
+            [
+                pair_error(chain, group),
+                chain.log_likelihood(group).mean().item() / length,
+                token_entropy(group, CODES),
+            ]
+            for group in (*tokens.split(samples), tokens)
+        ]
+        return {"values": torch.tensor(values)}
+
+    return measure

@@ -1,0 +1,108 @@
+"""A distribution of tokens whose conditional probabilities are known exactly.
+
+Its `predict` replaces the network in `decode`, so that errors of the samples come from decoding
+alone (paper, section 3.2), and not from training.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+STATES, CODES = 4, 8  # of the chain that the stage `oracle` decodes
+DISTANCES = (1, 2, 4, 8)  # between the two tokens of a pair
+
+
+@dataclass(frozen=True)
+class HiddenMarkovChain:
+    """A row of tokens with one hidden state each. The first state is uniform; so are the others,
+    if the columns of `transition` sum to 1.
+
+    Args:
+        transition: (S, S) probabilities of the next state, for each state.
+        emission: (S, K) probabilities of the codes, for each state.
+    """
+
+    transition: Tensor
+    emission: Tensor
+
+    def predict(self, tokens: Tensor, masked: Tensor, progress: float) -> Tensor:
+        """The exact logits log p(code | known tokens), as `decode` expects.
+
+        Args:
+            tokens: (B, N) int64.
+            masked: (B, N) bool; the other tokens are known.
+
+        Returns:
+            (B, N, K) float32.
+        """
+        forward, backward, _ = self._messages(tokens, masked)
+        return (forward * backward @ self.emission).transpose(0, 1).log()
+
+    def log_likelihood(self, tokens: Tensor) -> Tensor:
+        """The log-probability (B,) in nats of rows of tokens (B, N)."""
+        return self._messages(tokens, torch.zeros_like(tokens, dtype=torch.bool))[2]
+
+    def sample(self, count: int, length: int, generator: torch.Generator) -> Tensor:
+        """Draw (count, length) int64 tokens from the distribution itself."""
+        state = torch.randint(len(self.transition), (count,), generator=generator)
+        tokens = []
+        for _ in range(length):
+            tokens.append(self.emission[state].multinomial(1, generator=generator))
+            state = self.transition[state].multinomial(1, generator=generator)[:, 0]
+        return torch.cat(tokens, dim=1)
+
+    def pairs(self, distance: int) -> Tensor:
+        """The joint distribution (K, K) of two tokens at a distance."""
+        steps = torch.linalg.matrix_power(self.transition, distance)
+        return self.emission.T @ steps @ self.emission / len(self.transition)
+
+    def _messages(self, tokens: Tensor, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The forward and backward messages (N, B, S), which say how probable each state is given
+        the known tokens before and after it; and the log-probability (B,) of the known tokens."""
+        evidence = torch.where(masked[..., None], 1.0, self.emission.T[tokens]).transpose(0, 1)
+        both = torch.stack([evidence, evidence.flip(0)], dim=1)  # (N, 2, B, S)
+        steps = torch.stack([self.transition, self.transition.T])
+        messages = [torch.full_like(both[0], 1 / len(self.transition))]
+        total = torch.zeros(len(tokens))
+        for known in both:
+            state = messages[-1] * known
+            scale = state.sum(dim=-1, keepdim=True)
+            messages.append(state / scale @ steps)
+            total += scale[0, :, 0].log()
+        forward, backward = torch.stack(messages[:-1]).unbind(dim=1)
+        return forward, backward.flip(0), total
+
+
+def sticky_chain(stay: float = 0.85, own: float = 0.8) -> HiddenMarkovChain:
+    """A chain whose state changes seldom, as the content of neighbouring patches does.
+
+    Args:
+        stay: probability to keep a state; otherwise, the next state is uniform.
+        own: probability that a state emits one of its own CODES / STATES codes; otherwise, the code
+            is uniform.
+    """
+    each = CODES // STATES
+    codes = torch.eye(STATES).repeat_interleave(each, dim=1) / each
+    return HiddenMarkovChain(
+        transition=stay * torch.eye(STATES) + (1 - stay) / STATES,
+        emission=own * codes + (1 - own) / CODES,
+    )
+
+
+def pair_error(chain: HiddenMarkovChain, tokens: Tensor) -> float:
+    """Total variation between the pairs in rows of tokens (M, N) and the chain's pairs, averaged
+    over `DISTANCES`. 0: the pairs have the chain's distribution; 1: they have nothing in common."""
+    codes, errors = chain.emission.shape[1], []
+    for distance in DISTANCES:
+        pairs = codes * tokens[:, :-distance] + tokens[:, distance:]
+        drawn = pairs.flatten().bincount(minlength=codes**2).view(codes, codes) / pairs.numel()
+        errors.append((drawn - chain.pairs(distance)).abs().sum() / 2)
+    return torch.stack(errors).mean().item()
+
+
+def token_entropy(tokens: Tensor, codes: int) -> float:
+    """Entropy in nats of the codes in rows of tokens (M, N) at each position, averaged over the
+    positions."""
+    drawn = torch.nn.functional.one_hot(tokens, codes).float().mean(dim=0)
+    return torch.special.entr(drawn).sum(dim=-1).mean().item()
