@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pipeline import autoregressive, decoding, masking
+from pipeline import autoregressive, masking
+from pipeline.decoding import iterative as decoding
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive, token_nll
 from pipeline.data.microbatches import in_parts
 from pipeline.decoding.iterative import generate
