@@ -54,19 +54,20 @@ class Params(schema.Section):
 
     @property
     def stored_side(self) -> int:
-        """Maximum length in pixels of the shorter side of a stored image, since training decodes
-        the image very often. The smallest random crop has 2 × 2 of these pixels per input pixel."""
+        """Maximum length in pixels of the shorter side of a stored image. Images are stored small,
+        since training decodes them very often: the smallest random crop is twice as wide as the
+        network's input."""
         smallest = min(self.data.crop_scale[0], self.classifier.crop_scale[0])
         return math.ceil(2 * self.data.image_size / smallest**0.5)
 
     @property
     def classifier_images(self) -> schema.Data:
-        """Settings of the classifier's images: section `data`, but `classifier.crop_scale`."""
+        """The params section `data` with `classifier.crop_scale`, to train the classifier."""
         return self.data.model_copy(update={"crop_scale": self.classifier.crop_scale})
 
     @property
     def feature_dimensions(self) -> int:
-        """The feature dimension of `evaluation.extractor`."""
+        """The number of features that `evaluation.extractor` computes per image."""
         architecture = self.classifier.architecture
         if self.evaluation.extractor == "inception":
             return 2048
@@ -75,8 +76,8 @@ class Params(schema.Section):
         return 512 if architecture.endswith(("resnet18", "resnet34")) else 2048
 
     def least_images(self, covariance: bool = True) -> tuple[int, str]:
-        """The smallest number of images that suffices for all metrics (for all but FID, if
-        `covariance` is false), and the param or metric that requires this number."""
+        """The smallest number of images that suffices for all metrics, and the param or metric that
+        requires this number. If `covariance` is false, FID is ignored."""
         evaluation, features = self.evaluation, self.feature_dimensions
         return max(
             (evaluation.neighbors + 1, "evaluation.neighbors"),
@@ -87,16 +88,16 @@ class Params(schema.Section):
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
     ) -> DecodingSettings:
-        """Decoding settings of MaskGIT, or of the autoregressive baseline (with its own `bf16`).
-        `iterations` replaces T, `decoding.iterations`."""
+        """The decoding settings of MaskGIT, or of the autoregressive baseline. If `iterations` is
+        given, it replaces `decoding.iterations`."""
         own: dict[str, Any] = {"schedule": self.training.mask_schedule}
         own |= {"iterations": iterations} if iterations else {}
         own |= self.autoregressive.model_dump(exclude={"steps"}) if autoregressive else {}
         return DecodingSettings(**self.decoding.model_dump(exclude={"batch_size", *own}), **own)
 
     def design_settings(self) -> list[DecodingSettings]:
-        """The decoding settings of `sweep.designs`. A setting that a design omits has the main
-        model's value."""
+        """The decoding settings that the grids in `sweep.designs` describe. A setting that a grid
+        omits has the value of `decoding_settings()`."""
         try:
             return expanded(self.decoding_settings(), self.sweep.designs)
         except ArgumentError as error:
@@ -105,7 +106,6 @@ class Params(schema.Section):
 
     @model_validator(mode="after")
     def _combinations(self):
-        """Raise a `UserError` if params contradict each other."""
         self._check_images()
         self._check_samples()
         self._check_trainings()
@@ -205,7 +205,6 @@ class Params(schema.Section):
                 raise UserError("training.accumulate", reason, f"choose a divisor of {share}")
 
     def _check_folders(self) -> None:
-        """Raise a `UserError` if a param names a path in a folder that DVC deletes (`OUTPUTS`)."""
         values = flatten(self.model_dump())
         given = {key: values[key] for key in (*FILE_PARAMS, "data.download_dir")}
         given["ray.storage_path"], given["data.source"] = self.ray.folder, self.data.folder
@@ -217,13 +216,13 @@ class Params(schema.Section):
 
 
 def load_params(path: Path | str = PARAMS_FILE) -> Params:
-    """Read and validate a parameter file. Raises a `UserError` if a key is unknown, a value is
-    wrong, or params contradict each other."""
+    """Read and validate a params file. Raises a `UserError` if a key is unknown, a value is wrong,
+    or params contradict each other."""
     return validated(read_yaml(Path(path)), path)
 
 
 def validated(values: dict[str, Any], path: Path | str) -> Params:
-    """Validate the content of a parameter file. Errors are `UserError`s that name `path`."""
+    """Validate the values of a params file. Raises a `UserError` that names the file `path`."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -237,9 +236,8 @@ def validated(values: dict[str, Any], path: Path | str) -> Params:
 
 
 def _explained(error: dict[str, Any]) -> UserError:
-    """Convert a pydantic error to a `UserError`. Messages of this project's validators have the
-    form `reason; way out`."""
     *sections, name = key = [str(part) for part in error["loc"]]
+    # Messages of this project's validators have the form `reason; way out`.
     reason, _, way_out = error["msg"].removeprefix("Value error, ").partition("; ")
     if error["type"] == "extra_forbidden":
         known: Any = Params
