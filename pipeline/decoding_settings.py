@@ -86,7 +86,7 @@ def expanded(settings: DecodingSettings, grids: Iterable[dict[str, Any]]) -> lis
     names, found = [field.name for field in fields(settings)], dict[DecodingSettings, None]()
     for grid in grids:
         if unknown := grid.keys() - set(names):
-            raise ArgumentError(min(unknown), "is no decoding setting", f"use {', '.join(names)}")
+            raise ArgumentError(min(unknown), "not a decoding setting", f"use {', '.join(names)}")
         axes = [each if isinstance(each, list) else [each] for each in grid.values()]
         for values in product(*axes):
             found[replace(settings, **dict(zip(grid, values, strict=True)))] = None

@@ -46,7 +46,8 @@ def _label(given: Class, names: Sequence[str]) -> int:
     labels = [label for label, name in enumerate(names) if name == given]
     if len(labels) > 1:  # such as the two cranes of torchvision's ImageNet
         numbers = ", ".join(map(str, labels))
-        raise ArgumentError("classes", f"{numbers} are all named {given}", "give one number")
+        reason = f"classes {numbers} are all named {given}"
+        raise ArgumentError("classes", reason, "give one of these numbers")
     if labels:
         return labels[0]
     if not isinstance(given, str):

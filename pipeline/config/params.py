@@ -136,7 +136,7 @@ class Params(schema.Section):
                 raise UserError(key, f"{reason} of an image", f"use at most {self.num_tokens}")
         dilate, known = self.editing.dilate, self.grid // 4  # known tokens beside a central box
         if dilate and dilate >= known:
-            reason = f"{dilate} leaves no token around the hole in {self.grid}×{self.grid} tokens"
+            reason = f"{dilate} leaves no known token in a grid of {self.grid}×{self.grid} tokens"
             raise UserError("editing.dilate", reason, f"use at most {max(0, known - 1)}")
 
     def _check_samples(self) -> None:
@@ -164,11 +164,11 @@ class Params(schema.Section):
         named = [each.schedule for each in designs if each.schedule != main]
         for key, schedules in {"crossed": self.sweep.crossed, "designs": named}.items():
             if untrained := set(schedules) - set(self.sweep.schedules):
-                reason = f"no model is trained with {min(untrained)}, which is not in"
+                reason = f"the schedule {min(untrained)} is not in sweep.schedules"
                 way_out = "remove it, or add it to sweep.schedules"
-                raise UserError(f"sweep.{key}", f"{reason} sweep.schedules", way_out)
+                raise UserError(f"sweep.{key}", reason, way_out)
         if self.classifier.pretrained and self.classifier.architecture == "small":
-            reason = "it names torchvision ResNet weights, but classifier.architecture is small"
+            reason = "torchvision ResNet weights do not fit classifier.architecture, small"
             way_out = "set the architecture to that of the weights, such as torchvision:resnet50"
             raise UserError("classifier.pretrained", reason, way_out)
         drops = training.label_drop > 0 or network.pretrained

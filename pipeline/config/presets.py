@@ -63,7 +63,7 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
 def _read(name: str) -> dict[str, Any]:
     """Read a preset's file, and add the values of the preset that `base` names."""
     if name not in preset_names():
-        raise UserError(name, "no such preset", f"use one of {', '.join(preset_names())}")
+        raise UserError(name, "not a preset's name", f"use one of {', '.join(preset_names())}")
     values = read_yaml(PRESETS / f"{name}.yaml")
     base = _read(values.pop("base")) if "base" in values else {}
     for key, value in base.items():

@@ -114,7 +114,7 @@ say_once = cache(partial(print, flush=True))
 
 def _require(key: str, needed: int, samples: int, reference: int) -> None:
     if needed > min(samples, reference):
-        reason = f"{samples} samples and {reference} reference images are too few for this value"
+        reason = f"too large for {samples} samples and {reference} reference images"
         raise TooFew(key, reason, f"lower {key}, or use at least {needed} of each")
 
 
