@@ -131,8 +131,8 @@ def token_nll(
     ranks: Ranks = ALONE,
 ) -> float:
     """The exact mean negative log-likelihood (NLL) per token in nats, with a softmax over the K
-    codes, of the tokens (M, N) int64 of M images with class labels (M,) int64. The workers of
-    `ranks` share the batches."""
+    codes, of the tokens (M, N) int64 of M images with class labels (M,) int64. Data-parallel
+    workers share the batches."""
     batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
     nats = ranks.sum_over(batches, lambda _, batch: token_nll_sum(model, *batch, device=device))
     return nats / len(tokens)

@@ -159,7 +159,7 @@ def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
 
 
 def open_saved(folder: Path, seed: int | None, device: torch.device) -> Opened:
-    """Open a folder that `save_pretrained` wrote."""
+    """Open the model in a folder that `save_pretrained` wrote."""
     path = folder / CONFIG
     try:
         about = Description.model_validate_json(path.read_bytes())

@@ -26,8 +26,8 @@ Outputs = dict[str, Tensor]
 
 
 def open_networks(params: Params, second: bool, device: torch.device) -> Callable[..., Outputs]:
-    """Load the extractors that compute features for metrics; the second extractor only if `second`.
-    Returns a function that maps images (B, C, H, W) uint8 to `Outputs`."""
+    """Load the extractors that compute features for metrics (if `second`, the second extractor
+    too). Returns a function that maps images (B, C, H, W) uint8 to the extractors' outputs."""
     main = params.evaluation.extractor
     other = params.evaluation.second_extractor if second else main
     classifier = load_model(CLASSIFIER, "classifier", device)

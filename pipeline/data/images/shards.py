@@ -33,7 +33,7 @@ SAMPLES = "samples"  # split of samples, which the stage `evaluate` publishes
 
 
 class Item(NamedTuple):
-    """An image of a data set."""
+    """The key, label and split of an image in a data set."""
 
     key: str  # unique and stable: the seeds of the image's crops are derived from the key
     label: int
