@@ -1,4 +1,4 @@
-"""MaskGIT as a pipeline: the paper's networks, masking and decoding, and its experiments.
+"""A pipeline that reproduces MaskGIT: the paper's networks, decoding and experiments.
 
 `MaskGIT` is a trained model for sampling and editing. The class is imported on first use, so that
 stages and `--help` start fast.

@@ -1,8 +1,7 @@
 """VQGAN∗, the paper's autoregressive baseline (section 4.2). The baseline has MaskGIT's tokenizer,
 tokens and hyperparameters, but predicts one token after another in raster order.
 
-The input is the class token followed by all tokens but the last; the output at each position is the
-next token. Shape suffixes: B batch, N tokens, V vocabulary, K codes.
+Shape suffixes of variables: B batch, N tokens, V vocabulary, K codes.
 """
 
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from pipeline.masking import masked_token_loss
 from pipeline.runtime.precision import Bf16, in_bfloat16
 from pipeline.transformer import TokenTransformer
 from pipeline.transformer.kernels import with_bfloat16_linears
+from pipeline.transformer.network import KeyValueCache
 
 BATCH = 500  # images per batch when the likelihood is measured
 
@@ -42,31 +42,14 @@ class AutoregressiveTransformer(TokenTransformer):
         return self.logits(self.encode(self.sequence(tokens_BN, labels_B)))
 
 
-class KeyValueCache:
-    """Keys and values of one layer, allocated once for the whole sequence."""
-
-    def __init__(self, length: int):
-        self.length, self.filled = length, 0
-        self.keys = self.values = torch.empty(0)
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        if self.filled == 0:
-            batch, heads, _, dim = k.shape
-            self.keys, self.values = (x.new_empty(batch, heads, self.length, dim) for x in (k, v))
-        start, self.filled = self.filled, self.filled + k.shape[2]
-        self.keys[:, :, start : self.filled] = k
-        self.values[:, :, start : self.filled] = v
-        return self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
-
-
 def next_token_logits(
     model: AutoregressiveTransformer, ids_BN: Tensor, n: int, caches: Sequence[KeyValueCache] = ()
 ) -> Tensor:
     """Logits (B, K) of token n, from the class and the tokens before it.
 
     Args:
-        ids_BN: vocabulary ids, as `model.sequence` returns; ids after position n are ignored.
-        caches: one cache per block, filled with the first n positions, so that only position n is
+        ids_BN: vocabulary ids, as `model.sequence` returns them; ids after position n are ignored.
+        caches: one cache per block with the first n positions, so that only position n is
             computed. Without caches, all positions up to n are computed.
     """
     first = n if caches else 0
@@ -85,16 +68,15 @@ def generate_autoregressive(
     device: torch.device | str = "cpu",
     **truncation: Any,
 ) -> Tensor:
-    """Draw tokens (B, N) int64, one after another, from softmax(logits). Raises a
-    `UserError` if logits are NaN or infinite.
+    """Draw tokens (B, N) int64, one after another, from softmax(logits). Raises a `UserError` if
+    logits are NaN or infinite.
 
     Args:
         labels: class labels (B,).
         bf16: run the network in bfloat16 where that is faster; "force": always.
         cache: keep the keys and values of earlier positions, so that each step computes only one
-            position. Without a cache, each step computes all positions so far. (Figure 4 times
-            both variants.) In float32, both draw the same tokens; in bfloat16, rounding differs.
-            With a cache, a large batch is split into parts, which use the whole batch's noise.
+            position. Without a cache, each step computes all positions so far. Figure 4 times
+            both variants. In float32, both draw the same tokens; in bfloat16, rounding differs.
         truncation: temperature, top_k and top_p, as in `truncated`.
     """
     device = torch.device(device)
@@ -105,7 +87,8 @@ def generate_autoregressive(
     rows = max(1, TOKENS // model.config.num_tokens if cache else len(labels))
     parts = []
     for rows_b in torch.arange(len(labels), device=device).split(rows):
-        noise = generator(seed, "autoregressive", device=device)  # the same in each part
+        # Each part starts again from the seed, and picks its rows of the whole batch's noise.
+        noise = generator(seed, "autoregressive", device=device)
         parts.append(_generate_rows(model, labels_B, rows_b, noise, bf16, cache, truncation))
     return torch.cat(parts)
 
@@ -119,7 +102,6 @@ def _generate_rows(
     cache: bool,
     truncation: dict[str, Any],
 ) -> Tensor:
-    """Draw the tokens (b, N) of the rows `rows_b` of a batch."""
     config, labels_b, device = model.config, labels_B[rows_b], labels_B.device
     tokens_bN = torch.zeros(len(rows_b), config.num_tokens, dtype=torch.long, device=device)
     caches = [KeyValueCache(config.num_tokens) for _ in model.blocks] if cache else []
@@ -148,13 +130,9 @@ def token_nll(
     device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
 ) -> float:
-    """The exact mean negative log-likelihood per token in nats, with a softmax over the K codes.
-
-    Args:
-        tokens: tokens (M, N) int64 of M images.
-        labels: class labels (M,) int64.
-        ranks: the workers that share the batches.
-    """
+    """The exact mean negative log-likelihood (NLL) per token in nats, with a softmax over the K
+    codes, of the tokens (M, N) int64 of M images with class labels (M,) int64. Data-parallel
+    workers share the batches."""
     batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
     nats = ranks.sum_over(batches, lambda _, batch: token_nll_sum(model, *batch, device=device))
     return nats / len(tokens)
@@ -171,7 +149,6 @@ def token_nll_sum(
     """Each image's mean NLL per token in nats (see `token_nll`), summed over a batch's images."""
 
     def total(tokens: Tensor, labels: Tensor) -> Tensor:
-        """The sum of the images' NLLs, (1,)."""
         tokens, count = tokens.to(device), len(tokens)
         logits = model.predict(tokens, labels.to(device)).float().flatten(0, 1)
         sample = torch.arange(count, device=device).repeat_interleave(tokens.shape[1])

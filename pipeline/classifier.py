@@ -22,8 +22,7 @@ IMAGENET_SIDE = 256  # side in pixels to which torchvision resizes images for ev
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    # "small", "torchvision:<ResNet>", or, for torchvision's weights, "imagenet:<ResNet>"
-    architecture: str
+    architecture: str  # small, torchvision:<ResNet> or, with torchvision's weights, imagenet:<…>
     channels: int
     num_classes: int
     width: int  # channels of the small network's first stage
@@ -36,7 +35,8 @@ class Outputs(NamedTuple):
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions with batch norm; the first may halve the sides of feature maps."""
+    """A residual block of two 3×3 convolutions with batch norm. With stride 2, the first halves the
+    sides of feature maps."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -53,17 +53,13 @@ class _Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """A ResNet of three stages with one block each, for images of about 28 to 64 pixels a side."""
+    """A ResNet of three stages with one block each, for images of about 28 to 64 pixels a side. It
+    returns the feature maps of all stages."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
-        self.stages = nn.ModuleList(
-            [
-                _Block(channels, width, 1),
-                _Block(width, 2 * width, 2),
-                _Block(2 * width, 4 * width, 2),
-            ]
-        )
+        first, second = _Block(channels, width, 1), _Block(width, 2 * width, 2)
+        self.stages = nn.ModuleList([first, second, _Block(2 * width, 4 * width, 2)])
         self.num_features = 4 * width
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -75,7 +71,8 @@ class SmallResNet(nn.Module):
 
 
 class TorchvisionResNet(nn.Module):
-    """The four stages of a torchvision ResNet; grey images are repeated to three channels."""
+    """A torchvision ResNet that returns the feature maps of its four stages. Grey images are
+    repeated to three channels."""
 
     def __init__(self, name: str):
         super().__init__()
@@ -138,11 +135,9 @@ def _for_imagenet(images: Tensor) -> Tensor:
 
 
 def torchvision_classifier(name: str, file: Path | None = None) -> Classifier:
-    """A ResNet with weights in torchvision's format, in evaluation mode and frozen.
-
-    Args:
-        file: path of a state dict; None downloads torchvision's ImageNet weights (IMAGENET1K_V1).
-            The weights of the last layer set the number of classes.
+    """Load the torchvision ResNet `name` with weights from a file with a state dict. Without a
+    file, torchvision's ImageNet weights (IMAGENET1K_V1) are downloaded. The weights of the last
+    layer set the number of classes. The network is in evaluation mode, with frozen weights.
 
     Raises:
         UserError: the weights cannot be downloaded or loaded.

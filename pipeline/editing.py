@@ -41,14 +41,8 @@ class Edited(NamedTuple):
 
 
 def box_mask(size: tuple[int, int], top: int, left: int, height: int, width: int) -> Tensor:
-    """(H, W) pixel mask of a box.
-
-    Args:
-        size: (H, W) of the image; all arguments are in pixels.
-
-    Raises:
-        UserError: the box is empty or not inside the image.
-    """
+    """The pixel mask of a box in an image of the given size (H, W). All arguments are in pixels.
+    Raises a `UserError` if the box is empty or not inside the image."""
     inside = 0 <= top < top + height <= size[0] and 0 <= left < left + width <= size[1]
     if not inside:
         box = f"top {top}, left {left}, height {height}, width {width}"
@@ -60,14 +54,15 @@ def box_mask(size: tuple[int, int], top: int, left: int, height: int, width: int
 
 
 def center_mask(size: tuple[int, int], fraction: float) -> Tensor:
-    """(H, W) pixel mask of a centred box with `fraction` of the image's sides (0.5 in Table 2)."""
+    """The pixel mask of a centred box in an image of the given size (H, W). The box's sides are
+    `fraction` of the image's sides (0.5 in Table 2)."""
     height, width = round(fraction * size[0]), round(fraction * size[1])
     return box_mask(size, (size[0] - height) // 2, (size[1] - width) // 2, height, width)
 
 
 def outpaint_mask(size: tuple[int, int], side: Side, fraction: float) -> Tensor:
-    """(H, W) pixel mask of the outermost `fraction` of the image at a side (the right half in Table
-    2)."""
+    """The pixel mask of the outermost `fraction` of an image of the given size (H, W), at a side
+    (the right half in Table 2)."""
     axis, before = SIDES[side]
     count = round(fraction * size[axis])
     mask = torch.zeros(size, dtype=torch.bool)
@@ -76,23 +71,18 @@ def outpaint_mask(size: tuple[int, int], side: Side, fraction: float) -> Tensor:
 
 
 def _dilate(mask: Tensor, radius: int) -> Tensor:
-    """Dilate a (B, H, W) float mask: maximum over a square of side 2·radius + 1 at each pixel."""
     return F.max_pool2d(mask[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
 
 
 def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
-    """The mask of tokens to generate: tokens that contain an unknown pixel, and all tokens at most
-    `dilate` tokens away.
+    """The mask (B, grid, grid) bool of the tokens to generate: tokens that contain an unknown
+    pixel, and all tokens at most `dilate` tokens away (1 in the release).
 
     The authors' release supports only boxes. For boxes on token borders, this function gives the
     same tokens as the release; for other boxes, the release can miss the last row or column.
 
     Args:
-        mask: (B, H, W) bool; H and W are multiples of `grid`.
-        dilate: width in tokens of the border that is added to the mask; 1 in the release.
-
-    Returns:
-        (B, grid, grid) bool.
+        mask: pixel mask (B, H, W) bool; H and W are multiples of `grid`.
     """
     height, width = mask.shape[-2:]
     tokens = F.max_pool2d(mask[:, None].float(), (height // grid, width // grid))[:, 0]
@@ -107,11 +97,9 @@ def feather_weight(mask: Tensor, feather: int) -> Tensor:
     dilated token mask with a σ of about one token: hidden pixels shine through at the mask's
     border, and known pixels far from the mask are mixed with their reconstruction.)
 
-    Args:
-        mask: (B, H, W) bool.
-
     Returns:
-        (B, H, W) float32; exactly 0 where the mask is more than `feather` rows or columns away.
+        (B, H, W) float32 for a mask (B, H, W) bool; exactly 0 where the mask is more than `feather`
+        rows or columns away.
     """
     grown_by = feather // 2
     radius = feather - grown_by
@@ -128,15 +116,16 @@ def feather_weight(mask: Tensor, feather: int) -> Tensor:
 
 
 def fill_unknown(images: Tensor, mask: Tensor) -> Tensor:
-    """Give every unknown pixel the value of the nearest known pixel; 0 if all pixels are unknown.
+    """Fill every unknown pixel with the value of the nearest known pixel, or with 0 if all pixels
+    are unknown.
 
     The encoder has a wide receptive field and normalizes over the whole image, so pixels under the
     mask change known tokens too. With the right half of MNIST digits hidden, this fill leaves 80%
     of the known tokens unchanged (filling with the known pixels' mean leaves 77%, zeros 75%).
 
     Args:
-        images: (B, C, H, W) on the CPU.
-        mask: (B, H, W) bool, or (H, W) for all images.
+        images: images (B, C, H, W) on the CPU.
+        mask: pixel mask (B, H, W) bool, or one mask (H, W) for all images.
     """
     if mask.ndim == 3:
         filled = [fill_unknown(*pair) for pair in zip(images[:, None], mask, strict=True)]
@@ -167,17 +156,17 @@ def edit(
     image and begins with the third of 12 iterations. Here, all T iterations are decoded.)
 
     Args:
-        images: (B, C, H, W) uint8 on the CPU, of the size that the model generates.
-        mask: (B, H, W) bool, or (H, W) for all images.
-        labels: (B,) int64; each image's own class, or another class to generate (Figure 6).
+        images: images (B, C, H, W) uint8 on the CPU, of the size that the model generates.
+        mask: pixel mask (B, H, W) bool, or one mask (H, W) for all images.
+        labels: classes (B,) int64: each image's own, or another class to generate (Figure 6).
         dilate: width in tokens of the border around the mask that is also generated, for the blend.
             On a small grid, the release's width of 1 can leave no known token.
         feather: width in pixels of the blend around the mask. None is the width of the border that
             `dilate` adds, so that known content is blended only with generated content.
 
     Returns:
-        See `Edited`. On the mask, the composite is the decoded sample; more than `feather` pixels
-        away from the mask, it is bit-identical to the image.
+        The composite and intermediate results. On the mask, the composite is the decoded sample;
+        more than `feather` pixels away from the mask, the composite is bit-identical to the image.
 
     Raises:
         UserError: images or mask differ in size from the model's images.
@@ -204,7 +193,6 @@ def edit(
 
 
 def _check_sizes(images: Tensor, mask: Tensor, side: int) -> None:
-    """Raise a `UserError` unless images and masks have the model's size, `side` × `side` pixels."""
     for name, given in (("image", images.shape[-2:]), ("mask", mask.shape[-2:])):
         if given != (side, side):
             size = f"{given[0]}×{given[1]} pixels (height × width)"
@@ -228,12 +216,12 @@ def outpaint_beyond(
 ) -> Tensor:
     """Extend images beyond a side by sliding a window of the model's image size across the side.
 
-    Each step moves the window by its size minus `overlap` (the last step by the remaining pixels),
-    keeps the known pixels in the window, and generates the unknown pixels with `edit`.
+    In each step, the window moves by its size minus `overlap` (in the last step, by the remaining
+    pixels), and `edit` generates the unknown pixels in the window.
 
     Args:
-        images: (B, C, H, W) uint8, such as an earlier result. For left and right, with the model's
-            height and at least its width; for top and bottom, its width and at least its height.
+        images: images (B, C, H, W) uint8, such as an earlier result. For left and right, they have
+            the model's height and at least its width; for top and bottom, the reverse.
         pixels: number of pixels to extend by.
         overlap: minimum width in pixels of a window's known part. The new part is generated from
             the known tokens, except those within `dilate` tokens of the new part.
@@ -249,7 +237,12 @@ def outpaint_beyond(
     axis, before = SIDES[side]
     size = tokenizer.config.downsampling * math.isqrt(model.config.num_tokens)
     extent, length = images.shape[axis], images.shape[axis] + pixels
-    _check_window(extent, size, overlap)
+    if extent < size:
+        reason = f"{extent} pixels along the extension, fewer than the {size} of the model's images"
+        raise UserError("the image", reason, "enlarge the image")
+    if not 0 < overlap < size:
+        reason = f"{overlap} is not within 1–{size - 1}, since the model's images are {size}×{size}"
+        raise UserError("overlap", reason, f"use 1 to {size - 1}")
     wide = F.pad(images, [pixels if name == side else 0 for name in SIDES])
     borders: dict[str, Any] = {"dilate": dilate, "feather": feather}
     for number, known in enumerate(range(extent, length, size - overlap)):
@@ -261,12 +254,3 @@ def outpaint_beyond(
         edited = edit(model, tokenizer, window, mask, labels, settings, seed=draw, **borders)
         window.copy_(edited.composite)
     return wide
-
-
-def _check_window(extent: int, size: int, overlap: int) -> None:
-    if extent < size:
-        reason = f"{extent} pixels along the extension, fewer than the {size} of the model's images"
-        raise UserError("the image", reason, "enlarge the image")
-    if not 0 < overlap < size:
-        reason = f"{overlap} is not within 1–{size - 1}, since the model's images are {size}×{size}"
-        raise UserError("overlap", reason, f"use 1 to {size - 1}")

@@ -1,5 +1,5 @@
-"""Masked Visual Token Modeling (paper, section 3.1): drawing training masks, the loss of masked
-tokens, and the likelihood of held-out tokens."""
+"""Masked Visual Token Modeling (paper, section 3.1): draws training masks, and computes the loss of
+masked tokens and the likelihood of validation tokens."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,8 +29,8 @@ def sample_training_mask(
 
     Args:
         min_masking_rate: lower bound on the mask ratio: 0.5 in the release, 0 in the paper.
-        rows: selects the rows to return (a worker's share). Random numbers are drawn for all rows,
-            so that a row's mask is the same on every worker.
+        rows: function that selects the rows of the batch to return, such as `Ranks.rows`. Random
+            numbers are drawn for all rows, so that a row's mask is the same on every worker.
 
     Returns:
         (rows, num_tokens) bool, True where the token becomes [MASK]; at least one per row.
@@ -48,13 +48,13 @@ def sample_training_mask(
 def masked_token_loss(
     logits: Tensor, target: Tensor, sample: Tensor, batch_size: int, label_smoothing: float
 ) -> Tensor:
-    """Cross-entropy of tokens: the mean over the tokens of each sample, then over the batch. (The
+    """Cross-entropy of tokens: the mean over the tokens of each image, then over the batch. (The
     paper's equation 1 has a sum over the masked tokens.)
 
     Args:
-        logits: (M, V) at M positions of the batch: the masked ones, or all (`training.loss_on`).
-        target: (M,) true codes.
-        sample: (M,) index in [0, batch_size) of the sample that each position belongs to.
+        logits: logits (M, V) at the M positions in the loss (see `training.loss_on`).
+        target: true codes (M,).
+        sample: index of the image that each position belongs to, (M,) in [0, batch_size).
     """
     loss_M = F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="none")
     # Not `bincount`, which on a GPU waits for the largest index.
@@ -72,16 +72,15 @@ def masked_nll(
     ranks: Ranks = ALONE,
     **options: Any,
 ) -> float:
-    """Mean negative log-likelihood of masked tokens in nats, reported beside Table 3's NLL, which
-    the paper does not define.
-
-    Masks are drawn as in training with `schedule`. Probabilities are over the K codes, as in
-    decoding. The mean is over the tokens of each sample, then over samples, as in the loss.
+    """Mean negative log-likelihood (NLL) of masked tokens in nats, reported beside Table 3's NLL,
+    which the paper does not define. Masks are drawn as in training with `schedule`. Probabilities
+    are over the K codes, as in decoding. The mean is over the tokens of each image, then over
+    images, as in the loss.
 
     Args:
-        tokens: (M, N) int64.
-        labels: (M,) int64.
-        ranks: the workers that share the batches.
+        tokens: tokens (M, N) int64 of M images.
+        labels: class labels (M,) int64.
+        ranks: the workers, which share the batches.
         options: schedule, seed, min_masking_rate and device, as in `masked_nll_sum`.
     """
 
@@ -104,16 +103,12 @@ def masked_nll_sum(
     min_masking_rate: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> float:
-    """Each image's mean NLL per masked token in nats, summed over a batch's images.
-
-    Args:
-        number: index of the batch, which seeds the batch's masks.
-    """
+    """Each image's mean NLL per masked token in nats (see `masked_nll`), summed over the images of
+    a batch. The batch's index `number` seeds the batch's masks."""
     noise = generator(seed, "nll", number)
     masks = sample_training_mask(len(tokens), tokens.shape[1], schedule, noise, min_masking_rate)
 
     def total(tokens: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-        """The sum of the images' NLLs, (1,)."""
         where = mask.flatten().nonzero()[:, 0]
         logits = model(tokens.to(device), mask.to(device), labels.to(device), where.to(device))
         target = tokens.flatten()[where].to(device)

@@ -16,8 +16,8 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
 def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
-    """Open a perceptual distance: a differentiable function of two image batches (B, C, H, W) in
-    [0, 1] that returns distances (B,). The tokenizer's perceptual loss is the mean distance.
+    """Open a perceptual distance: a differentiable function that maps two batches of images (B, C,
+    H, W) in [0, 1] to distances (B,). The tokenizer's perceptual loss is the mean distance.
 
     Args:
         name: the param `tokenizer.perceptual`: "classifier", or "lpips_<backbone>", whose weights
@@ -33,26 +33,22 @@ def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> 
 
 
 def classifier_distance(classifier: Classifier, images: Tensor, others: Tensor) -> Tensor:
-    """Squared distance (B,) between channel-normalised feature maps, summed over stages: LPIPS, but
-    with unit weights and the reference classifier."""
+    """Perceptual distance (B,) by the reference classifier: the squared distance between
+    channel-normalised feature maps, summed over stages. (LPIPS also weights the channels.)"""
     pairs = zip(classifier.outputs(images).maps, classifier.outputs(others).maps, strict=True)
     stages = [(_unit(a) - _unit(b)).pow(2).sum(dim=1).mean(dim=(1, 2)) for a, b in pairs]
     return sum(stages[1:], start=stages[0])
 
 
 def _unit(maps: Tensor) -> Tensor:
-    """Scale maps (B, C, H, W) to unit vectors along C. (`F.normalize` does the same, but takes a
-    tenth of the tokenizer's training time on a CPU.)"""
+    # `F.normalize` does the same, but takes a tenth of the tokenizer's training time on a CPU.
     return maps / maps.pow(2).sum(dim=1, keepdim=True).clamp(min=1e-24).sqrt()
 
 
 def open_distance_map(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
-    """Open a map of perceptual distances: a function of two image batches (B, C, H, W) in [0, 1]
-    that returns the distance at each pixel, (B, H, W). Feature maps are resized to the images. The
-    mean over an image equals `open_perceptual`'s distance, up to interpolation at the edges.
-
-    Args and errors are those of `open_perceptual`.
-    """
+    """Open a map of perceptual distances: a function that maps two batches of images (B, C, H, W)
+    in [0, 1] to the distance at each pixel, (B, H, W). The mean over an image equals the distance
+    of `open_perceptual`, which has the same arguments and errors, up to interpolation at edges."""
     if name == "classifier":
         return partial(classifier_distance_map, classifier)
     network = _lpips_network(name.removeprefix("lpips_"), device, by_place=True)
@@ -73,7 +69,7 @@ def _lpips_of(network: nn.Module, images: Tensor, others: Tensor) -> Tensor:
 
 
 def _lpips_network(backbone: str, device: torch.device, by_place: bool = False) -> nn.Module:
-    """Open LPIPS: distances (B, 1, 1, 1) of images or, with `by_place`, (B, 1, H, W) of pixels."""
+    """Open LPIPS, which returns distances (B, 1, 1, 1) or, if `by_place`, (B, 1, H, W)."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     from torchvision import models
 

@@ -1,4 +1,4 @@
-"""Class-conditional generation by either transformer: labels → tokens → images, batch by batch."""
+"""Samples images of given classes with MaskGIT or with the autoregressive baseline."""
 
 from typing import Any
 
@@ -16,16 +16,13 @@ Network = MaskGitTransformer | AutoregressiveTransformer
 
 
 def balanced_labels(count: int, num_classes: int) -> Tensor:
-    """(count,) labels that cycle through the classes."""
+    """Labels (count,) that cycle through the classes 0, 1, …, num_classes - 1."""
     return torch.arange(count) % num_classes
 
 
 def sample_tokens(model: Network, settings: DecodingSettings, labels: Tensor, seed: int) -> Tensor:
-    """Sample tokens (B, N) int64 for labels (B,) from either transformer.
-
-    Args:
-        settings: the baseline uses `bf16`, `softmax_temperature`, `top_k` and `top_p` only.
-    """
+    """Sample tokens (B, N) int64 for class labels (B,) from MaskGIT or from the autoregressive
+    baseline, which uses only the settings bf16, softmax_temperature, top_k and top_p."""
     how: Any = {"seed": seed, "device": next(model.parameters()).device}
     if isinstance(model, AutoregressiveTransformer):
         how |= {"bf16": settings.bf16, "temperature": settings.softmax_temperature}
@@ -35,7 +32,7 @@ def sample_tokens(model: Network, settings: DecodingSettings, labels: Tensor, se
 
 
 class Sampler:
-    """Either transformer with the tokenizer: turns labels into images."""
+    """Draws images of given classes with a transformer (MaskGIT or baseline) and a tokenizer."""
 
     def __init__(self, model: Network, tokenizer: Tokenizer):
         self.model, self.tokenizer = model, tokenizer
@@ -49,10 +46,8 @@ class Sampler:
 def sample_batches(
     settings: DecodingSettings, labels: Tensor, *, batch_size: int, seed: int
 ) -> list[tuple[DecodingSettings, Tensor, int]]:
-    """Return the arguments of a `Sampler` for each batch of `labels`, in order.
-
-    Each batch has its own seed, so that batches may be sampled in any order.
-    """
+    """Split labels into batches. Returns the arguments of `Sampler.__call__` for each batch. Each
+    batch has its own seed, so that batches may be sampled in any order."""
     return [
         (settings, chunk.clone(), mix(seed, "batch", number))  # a view would pickle all labels
         for number, chunk in enumerate(labels.split(batch_size))

@@ -30,9 +30,9 @@ def mask_ratio(schedule: str, r: "Tensor | float", num_tokens: "Tensor | int") -
 
     Args:
         schedule: a key of `SCHEDULES`.
-        r: progress in [0, 1], any shape.
-        num_tokens: number of maskable tokens N, broadcast against r (only the logarithmic and
-            exponential schedules depend on N).
+        r: progress of decoding in [0, 1], of any shape.
+        num_tokens: number N of maskable tokens, broadcast against r. Only the logarithmic and
+            exponential schedules depend on N.
     """
     import torch
 
@@ -42,25 +42,15 @@ def mask_ratio(schedule: str, r: "Tensor | float", num_tokens: "Tensor | int") -
     return SCHEDULES[schedule](r, n.clamp(min=2)).clamp(1e-6, 1.0)
 
 
-def curve(schedule: str, num_tokens: int) -> dict[str, list[float]]:
-    """Tabulate a schedule: a column r, and a column `gamma_<N>` for `num_tokens` and each N in
-    `SIZES`.
-
-    Args:
-        num_tokens: number of tokens per image of this data set.
-    """
+def curve_csv(schedule: str, num_tokens: int) -> str:
+    """Tabulate a mask schedule as CSV with all digits: a column r, and a column `gamma_<N>` for
+    `num_tokens` (per image of this data set) and each N in `SIZES`. Stages depend on the file, so
+    the stages run again if the schedule's function changes."""
     import torch
 
     r = torch.linspace(0, 1, POINTS, dtype=torch.float64)
     columns = {"r": r.tolist()}
     for n in sorted({num_tokens, *SIZES}):
         columns[f"gamma_{n}"] = mask_ratio(schedule, r, n).tolist()
-    return columns
-
-
-def curve_csv(schedule: str, num_tokens: int) -> str:
-    """The table of `curve` as CSV with all digits. Stages that depend on the CSV file therefore run
-    again if the schedule's function changes."""
-    columns = curve(schedule, num_tokens)
     lines = [",".join(map(repr, row)) for row in zip(*columns.values(), strict=True)]
     return "\n".join([",".join(columns), *lines]) + "\n"

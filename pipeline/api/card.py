@@ -1,9 +1,5 @@
-"""The model card and the files of a saved model's folder.
-
-config.json              class names, default decoding settings, measured metrics
-README.md                the model card
-tokenizer/, transformer/ model.safetensors and config.json of each network
-"""
+"""The model card (README.md) of a folder that `save_pretrained` writes, and the names of the files
+that are downloaded from such a folder on the Hugging Face Hub."""
 
 FILES = ["*.json", "*.safetensors", "README.md"]  # no other file, and so no code, is downloaded
 CARD = """\

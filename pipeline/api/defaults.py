@@ -1,4 +1,4 @@
-"""The default settings of a model, taken from the params of the run that trained the model."""
+"""The default settings of a model's methods, from the params of the run that trained the model."""
 
 from dataclasses import dataclass, replace
 from numbers import Real

@@ -17,8 +17,8 @@ Classes = Class | Sequence[Class]
 
 
 def whole(name: str, given: Any) -> int:
-    """Convert a whole number (an int, or a NumPy or PyTorch integer) to an int. Raises an
-    `ArgumentError` for anything else."""
+    """Convert an int, or a NumPy or PyTorch integer, to an int. Raises an `ArgumentError` that
+    names the argument `name` for anything else."""
     try:
         return operator.index(given)
     except (TypeError, RuntimeError):  # RuntimeError: some tensors that hold no single number
@@ -26,16 +26,10 @@ def whole(name: str, given: Any) -> int:
 
 
 def labels_for(classes: Classes | None, count: int | None, names: Sequence[str]) -> Tensor:
-    """Labels (count,) int64 that cycle through the classes. A string is a class's name or, if no
-    name matches, a class's number.
-
-    Args:
-        classes: class names or numbers; None for all classes.
-        count: number of labels; None for one label per class.
-
-    Raises:
-        ArgumentError: the model has no such class, `classes` is empty, or `count` is below 1.
-    """
+    """Labels (count,) int64 that cycle through the given classes, or through all classes if None.
+    If `count` is None, one label per class. A string is a class's name or, if no name matches, a
+    class's number. Raises an `ArgumentError` if the model lacks a class, `classes` is empty, or
+    `count` is below 1."""
     given: Any = range(len(names)) if classes is None else classes
     several = [given] if np.ndim(given) == 0 else list(given)
     if not several:
@@ -52,7 +46,8 @@ def _label(given: Class, names: Sequence[str]) -> int:
     labels = [label for label, name in enumerate(names) if name == given]
     if len(labels) > 1:  # such as the two cranes of torchvision's ImageNet
         numbers = ", ".join(map(str, labels))
-        raise ArgumentError("classes", f"{numbers} are all named {given}", "give one number")
+        reason = f"classes {numbers} are all named {given}"
+        raise ArgumentError("classes", reason, "give one of these numbers")
     if labels:
         return labels[0]
     if not isinstance(given, str):

@@ -43,7 +43,7 @@ TAGS = ["class-conditional-image-generation", "maskgit", "masked-image-modeling"
 
 
 def _joined(batches: Callable[P, Iterator[Tensor]]) -> Callable[P, Tensor]:
-    """Make a method that joins the batches that another method yields into one tensor."""
+    """Convert a method that yields batches to a method that returns one tensor."""
 
     @wraps(batches)
     def method(*args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -54,7 +54,7 @@ def _joined(batches: Callable[P, Iterator[Tensor]]) -> Callable[P, Tensor]:
 
 
 class Canvas(NamedTuple):
-    """A batch of images after one iteration of decoding, on the CPU."""
+    """The images of a batch after one iteration of decoding, on the CPU."""
 
     iteration: int  # 1 to T
     images: Tensor  # (B, C, H, W) uint8: all tokens, predicted and decoded; at T, the result
@@ -62,7 +62,7 @@ class Canvas(NamedTuple):
 
     @property
     def shown(self) -> Tensor:
-        """The images with masked pixels in grey."""
+        """The images (B, C, H, W) uint8, with masked pixels in grey."""
         return self.images.masked_fill(self.masked[:, None], GREY)
 
 
@@ -100,7 +100,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         device: torch.device | str | None = None,
         **hub: Any,
     ) -> "MaskGIT":
-        """Open a model.
+        """Open a trained, saved or published model.
 
         Args:
             source: a project's folder or its `models/`, a folder that `save_pretrained` wrote, or
@@ -155,11 +155,9 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     def save_pretrained(  # type: ignore[override] # returns the folder
         self, save_directory: Path | str, **options: Any
     ) -> Path:
-        """Write the model to a new folder, atomically: safetensors, JSON, and a model card. The
-        card shows the run's metrics if the run measured this model.
-
-        Args:
-            options: options of `ModelHubMixin.save_pretrained`.
+        """Write the model to a new folder, atomically: safetensors, JSON, and a model card, with
+        metrics if the run measured this model. `options` are those of
+        `ModelHubMixin.save_pretrained`. Returns the folder.
 
         Raises:
             UserError: the folder exists and is not empty, or cannot be written.
@@ -182,14 +180,9 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     def push_to_hub(  # type: ignore[override] # private; the card names the repository
         self, repository: str, *, private: bool = True, **options: Any
     ) -> str:
-        """Save the model to a repository of the Hugging Face Hub, which is created if necessary.
-
-        Args:
-            options: options of `ModelHubMixin.push_to_hub`, such as `token` or `branch`.
-
-        Returns:
-            The URL of the commit.
-        """
+        """Save the model to a repository of the Hugging Face Hub, which is created if necessary,
+        and return the URL of the commit. `options` are those of `ModelHubMixin.push_to_hub`, such
+        as `token` or `branch`."""
         options["model_card_kwargs"] = {"name": repository}
         return str(super().push_to_hub(repository, private=private, **options))
 
@@ -201,15 +194,12 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         seed: int = 0,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
-        """Draw images of classes. `sample` returns one tensor; `sample_batches` yields batches of
-        `defaults.batch_size` images.
+        """Draw images (count, C, H, W) uint8 of classes. `sample` returns one tensor;
+        `sample_batches` yields batches of `defaults.batch_size` images.
 
         Args:
             classes: class names or numbers; None for all classes.
             count: number of images, which cycle through the classes; None for one image per class.
-
-        Returns:
-            Images (count, C, H, W) uint8.
         """
         draw = Sampler(*self._networks())
         labels = labels_for(classes, count, self.classes)
@@ -227,11 +217,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         seed: int = 0,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Canvas]:
-        """Draw one batch of images as `sample` does, and yield the canvas after each iteration.
-
-        Args:
-            count: number of images, as in `sample`, but at most `defaults.batch_size`.
-        """
+        """Draw one batch of images as `sample` does, and yield the images after each iteration of
+        decoding. `count` is at most `defaults.batch_size`."""
         self._networks()
         labels, most = labels_for(classes, count, self.classes), self.defaults.batch_size
         if len(labels) > most:
@@ -260,19 +247,20 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         seed: int = 0,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
-        """Replace a part of each picture with content of a class, and blend the edges of the part
-        (section 4.3, Figure 6). The old content of the part is not used, so with the picture's
-        own class, an edit is inpainting (Table 2, Figure 7).
+        """Regenerate a region of each picture as content of a class, and blend the region's edges
+        (section 4.3, Figure 6). The region's old content is not used, so with the picture's own
+        class, an edit is inpainting (Table 2, Figure 7). `edit` returns one tensor; `edit_batches`
+        yields batches.
 
         Args:
             classes: one class for all pictures, or one class per picture.
-            box: (left, top, right, bottom) of the part, in pixels of the original pictures.
+            box: the region (left, top, right, bottom), in pixels of the original pictures. The
+                default region is the centred box of half the height and width.
             mask: instead of `box`, a picture of the original size or an array (H, W), light or True
-                on the part. The default part is the centred box of half the height and width.
+                in the region.
 
         Returns:
-            Images (B, C, H, W) uint8, of the model's size; only pixels in the part or next to the
-            part change.
+            Images (B, C, H, W) uint8, of the model's size; only the region and its border change.
         """
         networks, first = self._networks(), whole("seed", seed)
         images, sizes = as_batch(pictures, self.channels, self.image_size)
@@ -335,7 +323,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return {"settings": settings, "dilate": own.dilate, "feather": own.feather}
 
     def _batches(self, images: Tensor, classes: Classes) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Make batches (number, pictures, labels). A batch's seed depends on its number."""
+        """Split pictures and their classes into batches (number, pictures, labels)."""
         labels, size = labels_for(classes, None, self.classes), self.defaults.batch_size
         if len(labels) not in (1, len(images)):
             reason = f"{len(labels)} classes for {len(images)} pictures"
@@ -363,8 +351,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return torch.cat([tokens_to_images(tokenizer, c.to(self.device)) for c in chunks])
 
     def reconstruct(self, pictures: Pictures) -> Tensor:
-        """Encode pictures as tokens, and decode the tokens to images (B, C, H, W) uint8. Samples
-        cannot look better than such images, which the same decoder makes."""
+        """Encode pictures as tokens, and decode the tokens to images (B, C, H, W) uint8. The
+        tokenizer's decoder limits the quality of samples too, so samples cannot look better."""
         return self.decode(self.encode(pictures))
 
     @staticmethod
@@ -374,12 +362,13 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
 
     @staticmethod
     def to_grid(images: Tensor, columns: int = 10) -> Image.Image:
-        """Arrange images (B, C, H, W) uint8 in rows, as one picture; small images are enlarged."""
+        """Arrange images (B, C, H, W) uint8 in rows on one Pillow picture. Small images are
+        enlarged."""
         return grid_picture(images, max(1, min(columns, len(images))))
 
     def _networks(self) -> tuple[MaskGitTransformer, Tokenizer]:
-        """Transformer and tokenizer, in evaluation mode. Raises an `ArgumentError` if autocast or
-        PyTorch's default dtype or device would change the results."""
+        """Return the transformer and the tokenizer, in evaluation mode. Raises an `ArgumentError`
+        if autocast or PyTorch's default dtype or device would change the results."""
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
             raise ArgumentError("torch.autocast", "autocast is on", "use bf16=True instead")
         if torch.get_default_dtype() != torch.float32 or torch.get_default_device().type != "cpu":

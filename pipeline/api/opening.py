@@ -1,4 +1,4 @@
-"""Loads a model, and metrics of its samples, from a project or from a saved model's folder."""
+"""Loads a model and its metrics from a project or from a folder that `save_pretrained` wrote."""
 
 import csv
 import math
@@ -42,7 +42,7 @@ class ModelWarning(UserWarning):
 
 
 class Description(BaseModel):
-    """A model's description, which a saved model stores as config.json."""
+    """The description of a model, which `save_pretrained` stores as config.json."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,8 +64,8 @@ class Opened(NamedTuple):
     folders: tuple[Path, ...] = ()  # folders from which the two networks were loaded
 
     def described(self) -> Description:
-        """The model's description, without metrics if the weights changed after opening or come
-        from released files."""
+        """The model's description. If the weights come from released files or were changed after
+        opening, the description has no metrics."""
         networks = self.tokenizer, self.transformer
         if self.folders and all(map(_same_weights, networks, self.folders)):
             return self.about
@@ -73,7 +73,6 @@ class Opened(NamedTuple):
 
 
 def _same_weights(network: nn.Module, folder: Path) -> bool:
-    """Whether a network's weights equal those in a folder, up to rounding."""
     if not (folder / WEIGHTS).exists():
         return False
     own, there = network.state_dict(), load_file(folder / WEIGHTS)
@@ -83,12 +82,9 @@ def _same_weights(network: nn.Module, folder: Path) -> bool:
 
 
 def open_model(folder: Path | None, seed: int | None, device: torch.device) -> Opened:
-    """Open the model of a project (its root or its `models/`) or of a saved folder. A warning
-    appears if the model is the shipped one, out of date or barely trained.
-
-    Args:
-        folder: None for the current folder or, if nothing was trained there, the model that ships
-            with this package.
+    """Open the model of a project (the root or `models/`), or a folder that `save_pretrained`
+    wrote. None opens the current folder or, before training, the model that ships with this
+    package. A warning appears if the model is the shipped one, out of date or barely trained.
 
     Raises:
         UserError: the model is missing or damaged, or has another seed.
@@ -132,8 +128,8 @@ def _open(folder: Path, seed: int | None, device: torch.device) -> Opened:
 
 
 def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
-    """Open the model that a project's params.yaml describes: a trained model or released weights.
-    A seed of None opens the model of the first seed."""
+    """Open a project's model: released weights if params.yaml names a file, else the model trained
+    with `seed`; None opens the model of the first seed."""
     params = load_params(root / PARAMS_FILE)
     replicate = main_replicate(params, "transformer", seed)
     folders = root / TOKENIZER, root / replicate.folder
@@ -163,7 +159,7 @@ def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
 
 
 def open_saved(folder: Path, seed: int | None, device: torch.device) -> Opened:
-    """Open a model that `save_pretrained` wrote."""
+    """Open the model in a folder that `save_pretrained` wrote."""
     path = folder / CONFIG
     try:
         about = Description.model_validate_json(path.read_bytes())
@@ -179,8 +175,8 @@ def open_saved(folder: Path, seed: int | None, device: torch.device) -> Opened:
 
 
 def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float], bool]:
-    """The metrics of the samples of the MaskGIT trained with `seed`, and whether it is barely
-    trained; ({}, False) if the project has no results of its current models."""
+    """Read the metrics of the MaskGIT trained with `seed`, and decide whether the model is barely
+    trained. Returns ({}, False) if the project has no results of its current models."""
     path = root / RESULTS / "evaluation/rows.csv"
     if not path.exists() or not has_inputs("evaluate", (TOKENIZER, TRANSFORMER), root):
         return {}, False
@@ -205,9 +201,9 @@ def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float
 
 
 def is_barely_trained(accuracy: float, real: float, samples: int, chance: float) -> bool:
-    """Whether the 95% interval (Wilson) of the class accuracy reaches into the lowest tenth of the
-    range from chance to the accuracy on real images. The report uses the same rule for all
-    seeds together (`near_chance` in analysis/exhibits/claims.py)."""
+    """Whether a model's class accuracy is near chance: whether its 95% interval (Wilson) reaches
+    into the lowest tenth of the range from chance to the accuracy on real images. The report uses
+    the same rule for all seeds together (`near_chance` in analysis/exhibits/claims.py)."""
     variance = accuracy * (1 - accuracy) / samples + (Z / (2 * samples)) ** 2
     low = (accuracy + Z**2 / (2 * samples) - Z * math.sqrt(variance)) / (1 + Z**2 / samples)
     return low < chance + NEAR * max(real - chance, 0.0)

@@ -24,15 +24,9 @@ _ONE = (Image.Image, Path, str)
 def open_picture(
     picture: Picture, channels: int = 3, name: str = "pictures", *, opaque: bool = False
 ) -> Image.Image:
-    """Open a file or take a Pillow picture. Returns the picture upright, in grey (L) or RGB.
-
-    Args:
-        name: name of the argument in error messages.
-        opaque: refuse a partly transparent picture.
-
-    Raises:
-        UserError: the file is missing, or the picture cannot be used.
-    """
+    """Open a picture file or take a Pillow picture, and return it upright, in grey (`channels` 1)
+    or RGB. Raises a `UserError` that names the file or the argument `name` if the picture is
+    missing, cannot be used or, with `opaque`, is partly transparent."""
     if isinstance(picture, Image.Image):
         opened = clean.clean_picture(picture, name, opaque=opaque)
     else:
@@ -41,9 +35,9 @@ def open_picture(
 
 
 def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[tuple[int, int]]]:
-    """Convert pictures to a batch (B, C, side, side) uint8, and return the set of their original
-    sizes (width, height). Files and Pillow pictures are cut to their centred square and resized;
-    tensors must have the model's size.
+    """Convert pictures to a batch (B, C, side, side) uint8, and return the set of the original
+    sizes (width, height) too. Files and Pillow pictures are cut to their centred square and
+    resized; tensors must have the model's size.
 
     Raises:
         ArgumentError: a tensor has an unsupported shape, dtype or value, or the list is empty.
@@ -78,10 +72,7 @@ def pixel_mask(
 ) -> Tensor:
     """The mask (side, side) bool of the pixels to regenerate: all pixels that the box or mask
     touches after cropping and resizing. The default is the centred box of half height and width.
-
-    Args:
-        sizes: original (width, height) of the pictures, to which box and mask refer.
-    """
+    `sizes` are the pictures' original sizes (width, height), to which box and mask refer."""
     if box is None and mask is None:
         return center_mask((side, side), 0.5)
     if box is not None and mask is not None:
@@ -95,7 +86,8 @@ def pixel_mask(
         shape = "×".join(map(str, full.shape[::-1]))
         reason = f"{shape} pixels (width × height), but the picture has {width}×{height}"
         raise ArgumentError("mask", reason, "give a mask of the picture's size")
-    fitted = _fitted(full, side)
+    resized = center_crop(Image.fromarray(full.astype(np.float32)), side)
+    fitted = torch.from_numpy(np.array(resized) > 0)
     if not fitted.any():
         reason = "no pixel to regenerate lies in the centred square of the picture"
         way_out = "give a box that overlaps the square, or a mask with white (True) pixels there"
@@ -113,7 +105,8 @@ def _boxed(box: Box, width: int, height: int) -> Tensor:
 
 
 def _as_bool(mask: Mask | None) -> np.ndarray:
-    """A mask (H, W) bool, True where a picture or array (values up to 1 or up to 255) is light."""
+    """Convert a picture or an array to a mask (H, W) bool, True where values are above half of the
+    range 0 to 1 or 0 to 255."""
     if isinstance(mask, _ONE):
         # Transparent pixels would become white and so be regenerated.
         mask = np.array(open_picture(mask, channels=1, name="mask", opaque=True))
@@ -122,15 +115,3 @@ def _as_bool(mask: Mask | None) -> np.ndarray:
         reason = f"{values.dtype} of shape {values.shape} is not a mask"
         raise ArgumentError("mask", reason, "give booleans of shape (height, width)")
     return values > (0.5 if values.max() <= 1 else 127)
-
-
-def _fitted(mask: np.ndarray, side: int) -> Tensor:
-    """Cut a mask (H, W) to its centred square and resize it to (side, side): True on every pixel
-    whose resized value depends on a True pixel."""
-    height, width = mask.shape
-    square = min(height, width)
-    left, top = (width - square) // 2, (height - square) // 2
-    picture = Image.fromarray(mask.astype(np.float32))
-    box = (left, top, left + square, top + square)
-    resized = picture.resize((side, side), Image.Resampling.BILINEAR, box=box)
-    return torch.from_numpy(np.array(resized) > 0)

@@ -57,19 +57,20 @@ class Params(schema.Section):
 
     @property
     def stored_side(self) -> int:
-        """Maximum length in pixels of the shorter side of a stored image, since training decodes
-        the image very often. The smallest random crop has 2 × 2 of these pixels per input pixel."""
+        """Maximum length in pixels of the shorter side of a stored image. Images are stored small,
+        since training decodes them very often: the smallest random crop is twice as wide as the
+        network's input."""
         smallest = min(self.data.crop_scale[0], self.classifier.crop_scale[0])
         return math.ceil(2 * self.data.image_size / smallest**0.5)
 
     @property
     def classifier_images(self) -> schema.Data:
-        """Settings of the classifier's images: section `data`, but `classifier.crop_scale`."""
+        """The params section `data` with `classifier.crop_scale`, to train the classifier."""
         return self.data.model_copy(update={"crop_scale": self.classifier.crop_scale})
 
     @property
     def feature_dimensions(self) -> int:
-        """The feature dimension of `evaluation.extractor`."""
+        """The number of features that `evaluation.extractor` computes per image."""
         architecture = self.classifier.architecture
         if self.evaluation.extractor == "inception":
             return 2048
@@ -78,8 +79,8 @@ class Params(schema.Section):
         return 512 if architecture.endswith(("resnet18", "resnet34")) else 2048
 
     def least_images(self, covariance: bool = True) -> tuple[int, str]:
-        """The smallest number of images that suffices for all metrics (for all but FID, if
-        `covariance` is false), and the param or metric that requires this number."""
+        """The smallest number of images that suffices for all metrics, and the param or metric that
+        requires this number. If `covariance` is false, FID is ignored."""
         evaluation, features = self.evaluation, self.feature_dimensions
         return max(
             (evaluation.neighbors + 1, "evaluation.neighbors"),
@@ -90,26 +91,25 @@ class Params(schema.Section):
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
     ) -> DecodingSettings:
-        """Decoding settings of MaskGIT, or of the autoregressive baseline (with its own `bf16`).
-        `iterations` replaces T, `decoding.iterations`."""
+        """The decoding settings of MaskGIT, or of the autoregressive baseline. If `iterations` is
+        given, it replaces `decoding.iterations`."""
         own: dict[str, Any] = {"schedule": self.training.mask_schedule}
         own |= {"iterations": iterations} if iterations else {}
         own |= self.autoregressive.model_dump(exclude={"steps"}) if autoregressive else {}
         return DecodingSettings(**self.decoding.model_dump(exclude={"batch_size", *own}), **own)
 
     def design_settings(self) -> list[DecodingSettings]:
-        """The decoding settings of `sweep.designs`. A setting that a design omits has the main
-        model's value."""
+        """The decoding settings that the grids in `sweep.designs` describe. A setting that a grid
+        omits has the value of `decoding_settings()`."""
         return _designs("sweep.designs", self.decoding_settings(), self.sweep.designs)
 
     def oracle_settings(self) -> list[DecodingSettings]:
-        """The decoding settings of `oracle.designs`. A setting that a design omits has the
-        release's value."""
+        """The decoding settings that the grids in `oracle.designs` describe. A setting that a grid
+        omits has the value in `RELEASE`."""
         return _designs("oracle.designs", RELEASE, self.oracle.designs)
 
     @model_validator(mode="after")
     def _combinations(self):
-        """Raise a `UserError` if params contradict each other."""
         self._check_images()
         self._check_samples()
         self._check_trainings()
@@ -147,7 +147,7 @@ class Params(schema.Section):
             raise UserError("oracle.total_tokens", reason, f"use at least {needed}")
         dilate, known = self.editing.dilate, self.grid // 4  # known tokens beside a central box
         if dilate and dilate >= known:
-            reason = f"{dilate} leaves no token around the hole in {self.grid}×{self.grid} tokens"
+            reason = f"{dilate} leaves no known token in a grid of {self.grid}×{self.grid} tokens"
             raise UserError("editing.dilate", reason, f"use at most {max(0, known - 1)}")
 
     def _check_samples(self) -> None:
@@ -175,11 +175,11 @@ class Params(schema.Section):
         named = [each.schedule for each in designs if each.schedule != main]
         for key, schedules in {"crossed": self.sweep.crossed, "designs": named}.items():
             if untrained := set(schedules) - set(self.sweep.schedules):
-                reason = f"no model is trained with {min(untrained)}, which is not in"
+                reason = f"the schedule {min(untrained)} is not in sweep.schedules"
                 way_out = "remove it, or add it to sweep.schedules"
-                raise UserError(f"sweep.{key}", f"{reason} sweep.schedules", way_out)
+                raise UserError(f"sweep.{key}", reason, way_out)
         if self.classifier.pretrained and self.classifier.architecture == "small":
-            reason = "it names torchvision ResNet weights, but classifier.architecture is small"
+            reason = "torchvision ResNet weights do not fit classifier.architecture, small"
             way_out = "set the architecture to that of the weights, such as torchvision:resnet50"
             raise UserError("classifier.pretrained", reason, way_out)
         drops = training.label_drop > 0 or network.pretrained
@@ -216,7 +216,6 @@ class Params(schema.Section):
                 raise UserError("training.accumulate", reason, f"choose a divisor of {share}")
 
     def _check_folders(self) -> None:
-        """Raise a `UserError` if a param names a path in a folder that DVC deletes (`OUTPUTS`)."""
         values = flatten(self.model_dump())
         given = {key: values[key] for key in (*FILE_PARAMS, "data.download_dir")}
         given["ray.storage_path"], given["data.source"] = self.ray.folder, self.data.folder
@@ -239,13 +238,13 @@ def _designs(
 
 
 def load_params(path: Path | str = PARAMS_FILE) -> Params:
-    """Read and validate a parameter file. Raises a `UserError` if a key is unknown, a value is
-    wrong, or params contradict each other."""
+    """Read and validate a params file. Raises a `UserError` if a key is unknown, a value is wrong,
+    or params contradict each other."""
     return validated(read_yaml(Path(path)), path)
 
 
 def validated(values: dict[str, Any], path: Path | str) -> Params:
-    """Validate the content of a parameter file. Errors are `UserError`s that name `path`."""
+    """Validate the values of a params file. Raises a `UserError` that names the file `path`."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -259,9 +258,8 @@ def validated(values: dict[str, Any], path: Path | str) -> Params:
 
 
 def _explained(error: dict[str, Any]) -> UserError:
-    """Convert a pydantic error to a `UserError`. Messages of this project's validators have the
-    form `reason; way out`."""
     *sections, name = key = [str(part) for part in error["loc"]]
+    # Messages of this project's validators have the form `reason; way out`.
     reason, _, way_out = error["msg"].removeprefix("Value error, ").partition("; ")
     if error["type"] == "extra_forbidden":
         known: Any = Params

@@ -1,4 +1,4 @@
-"""Defines the DAG's output paths (as in dvc.yaml), and checks that files named in params exist."""
+"""Defines the output paths of DVC's stages, and checks that files named in params exist."""
 
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ CODE = (Path("pipeline"), Path("stages"), Path("analysis"))
 
 
 def check_files(params: dict[str, Any], stage: str) -> None:
-    """Raise a `UserError` if a file is missing that is named in the params of `stage` or of a stage
-    that depends on it. `params` are all params, as `Params.model_dump()` returns them."""
+    """Raise a `UserError` if the params of `stage`, or of a stage that depends on `stage`, name a
+    file that is missing. `params` are all params, as `Params.model_dump()` returns them."""
     values = flatten(params)
     # The stage `analysis` lists all params, but reads none of the files named in them.
     read = {key for reader in stages_from(stage) - {"analysis"} for key in stage_params(reader)}

@@ -1,4 +1,4 @@
-"""Reads and applies presets. A file `presets/NAME.yaml` holds texts that describe the preset (see
+"""Reads and applies presets. A preset `presets/NAME.yaml` has texts that describe the preset (see
 `Summary`), and the params that differ from the defaults or from the preset that `base` names."""
 
 import io
@@ -35,16 +35,16 @@ def preset_summary(name: str) -> Summary:
 
 
 def preset_params(name: str) -> Params:
-    """The params of a preset; params.yaml is not changed. Raises a `UserError` if no preset has
-    this name, or if its values are not valid."""
+    """The params of a preset. Raises a `UserError` if no preset has this name, or if the preset's
+    values are not valid."""
     values = {key: v for key, v in _read(name).items() if key not in Summary._fields}
     return validated(values | {"preset": name}, PRESETS / f"{name}.yaml")
 
 
 def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
-    """Write a preset's values into the parameter file and keep the file's comments. A file that is
-    missing or not valid YAML is replaced. Returns the preset's params. If `preset_params` raises an
-    error, the file is not changed."""
+    """Write a preset's values into a params file, whose comments are kept. A file that is missing
+    or not valid YAML is replaced. Returns the preset's params. Raises the errors of
+    `preset_params`; the file is then unchanged."""
     from ruamel.yaml import YAML
 
     params, yaml = preset_params(name), YAML()
@@ -61,9 +61,9 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
 
 
 def _read(name: str) -> dict[str, Any]:
-    """Read a preset's file, and add the values that only the file's `base` preset sets."""
+    """Read a preset's file, and add the values of the preset that `base` names."""
     if name not in preset_names():
-        raise UserError(name, "no such preset", f"use one of {', '.join(preset_names())}")
+        raise UserError(name, "not a preset's name", f"use one of {', '.join(preset_names())}")
     values = read_yaml(PRESETS / f"{name}.yaml")
     base = _read(values.pop("base")) if "base" in values else {}
     for key, value in base.items():

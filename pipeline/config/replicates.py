@@ -1,9 +1,6 @@
-"""Lists the replicates of the two networks that Table 1 compares.
-
-A replicate is one training run of a network with a seed, and all samples that the trained model
-draws with that seed. Main replicates are trained with `training.label_smoothing`, the others with
-`training.other_label_smoothings`, as an ablation.
-"""
+"""Lists the replicates (training runs) of the two networks that Table 1 compares. Main replicates
+are trained with `training.label_smoothing`; as an ablation, the others are trained with
+`training.other_label_smoothings`."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,7 +14,8 @@ NETWORKS: dict[NetworkName, Path] = {"transformer": TRANSFORMER, "autoregressive
 
 
 class Replicate(NamedTuple):
-    """A training run of a network with a seed, and the samples of the trained model."""
+    """A training run of a network with a seed, and the samples that the trained model draws with
+    the same seed."""
 
     network: NetworkName
     seed: int
@@ -30,7 +28,6 @@ class Replicate(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The replicate's name, which is unique among the network's replicates."""
         return f"{self._group}/seed{self.seed}"
 
     @property
@@ -40,7 +37,7 @@ class Replicate(NamedTuple):
 
     @property
     def samples(self) -> Path:
-        """The folder of the published samples, which only main replicates (in the tables) have."""
+        """The folder of the published samples; only main replicates have samples."""
         return SAMPLES / self.network / f"seed{self.seed}"
 
     @property
@@ -49,15 +46,15 @@ class Replicate(NamedTuple):
 
 
 def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """The replicates that the tables show: runs of the network, one per seed in `evaluation.seeds`.
-    Runs with released weights share one model (the first seed's); only their samples differ."""
+    """The training runs of a network that the tables show, one per seed in `evaluation.seeds`. With
+    released weights, all seeds share one model, and only the samples differ."""
     seeds, released = params.evaluation.seeds, _released(params, network)
     return [Replicate(network, seed, seeds[0] if released else seed) for seed in seeds]
 
 
 def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Replicate:
-    """The main replicate (a run in the tables) with the given seed; the first one if `seed` is
-    None. Raises an `ArgumentError` if no replicate has this seed."""
+    """The training run in the tables with the given seed; None selects the first seed. Raises an
+    `ArgumentError` if the seed is not in `evaluation.seeds`."""
     known = {replicate.seed: replicate for replicate in main_replicates(params, network)}
     wanted = params.evaluation.seeds[0] if seed is None else seed
     if wanted not in known:
@@ -67,8 +64,8 @@ def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Re
 
 
 def replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """All replicates (training runs): the main ones with `training.label_smoothing`, then those
-    with `training.other_label_smoothings`. Released weights have only main replicates."""
+    """All training runs of a network: with `training.label_smoothing`, then, unless the weights are
+    released ones, with each of `training.other_label_smoothings`."""
     others = [] if _released(params, network) else params.training.other_label_smoothings
     return main_replicates(params, network) + [
         Replicate(network, seed, seed, value)
@@ -78,7 +75,7 @@ def replicates(params: Params, network: NetworkName) -> list[Replicate]:
 
 
 def label_smoothing(params: Params, replicate: Replicate) -> float:
-    """The label smoothing that a replicate (a training run) is trained with."""
+    """The label smoothing of a training run."""
     other = replicate.other_label_smoothing
     return params.training.label_smoothing if other is None else other
 

@@ -34,14 +34,13 @@ OTHERS = ["entropy", "margin", "random", "halton", "remask_capped"]  # samplers
 
 
 def way_out(name: str, names: Collection[str], otherwise: str) -> str:
-    """Advice for an unknown name: the most similar of `names`, or `otherwise` if none is close."""
+    """Advice for an unknown name: "did you mean" the most similar of `names`, or `otherwise` if no
+    name is similar."""
     close = difflib.get_close_matches(name[:100], names, n=1)
     return f"did you mean {close[0]}?" if close else otherwise
 
 
 def _names(names: Collection[str]) -> AfterValidator:
-    """Accept only `names`."""
-
     def known(name: str) -> str:
         if name not in names:
             ways = way_out(name, names, f"use one of {', '.join(names)}")
@@ -312,7 +311,6 @@ class Ray(Section):
 
     @property
     def folder(self) -> str:
-        """The local folder of run directories."""
         return RUNS if is_store(self.storage_path) else self.storage_path
 
     @property

@@ -10,8 +10,9 @@ TOKENS = 2**15  # maximum tokens that a network processes at once without gradie
 
 
 def in_parts(function: Callable[..., Tensor], rows: int, *batch: Tensor) -> Tensor:
-    """Compute `function(*batch)` on at most `rows` rows of the batch's tensors at a time (0 counts
-    as 1). The function must map each row independently, and draw no random numbers."""
+    """Compute `function(*batch)` on at most `rows` rows of the tensors at a time (0 counts as 1),
+    and join the results. The function must map each row independently, and draw no random
+    numbers."""
     rows = max(1, rows)
     if len(batch[0]) <= rows:
         return function(*batch)

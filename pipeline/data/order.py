@@ -8,13 +8,13 @@ import numpy as np
 
 
 class BatchOrder:
-    """Maps step k to the indices of the items in its batch, as a pure function of (seed, k). Every
-    epoch is a new permutation of all items.
+    """Maps step k to the indices of the images in its batch, as a pure function of (seed, k). Every
+    epoch is a new permutation of all `items` images.
 
     Args:
-        block_start: index of the first item of each block (items stored together), then `items`;
-            default: one block. Blocks are permuted, then the items within each group of `window`
-            blocks. With several groups, batches are sorted, so workers seldom share blocks.
+        block_start: index of the first image of each block (images stored together), then `items`;
+            default: one block. Blocks are permuted, then the images in each group of `window`
+            blocks. With several groups, batches are sorted, so that workers seldom share blocks.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class BatchOrder:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __call__(self, step: int) -> np.ndarray:
-        """Indices (batch_size,) of the items of a step's batch, which may span two epochs."""
+        """The indices (batch_size,) of the images in a step's batch, which may span two epochs."""
         position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs = position // self.items
         chosen = np.concatenate(
@@ -53,7 +53,7 @@ class BatchOrder:
 
 
 class Prefetch:
-    """Calls `load` for the next step in a thread, while the result of the current step is in use.
+    """Calls `load(step + 1)` in a thread while the caller works with the result of `load(step)`.
     `load` must be a pure function of the step and must not use global random generators."""
 
     def __init__(self, load: Callable[[int], Any]):

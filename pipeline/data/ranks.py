@@ -1,4 +1,4 @@
-"""Collective operations of a training run's data-parallel workers, in PyTorch's process group."""
+"""Collective operations of data-parallel workers, in PyTorch's default process group."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,21 +14,20 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class Ranks:
-    """The rank of a data-parallel worker, and the number of workers. All workers must call the same
-    methods in the same order."""
+    """A data-parallel worker's rank, the number of workers, and collective operations. All workers
+    must call the same methods in the same order."""
 
     rank: int = 0
     workers: int = 1
 
     def rows(self, batch: Any) -> Any:
-        """This worker's consecutive rows of a batch. The workers' numbers of rows differ by at most
-        one."""
+        """This worker's share of a batch: consecutive rows. The shares of any two workers differ by
+        at most one row."""
         first, last = (rank * len(batch) // self.workers for rank in (self.rank, self.rank + 1))
         return batch[first:last]
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of the values over the workers, bit-identical on every worker and without
-        gradients."""
+        """The sum of a tensor over the workers, bit-identical on all workers, without gradients."""
         if self.workers == 1:
             return values
         nccl = torch.distributed.get_backend() == "nccl"  # NCCL takes no CPU tensors
@@ -38,13 +37,13 @@ class Ranks:
         return summed.to(values.device)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of the values over the workers; gradients flow back to all workers."""
+        """The mean of a tensor over the workers; gradients flow back to all workers."""
         return values if self.workers == 1 else _Mean.apply(values, self)
 
     def average_gradients(self, module: nn.Module) -> None:
-        """Replace each gradient by its mean over the workers, in one all-reduce. Unlike
-        `DistributedDataParallel`, this also works for gradient penalties and for networks whose
-        submodules are called separately."""
+        """Replace each gradient of a module by its mean over the workers, in one all-reduce. Unlike
+        `DistributedDataParallel`, this method also works for gradient penalties, and for networks
+        whose submodules are called separately."""
         if self.workers == 1:
             return
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
@@ -54,8 +53,8 @@ class Ranks:
             gradient.copy_(part.view(gradient.shape))
 
     def sum_over(self, batches: Sequence[Batch], measure: Callable[[int, Batch], float]) -> float:
-        """The sum of measure(index, batch) over the batches. Each batch is measured by one worker,
-        and values are added in order, so the sum is bit-identical for any number of workers."""
+        """The sum of `measure(index, batch)` over the batches, which the workers share. Values are
+        added in the order of batches, so the sum is bit-identical for any number of workers."""
         values = torch.zeros(len(batches), dtype=torch.float64)
         for number in range(self.rank, len(batches), self.workers):
             values[number] = measure(number, batches[number])

@@ -1,4 +1,4 @@
-"""Derives the seed of every random draw from the draw's purpose."""
+"""Derives the seed of every random draw from identifiers, such as (seed, "batch", step)."""
 
 import hashlib
 

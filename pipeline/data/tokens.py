@@ -15,8 +15,8 @@ WAY_OUT = "run `dvc repro cache_tokens` (if DVC runs nothing, delete the file fi
 
 
 class TokenCache:
-    """One split of the token cache, whose tokens are memory-mapped. Raises a `UserError`
-    if a file is missing or cannot be read."""
+    """The tokens of one split ("train" or "val"), memory-mapped. Raises a `UserError` if a file is
+    missing or cannot be read."""
 
     def __init__(self, folder: Path | str, split: str):
         folder = Path(folder)
@@ -33,7 +33,8 @@ class TokenCache:
         return int(self._start[-1])
 
     def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N) int64 of crop `views[i]` of image `indices[i]`, and labels (B,) int64."""
+        """Tokens (B, N) int64, for each i of the crop `views[i]` of image `indices[i]`, and labels
+        (B,) int64."""
         shard = np.searchsorted(self._start, indices, side="right") - 1
         tokens = np.empty((len(indices), self.num_tokens), dtype=np.int64)
         for number in np.unique(shard):

@@ -13,7 +13,7 @@ from pipeline.decoding.samplers import SAMPLERS
 from pipeline.decoding.samplers.guidance import GUIDANCE
 from pipeline.decoding.samplers.iteration import Iteration
 from pipeline.decoding.samplers.truncation import truncated
-from pipeline.decoding.settings import DecodingSettings, Rounding
+from pipeline.decoding.settings import DecodingSettings
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.precision import in_bfloat16
 from pipeline.schedules import mask_ratio
@@ -22,37 +22,30 @@ from pipeline.transformer.kernels import with_bfloat16_linears
 
 
 class DecodingStep(NamedTuple):
-    """The state after one iteration; both tensors are (B, N)."""
+    """The tokens after one iteration of decoding."""
 
-    sampled: Tensor  # int64: every token, the full sample before re-masking
-    masked: Tensor  # bool: True where the token is masked again for the next iteration
+    sampled: Tensor  # (B, N) int64: every token, the full sample before re-masking
+    masked: Tensor  # (B, N) bool: True where the token is masked again for the next iteration
 
 
 def num_tokens_to_mask(
-    schedule: str,
-    step: int,
-    iterations: int,
-    unknown_at_start: Tensor,
-    unknown_now: Tensor,
-    rounding: Rounding = "floor",
+    settings: DecodingSettings, step: int, unknown_at_start: Tensor, unknown_now: Tensor
 ) -> Tensor:
-    """Number of tokens that are still masked after iteration `step` (0-based), for each sample.
-
-    ⌊N·γ((step + 1)/T)⌋ as in the release, or ⌈N·γ((step + 1)/T)⌉ as in the paper. Each iteration
-    leaves at least one token masked and, if more than one is masked, keeps at least one prediction.
+    """The number of tokens of each sample, (B,) int64, that stay masked after iteration `step`
+    (0-based): ⌊N·γ((step + 1)/T)⌋ as in the release, or ⌈N·γ((step + 1)/T)⌉ as in the paper. Each
+    iteration leaves at least one token masked and, if more than one token is masked, reveals at
+    least one.
 
     Args:
-        unknown_at_start: (B,) tokens that were unknown when decoding began; the schedule's N.
-        unknown_now: (B,) tokens still masked when this iteration began.
-
-    Returns:
-        (B,) int64.
+        unknown_at_start: N, the number of unknown tokens when decoding began, (B,).
+        unknown_now: number of masked tokens when the iteration began, (B,).
     """
-    ratio = mask_ratio(schedule, (step + 1) / iterations, unknown_at_start)
-    scheduled = unknown_at_start * ratio
+    progress = (step + 1) / settings.iterations
+    scheduled = unknown_at_start * mask_ratio(settings.schedule, progress, unknown_at_start)
     # In floating point, 10·(1 − 0.7) is 3.0000000000000004, but its ceiling must be 3; 10·(1 − 0.9)
     # is 0.9999999999999998, but its floor must be 1.
-    scheduled = (scheduled + 1e-9).floor() if rounding == "floor" else (scheduled - 1e-9).ceil()
+    down = settings.rounding == "floor"
+    scheduled = (scheduled + 1e-9).floor() if down else (scheduled - 1e-9).ceil()
     return torch.minimum(unknown_now - 1, scheduled.long()).clamp(min=1)
 
 
@@ -65,25 +58,18 @@ def gumbel_noise(shape: torch.Size, generator: torch.Generator, device: torch.de
 
 
 def _uniform(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Numbers from U[0, 1), drawn on the generator's device."""
     return torch.rand(shape, generator=generator, device=generator.device).to(device)
 
 
 def sample_categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw from softmax(logits) over the last axis, by the Gumbel-max identity."""
+    """Draw an index from softmax(logits) over the last axis, by the Gumbel-max trick."""
     return (logits + gumbel_noise(logits.shape, generator, logits.device)).argmax(dim=-1)
 
 
 def require_finite_logits(total: Tensor) -> None:
-    """Raise an error if a logit was NaN or infinite, which makes the drawn tokens meaningless. Call
-    this function once, at the end of decoding, since reading `total` waits for the device.
-
-    Args:
-        total: the sum of all logits or log-probabilities; finite only if all addends are finite.
-
-    Raises:
-        UserError: a logit was not finite.
-    """
+    """Raise a `UserError` if the sum of all logits (or log-probabilities) of a decoding is NaN or
+    infinite: then a logit was too, and the drawn tokens are meaningless. The sum is checked once,
+    after the last iteration, since reading it waits for the GPU."""
     if not total.isfinite():
         reason = "the network's logits are NaN or infinite: training diverged"
         raise UserError("decoding", reason, "train the network again (`dvc repro -f <stage>`)")
@@ -97,7 +83,7 @@ def decode(
     settings: DecodingSettings,
     generator: torch.Generator,
 ) -> Iterator[DecodingStep]:
-    """Fill the unknown tokens in T parallel steps.
+    """Generate the unknown tokens in T iterations, all tokens in parallel.
 
     Args:
         predict: maps tokens (B, N), the mask (B, N; True is [MASK]) and the progress (t + 1)/T to
@@ -132,14 +118,7 @@ def decode(
         code = sampled.clamp(0, logits.shape[-1] - 1)[..., None]
         log_prob = log_probs.gather(-1, code)[..., 0]
         total += log_prob.masked_fill(~masked, 0).sum()
-        mask_len = num_tokens_to_mask(
-            settings.schedule,
-            step,
-            settings.iterations,
-            unknown_at_start,
-            masked.sum(dim=-1),
-            settings.rounding,
-        )
+        mask_len = num_tokens_to_mask(settings, step, unknown_at_start, masked.sum(dim=-1))
         iteration = Iteration(
             masked=masked,
             unknown=unknown,
@@ -164,7 +143,7 @@ def decode(
 def predictor(
     model: MaskGitTransformer, labels: Tensor, settings: DecodingSettings
 ) -> Callable[[Tensor, Tensor, float], Tensor]:
-    """Return the argument `predict` of `decode` for fixed labels (B,), on the model's device.
+    """Make the function `predict` that `decode` calls, for class labels (B,) on the model's device.
 
     With classifier-free guidance, the logits are (1 + s)·conditional − s·unconditional logits; the
     model must have been trained with `training.label_drop` above 0.
@@ -201,14 +180,8 @@ def generate(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> Iterator[DecodingStep]:
-    """Decode one batch from a fully masked canvas.
-
-    Args:
-        labels: (B,) int64.
-
-    Yields:
-        A `DecodingStep` after each iteration, as in `decode`.
-    """
+    """Generate tokens for class labels (B,) int64, starting with every token masked. Yields a
+    `DecodingStep` after each iteration, as `decode` does."""
     shape = (len(labels), model.config.num_tokens)
     return decode(
         predictor(model, labels.to(device), settings),

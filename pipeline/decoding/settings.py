@@ -24,7 +24,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class DecodingSettings:
-    """Decoding settings, named as in the paper. Raises an `ArgumentError` for a value that is not
+    """Settings of MaskGIT's iterative decoding. Raises an `ArgumentError` if a value is not
     allowed."""
 
     iterations: int  # T
@@ -63,30 +63,30 @@ class DecodingSettings:
                 raise ArgumentError(name, f"{given} is not allowed", way_out)
 
     def temperature(self, progress: float) -> float:
-        """The softmax temperature at progress r."""
+        """The softmax temperature at a progress from 0 to 1, the share of finished iterations."""
         first, last = self.softmax_temperature, self.softmax_temperature_end
         return first if last is None else first + progress * (last - first)
 
     @property
     def passes(self) -> int:
-        """Passes of the network per image; guidance needs two in an iteration."""
+        """Forward passes of the network per image; an iteration with guidance needs two passes."""
         share = GUIDANCE[self.guidance_schedule]
         guided = [self.guidance_scale * share(t / self.iterations) for t in range(self.iterations)]
         return self.iterations + sum(scale > 0 for scale in guided)
 
 
 def expanded(settings: DecodingSettings, grids: Iterable[dict[str, Any]]) -> list[DecodingSettings]:
-    """The settings of several grids, each once. Raises an `ArgumentError` if a name or a value is
-    not allowed.
+    """Expand grids of decoding settings: one entry per combination of values, without duplicates.
+    Raises an `ArgumentError` if a name or a value is not allowed.
 
     Args:
         settings: values of the settings that a grid omits.
-        grids: each maps names of settings to a value or a list of values.
+        grids: dicts from a setting's name to a value or a list of values.
     """
     names, found = [field.name for field in fields(settings)], dict[DecodingSettings, None]()
     for grid in grids:
         if unknown := grid.keys() - set(names):
-            raise ArgumentError(min(unknown), "is no decoding setting", f"use {', '.join(names)}")
+            raise ArgumentError(min(unknown), "not a decoding setting", f"use {', '.join(names)}")
         axes = [each if isinstance(each, list) else [each] for each in grid.values()]
         for values in product(*axes):
             found[replace(settings, **dict(zip(grid, values, strict=True)))] = None

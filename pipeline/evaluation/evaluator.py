@@ -1,4 +1,4 @@
-"""Measures every image set with the same extractors, reference images and settings."""
+"""Computes metrics of image sets, all with the same extractors, reference images and settings."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,8 +26,8 @@ Outputs = dict[str, Tensor]
 
 
 def open_networks(params: Params, second: bool, device: torch.device) -> Callable[..., Outputs]:
-    """Load the networks that measure images; the second extractor only if `second`. Returns
-    a function that maps images (B, C, H, W) uint8 to `Outputs`."""
+    """Load the extractors that compute features for metrics (if `second`, the second extractor
+    too). Returns a function that maps images (B, C, H, W) uint8 to the extractors' outputs."""
     main = params.evaluation.extractor
     other = params.evaluation.second_extractor if second else main
     classifier = load_model(CLASSIFIER, "classifier", device)
@@ -50,14 +50,9 @@ def open_networks(params: Params, second: bool, device: torch.device) -> Callabl
 def open_measured(
     maker: Maker, measures: Sequence[Maker], device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Return a function that makes images and returns measurements of them. The images are not
-    kept: 50,000 samples of 256×256 pixels take 10 GB.
-
-    Args:
-        maker: opens the function that makes images (B, C, H, W) uint8.
-        measures: each opens a function that maps the images, and the arguments that they were made
-            with, to named tensors (B, …) on the CPU.
-    """
+    """Return a function that calls `maker`'s function, which returns images (B, C, H, W) uint8, and
+    then the function of each of `measures` with the images and the same arguments. These return
+    named tensors (B, …). The images are not kept: 50,000 of 256×256 pixels take 10 GB."""
     make, opened = maker.open(device), [measure.open(device) for measure in measures]
 
     def measured(*arguments: object) -> dict[str, Tensor]:
@@ -69,12 +64,8 @@ def open_measured(
 
 
 class Evaluator:
-    """Measures image sets against the training images.
-
-    Args:
-        workers: workers that run images through the networks.
-        second: whether to load the second extractor, which `metrics` needs.
-    """
+    """Computes metrics of image sets, with the training images as the reference. `workers` compute
+    features in batches. Pass `second` to load the second extractor, which `metrics` needs."""
 
     def __init__(self, params: Params, workers: BatchWorkers, second: bool = False):
         self.params, self.workers, self._second = params, workers, second
@@ -96,18 +87,15 @@ class Evaluator:
         return proportional_labels(count, torch.ones_like(images_K) if uniform else images_K)
 
     def outputs(self, images: ImageSet, folder: Path) -> Outputs:
-        """Compute the measuring networks' outputs for stored images and store the outputs in
-        `folder` (in a run directory), or load the outputs that `folder` already has."""
+        """The extractors' outputs for stored images: loaded from `folder` (in a run directory), or,
+        if the folder does not exist, computed and stored there."""
         maker, name = self.on_the_fly(Maker(_reader, images)), f"features: {folder.name}"
         return features.stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
-        """Build a maker of a function that makes images and returns the networks' outputs for them.
-
-        Args:
-            maker: opens the function that makes images (B, C, H, W) uint8, which are not stored.
-            others: open functions that make further measurements; see `open_measured`.
-        """
+        """From a maker of a function that returns images (B, C, H, W) uint8, build a maker of a
+        function that returns the extractors' outputs for these images, and what `others` measure
+        (see `open_measured`)."""
         networks = Maker(open_networks, self.params, self._second, here=self.networks)
         return Maker(open_measured, maker, (networks, *others))
 
@@ -115,13 +103,10 @@ class Evaluator:
 
     def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
         """All metrics with the main extractor, and FID, precision, recall, density and coverage
-        with the second (not FID with VGG, whose 4,096 dimensions need too many samples). Names are
-        `<metric>_<extractor>`; `<name>_std` is the standard deviation over random halves of the
-        set. `fid_infinity_<extractor>` is FID extrapolated to infinitely many samples.
-
-        Args:
-            outputs: outputs for M images, including `second`.
-            labels: labels (M,) for `class_accuracy`; None leaves this metric out.
+        with the second (not FID with VGG, whose 4,096 dimensions need too many samples), from the
+        extractors' outputs for M images. Names are `<metric>_<extractor>`; `<name>_std` is the
+        standard deviation over random halves of the set. `fid_infinity_<extractor>` is FID
+        extrapolated to infinitely many samples. Without labels (M,), `class_accuracy` is left out.
         """
         evaluation, seed = self.params.evaluation, self.params.seed
         main, second = outputs["features"], outputs["second"]
@@ -193,15 +178,15 @@ def proportional_labels(count: int, images_K: Tensor) -> Tensor:
 
 
 def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
-    """How many samples of each class, (classes,), to keep of M samples with labels (M,). In total,
-    acceptance · M are kept, rounded, and at least 1; the classes keep their proportions."""
+    """How many of M samples with labels (M,) to keep in each class, (classes,). In total, the
+    rounded number acceptance · M is kept, at least 1, in the class proportions of the labels."""
     of_each_K = labels.bincount()
     kept = proportional_labels(max(1, round(acceptance * len(labels))), of_each_K)
     return kept.bincount(minlength=len(of_each_K))
 
 
 def of_rows(outputs: Outputs, rows: Tensor) -> Outputs:
-    """The outputs for the images at the given indices."""
+    """The extractors' outputs for the images at the given indices."""
     return {name: tensor[rows] for name, tensor in outputs.items()}
 
 

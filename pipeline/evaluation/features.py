@@ -1,9 +1,6 @@
-"""Extracts image features, and stores features of image sets in memory-mapped files (10 GB for
-ImageNet).
-
-Metrics compare features, and are named after the extractor of the features. The stage `features`
-stores the features of the training images, which are the metrics' reference. Features of other
-image sets are stored in the run directory of the stage that needs them."""
+"""Extracts the image features that metrics compare, and stores them in memory-mapped files (10 GB
+for ImageNet). The stage `features` stores the training images' features, which are the metrics'
+reference. Other stages store features of other image sets in their run directories."""
 
 from collections.abc import Callable
 from functools import partial
@@ -54,13 +51,10 @@ Network = Callable[[Tensor], Features]  # called with uint8 images (M, C, H, W)
 def open_extractor(
     name: str, classifier: Classifier, evaluation: Evaluation, device: torch.device
 ) -> Network:
-    """Open the extractor `name`: classifier, random, inception or vgg. It maps CPU tensors to CPU
-    tensors. Raises a `UserError` if the weights cannot be downloaded or loaded.
-
-    Args:
-        evaluation: params section with the weights files of Inception and VGG. If a file is None,
-            the weights are downloaded to torch's cache.
-    """
+    """Open the extractor `name`: classifier, random, inception or vgg. The extractor's inputs and
+    outputs are on the CPU. The params section `evaluation` names weights files of Inception and
+    VGG; if a name is None, the weights are downloaded. Raises a `UserError` if weights cannot be
+    downloaded or loaded."""
     if name in ("classifier", "random"):
         network = classifier if name == "classifier" else _random(classifier.config).to(device)
         return partial(extract, partial(_classify, network), device)
@@ -104,7 +98,7 @@ def _of_rgb(network: nn.Module, images: Tensor) -> Features:
 
 
 def _library(name: str, weights: str | None) -> nn.Module:
-    """torch-fidelity's Inception or VGG, which resizes images as TensorFlow 1 does."""
+    """Load torch-fidelity's Inception or VGG, which resize images as TensorFlow 1 does."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
     from torch_fidelity.utils import create_feature_extractor
     from torchvision.models import VGG16_Weights
@@ -123,14 +117,10 @@ def _library(name: str, weights: str | None) -> nn.Module:
 def stored_tensors(
     folder: Path, count: int, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[str, Tensor]:
-    """Load float32 tensors (count, …) of an image set, memory-mapped from files `<tensor>.npy`. If
-    the folder does not exist, compute the tensors first; after a kill, the next run resumes.
-
-    Args:
-        maker: makes a function of (start, stop) that returns named tensors of the images from
-            `start` up to, but not including, `stop`.
-        name: label of the image set in messages.
-    """
+    """Load named float32 tensors (count, …) of an image set, memory-mapped from `<tensor>.npy`
+    files in `folder`. If the folder does not exist, compute the tensors first: `maker` opens a
+    function that returns the tensors of the images in range(start, stop). After a kill, the next
+    run resumes. Messages call the image set `name`."""
     if not folder.exists():
         remove_temporary(folder.parent, folder.name)
         batches = [(start, min(start + PART, count)) for start in range(0, count, PART)]
@@ -153,8 +143,9 @@ def _mapped(path: Path) -> Tensor:
 
 
 def write_reference(name: str, folder: Path, params: Params, workers: BatchWorkers) -> None:
-    """Write the extractor's features of all training images (centre crops). For the main extractor,
-    also write their mean and covariance, unless `evaluation.reference_statistics` names a file."""
+    """Write the features of all training images (centre crops) by the extractor `name`. For the
+    main extractor, also write the features' mean and covariance, unless the param
+    `evaluation.reference_statistics` names a file."""
     images = View(ImageShards(IMAGES, "train"), params.data)
     maker = Maker(_open_extraction, name, images, params)
     found = stored_tensors(folder, len(images), workers, maker, f"features: {name}")
@@ -178,9 +169,9 @@ def reference_features(name: str) -> Tensor:
 
 
 def reference_statistics(params: Params) -> Statistics:
-    """The reference statistics of FID: those in the file `evaluation.reference_statistics`, or, if
-    it is null, those of the training images. Raises a `UserError` if the file cannot be read, or
-    has statistics of another feature dimension."""
+    """The reference mean and covariance of FID, from the file `evaluation.reference_statistics` or,
+    if this param is null, of the training images. Raises a `UserError` if the file cannot be read,
+    or has another number of features."""
     name, published = params.evaluation.extractor, params.evaluation.reference_statistics
     path = of_project(published) if published else FEATURES / name / "statistics.npz"
     found, dimensions = load_statistics(path), reference_features(name).shape[1]

@@ -1,6 +1,4 @@
-"""Computes the Fréchet Inception Distance (Heusel 2017) as torch-fidelity defines it, from the mean
-and covariance of features. For data sets that must not be distributed, often only these statistics
-are published.
+"""Computes the Fréchet Inception Distance (Heusel 2017) as torch-fidelity defines it.
 
 torchmetrics is not used: it takes no published mean and covariance. Also, a row of results needs
 about 50 FIDs (of random subsets), each of which torchmetrics computes from scratch.
@@ -22,7 +20,7 @@ BLOCK = 10_000  # rows of features converted to float64 at once
 
 
 class TooFew(UserError):
-    """The set of images is too small for a metric."""
+    """An image set has too few images for a metric."""
 
 
 class Statistics(NamedTuple):
@@ -70,16 +68,12 @@ def _load(path: Path) -> Statistics:
 
 def fid(samples: Tensor, reference: Tensor | Statistics) -> float:
     """Fréchet distance between Gaussians fitted to sample features (M, F) and to a reference, which
-    is given as features (R, F) or statistics.
-
-    torch-fidelity takes the roots of the eigenvalues of Σ Σ_R. The symmetric √Σ_R Σ √Σ_R, used
-    here, has the same eigenvalues and takes a third of the time (0.7 s at 2,048 dimensions on two
-    cores). For nearly singular covariances, both methods have errors of about 1e-5. Raises `TooFew`
-    if M ≤ F.
-    """
+    is given as features (R, F) or statistics. Raises `TooFew` if M ≤ F."""
     if isinstance(reference, Tensor):
         reference = statistics(reference)
     mu, sigma = statistics(samples)
+    # torch-fidelity takes the roots of the eigenvalues of Σ Σ_R. The symmetric √Σ_R Σ √Σ_R has the
+    # same eigenvalues and takes a third of the time; both have errors of about 1e-5.
     root_FF = _root(reference.sigma)
     eigenvalues = torch.linalg.eigvalsh(root_FF @ sigma @ root_FF)
     shared = eigenvalues.clamp(min=0).sqrt().sum()  # negative only because of rounding
@@ -90,6 +84,5 @@ def fid(samples: Tensor, reference: Tensor | Statistics) -> float:
 
 @lru_cache(maxsize=2)  # many sets are compared with the same reference
 def _root(sigma_FF: Tensor) -> Tensor:
-    """The symmetric square root of a covariance (F, F)."""
     values, vectors_FF = torch.linalg.eigh(sigma_FF)
     return (vectors_FF * values.clamp(min=0).sqrt()) @ vectors_FF.T

@@ -18,7 +18,7 @@ from pipeline.runtime.files import require_file
 def open_images(path: Path | str) -> ImageSet:
     """Open an image set: a folder of PNGs, or an `.npz` of the ADM suite with images `arr_0`
     (n, H, W, C) uint8, C=1 or 3, and optional integer labels `arr_1` (n,). Raises a `UserError`
-    if the image set is missing, empty, damaged or in an unsupported format."""
+    if the folder or file is missing, empty, damaged or in an unsupported format."""
     return load_part(Path(path), _open, "give a folder of PNGs, or an .npz with arr_0 (n, H, W, C)")
 
 
@@ -41,9 +41,7 @@ def _open(path: Path) -> ImageSet:
 
 
 def _pngs(folder: Path) -> ArrayImages:
-    """Read the PNG files of a folder, sorted by name. Grey files are read with one channel, all
-    others with three. Hidden files (macOS creates some) are ignored."""
-    paths = sorted(folder.glob("[!.]*.[pP][nN][gG]"))
+    paths = sorted(folder.glob("[!.]*.[pP][nN][gG]"))  # no hidden files, which macOS creates
     if not paths:
         raise UserError(str(folder), "contains no PNG files", "give a folder of PNGs")
     shape = to_chw(open_picture(paths[0])).shape

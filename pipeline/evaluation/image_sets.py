@@ -1,4 +1,4 @@
-"""Defines the interface of image sets to measure (`ImageSet`), and image sets in arrays."""
+"""Defines the interface of image sets for metrics (`ImageSet`), and image sets in arrays."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -18,18 +18,18 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Read the images from `start` up to, but not including, `stop`, as a contiguous tensor
-        (B, C, H, W) uint8."""
+        """Read the images in range(start, stop) as a contiguous tensor (B, C, H, W) uint8."""
 
 
 def batches(images: ImageSet, size: int = BATCH) -> Iterator[Tensor]:
-    """Yield the images in order, in batches (B, C, H, W) uint8 of at most `size` images."""
+    """Yield an image set in batches (B, C, H, W) uint8 of at most `size` images."""
     for start in range(0, len(images), size):
         yield images.read(start, min(start + size, len(images)))
 
 
 class ArrayImages:
-    """An array (n, C, H, W) uint8, in memory or memory-mapped, with optional labels (n,) int64."""
+    """An image set in an array (n, C, H, W) uint8, in memory or memory-mapped, with optional labels
+    (n,) int64."""
 
     def __init__(self, images: np.ndarray, labels: Tensor | None = None):
         self.images, self.labels = images, labels

@@ -1,8 +1,6 @@
 """Computes metrics of features and logits, and each metric's uncertainty: Inception Score, KID,
-precision and recall (as torch-fidelity defines them), density and coverage.
-
-Precision, recall, density and coverage are this project's code. No library computes density and
-coverage, and torch-fidelity searches the reference's neighbours again for every set."""
+precision and recall (as torch-fidelity defines them), density and coverage. No library computes
+density and coverage; torch-fidelity finds the reference's neighbours again for every image set."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache, partial
@@ -72,7 +70,7 @@ def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> dict[str, f
 
 
 def _radii(features: Tensor, neighbors: int) -> Tensor:
-    """Distances (M,) from each row of features (M, F) to the k-th nearest other row."""
+    """The distance (M,) from each row of features (M, F) to its k-th nearest other row."""
     blocks = features.split(BLOCK)
     # k + 1, since each image is its own nearest neighbour.
     distances = (torch.cdist(block, features).kthvalue(neighbors + 1, dim=1) for block in blocks)
@@ -84,7 +82,7 @@ _reference_radii = lru_cache(maxsize=2)(_radii)
 
 
 def drawn(features: Tensor, count: int, seed: int) -> Tensor:
-    """Draw at most `count` rows of features (M, F) at random, and keep their order. The draw
+    """Select at most `count` rows of features (M, F) at random, in the same order. The selection
     depends only on M, `count` and the seed."""
     if len(features) <= count:
         return features
@@ -96,12 +94,14 @@ drawn_reference = lru_cache(maxsize=2)(drawn)  # same tensor, so that `_referenc
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of samples whose largest logit (M, classes) is that of their label (M,)."""
+    """The share of M samples for which the class of the largest logit equals the label, from logits
+    (M, classes) and labels (M,)."""
     return (logits.argmax(dim=1) == labels).double().mean().item()
 
 
 def unless_few(metric: Callable[..., Any], *args: Any, **settings: Any) -> Any:
-    """Compute a metric. If the images are too few, print the reason once and return None."""
+    """Compute `metric(*args, **settings)`. If there are too few images, print the reason once and
+    return None."""
     try:
         return metric(*args, **settings)
     except TooFew as error:
@@ -113,9 +113,8 @@ say_once = cache(partial(print, flush=True))
 
 
 def _require(key: str, needed: int, samples: int, reference: int) -> None:
-    """Raise a `TooFew` if the samples or reference images are fewer than the param `key` needs."""
     if needed > min(samples, reference):
-        reason = f"{samples} samples and {reference} reference images are too few for this value"
+        reason = f"too large for {samples} samples and {reference} reference images"
         raise TooFew(key, reason, f"lower {key}, or use at least {needed} of each")
 
 
@@ -134,13 +133,13 @@ def spreads(
     Returns each estimate as `<name>_std`; None if a half is too small for the metric.
 
     The mean of a half, drawn without replacement, deviates from the set's mean as much as the set's
-    mean deviates from the true mean. So a metric that uses every row needs no correction factor.
-    (For a metric that uses only part of a set, halve that part.) Duplicates would distort the
-    nearest neighbours of precision and recall, so a half contains no sample twice.
+    mean deviates from the true mean. So a metric that uses every image needs no correction factor.
+    (For a metric that uses only part of a set, halve that part.) A bootstrap would draw duplicates,
+    which distort the nearest neighbours of precision and recall.
 
     Args:
         metrics: maps indices (m,) into the set to named values; a value is None if m is too small.
-        labels: class (M,) of each sample.
+        labels: class of each sample, (M,).
         repeats: number of random halves, at least 2.
     """
     draws = generator(seed, "halves")
@@ -153,10 +152,10 @@ def spreads(
 
 
 def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed: int) -> float:
-    """FID∞ (Chong & Forsyth 2020), FID extrapolated to infinitely many samples. FID's bias is
-    proportional to 1/n. A line in 1/n, fitted to the FIDs of subsets of n samples, each in the
-    class proportions of `labels`, is evaluated at 0. Raises `TooFew` if a quarter of the samples is
-    too few for a covariance."""
+    """FID∞ (Chong & Forsyth 2020), FID extrapolated to infinitely many samples. Since FID's bias is
+    proportional to 1/n, a line in 1/n is fitted to the FIDs of random subsets of n samples, with
+    the class proportions of `labels`, and evaluated at 0. Raises `TooFew` if a quarter of the
+    samples is too few for a covariance."""
     count = len(samples)
     draws = generator(seed, "fid_infinity")
     sizes = np.linspace(max(1, count // 4), count, SIZES).round().astype(int)
@@ -166,7 +165,8 @@ def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed
 
 
 def disjoint(labels: Tensor, size: int, *, seed: int) -> Iterator[Tensor]:
-    """Yield all possible disjoint sets of `size` indices, in the class proportions of `labels`."""
+    """Split the indices of `labels` at random into as many disjoint sets of `size` indices as
+    possible, each in the class proportions of `labels`."""
     order = _by_class(labels, generator(seed, "disjoint"))
     count = len(labels) // size
     for number in range(count):
@@ -180,12 +180,12 @@ def _subset(labels: Tensor, size: int, draws: torch.Generator) -> Tensor:
 
 
 def _by_class(labels: Tensor, draws: torch.Generator) -> Tensor:
-    """All indices (M,), sorted by class, in random order within each class."""
+    """The indices of all labels (M,), sorted by class and in random order within each class."""
     order = torch.randperm(len(labels), generator=draws)
     return order[labels[order].argsort(stable=True)]
 
 
 def _evenly(order: Tensor, size: int, start: float) -> Tensor:
-    """Take `size` evenly spaced entries of `order`, the first after `start` spacings; sort them."""
+    """Select `size` evenly spaced entries of `order`, in ascending order."""
     positions = (torch.arange(size, dtype=torch.float64) + start) * (len(order) / size)
     return order[positions.long()].sort().values

@@ -29,12 +29,9 @@ def psnr(mse: float) -> float:
 
 @torch.no_grad()
 def rebuild(model: Tokenizer, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Encode and decode images (B, C, H, W) uint8 on the CPU.
-
-    Returns:
-        The reconstructions, of the images' shape and type, and the sums (2 + codes,) float64 for
-        `quality`: sum of mean squared errors, number of images, and count of each code.
-    """
+    """Reconstruct images (B, C, H, W) uint8 with a tokenizer. Returns the reconstructions (B, C, H,
+    W) uint8, and the sums (2 + codes,) float64 that `quality` takes: sum of mean squared errors,
+    number of images, and count of each code."""
     tokens = model.encode(as_float(images).to(device))
     output = as_uint8(model.decode(tokens)).cpu()
     mse = (as_float(output) - as_float(images)).pow(2).mean().item()
@@ -44,8 +41,8 @@ def rebuild(model: Tokenizer, images: Tensor, device: torch.device) -> tuple[Ten
 
 
 def quality(sums: Tensor) -> dict[str, float]:
-    """Compute PSNR in dB, code usage (a fraction) and code perplexity from the sums that `rebuild`
-    returns, added over batches."""
+    """Compute PSNR in dB, code usage (a fraction) and code perplexity from the sums (2 + codes,)
+    that `rebuild` returns, added over batches."""
     squared, images = sums[:2].tolist()
     usage, perplexity = code_usage(sums[2:])
     return {"psnr": psnr(squared / images), "code_usage": usage, "code_perplexity": perplexity}
@@ -54,8 +51,8 @@ def quality(sums: Tensor) -> dict[str, float]:
 def held_out_quality(
     folder: Path, params: Params, parts: Path, workers: BatchWorkers
 ) -> dict[str, float]:
-    """Compute the `quality` of a published tokenizer on all validation images. The folder `parts`
-    stores computed batches, so that a run after a kill resumes."""
+    """Compute the reconstruction quality (see `quality`) of a published tokenizer on all validation
+    images. The folder `parts` stores computed batches, so that a run after a kill resumes."""
     count = len(ImageShards(IMAGES, "val"))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
     # Send the model itself: workers on other nodes cannot read this stage's outputs.
@@ -69,7 +66,7 @@ def _open_sums(
     model: Tokenizer, params: Params, device: torch.device
 ) -> Callable[[int, int], dict[str, Tensor]]:
     view, model = View(ImageShards(IMAGES, "val"), params.data, params.seed), model.to(device)
-    # part = (start, stop) -> sums (1, 2 + codes) of the images in range(start, stop)
+    # (start, stop) -> sums (1, 2 + codes) of the images in range(start, stop)
     return lambda *part: {"sums": rebuild(model, view.centers(range(*part)), device)[1][None]}
 
 
@@ -80,15 +77,9 @@ def hole_distances(
     hole: Tensor,
     distance_map: Callable[[Tensor, Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """Compare edited images with the originals in a masked region. Returns `psnr_hole` (B,) in dB
-    and `perceptual_hole` (B,), on the CPU.
-
-    Args:
-        images, originals: images (B, C, H, W) uint8, on the device of `distance_map`.
-        hole: mask (H, W) bool, True inside the hole.
-        distance_map: maps two batches of images with values in [0, 1] to the perceptual distance at
-            each pixel, (B, H, W); see `pipeline.perceptual`.
-    """
+    """Compare edited images with the originals, both (B, C, H, W) uint8, inside the masked region
+    `hole` (H, W) bool. Returns `psnr_hole` (B,) in dB and `perceptual_hole` (B,), on the CPU. The
+    images must be on the device of `distance_map`, which `open_distance_map` returns."""
     count, found = -(-len(images) // HOLES), []
     for pair in zip(images.chunk(count), originals.chunk(count), strict=True):
         made, true = map(as_float, pair)

@@ -1,10 +1,11 @@
-"""Runs the ablation of Table 3 and Figure 8. Each trial trains a model with one (schedule, seed),
-and decodes samples with every T. Some trials also decode samples with other schedules.
+"""Runs the ablation of mask schedules (Table 3, Figure 8). Each trial trains a model with one
+(schedule, seed), and decodes samples with every T, and with other decoding settings.
 
 The name of a trial's run directory contains a hash of everything that the trial depends on, but not
-of the rest of the grid. The name of a result file is a hash of the decoding settings. So a trial
-resumes after a kill from its last checkpoint, and computes only missing result files. If the grid
-grows, only new trials run. Samples are not stored: the worker that decodes them extracts features.
+of the other trials. The name of a result file is a hash of the decoding settings. So after a kill,
+a trial resumes from its last checkpoint and computes only missing result files. If the param
+section `sweep` names more schedules or seeds, only new trials run. Samples are not stored: the
+worker that decodes samples also extracts their features.
 """
 
 from collections import defaultdict
@@ -62,7 +63,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Trial:
-    """A model of the sweep, trained with one (schedule, seed), and its decodings."""
+    """A model trained with one (mask schedule, seed), and the settings of its decodings."""
 
     seed: int
     # Decodings of the model: result file -> settings.
@@ -85,7 +86,6 @@ class Trial:
 
     @property
     def folders(self) -> list[Path]:
-        """The run directories that the trial reads and writes."""
         training = [] if self.training is None else self.training.folders
         return [self.folder, *training]
 
@@ -100,18 +100,19 @@ class Trial:
         return not self.missing
 
     def rows(self) -> list[Row]:
-        """The rows of the decodings with the trial's own schedule."""
+        """The result rows of the decodings with the schedule that the model was trained with."""
         return [_row(file, {"iterations": how.iterations}) for file, how in self.decodings.items()]
 
     def crossing(self) -> list[Row]:
-        """The rows of the decodings with the schedules of `sweep.crossed`."""
+        """The result rows of the decodings with the schedules of `sweep.crossed`."""
         return [
             {"decoding_schedule": how.schedule} | _row(file, {"iterations": how.iterations})
             for file, how in self.crossed.items()
         ]
 
     def design_rows(self) -> dict[Other, list[Row]]:
-        """The rows of each design by T; `passes` counts the network's passes per image."""
+        """The result rows (one per T) of the decodings in `sweep.designs`, by their other settings.
+        The column `passes` counts the network's forward passes per image."""
         found = defaultdict[Other, list[Row]](list)
         for file, how in self.designs.items():
             other = _other(how, self.params)
@@ -121,7 +122,7 @@ class Trial:
 
 
 def _row(file: Path, settings: Row) -> Row:
-    """The row of a result file, with settings of its decoding, sorted by name."""
+    """Read the row of a result file, and add decoding settings; columns are sorted by name."""
     return dict(sorted((read_json(file) | settings).items()))
 
 
@@ -136,7 +137,7 @@ def _other(settings: DecodingSettings, params: Params) -> Other:
 
 
 def trials(params: Params, stage: Stage) -> list[Trial]:
-    """The trials of the sweep, one per (schedule, seed)."""
+    """The trials of the stage `sweep`, one per (mask schedule, seed)."""
     sweep, ray, found = params.sweep, params.ray, []
     workers = Workers.of(ray, sweep.workers_per_trial or ray.num_workers)
     common = stage_key("train_transformer", [*NOT_TRAINED, *ray.not_in_key])
@@ -180,12 +181,11 @@ def _files(folder: Path, decodings: list[DecodingSettings]) -> dict[Path, Decodi
 
 
 def _curve(schedule: str) -> str:
-    """The hash of a schedule's curve."""
     return tree_hash(CURVES / f"{schedule}.csv")
 
 
 def run_trial(trial: Trial) -> None:
-    """Train the trial's model, unless training is finished or released weights replace the model.
+    """Train a trial's model, unless training is finished or released weights replace the model.
     Then run `measure_trial`."""
     trial.log.begin()
     if trial.training is not None and not trial.training.finished:
@@ -197,8 +197,8 @@ def run_trial(trial: Trial) -> None:
 
 
 def measure_trial(trial: Trial) -> None:
-    """Decode samples with the trial's model for every missing result file, and write metrics of the
-    samples to the file."""
+    """For every missing result file of a trial, decode samples with the trial's model, and write
+    metrics of the samples to the file."""
     download(*trial.folders)
     params, workers = trial.params, decoders(trial)
     sampler = Maker(_open_sampler, trial)
@@ -231,14 +231,13 @@ def measure_trial(trial: Trial) -> None:
 
 
 def decoders(trial: Trial) -> BatchWorkers:
-    """The workers that decode: this process if the trial has one or two workers, else all workers
-    except the worker that measures."""
+    """The workers that decode a trial's samples: this process if training has one or two workers,
+    else all workers except one, which computes metrics."""
     count = max(1, trial.workers.count - 1)
     return workers_of(trial.params.ray.model_copy(update={"num_workers": count}))
 
 
 def _open_sampler(trial: Trial, device: torch.device) -> Sampler:
-    """Open the sampler of the trial's model, or of the released weights."""
     download(*trial.folders)
     tokenizer = load_model(TOKENIZER, "tokenizer", device)
     if trial.training is not None:

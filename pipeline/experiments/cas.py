@@ -33,7 +33,8 @@ ONE_PIXEL = Image.new("L", (1, 1))  # quick to augment, and takes the same numbe
 
 @dataclass(frozen=True, kw_only=True)
 class CasTraining(ClassifierTraining):
-    """Settings of a training run of a classifier on samples or on real images, for CAS."""
+    """Settings of a training run of a classifier, on samples or real images, for the Classification
+    Accuracy Score."""
 
     images: str  # source of the training images: `REAL`, or the network that drew the samples
     augmentation: str  # a key of `AUGMENTATIONS`
@@ -41,7 +42,7 @@ class CasTraining(ClassifierTraining):
 
     @property
     def result(self) -> Path:
-        """The file of the result row with this classifier's accuracy."""
+        """The file with the row of results of this classifier."""
         return self.folder / "result.json"
 
     @property
@@ -53,8 +54,8 @@ class CasTraining(ClassifierTraining):
 
 
 def run_cas(training: CasTraining) -> None:
-    """Train a classifier, from its last checkpoint if one exists. Write a row with the classifier's
-    top-1 and top-5 accuracy on the validation images."""
+    """Train a classifier, from the last checkpoint if one exists, and write a row with its top-1
+    and top-5 accuracy on the validation images."""
     weights, workers = run_training(training)["task"]["model"], training.workers
     if workers.under_ray_train:
         row = run_beside(_measure, training, weights, resources=workers.resources)
@@ -79,12 +80,8 @@ def _measure(training: CasTraining, weights: dict[str, Tensor]) -> Row:
 
 
 class CasBatches(Batches):
-    """Batches of random crops of the real training images or of the first M samples, with or
-    without RandAugment.
-
-    Args:
-        ranks: this worker's rank; a worker prepares only its own rows of each batch.
-    """
+    """Batches of random crops of the real training images or of the first `cas.samples` samples,
+    with or without RandAugment. Each worker prepares only its own share of a batch."""
 
     def __init__(self, training: CasTraining, ranks: Ranks = ALONE):
         from torchvision.transforms import RandAugment

@@ -1,5 +1,5 @@
-"""In- and outpaints validation images (Table 2), and makes the pictures of Figures 6 and 7 (paper,
-section 4.3)."""
+"""Inpaints and outpaints validation images (paper, section 4.3): the scores of Table 2 and the
+pictures of Figures 6 and 7."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -40,8 +40,8 @@ GREY = 128  # grey level of unknown pixels
 
 
 class Editor:
-    """Edits validation images with the model of a replicate (a seed) and the settings of the params
-    section `editing`."""
+    """Edits validation images with one seed's model and the settings of the params section
+    `editing`."""
 
     def __init__(self, params: Params, replicate: Replicate, device: torch.device):
         self.params = params
@@ -59,9 +59,9 @@ class Editor:
         self.borders: dict[str, Any] = {"dilate": editing.dilate, "feather": editing.feather}
 
     def __call__(self, rows: Tensor, task: str | None = None, seed: int | None = None) -> Tensor:
-        """Edit the images with indices `rows` (B,), given their own classes. Returns composites (B,
-        C, H, W) uint8; without a task, the originals; without a seed, the results of a baseline
-        that copies each unknown pixel from the nearest known pixel."""
+        """Edit the images with indices `rows` (B,), given the images' own classes. Returns the
+        composites (B, C, H, W) uint8. Without a task, returns the originals; without a seed, copies
+        each unknown pixel from the nearest known pixel, as a baseline."""
         images = self.images(rows)
         if task is None:
             return images
@@ -71,7 +71,7 @@ class Editor:
         return self.edit(images, mask, self.labels[rows], seed)
 
     def batches(self, task: str | None = None, seed: int | None = None) -> list[tuple]:
-        """The arguments of `__call__` for each batch of images."""
+        """The arguments of `Editor.__call__` for each batch of images."""
         batches = torch.arange(len(self.labels)).split(self.params.decoding.batch_size)
         return [
             (rows.clone(), task, seed if seed is None else mix(seed, str(task), number))
@@ -83,7 +83,6 @@ class Editor:
         return self.view.centers(self.chosen[rows])
 
     def edit(self, images: Tensor, mask: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Edit images (B, C, H, W) uint8 under a mask, and return the composites."""
         networks = (self.model, self.tokenizer)
         edited = edit(*networks, images, mask, labels, self.settings, seed=seed, **self.borders)
         return edited.composite
@@ -92,8 +91,8 @@ class Editor:
 def open_distances(
     maker: Maker, params: Params, device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Make a function that computes `hole_distances` between an `Editor`'s results and the original
-    images. Without a task, the function returns no distances."""
+    """Make a function that computes `hole_distances` between the results of an `Editor` (which
+    `maker` opens) and the originals. Without a task, the function returns no distances."""
     editor: Editor = maker.open(device)
     classifier = load_model(CLASSIFIER, "classifier", device)
     distance_map = open_distance_map(params.tokenizer.perceptual, classifier, device)
@@ -112,12 +111,12 @@ def open_distances(
 def edit_rows(
     params: Params, folders: Mapping[Replicate, Path], baseline: Path, workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row for every task, method and replicate (seed): scores of the composites, and
-    distances from the original images over the unknown pixels. Each task also has a row for the
-    original images, without distances.
+    """Compute a row for every task, method and seed: scores of the composites, and distances from
+    the original images over the unknown pixels. Each task also has a row for the original images,
+    without distances. Finished rows are stored as `<task>.json`.
 
     Args:
-        folders: run directory of each replicate, which stores finished rows as `<task>.json`.
+        folders: run directory of each replicate (one seed's model).
         baseline: run directory for the rows of the baseline and of the originals.
     """
     evaluator = Evaluator(params, workers)
@@ -144,7 +143,7 @@ def edit_rows(
     ]
     own = zip(shown, folders.items(), strict=True)
     methods += [("maskgit", replicate.seed, maker, folder) for maker, (replicate, folder) in own]
-    # Replicates are measured one after another, so that no worker has many networks in memory.
+    # Models are measured one after another, so that no worker has many networks in memory.
     rows = [row(*method, task) for method in methods for task in TASKS]
     return sorted(rows, key=lambda row: list(TASKS).index(row["task"]))
 
@@ -189,8 +188,7 @@ def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]
 
 
 def _panorama(editor: Editor, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """Extend images by their width to the left and to the right, to (n, C, H, 3 W). In each window
-    of the outpainting, half of the pixels are known."""
+    """Extend images (n, C, H, W) by their width to the left and to the right, to (n, C, H, 3 W)."""
     side = editor.size[1]
     for direction in ("left", "right"):
         images = outpaint_beyond(

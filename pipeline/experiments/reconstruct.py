@@ -1,4 +1,4 @@
-"""Decodes validation images from part of their tokens, for Figure 10 (paper, appendix A)."""
+"""Reconstructs validation images from part of their tokens, for Figure 10 (paper, appendix A)."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,7 +37,7 @@ def hide_tokens(count: int, num_tokens: int, ratio: float, seed: int) -> Tensor:
 
 
 class Reconstructor:
-    """Rebuilds validation images (M, C, H, W) uint8 with the model of a replicate (a seed)."""
+    """Reconstructs validation images from part of their tokens, with one seed's model."""
 
     def __init__(self, params: Params, replicate: Replicate, device: torch.device):
         self.params, self.seed, self.device = params, replicate.seed, device
@@ -52,12 +52,12 @@ class Reconstructor:
         self.labels = torch.from_numpy(view.images.labels[:count])
 
     def __call__(self, chosen: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-        """Decode B images `reconstruction.draws` times, and compare the results with the originals.
+        """Sample the hidden tokens of B images `reconstruction.draws` times, and compare the
+        decoded images with the originals.
 
         Args:
             chosen: indices (B,) of the images.
-            hidden: mask (B, N) bool of tokens to sample. If no token is hidden, the result is the
-                tokenizer's reconstruction.
+            hidden: mask (B, N) bool, True at hidden tokens.
 
         Returns:
             mse and perceptual (B, draws + 1): distance of each draw, and then of the draws' median,
@@ -79,7 +79,7 @@ class Reconstructor:
         }
 
     def draw(self, chosen: Tensor, tokens: Tensor, hidden: Tensor, draw: int) -> Tensor:
-        """Sample the hidden tokens of the chosen images, given the other tokens and the class.
+        """Sample the hidden tokens of the chosen images once, given the other tokens and the class.
         Returns the decoded images (B, C, H, W) uint8."""
         seed = (self.seed, "reconstruct", draw, int(chosen[0]))
         steps = decode(
@@ -103,14 +103,12 @@ class Reconstructor:
 def reconstruct_hidden(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
-    """Rebuild validation images with a share of their tokens hidden.
-
-    Args:
-        folders: run directory of each replicate, which stores the results of each mask ratio as
-            `<ratio>.safetensors`.
+    """Reconstruct validation images with a share of their tokens hidden. The results of each mask
+    ratio are stored as `<ratio>.safetensors` in the run directories `folders`, one per replicate
+    (one seed's model).
 
     Returns:
-        A row for every replicate, mask ratio and draw; draw -1 is the median of all draws. PSNR and
+        A row for every seed, mask ratio and draw; draw -1 is the median of all draws. PSNR and
         perceptual distance are computed per image and then averaged. Also the first seed's
         uint8 pictures of n images at r ratios: originals (n, H, W, C); inputs with hidden tokens in
         grey, samples (first draws) and medians, each (r, n, H, W, C). hidden (r,) has the shares of
@@ -153,8 +151,8 @@ def reconstruct_hidden(
 
 
 def _over_images(mse: Tensor, perceptual: Tensor) -> dict[str, float]:
-    """Mean and standard deviation over M images of PSNR in dB and perceptual distance, from the MSE
-    (M,) and the perceptual distances (M,)."""
+    """Mean and standard deviation, over M images, of PSNR in dB and of perceptual distance, from
+    MSE (M,) and perceptual distances (M,)."""
     values = {"psnr": [psnr(each) for each in mse.tolist()], "perceptual": perceptual.tolist()}
     spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
     return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
@@ -169,7 +167,7 @@ def median_image(samples: Tensor) -> Tensor:
 
 
 def grey_tokens(images: Tensor, hidden: Tensor) -> Tensor:
-    """Paint the pixels of hidden tokens grey: images (n, C, H, W) uint8, `hidden` (n, N) bool."""
+    """Paint the pixels of hidden tokens grey. Images are (n, C, H, W) uint8, `hidden` (n, N)."""
     side = round(hidden.shape[1] ** 0.5)
     grid = hidden.unflatten(1, (1, side, side)).float()
     return images.masked_fill(F.interpolate(grid, images.shape[-2:]).bool(), GREY)

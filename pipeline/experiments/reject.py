@@ -1,5 +1,5 @@
-"""Rejection sampling by the reference classifier, for Table 4 (paper, appendix B). A share of
-each class's samples is kept: the samples that the classifier rates highest."""
+"""Rejection sampling for Table 4 (paper, appendix B). In each class, the share of samples that the
+reference classifier rates highest is kept."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,13 +24,11 @@ def rejection_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
     """Compute a row for each replicate (training run), acceptance rate and selection: "rejection",
-    or "random" with as many samples per class, since FID depends on the set's size.
+    or "random" with as many samples per class, since FID depends on the number of samples. Finished
+    rows are stored as `<acceptance>.json` in the replicates' run directories `folders`.
 
     If `evaluation.extractor` is the reference classifier, the same network selects and measures. IS
     and `class_accuracy` then rise by construction.
-
-    Args:
-        folders: run directory of each replicate, which stores finished rows as `<acceptance>.json`.
     """
     evaluator, rows = Evaluator(params, workers), []
     for replicate, folder in folders.items():
@@ -52,7 +50,6 @@ def rejection_rows(
 def _selections(
     replicate: Replicate, outputs: Outputs, labels: Tensor, acceptance: float, evaluator: Evaluator
 ) -> list[Row]:
-    """Compute the rows of the selections "rejection" and "random" at one acceptance rate."""
     rows, draws = [], generator(replicate.seed, "reject", replicate.network)
     ratings = {
         "rejection": class_log_odds(outputs["class_logits"], labels),
@@ -70,25 +67,17 @@ def _selections(
 
 
 def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
-    """Log-odds log p/(1 − p), (M,) float64, of p = p(label | image), computed from logits (M,
-    classes). Log-odds rank samples like p, without the ties that occur where p rounds to 1."""
+    """The log-odds log p/(1 − p), (M,) float64, of p = p(label | image), from logits (M, classes)
+    and labels (M,). Log-odds rank samples like p, but without ties where p rounds to 1."""
     own = F.one_hot(labels, logits.shape[1]).bool()
     logits = logits.double()
     return logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
 
 
 def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
-    """Select the highest rated samples of each class; `kept_of_each` gives the number per class. Of
-    samples with equal ratings, the first is selected.
-
-    Args:
-        ratings: ratings (M,) of all samples.
-        labels: labels (M,) of all samples.
-        acceptance: share of samples to keep, in (0, 1].
-
-    Returns:
-        Indices (kept,) in ascending order.
-    """
+    """Select the highest rated samples of each class, from the ratings (M,) and labels (M,) of all
+    samples. Of samples with equal ratings, the first is selected. `acceptance` is the share of
+    samples to keep, in (0, 1]. Returns indices (kept,) in ascending order."""
     kept = []
     for label, count in enumerate(kept_of_each(labels, acceptance).tolist()):
         members = (labels == label).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""Computes the rows of result files, and keeps finished rows for runs after a kill."""
+"""Computes rows of result files. Finished rows are stored, so that a run after a kill resumes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,11 +25,11 @@ def measured_row(
     name: str,
     measure: Callable[[dict[str, Tensor]], Row],
 ) -> Row:
-    """Read a row from a JSON file. If the file does not exist, first compute the batches, measure
-    them and write the file; a run after a kill computes only the missing batches.
+    """Read a row of results from a JSON file. If the file does not exist, first compute the batches
+    and write the file; a run after a kill computes only the missing batches.
 
     Args:
-        maker: factory of the function that maps a batch's arguments to named tensors, such as
+        maker: opens the function that maps the arguments in `batches` to named tensors, such as
             `Evaluator.on_the_fly` returns.
         name: label of the batches in messages.
         measure: computes the row from the named tensors of all batches.
@@ -44,6 +44,6 @@ def measured_row(
 
 
 def open_sampler(replicate: Replicate, device: torch.device) -> Sampler:
-    """Load a replicate's model and the tokenizer, and return a sampler that uses both."""
+    """Load the model of a training run and the tokenizer, and return a sampler that uses both."""
     model = load_model(replicate.folder, replicate.network, device)
     return Sampler(model, load_model(TOKENIZER, "tokenizer", device))

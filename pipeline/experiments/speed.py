@@ -1,5 +1,5 @@
 """Measures how the time per image grows with the number of tokens, for Figure 4 (paper, section
-4.2). Only token generation is timed: decoding to pixels takes equally long for all methods."""
+4.2). Only token generation is timed: decoding to pixels takes the same time for all methods."""
 
 import statistics
 from collections.abc import Callable
@@ -21,12 +21,8 @@ from pipeline.weights.configs import transformer_config
 
 
 def run_speed(params: Params, num_classes: int) -> list[Row]:
-    """Time all methods on this process's device, for every token grid in `speed.grids`. Returns the
-    rows of all grids.
-
-    Raises:
-        UserError: `ray.use_gpu` is true, but PyTorch finds no GPU.
-    """
+    """Time all methods on this process's device, and return rows for every token grid in
+    `speed.grids`. Raises a `UserError` if `ray.use_gpu` is true, but PyTorch finds no GPU."""
     device = worker_device(params.ray.use_gpu)
     grids = params.speed.grids
     return [row for grid in grids for row in speed_rows(params, grid, num_classes, device)]
@@ -34,7 +30,7 @@ def run_speed(params: Params, num_classes: int) -> list[Row]:
 
 @dataclass(frozen=True)
 class Method:
-    """A method to generate tokens."""
+    """A method of generating tokens: MaskGIT or the autoregressive baseline."""
 
     network: TokenTransformer
     iterations: int  # forward passes per image
@@ -73,10 +69,8 @@ def methods(params: Params, config: TransformerConfig, device: torch.device) -> 
 
 def speed_rows(params: Params, grid: int, num_classes: int, device: torch.device) -> list[Row]:
     """Time all methods at grid² tokens. Returns a row for each batch size and method, with median,
-    minimum and maximum seconds per image over `speed.repeats` rounds after a warm-up.
-
-    A round times every method once, so that other load on the machine slows all methods equally.
-    """
+    minimum and maximum seconds per image over `speed.repeats` rounds after a warm-up. A round times
+    every method once, so that other load on the machine slows all methods equally."""
     config = replace(transformer_config(params, num_classes), num_tokens=grid**2)
     timed, rows = methods(params, config, device), []
     name_of_device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

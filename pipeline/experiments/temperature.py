@@ -1,4 +1,5 @@
-"""Measures samples at several choice temperatures, since the paper gives no value (section 3.2)."""
+"""Computes scores of samples at several choice temperatures; the paper gives no value (section
+3.2)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,11 +18,8 @@ def temperature_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
     """Compute a row with the scores of samples for every temperature and replicate (training run).
-    A seed gives the same random numbers at every temperature.
-
-    Args:
-        folders: run directory of each replicate, which stores finished rows as `<value>.json`.
-    """
+    A seed gives the same random numbers at every temperature. Finished rows are stored as
+    `<value>.json` in the replicates' run directories `folders`."""
     evaluator, rows = Evaluator(params, workers), {}
     labels = evaluator.labels(params.temperature.samples)
     for replicate, folder in folders.items():

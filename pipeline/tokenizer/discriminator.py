@@ -19,7 +19,7 @@ SMALLEST = 4  # side in pixels of the last feature map
 
 
 class PatchDiscriminator(nn.Module):
-    """Convolutions that output a map of logits, one per overlapping patch of 26×26 pixels."""
+    """A convolutional network with one real/fake logit per overlapping patch of 26×26 pixels."""
 
     def __init__(self, channels: int, filters: int):
         super().__init__()
@@ -42,8 +42,7 @@ def _leaky(x: Tensor) -> Tensor:
 
 
 class BlurPool(nn.Module):
-    """Halves the sides of feature maps with a binomial filter (Zhang 2019), which is computed only
-    at every second position."""
+    """Halves the sides of feature maps: a binomial filter with stride 2 (Zhang 2019)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -75,9 +74,9 @@ class StyleGanDiscriminator(nn.Module):
     image.
 
     Args:
-        filters: channels at the images' full size; the number doubles with each halving, up to 512.
-            The release has 64 at 256×256 pixels.
-        side: side of the images in pixels; a power of 2, at least 4.
+        filters: channels at the images' full size (release: 64). Each halving doubles the number,
+            up to 512.
+        side: side of the images in pixels: a power of 2, at least 4.
     """
 
     def __init__(self, channels: int, filters: int, side: int):
@@ -104,8 +103,8 @@ class StyleGanDiscriminator(nn.Module):
 def make_discriminator(
     name: Literal["patch", "stylegan"], channels: int, filters: int, side: int
 ) -> PatchDiscriminator | StyleGanDiscriminator:
-    """Make a discriminator with fresh weights, for images of `side` × `side` pixels. `name` is the
-    param `tokenizer.discriminator`."""
+    """Make a discriminator with random weights, for images of `side` × `side` pixels. `name` is a
+    value of the param `tokenizer.discriminator`."""
     if name == "patch":
         return PatchDiscriminator(channels, filters)
     return StyleGanDiscriminator(channels, filters, side)

@@ -31,7 +31,7 @@ class VectorQuantizer(nn.Module):
         nn.init.uniform_(self.codebook, -bound, bound)
 
     def distances(self, z: Tensor) -> Tensor:
-        """Squared distances (B·h·w, K) of encoder outputs (B, D, h, w) to the codes."""
+        """Squared distances (B·h·w, K) of encoder outputs (B, D, h, w) to the K codes."""
         flat = z.movedim(1, -1).flatten(0, -2)
         return (
             flat.pow(2).sum(1, keepdim=True)
@@ -66,8 +66,8 @@ class VectorQuantizer(nn.Module):
         """Replace unused codes with randomly drawn encoder outputs.
 
         Args:
-            z: encoder outputs (B, D, h, w) of this worker's rows of the current batch.
-            dead: (K,) bool, True for codes to replace.
+            z: encoder outputs (B, D, h, w) for this worker's share of the batch.
+            dead: codes to replace, (K,) bool.
             ranks: the workers, which all draw the same new codes from the outputs of all workers.
         """
         flat = z.movedim(1, -1).flatten(0, -2)
@@ -80,13 +80,12 @@ class VectorQuantizer(nn.Module):
 
 
 def entropy_loss(distances: Tensor, temperature: float, ranks: Ranks = ALONE) -> Tensor:
-    """Mean entropy of the code posteriors minus the entropy of their mean, as in the release.
-
-    The loss is minimal if every position is certain of its code and all codes are used equally.
+    """Mean entropy of the code posteriors minus the entropy of their mean, as in the release. The
+    loss is minimal if every position is certain of its code and all codes are used equally.
 
     Args:
-        distances: (M, K) squared distances; logits are the negative distances / temperature.
-        ranks: the workers; code usage is averaged over all workers.
+        distances: squared distances (M, K); the logits are -distances / temperature.
+        ranks: the workers, over which the mean posterior is averaged.
     """
     log_prob = (-distances / temperature).log_softmax(dim=-1)
     prob = log_prob.exp()
@@ -97,11 +96,8 @@ def entropy_loss(distances: Tensor, temperature: float, ranks: Ranks = ALONE) ->
 
 
 def code_usage(counts: Tensor) -> tuple[float, float]:
-    """Fraction of codes that are used, and perplexity of code use (the effective number of codes).
-
-    Args:
-        counts: (K,) number of times that each code was chosen.
-    """
+    """The fraction of codes that are used, and the perplexity of code use (the effective number of
+    codes), from the number of times that each code was chosen (K,)."""
     p = counts.double() / counts.sum().clamp(min=1)
     perplexity = torch.exp(-(p * p.clamp(min=1e-12).log()).sum())
     return (counts > 0).double().mean().item(), perplexity.item()

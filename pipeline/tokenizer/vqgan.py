@@ -18,8 +18,8 @@ GROUPS = 32
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """The architecture. The authors' release has 128 filters, 2 residual blocks per level,
-    multipliers 1, 1, 2, 2, 4, an embedding dimension of 256 and 1,024 codes."""
+    """A tokenizer's architecture. The authors' release has 128 filters, 2 residual blocks per
+    level, multipliers 1, 1, 2, 2, 4, an embedding dimension of 256 and 1,024 codes."""
 
     channels: int
     filters: int
@@ -30,7 +30,7 @@ class TokenizerConfig:
 
     @property
     def downsampling(self) -> int:
-        """The factor f: pixels per token along each side."""
+        """The downsampling factor f: pixels per token along each side."""
         return 2 ** (len(self.multipliers) - 1)
 
 
@@ -118,7 +118,7 @@ class Tokenizer(nn.Module):
         self.decoder = Decoder(config)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
-        """The unclipped reconstruction (B, C, H, W), and the quantizer's result."""
+        """The reconstruction (B, C, H, W), not clipped to [0, 1], and the quantizer's result."""
         quantized = self.quantizer(self.encoder(images))
         return self.decoder(quantized.embedding), quantized
 

@@ -1,4 +1,4 @@
-"""Trains the autoregressive baseline with MaskGIT's recipe, but another network and objective."""
+"""Trains the autoregressive baseline, with the same data, optimizer and schedule as MaskGIT."""
 
 import torch
 from torch import Tensor

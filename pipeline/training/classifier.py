@@ -1,4 +1,4 @@
-"""Trains the reference classifier; the stage `cas` trains its classifiers with the same code."""
+"""Trains the reference classifier, and the classifiers of the stage `cas`."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -38,7 +38,6 @@ class ClassifierTraining(Training):
     section = "classifier"
 
     def batches(self, ranks: Ranks) -> Batches:
-        """The training batches; each worker loads only its own rows."""
         size, images = self.params.classifier.batch_size, ImageShards(IMAGES, "train")
         return ImageBatches(images, self.params.classifier_images, size, self.seed, ranks)
 
@@ -57,9 +56,9 @@ class ClassifierTraining(Training):
 
 
 def new_classifier(config: ClassifierConfig, device: torch.device) -> Classifier:
-    """Create a classifier with random weights in the channels-last format, in which bfloat16
-    convolutions are fastest. A network with fewer than 8 channels stays in channels-first format:
-    on CPUs without AVX-512, oneDNN's 1×1 convolutions of stride 2 would write out of bounds (oneDNN
+    """Create a classifier with random weights. Weights are in the channels-last format, in which
+    bfloat16 convolutions are fastest. With fewer than 8 channels, the format is channels-first: on
+    CPUs without AVX-512, oneDNN's 1×1 convolutions of stride 2 would write out of bounds (oneDNN
     issue 6035)."""
     classifier = Classifier(config).to(device)
     if config.architecture == "small" and config.width < 8:
@@ -70,13 +69,12 @@ def new_classifier(config: ClassifierConfig, device: torch.device) -> Classifier
 
 
 class ClassifierTask(Task):
-    """One worker's share of training a classifier with AdamW, a one-cycle schedule and label
-    smoothing.
+    """One worker's share of training a classifier with AdamW, a one-cycle learning rate and label
+    smoothing. On GPUs, batch norm uses the statistics of all workers' images.
 
     Args:
         batches: maps a step to this worker's images (b, C, H, W) uint8 and labels (b,).
         validation: this worker's uint8 images and labels for the logged accuracy.
-        ranks: this worker's rank; on GPUs, batch norm uses the statistics of all workers' rows.
     """
 
     saved = ("model", "optimizer", "schedule")
@@ -109,12 +107,9 @@ class ClassifierTask(Task):
         images, labels = self.batches(step)
         self.model.train()
         with autocast(self.device, self.params.bf16, "convolutions"):
-            logits = self.model(as_float(to_device(images, self.device)))
-        loss = F.cross_entropy(
-            logits.float(),
-            to_device(labels, self.device),
-            label_smoothing=LABEL_SMOOTHING,
-        )
+            logits = self.model(as_float(to_device(images, self.device))).float()
+        target = to_device(labels, self.device)
+        loss = F.cross_entropy(logits, target, label_smoothing=LABEL_SMOOTHING)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.ranks.average_gradients(self.model)
@@ -136,11 +131,8 @@ def accuracy(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy on M images, given in batches (B, C, H, W) uint8, and labels (M,).
-
-    Args:
-        ranks: this worker's rank; the accuracy is over the images of all workers.
-    """
+    """Top-1 and top-5 accuracy on M images, given in batches (B, C, H, W) uint8, and labels (M,);
+    over the images of all workers, if each worker passes its own images."""
     model.eval()
     best = torch.cat([best_classes(model, batch, device) for batch in batches])
     return _right(best, labels, ranks)
@@ -168,11 +160,8 @@ def _right(best: Tensor, labels: Tensor, ranks: Ranks = ALONE) -> tuple[float, f
 def held_out_accuracy(
     folder: Path, params: Params, parts: Path, workers: BatchWorkers
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy of a published classifier on all validation images.
-
-    Args:
-        parts: folder that stores computed batches, so that a run after a kill resumes.
-    """
+    """Top-1 and top-5 accuracy of a published classifier on all validation images. The folder
+    `parts` stores computed batches, so that a run after a kill resumes."""
     labels = torch.from_numpy(ImageShards(IMAGES, "val").labels)
     starts, count = range(0, len(labels), BATCH), len(labels)
     batches = [(start, min(start + BATCH, count)) for start in starts]
@@ -186,5 +175,5 @@ def _judge(
     model: Classifier, params: Params, device: torch.device
 ) -> Callable[[int, int], dict[str, Tensor]]:
     view, model = View(ImageShards(IMAGES, "val"), params.data), model.to(device)
-    # part = (start, stop) -> classes of the images in range(start, stop)
+    # (start, stop) -> classes of the images in range(start, stop)
     return lambda *part: {"best": best_classes(model, view.centers(range(*part)), device)}

@@ -1,4 +1,4 @@
-"""Computes the likelihood of the validation tokens under a published network, on all workers."""
+"""Computes the likelihood of the validation tokens under a published MaskGIT or baseline."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,14 +26,10 @@ def held_out_nll(
     parts: Path,
     workers: BatchWorkers,
 ) -> float:
-    """Negative log-likelihood (NLL) of the validation tokens, in nats per token. MaskGIT's NLL
-    covers only masked tokens, and the baseline's covers all, so the two cannot be compared.
-
-    Args:
-        folder: folder of the published network.
-        seed: seed of MaskGIT's masks.
-        parts: folder that stores computed batches, so that a run after a kill resumes.
-    """
+    """Negative log-likelihood (NLL) of the validation tokens under the published network in
+    `folder`, in nats per token. MaskGIT's NLL covers only masked tokens, and the baseline's covers
+    all tokens, so the two cannot be compared. `seed` draws MaskGIT's masks. The folder `parts`
+    stores computed batches, so that a run after a kill resumes."""
     images = len(TokenCache(TOKENS, "val"))
     # Send the model itself: workers on other nodes cannot read this stage's outputs.
     maker = Maker(_open_nats, load_model(folder, network), params, seed)
@@ -53,7 +49,6 @@ def _open_nats(
     tokens, labels = TokenCache(TOKENS, "val").everything()
 
     def nats(number: int) -> dict[str, Tensor]:
-        """The sum, over the images of a batch, of their NLL in nats per token: (1,) float64."""
         rows = slice(number * BATCH, (number + 1) * BATCH)
         if isinstance(model, AutoregressiveTransformer):
             total = token_nll_sum(model, tokens[rows], labels[rows], device=device)

@@ -45,11 +45,8 @@ def train_network(
     params: Params, network: NetworkName, task_type: type[TransformerTask]
 ) -> dict[str, float]:
     """Train a network once per seed and label smoothing, as trials of Ray Tune. Publish the models,
-    and write the metrics and the first training run's history.
-
-    Returns:
-        The metrics, averaged over the training runs with `training.label_smoothing`.
-    """
+    and write the metrics and the first training run's history. Returns the metrics, averaged over
+    the training runs with `training.label_smoothing`."""
     with Stage(f"train_{network}", params) as stage:
         trainings = {r: _training(params, r, task_type, stage) for r in replicates(params, network)}
         every = list(trainings.values())
@@ -87,8 +84,8 @@ def _training(
 
 
 def _log(training: TransformerTraining) -> None:
-    """Log the history and samples of a finished training run to MLflow, since the worker may have
-    run on another machine. Rows that the worker has already logged are not logged again."""
+    """Log the history and samples of a finished training run to MLflow, since another machine may
+    have trained the network. Rows that are already in MLflow are not logged again."""
     assert training.log is not None
     log = training.log.begin()
     for row in training.history:
@@ -99,7 +96,7 @@ def _log(training: TransformerTraining) -> None:
 
 
 def _log_samples(training: TransformerTraining, model: Network, step: int) -> None:
-    """Draw samples, save one picture with all samples, and log the picture to MLflow."""
+    """Draw samples of a network in training, and save and log them to MLflow as one picture."""
     classes = model.config.num_classes
     labels = balanced_labels(ROWS * min(classes, COLUMNS), classes)
     tokenizer = load_model(TOKENIZER, "tokenizer", next(model.parameters()).device)
@@ -114,12 +111,9 @@ def _log_samples(training: TransformerTraining, model: Network, step: int) -> No
 
 
 def convert_transformer(params: Params) -> dict[str, float]:
-    """Convert and publish the weights file that `transformer.pretrained` names.
-
-    Raises:
-        UserError: the weights differ from params.yaml in architecture, or from the data set in the
-            number of classes; no output is written.
-    """
+    """Convert and publish the weights file that `transformer.pretrained` names. Raises a
+    `UserError`, and writes nothing, if the weights differ from params.yaml in architecture, or from
+    the data set in the number of classes. Returns the metrics."""
     workers, (first, *_) = workers_of(params.ray), main_replicates(params, "transformer")
     cpu, classes = torch.device("cpu"), TokenCache(TOKENS, "train").num_classes
     model = open_pretrained_transformer(params, cpu, classes)

@@ -63,18 +63,15 @@ class TokenizerTraining(Training):
 
 
 class TokenizerTask(Task):
-    """One worker's share of training a tokenizer and its discriminator. Keeps a moving average of
-    the tokenizer's weights.
-
-    Every loss is a mean over the batch, and equals the mean of the workers' losses. The entropy of
-    the mean posterior and the replacement of idle codes use the rows of all workers. So the
-    number of workers changes results only through the order of sums.
+    """One worker's share of training a tokenizer and its discriminator, with a moving average of
+    the tokenizer's weights. The number of workers changes results only through the order of sums:
+    the entropy loss and the replacement of unused codes use the images of all workers.
 
     Args:
         perceptual: maps (images, reconstruction) to distances (B,); see `open_perceptual`.
-        batches: maps a step to this worker's uint8 images (b, C, H, W), and labels (unused).
-        validation: uint8 images (M, C, H, W) for the logged reconstruction quality; all workers
-            must get the same images.
+        batches: maps a step to this worker's images (b, C, H, W) uint8, and labels (not used).
+        validation: images (M, C, H, W) uint8, equal on all workers, for the logged reconstruction
+            quality.
     """
 
     saved = ("model", "discriminator", "optimizer", "d_optimizer", "average")
@@ -158,7 +155,6 @@ class TokenizerTask(Task):
         return losses
 
     def _adversarial_weight(self, step: int) -> float:
-        """Weight of the adversarial loss at a step."""
         ramp = adversarial_ramp(step, self.params.adversarial_start)
         return self.params.adversarial_weight * ramp
 
@@ -181,9 +177,8 @@ class TokenizerTask(Task):
         return quality(self.ranks.total(total)) | self._balance(step)
 
     def _balance(self, step: int) -> dict[str, float]:
-        """Measure the discriminator's influence: the gradient norm of the weighted adversarial loss
-        at the decoder's last layer, divided by the gradient norm of the reconstruction and
-        perceptual losses."""
+        """Measure the discriminator's influence on the decoder's last layer: the gradient norm of
+        the weighted adversarial loss, divided by that of reconstruction and perceptual losses."""
         p, weight = self.params, self._adversarial_weight(step)
         if weight == 0:
             return {}

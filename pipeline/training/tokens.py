@@ -1,4 +1,4 @@
-"""Writes the token cache: the token grids of all images."""
+"""Encodes all images with the tokenizer, and writes the tokens to files (the token cache)."""
 
 from pathlib import Path
 
@@ -19,11 +19,8 @@ from pipeline.weights.published import load_model
 
 
 class Coder:
-    """Encodes images of a split with the tokenizer.
-
-    Args:
-        crops: number of random crops to encode per image; 0 encodes only the centre crop.
-    """
+    """Encodes images of a split with the tokenizer: `crops` random crops of each image, or, if 0,
+    the centre crop."""
 
     def __init__(self, split: str, crops: int, params: Params, device: torch.device):
         self.tokenizer = load_model(TOKENIZER, "tokenizer", device)
@@ -31,8 +28,8 @@ class Coder:
         self.crops, self.device, self.bf16 = crops, device, params.tokens.bf16
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Encode the images from `start` up to, but not including, `stop`. Returns a dict with
-        `tokens` (B, views, N) int32, where views are crops of an image."""
+        """Encode the images in range(start, stop). Returns a dict with `tokens` (B, views, N)
+        int32, where views are the crops of an image."""
         chosen = range(start, stop)
         views = [self.view.crops(chosen, draw) for draw in range(self.crops)]
         grids = [self._tokens(images) for images in views or [self.view.centers(chosen)]]
@@ -47,15 +44,9 @@ class Coder:
 def cache_tokens(
     split: str, crops: int, params: Params, folder: Path, workers: BatchWorkers
 ) -> list[dict]:
-    """Encode a split into the files `<split>-<number>.npy`, each (n, views, N) uint16: N tokens of
-    each crop (view) of n images. Existing files are not written again.
-
-    Args:
-        crops: number of random crops per image; see `Coder`.
-
-    Returns:
-        A list with {file, count, hash} of each shard.
-    """
+    """Encode a split's images into files `<split>-<number>.npy`, each (n, views, N) uint16: the N
+    tokens of each crop (view) of n images. `crops` is the number of random crops per image; 0
+    encodes the centre crop. Existing files are kept. Returns {file, count, hash} for each file."""
     images, size = ImageShards(IMAGES, split), params.tokens.batch_size
     remove_temporary(folder)
     batches: dict[Path, list[tuple[int, int]]] = {}
@@ -85,7 +76,6 @@ def _save_array(array: np.ndarray, path: Path) -> None:
 def write_manifest(
     folder: Path, params: Params, tokenizer_hash: str, shards: dict, classes: int
 ) -> None:
-    """Write the manifest of the token cache."""
     manifest = {
         "grid": params.grid,
         "codebook_size": params.tokenizer.codebook_size,
@@ -100,7 +90,7 @@ def write_manifest(
 
 
 def cached_code_usage(tokens: TokenCache, codebook_size: int) -> tuple[float, float]:
-    """The fraction of the codebook that occurs in the token cache, and the codes' perplexity."""
+    """The fraction of codes that occur in the token cache, and the perplexity of code use."""
     counts = torch.zeros(codebook_size, dtype=torch.long)
     for shard in tokens.shards:
         values = torch.from_numpy(shard.astype(np.int64)).flatten()

@@ -1,5 +1,4 @@
-"""Trains a transformer with Masked Visual Token Modeling (paper, section 3.1). Defines a worker's
-task and the settings of a training run."""
+"""Trains MaskGIT's transformer with Masked Visual Token Modeling (paper, section 3.1)."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -37,14 +36,12 @@ ROWS = 512
 
 
 class TransformerTask(Task):
-    """One worker's share of training MaskGIT.
-
-    Every worker draws the same batch, crops and masks from (seed, step), and takes its own rows. So
-    the number of workers changes results only through dropout and the order of sums.
+    """One worker's share of training MaskGIT. All workers draw the same batch, crops and masks from
+    (seed, step), and each worker takes a share of the rows. So the number of workers changes
+    results only through dropout and the order of sums.
 
     Args:
         tokens_dir: folder of the token cache.
-        ranks: this worker's rank and the number of workers.
         on_evaluate: called with (averaged model, step) at each checkpoint, on the first worker.
     """
 
@@ -91,8 +88,8 @@ class TransformerTask(Task):
         self.validation = TokenCache(tokens_dir, "val").everything()
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """Take an optimisation step. This worker's rows of the batch are split into
-        `training.accumulate` microbatches; only the last one averages gradients over workers."""
+        """Take an optimisation step on this worker's share of the batch, in `training.accumulate`
+        microbatches. Gradients are averaged over the workers in the last microbatch only."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         parts, clip = self.training.accumulate, self.training.grad_clip
@@ -111,8 +108,8 @@ class TransformerTask(Task):
         return {"loss": total}
 
     def _draw_inputs(self, step: int) -> tuple[Tensor, ...]:
-        """Draw this worker's b rows of the batch: tokens (b, N), labels (b,), some of them replaced
-        by the null class, and mask (b, N)."""
+        """Draw this worker's share of a batch: tokens (b, N), labels (b,) and masks (b, N). For
+        classifier-free guidance, some labels are replaced by the label "no class"."""
         noise = generator(self.seed, "batch", step)
         tokens, labels = self._batch(step, noise)
         mask = sample_training_mask(
@@ -141,7 +138,7 @@ class TransformerTask(Task):
         )
 
     def _batch(self, step: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw tokens (b, N) and labels (b,) of this worker's b rows of a batch, without masks."""
+        """Draw the tokens (b, N) and labels (b,) of this worker's share of a batch."""
         indices = self.order(step)
         views = torch.randint(self.train_tokens.views, (len(indices),), generator=noise)
         return self.train_tokens.batch(self.ranks.rows(indices), self.ranks.rows(views).numpy())
@@ -183,7 +180,7 @@ def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerTraining(Training):
-    """Settings of a transformer's training run; `finish` writes model and history to `folder`."""
+    """Settings of a training run of MaskGIT or of the autoregressive baseline."""
 
     section = "training"
     task_type: type[TransformerTask]
@@ -200,7 +197,7 @@ class TransformerTraining(Training):
         )
 
     def finish(self, state: dict[str, Any], seconds: float) -> None:
-        """Save the averaged network and the history."""
+        """Write the network with averaged weights, and the history, to the run directory."""
         weights = averaged_weights(state["task"]["average"])
         classes = TokenCache(TOKENS, "train").num_classes
         config = transformer_config(self.params, classes)
@@ -211,17 +208,16 @@ class TransformerTraining(Training):
 
     @property
     def model(self) -> Path:
-        """The folder of the finished model."""
         return self.folder / "model"
 
     @property
     def trained(self) -> Path:
-        """The file, written last, with the training run's history and duration."""
+        """The file with the training run's history and duration, written when training ends."""
         return self.folder / "training.json"
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """The history: one row of losses and measurements per checkpoint."""
+        """One row of losses and measurements for each checkpoint of a finished training run."""
         return read_json(self.trained, "history")["history"]
 
     @property

@@ -1,5 +1,5 @@
-"""Dropout, attention and linear layers that are fast on a CPU. Attention and linear layers equal
-PyTorch's up to rounding."""
+"""Dropout, attention and linear layers that are faster on a CPU than PyTorch's layers. The results
+of attention and linear layers equal PyTorch's up to rounding."""
 
 import copy
 from typing import TypeVar
@@ -12,9 +12,8 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Dropout(nn.Module):
-    """Dropout that is faster on a CPU than PyTorch's, which draws one element at a time in one
-    thread and so takes a sixth of a training step at the paper's size. Here, four
-    elements share 64 random bits, which rounds p to a multiple of 1/65,536."""
+    """Dropout that is faster on a CPU than PyTorch's, which takes a sixth of a training step at the
+    paper's size. Four elements share 64 random bits, so p is rounded to a multiple of 1/65,536."""
 
     def __init__(self, p: float):
         super().__init__()
@@ -89,9 +88,9 @@ class BFloat16Linear(nn.Module):
 
 
 def with_bfloat16_linears(model: Network) -> Network:
-    """A copy of the model with linear layers in bfloat16, for use without gradients. Autocast then
-    need not cast weights at every call. Results are the same as under autocast, except that oneDNN
-    rounds once less at each GELU. The copy shares all other parameters with the model."""
+    """Copy a model, with linear layers in bfloat16, for use without gradients: autocast would cast
+    the weights at every call. Results are the same as under autocast, except that oneDNN rounds
+    once less at each GELU. The copy shares all other parameters with the model."""
     copied = copy.deepcopy(model, {id(p): p for p in model.parameters()})
     for parent in list(copied.modules()):
         for name, layer in list(parent.named_children()):

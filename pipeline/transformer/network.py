@@ -7,7 +7,6 @@ projection. Shape suffixes: B batch, S sequence (class token + N tokens), D hidd
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ LAYER_NORM_EPS = 1e-12  # BERT's
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The architecture. The paper's has 24 layers, 8 heads, hidden size 768 and MLP size 3072."""
+    """A transformer's architecture. In the paper: 24 layers, 8 heads, hidden 768, MLP 3072."""
 
     num_tokens: int  # N, the length of the flattened token grid
     codebook_size: int  # K
@@ -41,11 +40,23 @@ class TransformerConfig:
         return self.codebook_size + self.num_classes + 1
 
 
-class Cache(Protocol):
-    """Keys and values of a layer, stored between the steps of autoregressive decoding."""
+class KeyValueCache:
+    """Stores the keys and values of a layer between the steps of autoregressive decoding, in memory
+    that is allocated once for the whole sequence."""
+
+    def __init__(self, length: int):
+        self.length, self.filled = length, 0
+        self.keys = self.values = torch.empty(0)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append keys and values (B, heads, s, d) of s positions; return those of all positions."""
+        if self.filled == 0:
+            batch, heads, _, dim = k.shape
+            self.keys, self.values = (x.new_empty(batch, heads, self.length, dim) for x in (k, v))
+        start, self.filled = self.filled, self.filled + k.shape[2]
+        self.keys[:, :, start : self.filled] = k
+        self.values[:, :, start : self.filled] = v
+        return self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
 
 
 class SelfAttention(nn.Module):
@@ -56,7 +67,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
         self.out = nn.Linear(config.hidden, config.hidden)
 
-    def forward(self, x_BSD: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, x_BSD: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         qkv = self.qkv(x_BSD).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, S, D / heads)
         if cache is not None:  # x is the newest position, which attends to all positions
@@ -66,7 +77,8 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each followed by dropout, the residual sum and LayerNorm (post-LN)."""
+    """A transformer block: attention, then an MLP, each followed by dropout, the residual sum and
+    LayerNorm (post-LN)."""
 
     def __init__(self, config: TransformerConfig, causal: bool):
         super().__init__()
@@ -77,7 +89,7 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x_BSD: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, x_BSD: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         x_BSD = self.attention_norm(x_BSD + self.dropout(self.attention(x_BSD, cache)))
         y = self.mlp_out(self.mlp_in(x_BSD))
         return self.mlp_norm(x_BSD + self.dropout(y))
@@ -102,12 +114,11 @@ class TokenTransformer(nn.Module):
         self.apply(_init_weights)
         nn.init.trunc_normal_(self.position_embedding, std=0.02, a=-0.04, b=0.04)
 
-    def encode(self, ids_BS: Tensor, caches: Sequence[Cache] = (), start: int = 0) -> Tensor:
-        """Hidden states (B, S, D) of a sequence of vocabulary ids, class token first.
-
-        Args:
-            caches: one cache per block, which holds the sequence's first `start` positions.
-        """
+    def encode(
+        self, ids_BS: Tensor, caches: Sequence[KeyValueCache] = (), start: int = 0
+    ) -> Tensor:
+        """Hidden states (B, S, D) of vocabulary ids (B, S) at the positions from `start` on. The
+        class token has position 0. `caches`, one per block, hold the positions before `start`."""
         positions_SD = self.position_embedding[start : start + ids_BS.shape[1]]
         x_BSD = self.dropout(self.embedding_norm(self.token_embedding(ids_BS) + positions_SD))
         for i, block in enumerate(self.blocks):
@@ -138,30 +149,25 @@ class MaskGitTransformer(TokenTransformer):
     causal = False
 
     def sequence(self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor) -> Tensor:
-        """Vocabulary ids (B, S): the class token, then tokens, with [MASK] where `mask_BN`."""
+        """Vocabulary ids (B, 1 + N): the class token, then the tokens, or [MASK] if masked."""
         ids_BN = tokens_BN.masked_fill(mask_BN, self.config.mask_id)
         return torch.cat([self.class_ids(labels_B), ids_BN], dim=1)
 
     def predict(self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor) -> Tensor:
-        """Logits (B, N, K) over the codes at every position, as decoding needs them."""
+        """Logits (B, N, K) over the codes at every position, for decoding."""
         hidden = self.encode(self.sequence(tokens_BN, mask_BN, labels_B))
         return self.code_logits(hidden[:, 1:])
 
     def forward(
         self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor, where: Tensor
     ) -> Tensor:
-        """Logits (len(where), V) over the whole vocabulary, at the positions `where` only.
-
-        Args:
-            where: flat int64 indices into (B, N) of the positions in the loss.
-        """
+        """Logits (len(where), V) over the whole vocabulary, only at the positions in the loss:
+        `where` has their flat int64 indices into (B, N)."""
         hidden_BSD = self.encode(self.sequence(tokens_BN, mask_BN, labels_B))
         return self.logits(hidden_BSD[:, 1:].flatten(0, 1).index_select(0, where))
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Initialize weights with a truncated normal (std 0.02, cut at two standard deviations), and
-    biases with zeros."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
     if isinstance(module, nn.Linear):

@@ -1,4 +1,4 @@
-"""Builds the configurations of networks from params."""
+"""Builds the configs of the networks from params."""
 
 from pipeline.classifier import ClassifierConfig
 from pipeline.config.params import Params

@@ -30,16 +30,9 @@ MODELS: dict[str, tuple[type[nn.Module], type]] = {
 
 
 def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Tensor]) -> None:
-    """Publish a model atomically.
-
-    Args:
-        kind: the key of the model's class in `MODELS`.
-        config: the dataclass instance that the model was built from.
-        weights: the model's state dict.
-
-    Raises:
-        UserError: a weight is NaN or infinite; an already published model is kept.
-    """
+    """Write a model's config and state dict to a folder, atomically. `kind` is the key of the
+    model's class in `MODELS`. Raises a `UserError` if a weight is NaN or infinite; the folder is
+    then unchanged."""
     if (name := not_finite(weights)) is not None:
         raise UserError(
             str(folder),
@@ -55,22 +48,19 @@ def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Te
 def load_model(
     folder: Path | str, kind: str, device: torch.device | str = "cpu", way_out: str = WAY_OUT
 ) -> Any:
-    """Load a published model in evaluation mode with frozen weights.
-
-    Args:
-        kind: the key of the model's class in `MODELS`.
-        way_out: the advice in the error if the model cannot be loaded.
+    """Load a model that `save_model` wrote, in evaluation mode with frozen weights. `kind` is the
+    key of the model's class in `MODELS`.
 
     Raises:
         UserError: the folder is missing or holds another kind of model, or the weights are damaged,
-            do not match the network, or are not finite.
+            do not match the network, or are not finite. `way_out` says what the user can do.
     """
     model_class, config_class = MODELS[kind]
     file = Path(folder, WEIGHTS)
     try:
         config = json.loads(file.with_name("config.json").read_bytes())
         if (found := config.pop("kind")) != kind:
-            raise ValueError(f"the folder holds a model of kind {found}")
+            raise ValueError(f"the folder has a {found}")
         model = model_class(TypeAdapter(config_class).validate_python(config))
         model.load_state_dict(weights := load_file(file))
         if name := not_finite(weights):

@@ -10,13 +10,9 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from pipeline.autoregressive import (
-    AutoregressiveTransformer,
-    KeyValueCache,
-    generate_autoregressive,
-    token_nll,
-)
+from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive, token_nll
 from pipeline.sampling import sample_tokens
+from pipeline.transformer.network import KeyValueCache
 from tests.tiny_networks import TINY, inputs, spread
 
 SMALL = replace(TINY, codebook_size=12, dropout=0.0)

@@ -33,7 +33,7 @@ from tests.tiny_networks import seeded, spread
 def test_number_masked_matches_the_release(schedule, still_masked):
     now, counts = torch.tensor([256]), []
     for step in range(8):
-        now = num_tokens_to_mask(schedule, step, 8, torch.tensor([256]), now)
+        now = num_tokens_to_mask(DecodingSettings(8, schedule, 0), step, torch.tensor([256]), now)
         counts.append(now.item())
     assert counts == still_masked
 
@@ -50,6 +50,7 @@ def test_number_masked_is_the_formula(schedule, rounding):
     masked one is predicted at least, and one stays."""
     sizes = [1, 2, 10, 36, 49, 100, 256]
     for iterations in (1, 3, 6, 8, 10, 12):
+        how = DecodingSettings(iterations, schedule, 0, rounding=rounding)
         start = now = torch.tensor(sizes)
         for t in range(1, iterations + 1):
             wanted = []
@@ -57,7 +58,7 @@ def test_number_masked_is_the_formula(schedule, rounding):
                 exact = tokens * gamma(schedule, t / iterations, max(tokens, 2))
                 formula = rounded(exact, rounding)
                 wanted.append(max(1, min(left - 1, formula)))
-            now = num_tokens_to_mask(schedule, t - 1, iterations, start, now, rounding)
+            now = num_tokens_to_mask(how, t - 1, start, now)
             assert now.tolist() == wanted, (iterations, t)
 
 

@@ -76,7 +76,7 @@ def test_known_tokens_stay_and_the_schedule_sets_how_many_are_masked(sampler, sc
         assert not (step.masked & ~given[1]).any()
     now = unknown = given[1].sum(dim=1)
     for step, state in enumerate(steps):
-        now = num_tokens_to_mask(schedule, step, N, unknown, now)
+        now = num_tokens_to_mask(DecodingSettings(N, schedule, 0), step, unknown, now)
         assert torch.equal(state.masked.sum(dim=1), now.minimum(unknown))
     again = decoded(*given, **settings, choice_temperature=4.5)
     assert torch.equal(steps[-1].sampled, again[-1].sampled)

@@ -24,7 +24,7 @@ Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,)
 
 
 class Batches(Dataset[Batch], ABC):
-    """Training batches, indexed by step. Each batch is a pure function of (seed, step)."""
+    """Training batches of images by step. Each batch is a pure function of (seed, step)."""
 
     def __call__(self, step: int) -> Batch:
         return self.finish(step, self.load(step))
@@ -33,12 +33,12 @@ class Batches(Dataset[Batch], ABC):
 
     @abstractmethod
     def load(self, step: int) -> Any:
-        """Read, decode and crop the images of a batch. Any thread may call this method, since it
-        uses its own random generators."""
+        """Read, decode and crop the images of a batch. This method is thread-safe: it draws no
+        numbers from global random generators."""
 
     def finish(self, step: int, loaded: Any) -> Batch:
-        """Finish a loaded batch. Call this method only while no other thread draws random numbers:
-        it may use PyTorch's global generator, whose state it restores."""
+        """Convert what `load` returned to a batch. Call this method only while no other thread
+        draws random numbers: it may use PyTorch's global generator, and then restores its state."""
         return loaded
 
 
@@ -62,14 +62,10 @@ class ImageBatches(Batches):
 
 
 def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """Return a function that maps a step to its batch and prepares the next batches in advance. The
-    first step may be any step; later steps must be consecutive.
-
-    Args:
-        loaders: number of processes that load and finish batches. If 0, a thread loads batches.
-            A CPU with one core loads no batch in advance, since this would slow down training.
-        device: device that the model is trained on.
-    """
+    """Return a function that maps a step to its batch and prepares the next batches in advance, in
+    `loaders` processes or, if 0, in a thread. The first step may be any step; later steps must be
+    consecutive. When training on a CPU with one core, a thread would slow down training, so no
+    batch is prepared in advance. `device` is the device of the trained model."""
     if loaders:
         return _by_loaders(batches, loaders, device)
     if device.type == "cpu" and cores() == 1:
@@ -79,8 +75,8 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
 
 
 def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """Load batches in advance in a `DataLoader`. Its processes start at the first requested batch,
-    and end when the returned function is deleted or the training process ends."""
+    """Load batches in advance with a `DataLoader`. The loader processes start at the first call of
+    the returned function, and end when this function is deleted or the training process ends."""
     coming: Iterator[Batch] | None = None
 
     def next_batch(step: int) -> Batch:

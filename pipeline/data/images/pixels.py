@@ -1,4 +1,4 @@
-"""Converts, crops (paper, section 4.1) and encodes pictures, and arranges images in a grid."""
+"""Converts, crops (paper, section 4.1) and encodes images, and arranges images in a grid."""
 
 import hashlib
 import io
@@ -50,18 +50,18 @@ def as_uint8(images: Tensor) -> Tensor:
 
 
 def to_chw(image: Image.Image) -> np.ndarray:
-    """Convert a grey or RGB picture to a (C, H, W) uint8 array."""
+    """Convert a grey or RGB Pillow picture to a (C, H, W) uint8 array."""
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def from_chw(array: np.ndarray) -> Image.Image:
-    """Convert a (C, H, W) uint8 array, grey or RGB, to a picture."""
+    """Convert a (C, H, W) uint8 array, grey or RGB, to a Pillow picture."""
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 
 def encode_png(image: Image.Image, level: int = -1) -> bytes:
-    """Encode a picture as a PNG. `level` is zlib's compression level, 1 to 9, or -1: default."""
+    """Encode a picture as a PNG. `level` is zlib's compression level, 0 to 9; -1 is the default."""
     buffer = io.BytesIO()
     image.save(buffer, format="png", compress_level=level)
     return buffer.getvalue()
@@ -97,7 +97,7 @@ def random_resized_crop(image: Image.Image, data: ImageParams, seed: tuple) -> I
 
 def crop_box(width: int, height: int, data: ImageParams, rng: np.random.Generator) -> Box:
     """Draw a random box inside a width × height image. `data.crop_scale` is the range of the box's
-    share of the image's area; `data.crop_ratio` is the range of its width / height."""
+    area as a share of the image's area, and `data.crop_ratio` the range of its width / height."""
     least, most = map(math.log, data.crop_ratio)
     for _ in range(TRIES):
         area = width * height * rng.uniform(*data.crop_scale)
@@ -116,8 +116,8 @@ def _center_box(width: int, height: int) -> Box:
 
 
 def grid_picture(images: Tensor, columns: int) -> Image.Image:
-    """Arrange images (n, C, H, W) in rows of `columns` images on white. Small images are enlarged
-    without smoothing."""
+    """Arrange images (n, C, H, W) uint8 in rows of `columns` images on a white picture. Small
+    images are enlarged without smoothing."""
     rows = -(-len(images) // columns)
     # Pad each image with a gap above and to the left, and fill the last row with blank images.
     cells = F.pad(images, (GAP, 0, GAP, 0, 0, 0, 0, rows * columns - len(images)), value=255)
@@ -134,8 +134,8 @@ def save_picture(picture: Image.Image, path: Path | str) -> Path:
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Compute `[function(item) for item in items]` in one thread per core. No threads are used with
-    one core, or if the first item takes less than `QUICK` seconds."""
+    """Compute `[function(item) for item in items]` with one thread per core. With one core, or if
+    the first item takes less than `QUICK` seconds, no threads are used."""
     items = list(items)
     started = time.perf_counter()
     first = [function(item) for item in items[:1]]

@@ -1,4 +1,4 @@
-"""Stores the samples that a model draws with one seed, in the same format as the data set (shards).
+"""Draws samples of a model with one seed, and stores them as shards, like the data set's images.
 The stage `evaluate` draws and publishes samples; other stages read them."""
 
 from collections.abc import Callable, Sequence
@@ -47,7 +47,8 @@ def draw_samples(
     batch also encodes its images. A run after a kill draws only the missing batches.
 
     Args:
-        batches: each batch's arguments for the maker's function, which returns (B, C, H, W) uint8.
+        batches: arguments for each batch of the function that draws a batch (B, C, H, W) uint8.
+        maker: opens this function, which draws a batch.
         labels: labels (M,) of the samples.
         batch_size: number of samples in each batch but the last.
         name: label of the samples in messages.

@@ -33,7 +33,7 @@ SAMPLES = "samples"  # split of samples, which the stage `evaluate` publishes
 
 
 class Item(NamedTuple):
-    """An image of a data set."""
+    """The key, label and split of an image in a data set."""
 
     key: str  # unique and stable: the seeds of the image's crops are derived from the key
     label: int
@@ -54,8 +54,8 @@ class Source(Protocol):
 def write_shards(
     source: Source, indices: Sequence[int], split: str, shard_size: int, folder: Path
 ) -> list[dict]:
-    """Write the items at the given indices to shards of `shard_size` images, the files
-    `<split>-<number>.arrow`. Existing shards are kept. Returns {file, count, hash} per shard."""
+    """Write the images at the given indices of a data set to shards `<split>-<number>.arrow` of
+    `shard_size` images. Existing shards are kept. Returns {file, count, hash} for each shard."""
     shards = []
     remove_temporary(folder)
     with progress(f"shards: {split} images", 0, len(indices), pause=PAUSE) as bar:
@@ -75,7 +75,8 @@ def write_shards(
 
 
 def write_shard(path: Path, items: Sequence[Item], images: Iterable[bytes]) -> None:
-    """Write a shard of encoded images, in record batches of `GROUP` images."""
+    """Write one shard: encoded images with their keys and labels, in Arrow record batches of
+    `GROUP` images."""
     rest = iter(images)
     with atomic_file(path) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as file:
         for start in range(0, len(items), GROUP):
@@ -91,8 +92,8 @@ def write_shard(path: Path, items: Sequence[Item], images: Iterable[bytes]) -> N
 def write_manifest(
     folder: Path, class_names: list[str], name: str, shards: dict[str, list[dict]]
 ) -> dict:
-    """Write the labels of each split, and the manifest with class names, counts per class and
-    shards. The manifest records `name` as the images' source. Returns the manifest."""
+    """Write the labels of each split, and `manifest.json` with the class names, images per class
+    and shards. `name` is recorded as the images' source. Returns the manifest's content."""
     counts = {}
     for split, entries in shards.items():
         files = [folder / entry["file"] for entry in entries]
@@ -146,8 +147,8 @@ class ImageShards:
 
 
 class View:
-    """Crops a split's images to `shape` (C, size, size) uint8: at the centre, or at random places
-    that depend on the seed."""
+    """Crops of a split's images, of shape (C, size, size): at the centre, or at random places that
+    depend on the seed."""
 
     def __init__(
         self, images: ImageShards, data: ImageParams, seed: int = 0, count: int | None = None
@@ -164,8 +165,7 @@ class View:
         return len(self.labels)
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Centre crops (B, C, size, size) of the images from `start` up to, but not including,
-        `stop`."""
+        """Centre crops (B, C, size, size) uint8 of the images in range(start, stop)."""
         # Contiguous: a convolution of colour images may round differently for other strides.
         return self.centers(range(start, stop)).contiguous()
 

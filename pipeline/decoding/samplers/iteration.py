@@ -11,10 +11,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Iteration:
-    """The state of decoding when a sampler is called, in iteration t of T (0-based).
-
-    Shapes: B images of N tokens, K codes. Progress r is (t + 1)/T.
-    """
+    """The state of decoding when a sampler is called, in iteration t of T (0-based), for B images
+    of N tokens with K codes. The progress r is (t + 1)/T."""
 
     masked: "Tensor"  # (B, N) bool: tokens that were masked before the iteration
     unknown: "Tensor"  # (B, N) bool: tokens to generate; the others never change
@@ -39,13 +37,11 @@ class Iteration:
 
 
 def mask_by_confidence(confidence: "Tensor", mask_len: "Tensor") -> "Tensor":
-    """Mask the `mask_len` least confident tokens of each row.
-
-    The cut-off is the mask_len-th smallest confidence, 0-based; less confident tokens are masked.
+    """Mask the `mask_len` least confident tokens of each image. Returns (B, N) bool.
 
     Args:
-        confidence: (B, N), infinite at tokens that must not be masked.
-        mask_len: (B,) int64; capped at N - 1, so a grid of a single token is left unmasked.
+        confidence: confidence of each token, (B, N); infinite at tokens that must not be masked.
+        mask_len: number of tokens to mask, (B,) int64; at most N - 1 tokens are masked.
     """
     mask_len = mask_len.clamp(max=confidence.shape[-1] - 1)
     cut_off = confidence.sort(dim=-1).values.gather(-1, mask_len[:, None])

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def remask(i: Iteration, rescaled: bool) -> "Tensor":
-    """Mask each generated token again with probability σ, then reveal random tokens until
-    `mask_len` are masked; in ReMDM, the number is random."""
+    """Mask generated tokens again with probability σ, then reveal random tokens until `mask_len`
+    tokens are masked. (In ReMDM, the number of masked tokens is random.) Returns (B, N) bool."""
     chance = i.uniform()
     sigma = remask_probability(i.ratio, i.next_ratio, i.remasking, rescaled)
     again = ~i.masked & i.unknown & (chance < sigma)
@@ -23,12 +23,13 @@ def remask(i: Iteration, rescaled: bool) -> "Tensor":
 def remask_probability(
     ratio: "Tensor", next_ratio: "Tensor", strength: float, rescaled: bool
 ) -> "Tensor":
-    """The probability σ that a generated token is masked again.
+    """The probability σ that a generated token is masked again: min(1, η·q) if `rescaled`, else
+    min(η, q), where q = γ((t + 1)/T) / (1 − γ(t/T)).
 
     Args:
-        ratio: γ(t/T), the mask ratio before the iteration; `next_ratio` is the ratio after it.
-        strength: η. σ is η·γ((t + 1)/T)/(1 − γ(t/T)), at most 1, if `rescaled`, else this quotient
-            without η, at most η.
+        ratio: γ(t/T), the mask ratio before the iteration.
+        next_ratio: γ((t + 1)/T), the mask ratio after the iteration.
+        strength: η in [0, 1].
     """
     quotient = next_ratio / (1 - ratio)
     return (strength * quotient).clamp(max=1) if rescaled else quotient.clamp(max=strength)

@@ -1,4 +1,4 @@
-"""Softmax temperature, top-k and top-p of the categorical draw."""
+"""Softmax temperature, top-k and top-p, applied to logits before tokens are drawn."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,11 @@ from torch import Tensor
 def truncated(
     logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
 ) -> Tensor:
-    """Divide logits (…, K) by a softmax temperature, then set the logits of improbable codes to
-    -inf.
+    """Divide logits (…, K) by a softmax temperature, then set logits of improbable codes to -inf.
 
     Args:
-        top_k: number of codes to keep, the most probable ones and their ties; 0 keeps all.
-        top_p: keep the fewest codes whose probabilities add up to p; 1 keeps all.
+        top_k: number of most probable codes to keep (ties are kept too); 0 keeps all codes.
+        top_p: keep the fewest codes whose probabilities add up to p; 1 keeps all codes.
     """
     if temperature != 1:
         logits = logits / temperature

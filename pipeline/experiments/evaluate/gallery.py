@@ -30,7 +30,7 @@ COMPARED = 10  # samples shown with their nearest training images
 
 
 def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
-    """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`, with
+    """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`, from
     samples of each network's first seed."""
     images = ImageShards(IMAGES, "train")
     view = View(images, params.data, params.seed)
@@ -57,7 +57,7 @@ def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
 
 
 def _pictures(view: View, rows: Iterable[int]) -> np.ndarray:
-    """Centre crops (n, H, W, C) uint8 of the images with indices `rows`."""
+    """Centre crops (n, H, W, C) uint8 of the images at the indices `rows`."""
     return _channels_last(view.centers(rows).numpy())
 
 

@@ -1,5 +1,5 @@
-"""Measures, for Table 1, the samples of every training run, the tokenizer's reconstructions (which
-show its loss of quality) and real validation images, all in the same way."""
+"""Computes the metrics of Table 1 for the samples of every training run, for images reconstructed
+by the tokenizer (which limit the quality of samples) and for real validation images."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -39,8 +39,8 @@ def evaluate_all(
     and for real validation images. Publish the samples of main replicates (not of ablations).
 
     Args:
-        folders: run directory of each replicate, for the replicate's samples and row.
-        images_folder: run directory for the reconstructions and the validation images.
+        folders: run directory of each replicate.
+        images_folder: run directory for the rows of reconstructed and real images.
     """
     evaluator, rows = Evaluator(params, workers, second=True), []
     real = View(ImageShards(IMAGES, "val"), params.data)
@@ -57,12 +57,9 @@ def evaluate_all(
 def _replicate_row(
     replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str], real: Tensor
 ) -> Row:
-    """Sample and measure a replicate (training run), unless its folder already has the row. Publish
-    the samples of a main replicate.
-
-    Args:
-        real: features (R, F) of the validation images.
-    """
+    """The row of metrics of a replicate (training run): read from `folder`, or computed from new
+    samples. Publish the samples of a main replicate. `real` has the features (R, F) of the
+    validation images."""
     params, network, file = evaluator.params, replicate.network, folder / "row.json"
     count, workers = params.evaluation.samples, evaluator.workers
     sampler = Maker(open_sampler, replicate)
@@ -74,7 +71,6 @@ def _replicate_row(
     name = f"evaluate: samples of {network}/{replicate.name}"
 
     def measure(outputs: Outputs) -> Row:
-        """Metrics of the samples, and the network's NLL, number of parameters and of passes."""
         opened, seed = sampler.open(workers.device), replicate.seed
         networks = (opened.model, opened.tokenizer)
         return evaluator.metrics(outputs, labels[:count]) | {
@@ -112,7 +108,7 @@ def _replicate_row(
 
 
 def drop_samples(folders: Mapping[Replicate, Path]) -> None:
-    """Delete the samples in the run directories; the published copies remain. Call this function
+    """Delete the samples in the run directories, but not the published copies. Call this function
     at the end of a stage, because a run that resumes after a kill needs the samples."""
     for replicate, folder in folders.items():
         if replicate.main:
@@ -120,8 +116,8 @@ def drop_samples(folders: Mapping[Replicate, Path]) -> None:
 
 
 def mean_metrics(rows: list[Row], params: Params) -> dict[str, dict[str, float | None]]:
-    """Average the metrics of each image set over the seeds of the main label smoothing. A mean is
-    None if the metric is missing for a seed."""
+    """Average the metrics of each image set over the seeds, for training runs with
+    `training.label_smoothing`. A mean is None if the metric is missing for a seed."""
     main = params.training.label_smoothing
     sets: dict[str, list[Row]] = {}
     for row in rows:
@@ -142,11 +138,8 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _reconstruction_row(real: View, folder: Path, evaluator: Evaluator, features: Tensor) -> Row:
-    """Reconstruct and measure the validation images, unless the folder already has the row.
-
-    Args:
-        features: features (R, F) of the validation images.
-    """
+    """The row of metrics of the reconstructed validation images, read from `folder` or computed.
+    `features` are those of the original validation images, (R, F)."""
     count = len(real)
     shown = evaluator.on_the_fly(Maker(_open_rebuilder, real))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
@@ -168,12 +161,9 @@ def _open_rebuilder(real: View, device: torch.device) -> Callable[[int, int], Te
 
 
 def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
-    """Compute the scores of disjoint subsets of the validation images, for every number of samples
-    that a stage measures. The scores are the FID and IS that perfect samples would get.
-
-    Args:
-        folder: folder that stores the measuring networks' outputs for the validation images.
-    """
+    """Compute FID, IS and class accuracy of disjoint subsets of the validation images, for every
+    number of samples that a stage measures: the scores that perfect samples would get. The run
+    directory `folder` stores the extractors' outputs for the validation images."""
     evaluator = Evaluator(params, workers, second=True)
     images = View(ImageShards(IMAGES, "val"), params.data)
     outputs, rows = evaluator.outputs(images, folder / REAL), []
@@ -189,8 +179,8 @@ def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
 
 
 def real_columns(params: Params) -> list[str]:
-    """The CSV columns of `real_rows`, needed because it returns no rows if there are fewer
-    validation images than the smallest subset has."""
+    """The CSV columns of `real_rows`, which returns no rows if the validation images are fewer than
+    the smallest subset."""
     name = params.evaluation.extractor
     return ["samples", "subset", f"fid_{name}", f"is_{name}", "class_accuracy"]
 
@@ -209,12 +199,9 @@ def neighbour_distances(evaluator: Evaluator, samples: Tensor, real: Tensor) -> 
 def nearest(
     features: Tensor, reference: Tensor, count: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Find the `count` rows of a reference (R, F) that are nearest to each of the features (M, F).
-    Returns distances and indices (M, count), on the CPU.
-
-    Args:
-        device: device that computes distances; ImageNet takes two hours on one CPU core.
-    """
+    """Find the `count` rows of a reference (R, F) that are nearest to each row of features (M, F).
+    Returns distances and indices (M, count), on the CPU. `device` computes the distances; ImageNet
+    takes two hours on one CPU core."""
     found = []
     for block in features.to(device).split(BLOCK):
         others = reference.split(REFERENCE)

@@ -1,2 +1,2 @@
-"""Training that resumes after kills: the training loop (`training`), how it starts with or without
-Ray (`run`), checkpoints, averages of weights, and a check for divergence."""
+"""The training loop, which resumes after kills: its start with or without Ray, checkpoints, moving
+averages of weights, and a check for divergence."""

@@ -29,7 +29,7 @@ class Average(AveragedModel, Generic[Network]):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Update the average after a training step. (PyTorch's own method copies a step counter to
-        the weights' device, and thus synchronizes with the device at every step.)"""
+        the GPU, and so waits for the GPU at every step.)"""
         step = int(self.n_averaged) - 1
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
         own, new = ([*each.parameters(), *each.buffers()] for each in (self.module, model))
@@ -38,6 +38,6 @@ class Average(AveragedModel, Generic[Network]):
 
 
 def averaged_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of the averaged network, from the state dict of an `Average`."""
+    """Convert the state dict of an `Average` to the state dict of the averaged network."""
     prefix = "module."
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -21,7 +21,7 @@ State = dict[str, Any]  # {task, step, history}
 
 
 class RunDirCheckpoints:
-    """Stores the two newest checkpoints of a single-process training run in the run directory. A
+    """Stores the two newest checkpoints of a training run in one process, in the run directory. A
     thread writes each checkpoint while training continues."""
 
     def __init__(self, folder: Path):
@@ -46,8 +46,8 @@ class RunDirCheckpoints:
         return None
 
     def save(self, state: State) -> None:
-        """Start to write a checkpoint atomically. Raises a `UserError` if writing the previous
-        checkpoint failed."""
+        """Start to write a checkpoint in a thread. Raises a `UserError` if the previous checkpoint
+        could not be written."""
         self.wait()  # so that only one copy of the state is in memory
         self._writing = self._pool.submit(self._write, snapshot(state))
 
@@ -63,7 +63,8 @@ class RunDirCheckpoints:
 
 
 class RayTrainCheckpoints:
-    """Stores checkpoints with Ray Train: the first worker writes, and all workers report to Ray."""
+    """Stores checkpoints with Ray Train. The first worker writes each checkpoint, and all workers
+    report it to Ray."""
 
     def __init__(self, folder: Path, ranks: Ranks):
         self.path, self.ranks = folder / CHECKPOINT, ranks
@@ -96,7 +97,7 @@ class RayTrainCheckpoints:
 
 
 def snapshot(state: Any) -> Any:
-    """Copy a state to CPU memory, so that the next step does not change the copy."""
+    """Copy a training state to CPU memory, so that the next step does not change the copy."""
     if isinstance(state, Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
@@ -119,12 +120,8 @@ def save_checkpoint(state: State, path: Path, before: Path | None = None) -> Non
 
 
 def load_checkpoint(path: Path) -> State:
-    """Read a checkpoint written by `save_checkpoint`. Code in the file is never executed.
-
-    Raises:
-        UserError: torch cannot load the file.
-        PassingError: the file cannot be read now, but a later attempt may succeed.
-    """
+    """Read a checkpoint that `save_checkpoint` wrote. Code in the file is never executed. Raises a
+    `PassingError` if the file cannot be read now, and a `UserError` if it is damaged."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types of errors for damaged files

@@ -19,15 +19,12 @@ class Diverged(UserError):
 def require_finite(
     training: str, saved: int, values: dict[str, float], task: object = None
 ) -> None:
-    """Check that values (losses or measurements, equal on all workers) and a task's weights are
-    finite. Weights are checked too, since an accuracy can be finite although weights are NaN.
+    """Raise a `Diverged` error unless all values (losses or measurements, equal on all workers) and
+    the weights of a `Task` are finite. (An accuracy can be finite although weights are NaN.)
 
     Args:
         training: name of the training run.
         saved: step of the last checkpoint; 0 if no checkpoint exists.
-
-    Raises:
-        Diverged: a value or a weight is not finite.
     """
     bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     for name, network in vars(task).items() if task and not bad else ():
@@ -41,7 +38,7 @@ def require_finite(
 
 
 def mean_over_workers(values: Mapping[str, Tensor | float], ranks: Ranks) -> dict[str, float]:
-    """The mean of each value over the workers, bit-identical on every worker."""
+    """The mean of each named value over the workers, bit-identical on all workers."""
     if not values:
         return {}
     each = [torch.as_tensor(value, dtype=torch.float64).detach() for value in values.values()]

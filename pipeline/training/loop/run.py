@@ -33,7 +33,7 @@ from pipeline.training.loop.training import Training, Workers, train
 
 def join_with(workers: Workers, key: str) -> None:
     """Connect to Ray for training. Raises a `UserError` if the connection fails, or if the cluster
-    can never run the workers; the error names `key`, the param that sets the worker count."""
+    can never run the workers; the error names `key`, the param that sets their number."""
     join_ray()
     key = key if workers.count > 1 else "ray.cpus_per_worker"
     require_resources(workers.count, workers.cpus, workers.use_gpu, key)
@@ -84,14 +84,8 @@ def run_jobs(
 
 
 def run_training(training: Training) -> Any:
-    """Train in this process, or with workers under Ray Train.
-
-    Returns:
-        The result of `training.finish` for the final state {task, step, history}.
-
-    Raises:
-        UserError: training failed; the last checkpoint is kept.
-    """
+    """Train in this process, or with workers under Ray Train. Returns what `training.finish`
+    returns. Raises a `UserError` if training failed; the last checkpoint is kept."""
     started = time.monotonic()
     if training.log:
         training.log.begin()
@@ -104,8 +98,8 @@ def run_training(training: Training) -> Any:
 
 
 def _fit(training: Training) -> State:
-    """Train under Ray Train, which resumes an earlier run with the same name and storage path. The
-    name contains the hash of everything that the training run depends on."""
+    """Train under Ray Train, which resumes an earlier run with the same name and storage path. Run
+    names contain a hash of everything that training depends on."""
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train import TrainingFailedError as Failed
     from ray.train.torch import TorchTrainer
@@ -147,8 +141,8 @@ def _fit(training: Training) -> State:
 
 
 def _place(run: Path) -> dict[str, Any]:
-    """The `RunConfig` arguments with which Ray Train stores a run in the object store that
-    params.yaml names, or in the run directory if params.yaml names no object store."""
+    """The arguments of Ray Train's `RunConfig` that name the storage of a run: the object store of
+    the param `ray.storage_path`, or the run directory if the param names no object store."""
     store = storage()
     if store is None:
         return {"name": run.name, "storage_path": str(run.parent)}
@@ -162,8 +156,8 @@ def _place(run: Path) -> dict[str, Any]:
 
 
 def _failed(training: Training, error: Exception) -> BaseException:
-    """The error to raise after Ray Train gives up: a worker's `UserError`, otherwise another error
-    in a worker's code, otherwise an error about a lost worker."""
+    """The error to raise after Ray Train gives up: a worker's `UserError`, else another error in a
+    worker's code, else a `UserError` about a lost worker."""
     workers = getattr(error, "worker_failures", {}).values()
     found = [innermost(failure) for failure in workers] or [innermost(error)]
     own = [one for one in found if not type(one).__module__.startswith("ray.")]
@@ -173,8 +167,8 @@ def _failed(training: Training, error: Exception) -> BaseException:
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Train as one data-parallel worker. Returns the machines of all workers, or the error if all
-    workers diverged. A worker that fails alone raises its error, so that Ray Train stops the other
+    """Train as one of Ray Train's data-parallel workers. Returns the machines of all workers or, if
+    training diverged, the error. All other errors are raised, so that Ray Train stops all
     workers."""
     import ray.train
     import ray.train.torch

@@ -1,6 +1,6 @@
 """Defines a training run (settings, workers, and each worker's task) and the training loop. Random
-draws of a step depend only on (seed, step). So a run that is killed and resumes from a checkpoint
-gives results that are byte-identical to those of an uninterrupted run."""
+draws of a step depend only on (seed, step), so a run that resumes from a checkpoint after a kill
+gives the same bytes as an uninterrupted run."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -22,7 +22,7 @@ from pipeline.training.loop.divergence import CHECK_EVERY, mean_over_workers, re
 
 
 class Task(ABC):
-    """A worker's share of a training run: networks, optimizers and data."""
+    """A data-parallel worker's share of a training run: networks, optimizers and data."""
 
     saved: tuple[str, ...]  # attributes whose state dicts a checkpoint contains
     model: torch.nn.Module
@@ -60,12 +60,11 @@ class Workers:
 
     @property
     def under_ray_train(self) -> bool:
-        """True if Ray Train runs the workers; False if this process is the only worker."""
+        """Whether Ray Train runs the workers; if not, this process is the only worker."""
         return self.count > 1 or self.elastic
 
     @property
     def resources(self) -> dict[str, float]:
-        """The Ray resources of each worker."""
         cpus: dict[str, float] = {"CPU": self.cpus}
         return cpus | ({"GPU": 1} if self.use_gpu else {})
 
@@ -94,15 +93,11 @@ class Training(ABC):
 
     @abstractmethod
     def task(self, ranks: Ranks, device: torch.device) -> Task:
-        """Build the task of a worker on its device."""
+        """Build the task of one data-parallel worker, on the worker's device."""
 
     def finish(self, state: dict[str, Any], seconds: float) -> Any:
         """Save results other than checkpoints. `run_training` returns this method's return value.
-
-        Args:
-            state: content {task, step, history} of the last checkpoint.
-            seconds: duration of training since the last resume.
-        """
+        `state` is the final {task, step, history}, and `seconds` the time since the last resume."""
         return state
 
     @property
@@ -121,11 +116,8 @@ def train(
     checkpoints: RunDirCheckpoints | RayTrainCheckpoints,
     ranks: Ranks = ALONE,
 ) -> State:
-    """Train a worker's task from the last checkpoint to the last step.
-
-    Returns:
-        The final state {task, step, history}. The history has one row per checkpoint, with averaged
-        losses and measurements.
+    """Train a worker's task from the last checkpoint to the last step. Returns the final state
+    {task, step, history}. The history has a row of losses and measurements for each checkpoint.
 
     Raises:
         Diverged: a loss, a measurement or a weight is not finite; the last checkpoint is kept.

@@ -60,11 +60,8 @@ def open_pretrained_transformer(
     num_classes: int | None = None,
     path: Path | str | None = None,
 ) -> MaskGitTransformer:
-    """Load the transformer at `path`, or at `transformer.pretrained` (see `load_pretrained`).
-
-    Args:
-        num_classes: number of classes that the transformer must have; None accepts any number.
-    """
+    """Load the transformer at `path`, or at `transformer.pretrained` (see `load_pretrained`). The
+    transformer must have `num_classes` classes; None accepts any number."""
     path = path or of_project(str(params.transformer.pretrained))
     if num_classes is None:
         num_classes = pretrained_num_classes(path, params.tokenizer.codebook_size)
@@ -73,14 +70,9 @@ def open_pretrained_transformer(
 
 def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfig) -> Any:
     """Load `Tokenizer(config)` or `MaskGitTransformer(config)` in evaluation mode and float32, on
-    the CPU, with frozen weights.
-
-    The content determines the format: a checkpoint of the authors' release (flax msgpack), the
-    PyTorch port of their tokenizer (`maskgit-vqgan-imagenet-f16-256.bin`), or a published model's
-    safetensors.
-
-    Args:
-        path: the file, or a folder with `model.safetensors`.
+    the CPU, with frozen weights. `path` is a checkpoint of the authors' release (flax msgpack), the
+    PyTorch port of their tokenizer (`maskgit-vqgan-imagenet-f16-256.bin`), a safetensors file, or a
+    folder with `model.safetensors`; the content determines the format.
 
     Raises:
         UserError: the file is missing, damaged, in another format, or of another kind of model;
@@ -108,10 +100,9 @@ def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfi
 
 
 def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
-    """The number of classes of a transformer's checkpoint.
-
-    As in the release, the token embedding has one row per code, one per class, and one for [MASK].
-    Raises a `UserError` if the file cannot be read, or has too few rows for the codebook."""
+    """The number of classes of a transformer's checkpoint, whose token embedding has one row per
+    code, one per class, and one for [MASK]. Raises a `UserError` if the file cannot be read, or has
+    too few rows for the codebook."""
     path, weights, _ = _read(path, "transformer")
     keys = (TOKEN_EMBEDDINGS, "token_embedding.weight")
     rows = next((len(weights[key]) for key in keys if key in weights), 0)
@@ -125,7 +116,8 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
 
 
 def _read(path: Path | str, kind: str) -> tuple[Path, Weights, Callable[[Weights, Any], Weights]]:
-    """Read a file. Returns its path, its unconverted weights, and their converting function."""
+    """Read a weights file. Returns the file's path, the weights, and the function that converts the
+    weights to this project's names and shapes."""
     path = Path(path, WEIGHTS) if Path(path).is_dir() else Path(path)
     weights = _weights(path)
     for of, prefixes, convert in LAYOUTS:
@@ -141,8 +133,7 @@ def _read(path: Path | str, kind: str) -> tuple[Path, Weights, Callable[[Weights
 
 
 def _weights(path: Path) -> Weights:
-    """The weights of a file, with the file's names, shapes and dtypes. Code in the file is never
-    run."""
+    """Read a weights file, and keep its names and shapes. Code in the file is never run."""
     try:
         require_file(path)
     except FileNotFoundError as error:
@@ -166,8 +157,8 @@ def _weights(path: Path) -> Weights:
 
 
 def _read_flax(path: Path) -> Weights:
-    """Read the weights under `params` in a flax file, without the optimizer's state. The parts of
-    nested names are joined by `/`."""
+    """Read the weights of a flax checkpoint, without the optimizer's state. Nested names are joined
+    by `/`."""
     # Arrays stay packed as ExtType, so the optimizer's arrays are never decoded.
     tree = msgpack.unpackb(path.read_bytes())
     while isinstance(tree.get("params"), dict):

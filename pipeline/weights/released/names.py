@@ -48,7 +48,7 @@ TRANSFORMER = (
 
 
 def from_port(weights: Weights, config: TokenizerConfig) -> Weights:
-    """Rename the tokenizer weights of the PyTorch port."""
+    """Rename the weights of the PyTorch port of the authors' tokenizer."""
     deepest = len(config.multipliers) - 1
 
     def level(match: re.Match[str]) -> str:  # level 0 is finest in the port, coarsest here
