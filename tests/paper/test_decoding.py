@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decoding import iterative as decoding
 from pipeline.autoregressive import AutoregressiveTransformer
+from pipeline.decoding import iterative as decoding
 from pipeline.decoding.iterative import decode, num_tokens_to_mask
 from pipeline.decoding.settings import DecodingSettings
 from pipeline.runtime.errors import UserError

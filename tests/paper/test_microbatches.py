@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from pipeline import autoregressive, masking
-from pipeline.decoding import iterative as decoding
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive, token_nll
 from pipeline.data.microbatches import in_parts
+from pipeline.decoding import iterative as decoding
 from pipeline.decoding.iterative import generate
 from pipeline.decoding.settings import DecodingSettings
 from pipeline.masking import masked_nll
