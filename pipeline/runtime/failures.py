@@ -12,7 +12,7 @@ from pipeline.runtime.project import in_project
 from pipeline.runtime.secrets import redacted
 
 DAMAGED = (None, errno.ENOENT, errno.EINVAL, errno.EIO)  # errno of a damaged or missing file
-MEMORY = ("allocate memory", "not enough memory", "out of memory")  # parts of messages
+MEMORY = ("allocate memory", "not enough memory", "out of memory")  # in messages of other libraries
 
 
 def bug(error: Exception, name: str) -> str:

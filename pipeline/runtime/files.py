@@ -27,8 +27,8 @@ def temporary_beside(path: Path) -> Path:
 
 
 def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> None:
-    """Remove temporary files and folders that processes, killed while writing `name`, left in a
-    folder or, with `below`, in its subfolders. No other process may be writing to the folder."""
+    """Remove temporary files and folders that killed processes left in a folder or, with `below`,
+    in its subfolders while writing `name`. No other process may be writing to the folder."""
     pattern = f".{name}.{'[0-9a-f]' * 8}.tmp"
     for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
         if path.is_dir():
@@ -46,9 +46,6 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-# Atomic writes
 
 
 @contextlib.contextmanager
@@ -71,7 +68,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Like `atomic_file`, but yield a temporary folder. It replaces any folder at `path`."""
+    """Like `atomic_file`, but for a folder, which replaces any folder at `path`."""
     path = Path(path)
     try:
         with temporary_folder(path) as temporary:
@@ -114,9 +111,6 @@ def require_new(folder: Path) -> None:
     """Raise a `UserError` if the path exists and is not an empty folder."""
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not an empty folder; choose a new path")
-
-
-# Reading and writing
 
 
 def require_file(path: Path | str, most: int | None = None) -> None:
@@ -223,10 +217,8 @@ def write_npz(path: Path | str, arrays: Mapping[str, Any]) -> None:
         np.savez_compressed(handle, **arrays)
 
 
-# Hashes: SHA-256, in hexadecimal
-
-
 def file_hash(path: Path | str) -> str:
+    """The SHA-256 of a file, in hexadecimal, as for all hashes of this module."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -23,7 +23,7 @@ from pipeline.runtime.storage import S3_ENVIRONMENT, Storage, storage, use_stora
 
 KEYS = (*S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")  # of the store and the DVC remote
 JOB = "MASKGIT_JOB"  # set in a job whose nodes have checkouts of their own
-TOKENIZER = "models/tokenizer"  # later training runs decode their samples with it
+TOKENIZER = "models/tokenizer"  # the tokenizer decodes samples during later training runs
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,6 @@ def default_remote() -> Remote | None:
     name, remotes = config["core"].get("remote"), config["remote"]
     if name is None:
         return None
-    if name not in remotes:
-        raise UserError(f"DVC remote {name}", "undefined", f"run `dvc remote add {name} URL`")
     # `str` drops DVC's own path types, which DVC would write relative to another folder.
     settings = {k: str(v) if isinstance(v, str) else v for k, v in remotes[name].items()}
     return Remote(name, settings)

@@ -18,7 +18,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.process import PRECISION
 
-Kind = Literal["products", "convolutions"]  # the work of transformers; of the other networks
+Kind = Literal["products", "convolutions"]  # matrix products (transformers), or other networks
 Bf16 = bool | Literal["force"]  # a param: true where bfloat16 is faster; "force": always
 
 FASTER = 1.15  # bfloat16 is chosen if it is at least this many times as fast

@@ -117,7 +117,7 @@ def _cannot_join(address: str, reason: str) -> UserError:
 
 
 def why_no_cluster(address: str) -> str | None:
-    """Why no Ray cluster answers at an address; None if one does. (Ray would wait for minutes.)"""
+    """Why no Ray cluster answers at an address, without Ray's long wait; None if one answers."""
     if address in ("", "auto"):
         return None
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -146,8 +146,8 @@ def why_unreachable(host: str, port: int) -> str | None:
 
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
-    """Check that the cluster has room for the workers, whose number the param `key` sets. If not,
-    raises a `UserError`, or only prints a line if an autoscaler may add nodes."""
+    """Raise a `UserError` if the cluster has no room for the workers, whose number the param `key`
+    sets. If an autoscaler may add nodes, only print a line."""
     import ray
 
     if (found := room_for({"CPU": cpus_per_worker, "GPU": int(use_gpu)})) >= workers:

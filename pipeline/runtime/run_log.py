@@ -34,7 +34,7 @@ IMAGES, SMALL = "images", (256, 256)  # MLflow's folder of pictures, and the siz
 
 @dataclass
 class RunLog:
-    """The log of one run. Several processes of a machine may append to a log at once."""
+    """The log of one run on disk. Several processes of a machine may write to a log at once."""
 
     folder: Path  # absolute
     key: str  # unique to the run
@@ -105,14 +105,9 @@ class RunLog:
         leave_out: Container[str],
         step: Callable[[Any], float] = lambda row: 0,
     ) -> None:
-        """Log the mean of each metric over all rows of equal group and step. If one of these rows
-        lacks a metric, the metric's mean is not logged.
-
-        Args:
-            group: returns the name of a row's group.
-            leave_out: columns that are not metrics.
-            step: returns a row's step, which is rounded, since MLflow requires integers.
-        """
+        """Log the mean of each metric over all rows with the same `group(row)` and `step(row)`. A
+        metric that one of these rows lacks is not logged. Steps are rounded, since MLflow requires
+        integers. `leave_out` names the columns that are not metrics."""
         cells = defaultdict[tuple[str, float], list[Any]](list)
         for row in rows:
             cells[group(row), step(row)].append(row)
@@ -137,9 +132,9 @@ class RunLog:
             shutil.copyfile(path, copy)
 
     def log_image(self, path: Path | str, name: str, step: int) -> None:
-        """Log a copy of a PNG picture. MLflow shows the steps of a `name` with a slider.
-        Files are named as by `mlflow.log_image`; logging a picture twice stores one file. Does
-        nothing on a machine where the run did not begin."""
+        """Log a copy of a PNG picture. MLflow shows the pictures of a `name` with a slider over the
+        steps. Files are named as by `mlflow.log_image`; logging a picture twice stores one file.
+        Does nothing on a machine where the run did not begin."""
         if not (self.folder / RUN).exists():
             return
         start = read_json(self.folder / RUN)["start"]

@@ -31,25 +31,15 @@ WEIGHTS = "weights"  # tag of a model version: the hash of its weights
 
 
 def register(params: Params, seed: int | None = None) -> str:
-    """Log the model of the last run to MLflow and register it as a version of `maskgit-<preset>`,
-    with its FID as a tag, unless a version with the same weights exists.
-
-    Args:
-        seed: training seed of the model; None for the first seed.
-
-    Returns:
-        A line with the version and its FID.
-
-    Raises:
-        UserError: the model is missing, its FID is out of date, or MLflow does not answer.
-    """
+    """Log the model of the last run, trained with `seed` (None: the first seed), to MLflow, and
+    register the model as a version of `maskgit-<preset>`, with its FID as a tag, unless a version
+    with the same weights exists. Returns a line with the version and its FID. Raises a `UserError`
+    if the model is missing, its FID is out of date, or MLflow does not answer."""
     import mlflow
 
     from pipeline.api.model import MaskGIT
 
     name = f"maskgit-{params.preset}"
-    if {"/", ":"} & set(name):
-        raise UserError("preset", f"MLflow allows neither / nor : in '{name}'", "rename the preset")
     metric, value = fid(params, seed)
     model = MaskGIT.from_pretrained(".", seed=seed)
     with tempfile.TemporaryDirectory() as folder:
