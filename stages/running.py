@@ -65,8 +65,8 @@ def run_stage(name: str) -> None:
 
 
 def _check_inputs(stage: str) -> None:
-    """Raise a `UserError` if an earlier stage ran with params that differ from params.yaml. DVC
-    itself checks this before it runs a stage; this check is for stages started by hand."""
+    """Raise a `UserError` if an earlier stage ran with other params than those in params.yaml. DVC
+    checks this before it runs a stage; this check is for stages that users start without DVC."""
     for maker in stages_up_to(stage)[:-1]:
         record = SOURCES / f"{maker}.json"
         if "DVC_STAGE" not in os.environ and record.exists():
@@ -81,9 +81,9 @@ def _check_inputs(stage: str) -> None:
 def replicate_folders(
     stage: Stage, replicates: Iterable[Replicate], *ignore: str, samples: bool = False
 ) -> dict[Replicate, Path]:
-    """Map each replicate (training run of a network) to the run directory of the stage's work on
-    it. The directory's name depends on the replicate's model (with `samples`, on its published
-    samples), but not on other replicates and not on the params in `ignore`."""
+    """Map each replicate (training run of a network) to a run directory for the stage's work with
+    its model. The directory depends on that model (with `samples`, on samples drawn from it), but
+    not on other replicates or on the params in `ignore`."""
     ignored = (*REPLICATES, *ignore, *(str(path) for path in (*NETWORKS.values(), SAMPLES)))
     found = {}
     for r in replicates:

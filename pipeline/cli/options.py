@@ -38,7 +38,7 @@ app = typer.Typer(
 
 
 def examples(*lines: str) -> str:
-    """Format the end of a command's help from example command lines without `maskgit`."""
+    """Format example commands, given without `maskgit`, for the end of a command's help."""
     title = "Examples" if len(lines) > 1 else "Example"
     return f"\b\n{title}:" + "".join(f"\n  maskgit {line}" for line in lines)
 
@@ -149,9 +149,9 @@ def warnings_as_notes() -> Iterator[None]:
 
 
 def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) -> None:
-    """Raise a `UserError` if a command must not write its output to a path: the suffix is not in
-    `formats` ("" allows a folder), the path belongs to the project, is one of the command's input
-    files (`reads`), or is read-only."""
+    """Raise a `UserError` if a command must not write its output to a path: if the suffix is not in
+    `formats` ("" allows a folder), or if the path belongs to the project, is read-only, or is an
+    input file of the command (`reads`)."""
     suffix = path.suffix.lower()
     if suffix not in formats:
         known = " or ".join(name or "no suffix (a folder of PNGs)" for name in formats)

@@ -71,7 +71,7 @@ def workers_of(ray: Any) -> BatchWorkers:
 
 class RayActors(BatchWorkers):
     """A pool of Ray actors that lives from the first batch until `end` is called. Ray restarts a
-    lost actor up to `ray.max_failures` times, and repeats the batch that it was computing."""
+    lost actor up to `ray.max_failures` times, and repeats the lost actor's current batch."""
 
     def __init__(self, ray: Any):
         super().__init__(driver_device(ray.use_gpu, ray.num_workers))
@@ -120,8 +120,8 @@ class RayActors(BatchWorkers):
 class _Worker:
     """A Ray actor that computes batches."""
 
-    _name = ""  # the name of the last maker
-    _function: Any = None  # the last maker's function
+    _name = ""  # `Maker.name` of the function
+    _function: Any = None  # the function that computed the last batch
 
     def __init__(self, project: Checkout, use_gpu: bool):
         self._project, self._use_gpu = project, use_gpu
@@ -141,7 +141,7 @@ def parts_folder(path: Path) -> Path:
 
 
 def drop_parts(path: Path) -> None:
-    """Delete the stored batches of a file, if any exist."""
+    """Delete the folder with the finished batches of a file, if the folder exists."""
     shutil.rmtree(parts_folder(path), ignore_errors=True)
 
 
@@ -197,7 +197,7 @@ def tensors_of(
 
 
 def write_files(files: Files, workers: BatchWorkers, maker: Maker, name: str, save: Save) -> None:
-    """Compute and write the files that do not exist; `save(tensors, path)` writes one file."""
+    """Compute the batches of each missing file, and write their joined tensors with `save`."""
     missing = {path: parts_of(path, own) for path, own in files.items() if not path.exists()}
     every = {part: own for parts in missing.values() for part, own in parts.items()}
     list(making(every, workers, maker, name, save_tensors))

@@ -84,8 +84,8 @@ def _file_hash(path: Path, size: int, modified: int) -> str:
 
 
 def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
-    """Raise a `UserError` if any of the `deps`, pairs of a path and its hash at the stage's start,
-    has changed. Without this error, DVC would record that the new content gave the results."""
+    """Raise a `UserError` if a dependency changed while a stage ran. `deps` has pairs of a path and
+    its hash at the start. (DVC would record that the new content gave the results.)"""
     for path, known in deps:
         if not os.path.exists(path) or _hash(path) != known:
             reason = f"changed while {stage} ran, so the results may mix old and new content"
@@ -111,7 +111,7 @@ def read_stages(root: Path = HERE) -> dict[str, dict[str, Any]]:
 
 
 def stage_params(stage: str, root: Path = HERE) -> dict[str, Any]:
-    """The params that dvc.yaml lists for a stage, by dotted key."""
+    """The values of the params that dvc.yaml lists for a stage, by dotted key."""
     listed = read_stages(root)[stage].get("params", [])
     values = flatten(read_yaml(root / PARAMS_FILE))
     return {name: value for name, value in values.items() if _is_in(name, listed)}

@@ -67,7 +67,8 @@ def require_readable(path: Path, error: BaseException) -> None:
 
 
 def in_a_line(error: BaseException) -> str:
-    """The first line of the original error's message, after its type unless it is a `UserError`."""
+    """The first line of an error's message, without the Ray errors that wrap the error. The error's
+    type comes first, unless the error is a `UserError`."""
     inner = innermost(error)
     line, name = str(inner).strip().partition("\n")[0], type(inner).__name__
     if isinstance(inner, UserError):

@@ -86,8 +86,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def publish_folder(source: Path, target: Path, *, keep: bool = False) -> None:
-    """Move a finished folder to `target`, which may be on another file system. If the move fails,
-    or with `keep`, `source` is unchanged: the files are hard links or copies."""
+    """Move a finished folder to `target`, which may be on another file system. With `keep`, or if
+    the move fails, `source` stays unchanged: `target` gets hard links or copies of its files."""
     with atomic_folder(target) as new:
         shutil.copytree(source, new, dirs_exist_ok=True, copy_function=link_or_copy)
     if not keep:
@@ -114,8 +114,8 @@ def require_new(folder: Path) -> None:
 
 
 def require_file(path: Path | str, most: int | None = None) -> None:
-    """Check that a path is a regular file of at most `most` bytes (reading a pipe would hang).
-    Raises a `UserError` if it is not, and a FileNotFoundError if the path does not exist."""
+    """Raise a `UserError` unless a path is a regular file of at most `most` bytes (reading a pipe
+    would hang), or a FileNotFoundError if the path does not exist."""
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -193,7 +193,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def as_written(value: Any) -> Any:
-    """Round a float to 10 significant digits, as `write_csv` does; return other values as is."""
+    """Round a float to 10 significant digits, like `write_csv`; return other values unchanged."""
     return float(f"{value:.10g}") if isinstance(value, float) else value
 
 
@@ -203,7 +203,7 @@ def write_csv(path: Path | str, rows: list[dict], columns: list[str] | None = No
     import pandas as pd
 
     table = pd.DataFrame(rows, columns=columns)
-    for name, column in table.select_dtypes("float").items():  # or whole numbers with an empty cell
+    for name, column in table.select_dtypes("float").items():  # and integers beside empty cells
         if ((column.dropna() % 1 == 0) & (column.dropna().abs() <= SEED)).all():
             table[name] = column.astype("Int64")
     with atomic_file(path) as temporary:
@@ -218,19 +218,19 @@ def write_npz(path: Path | str, arrays: Mapping[str, Any]) -> None:
 
 
 def file_hash(path: Path | str) -> str:
-    """The SHA-256 of a file, in hexadecimal, as for all hashes of this module."""
+    """The SHA-256 hash of a file, in hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def value_hash(value: Any) -> str:
-    """Hash of a JSON-serialisable value, independent of key order."""
+    """The SHA-256 hash of a JSON-serialisable value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> str:
-    """Hash of a file, or of a folder without backups and caches (`IGNORED`) and without files whose
-    hashes the folder's `manifest.json` lists. Raises a `UserError` if the path does not exist."""
+    """The hash of a file, or of a folder without backups and caches (`IGNORED`) and without files
+    whose hashes the folder's `manifest.json` lists. Raises a `UserError` if the path is missing."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} is missing; run `dvc repro` to make it")

@@ -60,8 +60,8 @@ class Gone(Unsent):
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or an SQLite file in the project. The file's path is absolute, because
-    Ray's workers and `dvc exp run --temp` run in other folders."""
+    """The URI in MLFLOW_TRACKING_URI, else the URI of an SQLite file in the project. The path of
+    the file is absolute, because Ray's workers and `dvc exp run --temp` run in other folders."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or "sqlite:///mlflow.db"
     file = sqlite_file(uri)
     return uri.replace(f":///{file}", f":///{in_project(file)}", 1) if file else uri
@@ -85,7 +85,7 @@ def way_out(reason: str) -> str:
 
 
 def load_mlflow() -> None:
-    """Import MLflow, which takes seconds. Errors are ignored here; the first use raises them."""
+    """Import MLflow in advance, which takes seconds. Errors are raised only when MLflow is used."""
     with contextlib.suppress(Exception):
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
@@ -158,7 +158,7 @@ def _kind(error: Exception) -> type[Unsent]:
 
 
 def _reason(error: Exception) -> str:
-    """The error in one line; a long message is reduced to its essential part."""
+    """An error's message in one line, without passwords; for system errors, only the reason."""
     text = " ".join(str(error).split()) or type(error).__name__
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|\(sqlite3\.\w+\) ([^[]+)", text)
     return one_line(redacted((found[1] or found[2]).strip() if found else text)[:200])

@@ -76,7 +76,7 @@ def out_of_date(root: Path = HERE) -> OutOfDate:
 
 
 def _reason(stage: str, locked: dict[str, Any], current: dict[str, str], root: Path) -> str:
-    """Why a stage itself is out of date (earlier stages are not checked); empty if up to date."""
+    """Why a stage's results are out of date, without regard to earlier stages; empty if not."""
     if stage not in locked or not (root / SOURCES / f"{stage}.json").exists():
         return NO_RESULTS
     params = dag.flatten(locked[stage].get("params", {}).get(PARAMS_FILE.name, {}))
@@ -110,7 +110,7 @@ def dvc_hash(path: Path) -> str:
 
 
 def has_inputs(stage: str, folders: Sequence[Path], root: Path = HERE) -> bool:
-    """Whether a stage is up to date in dvc.lock, and has read the current content of `folders`."""
+    """Whether a stage is up to date in dvc.lock, and read the current content of `folders`."""
     inputs = _hashes(_locked(root).get(stage, {}), "deps").items()
     same = (dvc_hash(root / path) == known for path, known in inputs if Path(path) in folders)
     return bool(inputs) and stage not in out_of_date(root) and all(same)

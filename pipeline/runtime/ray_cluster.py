@@ -45,8 +45,8 @@ DISK = 2**25  # bytes that Ray's sockets and logs need at least
 
 
 def join_ray() -> None:
-    """Connect to RAY_ADDRESS or to the job's cluster, else start a local cluster. Raises a
-    `UserError` if Ray does not start or cannot be reached."""
+    """Connect to the cluster at RAY_ADDRESS (which Ray sets in jobs), else start a local cluster.
+    Raises a `UserError` if Ray does not start or cannot be reached."""
     address = cluster_address()
     os.environ |= _ENVIRONMENT if address else _ENVIRONMENT | _LOCAL_ENVIRONMENT
     # A failed trial or worker raises an exception here; Ray would also log it at length.

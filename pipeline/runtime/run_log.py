@@ -53,7 +53,7 @@ class RunLog:
         return read_json(sent)["run_id"] if sent.exists() else ""
 
     def begin(self) -> "RunLog":
-        """Begin the run, or resume it."""
+        """Mark the run as running, and write its params and tags to the log."""
         with self._edited() as run:
             remove_temporary(self.folder, RUN)
             remove_temporary(self.folder / ARTIFACTS, below=True)
@@ -67,8 +67,8 @@ class RunLog:
         return self
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int = 0) -> None:
-        """Log the finite numbers among the values. Values that the log already has for the step are
-        skipped, because a resumed training run repeats its last rows."""
+        """Log the metrics whose values are finite numbers. Values that the log already has for the
+        step are skipped, because a resumed training run repeats its last rows."""
         file = self.folder / METRICS
         with self._locked(), open(file, "ab") as lines:
             if file.stat().st_size < self._read:  # unpickled on another machine
@@ -94,7 +94,7 @@ class RunLog:
         self.log_metrics({f"{group}/{name}": value for name, value in metrics.items()}, step)
 
     def log_training(self, row: Mapping[str, float]) -> None:
-        """Log the columns of a row of a training history as `train/<column>`, at the row's step."""
+        """Log a row of a training history: each column as `train/<column>`, at the row's step."""
         values = {name: value for name, value in row.items() if name != "step"}
         self.log_group("train", values, int(row["step"]))
 

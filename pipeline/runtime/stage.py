@@ -136,7 +136,7 @@ def log_reproduction(
 ) -> str:
     """Log the results of all stages to the MLflow run of the whole `dvc repro`. The last stage,
     which has no run of its own, calls this function. `metrics` maps each group to its metrics; text
-    values become tags. Returns what was not sent, and why."""
+    values become tags. Returns a message about logs that were not sent; empty if all were sent."""
     run, sync = open_reproduction(params), Sync(logs_folder(params))
     for group, values in metrics.items():
         run.log_group(group, values)

@@ -70,7 +70,6 @@ def run_trials(
         function: an importable function; its return value is pickled back to this process.
         trials: picklable values, each with a unique `name`, and `folders`, the run directories
             that the trial reads and writes.
-        stage: name of the stage in messages.
         on_done: called in this process with each finished trial and the function's value.
 
     Raises:

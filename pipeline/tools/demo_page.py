@@ -55,7 +55,7 @@ def fillings(
     """
     area = None if picture is None else picture.getchannel("A").getbbox()
     if picture is None or area is None:
-        raise UserError("no picture to edit yet", "", "drop a picture here, or choose an example")
+        raise UserError("there is no picture yet", "", "drop a picture here, or choose an example")
     picture = picture.crop(area)
     hole = np.zeros((picture.height, picture.width), bool)
     for layer in layers:
@@ -168,7 +168,7 @@ def _editing(model: MaskGIT) -> None:
 
 
 def _schedule(model: MaskGIT, number: int = 0) -> gr.Dropdown:
-    """A menu of mask schedules. Number 0 starts at the run's schedule, number 1 at another one."""
+    """A menu of mask schedules. Menu 0 starts at the model's schedule, menu 1 at another one."""
     own = model.defaults.decoding.schedule
     names = [own, *(name for name in SCHEDULES if name != own)]
     return gr.Dropdown(list(SCHEDULES), value=names[number], label="Mask schedule")

@@ -62,8 +62,8 @@ def findings_text(findings: list[Finding]) -> str:
 
 
 def packages() -> Finding:
-    """Compare the installed packages with this package's requirements. In a project, also check the
-    requirements of runs."""
+    """Check that the packages that `maskgit-pipeline` requires are installed; in a project, also
+    the packages that only runs require."""
     from packaging.requirements import Requirement
 
     wrong, extras = [], ("", "pipeline") if DVC_FILE.exists() else ("",)

@@ -60,7 +60,7 @@ def _write_gif(canvases: list[Tensor], path: Path) -> None:
 
 
 def write_results(images: Tensor, path: Path) -> None:
-    """Write images to a PNG file: one image as it is, several images as a grid."""
+    """Write images to a PNG file: one image unchanged, several images as a grid."""
     single = MaskGIT.to_pil(images)[0] if len(images) == 1 else None
     save_picture(single or grid_picture(images, min(len(images), COLUMNS)), path)
 

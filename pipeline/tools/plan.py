@@ -47,9 +47,9 @@ KNOWN: dict[str, tuple[int, int | None, int]] = {
 
 
 def data_size(params: Params, images: int | None = None, classes: int | None = None) -> DataSize:
-    """The size of `data.source`: the given total number of `images`, of which `data.val_fraction`
-    are held out, and number of `classes`; else the size of the prepared images; else the published
-    size. Raises a `UserError` if the size is unknown, or if there are fewer images than classes."""
+    """The size of `data.source`: the given numbers, else the size of the prepared images, else the
+    published size. `images` includes held-out images (the share `data.val_fraction`). Raises a
+    `UserError` if the size is unknown, or if there are fewer images than classes."""
     source, manifest, size = params.data.source, IMAGES / "manifest.json", 0
     known, origin = KNOWN.get(source), "published size"
     if images is not None:
