@@ -25,7 +25,7 @@ def bug(error: Exception, name: str) -> str:
     if lacks_memory(inner):
         return in_a_line(inner)
     if isinstance(inner, ModuleNotFoundError) and not str(inner.name).startswith("pipeline"):
-        way_out = "`pip install 'maskgit-pipeline[pipeline]'`, or `make env` in a clone"
+        way_out = "run `pip install 'maskgit-pipeline[pipeline]'`, or `make env` in a clone"
         return str(UserError(name, f"needs {inner.name}, which is not installed", way_out))
     if isinstance(inner, OSError) and inner.errno in WAYS_OUT:
         way_out = f"{WAYS_OUT[inner.errno]} and run again"

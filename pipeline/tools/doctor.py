@@ -75,7 +75,7 @@ def packages() -> Finding:
                     continue
             wrong.append(text.partition(";")[0].strip())
     if wrong:
-        way_out = "pip install 'maskgit-pipeline[pipeline]', or in a clone run `make env`"
+        way_out = "run `pip install 'maskgit-pipeline[pipeline]'`, or `make env` in a clone"
         return Finding("packages", "fails", f"not installed: {', '.join(wrong)}", way_out)
     return Finding("packages", "good", f"Python {platform.python_version()}, all requirements met")
 
