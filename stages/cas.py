@@ -22,8 +22,7 @@ def main(params: Params) -> str:
 
 
 def trainings(params: Params, stage: Stage) -> list[CasTraining]:
-    """The training runs: one for each seed, augmentation and source of images (the samples of each
-    network, and real images)."""
+    """A training run for each seed, augmentation and image set (samples, or real images)."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     workers = params.cas.workers_per_classifier or params.ray.num_workers
     sets: list[tuple[str, int, Path, Path]] = [

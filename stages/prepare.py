@@ -31,10 +31,10 @@ def main(params: Params) -> str:
         }
         manifest = write_manifest(folder, source.class_names, params.data.source, shards)
         metrics: dict[str, float] = {f"{split}_images": len(i) for split, i in splits.items()}
-        metrics |= {"classes": len(source.class_names)}
+        metrics["classes"] = len(source.class_names)
         # The accuracy of always guessing the largest class.
         labels = np.array([source.items[i].label for i in splits["train"]])
-        metrics |= {"largest_class": float(np.bincount(labels).max() / len(labels))}
+        metrics["largest_class"] = float(np.bincount(labels).max() / len(labels))
         write_json(RESULTS / "prepare/metrics.json", metrics)
         sheet = contact_sheet(folder, params)
         stage.run.log_group("data", metrics)
@@ -56,7 +56,7 @@ def _require_enough(images: int, params: Params) -> None:
 
 
 def contact_sheet(images: Path, params: Params) -> Image:
-    """One picture with centre crops of ten training images of each of the first ten classes."""
+    """Draw the centre crops of ten training images of each of the first ten classes."""
     view = View(ImageShards(images, "train"), params.data, params.seed)
     labels = view.images.labels
     chosen = [i for c in range(min(10, labels.max() + 1)) for i in (labels == c).nonzero()[0][:10]]

@@ -37,11 +37,9 @@ IDENTITY = {
 
 @reader_may_leave()
 def run_stage(name: str) -> None:
-    """Run `main(params)` of a stage's script, and print the summary that it returns.
-
-    An error becomes one line on stderr and exit code 1. The line of a `UserError` says what to do;
-    the line of another error names a file with the traceback.
-    """
+    """Run `main(params)` of a stage's script, and print the returned summary. An error becomes one
+    line on stderr and exit code 1. The line of a `UserError` says what to do; the line of any other
+    error names a file with the traceback."""
     end_when_told()
     started = time.monotonic()
     try:
@@ -67,8 +65,8 @@ def run_stage(name: str) -> None:
 
 
 def _check_inputs(stage: str) -> None:
-    """Raise a `UserError` if an earlier stage ran with params that differ from params.yaml. DVC
-    itself checks this before it runs a stage; this check is for stages started by hand."""
+    """Raise a `UserError` if an earlier stage ran with other params than those in params.yaml. DVC
+    checks this before it runs a stage; this check is for stages that users start without DVC."""
     for maker in stages_up_to(stage)[:-1]:
         record = SOURCES / f"{maker}.json"
         if "DVC_STAGE" not in os.environ and record.exists():
@@ -83,13 +81,9 @@ def _check_inputs(stage: str) -> None:
 def replicate_folders(
     stage: Stage, replicates: Iterable[Replicate], *ignore: str, samples: bool = False
 ) -> dict[Replicate, Path]:
-    """The run directory of a stage's work on each replicate (training run). The directory's name
-    depends only on the replicate's own model, so a new seed leaves other directories unchanged.
-
-    Args:
-        ignore: names of params that the work does not depend on.
-        samples: whether the stage reads a replicate's published samples instead of its model.
-    """
+    """Map each replicate (training run of a network) to a run directory for the stage's work with
+    its model. The directory depends on that model (with `samples`, on samples drawn from it), but
+    not on other replicates or on the params in `ignore`."""
     ignored = (*REPLICATES, *ignore, *(str(path) for path in (*NETWORKS.values(), SAMPLES)))
     found = {}
     for r in replicates:

@@ -1,5 +1,4 @@
-"""Writes every mask schedule γ to a CSV file, so that other stages depend only on the files of the
-schedules that they use."""
+"""Writes each mask schedule γ to its own CSV file, so that a stage depends on few schedules."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES

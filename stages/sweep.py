@@ -21,7 +21,7 @@ def main(params: Params) -> str:
     with Stage("sweep", params) as stage:
         grid = trials(params, stage)
         if not all(trial.finished for trial in grid):
-            reference_statistics(params)  # raises if the file is of other features
+            reference_statistics(params)  # raises if the file has other features
         run_jobs(run_trial, grid, "sweep.workers_per_trial", stage, "trials", _log)
         rows = [row for trial in grid for row in trial.rows()]
         write_csv(file, rows)
@@ -58,8 +58,8 @@ def _log(trial: Trial) -> None:
 
 
 def _best(rows: list[dict[str, Any]], params: Params) -> dict[str, Any]:
-    """The settings and the FID of the cell with the lowest FID (mean over seeds). The same samples
-    choose the cell and give its FID."""
+    """The schedule and number of iterations with the lowest FID (mean over seeds), and that FID.
+    The same samples choose the settings and give the FID."""
     import pandas as pd
 
     fid, names = f"fid_{params.evaluation.extractor}", ["schedule", "iterations"]

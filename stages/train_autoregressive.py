@@ -11,7 +11,5 @@ def main(params: Params) -> str:
     steps = {"steps": params.autoregressive.steps}
     training = params.training.model_copy(update=steps)
     params = params.model_copy(update={"training": training})
-    metrics = train_network(params, "autoregressive", AutoregressiveTask)
-    return (
-        f"train_autoregressive: validation NLL {metrics['val_nll']:.3f}; models in {AUTOREGRESSIVE}"
-    )
+    nll = train_network(params, "autoregressive", AutoregressiveTask)["val_nll"]
+    return f"train_autoregressive: validation NLL {nll:.3f}; models in {AUTOREGRESSIVE}"

@@ -38,11 +38,7 @@ app = typer.Typer(
 
 
 def examples(*lines: str) -> str:
-    """The epilog of a command's help, which lists examples.
-
-    Args:
-        lines: example command lines, without the leading `maskgit`.
-    """
+    """Format example commands, given without `maskgit`, for the end of a command's help."""
     title = "Examples" if len(lines) > 1 else "Example"
     return f"\b\n{title}:" + "".join(f"\n  maskgit {line}" for line in lines)
 
@@ -131,7 +127,7 @@ Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help
 
 
 def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
-    """Open a model. Raises a `UserError` if the model is missing or has another seed."""
+    """Open a model. Raises a `UserError` if `place` has no model, or none with that seed."""
     if place and "/" not in place and not os.path.exists(place):
         way_out = "give an existing folder, or a repository on the Hub as owner/name"
         raise UserError("--model", f"there is no folder '{place}'", way_out)
@@ -153,15 +149,9 @@ def warnings_as_notes() -> Iterator[None]:
 
 
 def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) -> None:
-    """Check the path of an output file or folder, before the command computes the output.
-
-    Args:
-        formats: allowed suffixes; "" allows a folder.
-        reads: input files of the command, which the output must not replace.
-
-    Raises:
-        UserError: wrong suffix, or the path belongs to the project, is an input, or is read-only.
-    """
+    """Raise a `UserError` if a command must not write its output to a path: if the suffix is not in
+    `formats` ("" allows a folder), or if the path belongs to the project, is read-only, or is an
+    input file of the command (`reads`)."""
     suffix = path.suffix.lower()
     if suffix not in formats:
         known = " or ".join(name or "no suffix (a folder of PNGs)" for name in formats)

@@ -1,7 +1,6 @@
 """Computes batches of tensors or images, in this process or in Ray actors, and stores the batches.
 
-A batch depends only on its arguments, so every process computes the same bytes. (On a CPU, float32
-products of 5 to 11 rows depend on the number of threads: see docs/cluster.md.) The batches of an
+A batch depends only on its arguments (docs/cluster.md names an exception). The batches of an
 unfinished file are kept in `<file>.parts`: after a kill, only the missing batches are computed.
 """
 
@@ -26,6 +25,7 @@ from pipeline.runtime.trials import Machine, note_machines, this_machine
 
 Batches = Mapping[Path, tuple]  # path of the batch -> arguments
 Files = Mapping[Path, Sequence[tuple]]  # path of the file -> arguments of each batch, in order
+Save = Callable[[Any, Path], None]  # writes a batch or a file's tensors to a path, atomically
 
 
 class Maker:
@@ -54,8 +54,8 @@ class BatchWorkers:
         self.device = device
 
     def make(self, maker: Maker, batches: Batches) -> Iterator[tuple[Path, Any]]:
-        """Compute each batch with the maker's function, and yield pairs (path, batch) in any order.
-        `batches` maps paths to the function's arguments. Exceptions of the function propagate."""
+        """Compute each batch with the function that `maker` opens, and yield pairs (path, batch) in
+        any order. `batches` maps paths to the function's arguments. Exceptions propagate."""
         function = maker.open(self.device)
         for path, arguments in batches.items():
             yield path, function(*arguments)
@@ -71,7 +71,7 @@ def workers_of(ray: Any) -> BatchWorkers:
 
 class RayActors(BatchWorkers):
     """A pool of Ray actors that lives from the first batch until `end` is called. Ray restarts a
-    lost actor up to `ray.max_failures` times, and repeats the batch that it was computing."""
+    lost actor up to `ray.max_failures` times, and repeats the lost actor's current batch."""
 
     def __init__(self, ray: Any):
         super().__init__(driver_device(ray.use_gpu, ray.num_workers))
@@ -120,8 +120,8 @@ class RayActors(BatchWorkers):
 class _Worker:
     """A Ray actor that computes batches."""
 
-    _name = ""  # the name of the last maker
-    _function: Any = None  # the last maker's function
+    _name = ""  # `Maker.name` of the function
+    _function: Any = None  # the function that computed the last batch
 
     def __init__(self, project: Checkout, use_gpu: bool):
         self._project, self._use_gpu = project, use_gpu
@@ -141,24 +141,15 @@ def parts_folder(path: Path) -> Path:
 
 
 def drop_parts(path: Path) -> None:
-    """Delete the stored batches of a file, if any exist."""
+    """Delete the folder with the finished batches of a file, if the folder exists."""
     shutil.rmtree(parts_folder(path), ignore_errors=True)
 
 
 def making(
-    batches: Batches,
-    workers: BatchWorkers,
-    maker: Maker,
-    name: str,
-    save: Callable[[Any, Path], None],
+    batches: Batches, workers: BatchWorkers, maker: Maker, name: str, save: Save
 ) -> Iterator[Path]:
     """Compute the batches whose files are missing. Yield the path of every batch's file, in any
-    order, once the file exists; the caller may then delete the file.
-
-    Args:
-        name: label of the batches in messages.
-        save: function that writes a batch to a path atomically.
-    """
+    order, once the file exists; the caller may then delete the file. `name` labels the progress."""
     for folder in {part.parent for part in batches}:
         folder.mkdir(parents=True, exist_ok=True)
         remove_temporary(folder)
@@ -205,10 +196,8 @@ def tensors_of(
     return tensors
 
 
-def write_files(
-    files: Files, workers: BatchWorkers, maker: Maker, name: str, save: Callable[[Any, Path], None]
-) -> None:
-    """Compute and write the files that do not exist; `save(tensors, path)` writes one file."""
+def write_files(files: Files, workers: BatchWorkers, maker: Maker, name: str, save: Save) -> None:
+    """Compute the batches of each missing file, and write their joined tensors with `save`."""
     missing = {path: parts_of(path, own) for path, own in files.items() if not path.exists()}
     every = {part: own for parts in missing.values() for part, own in parts.items()}
     list(making(every, workers, maker, name, save_tensors))
@@ -219,7 +208,7 @@ def write_files(
 
 
 def joined(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Concatenate the batches' tensors of each name along the first axis."""
+    """Concatenate equally named tensors of all batches along the first axis."""
     return {name: torch.cat([each[name] for each in batches]) for name in batches[0]}
 
 

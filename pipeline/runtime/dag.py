@@ -13,7 +13,7 @@ from pipeline.runtime.project import of_project
 
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
-HERE = Path()  # the project's root folder, from which stages run
+HERE = Path()  # the project's root folder, which is the working directory of stages
 
 # Params that name a file; a stage also depends on the file's content.
 FILE_PARAMS = (
@@ -34,12 +34,8 @@ WHO = (
 
 def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
     """The key of a stage: the values of its params, and the hashes of its dependencies and of the
-    files that its params name.
-
-    Args:
-        ignore: params, sections of params, dependencies and folders of dependencies to leave out.
-            (For example, the key of a sweep trial leaves out the sweep's grid.)
-    """
+    files that its params name. The key leaves out the params, sections of params, dependencies and
+    folders in `ignore`. (For example, the key of a sweep trial leaves out the sweep's grid.)"""
     params = stage_params(stage)
     files = {name: of_project(params[name]) for name in FILE_PARAMS if params.get(name)}
     key = {
@@ -52,7 +48,7 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def part_of_key(key: Mapping[str, Any], ignore: Iterable[str]) -> dict[str, Any]:
-    """A stage's key without the ignored params and dependencies (see `stage_key`)."""
+    """A stage's key without the params and dependencies in `ignore` (see `stage_key`)."""
     return {
         kind: {name: value for name, value in known.items() if not _is_in(name, ignore)}
         for kind, known in key.items()
@@ -73,8 +69,7 @@ def project_key() -> dict[str, Any]:
 
 
 def _hash(path: Path | str) -> str:
-    """The hash of a file or folder. A file is read again only if its size or modification time
-    has changed."""
+    """The hash of a file or folder. Unchanged files (by size and time) are not read again."""
 
     def known_hash(file: Path) -> str:
         state = file.stat()
@@ -89,8 +84,8 @@ def _file_hash(path: Path, size: int, modified: int) -> str:
 
 
 def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
-    """Raise a `UserError` if any of the `deps`, pairs of a path and its hash at the stage's start,
-    has changed. Without this error, DVC would record that the new content gave the results."""
+    """Raise a `UserError` if a dependency changed while a stage ran. `deps` has pairs of a path and
+    its hash at the start. (DVC would record that the new content gave the results.)"""
     for path, known in deps:
         if not os.path.exists(path) or _hash(path) != known:
             reason = f"changed while {stage} ran, so the results may mix old and new content"
@@ -116,7 +111,7 @@ def read_stages(root: Path = HERE) -> dict[str, dict[str, Any]]:
 
 
 def stage_params(stage: str, root: Path = HERE) -> dict[str, Any]:
-    """The params that dvc.yaml lists for a stage, by dotted key."""
+    """The values of the params that dvc.yaml lists for a stage, by dotted key."""
     listed = read_stages(root)[stage].get("params", [])
     values = flatten(read_yaml(root / PARAMS_FILE))
     return {name: value for name, value in values.items() if _is_in(name, listed)}
@@ -150,8 +145,8 @@ def makers(root: Path = HERE) -> dict[str, str]:
 
 
 def stages_up_to(stage: str | None) -> list[str]:
-    """A stage and those it depends on, in the order of dvc.yaml; all stages if `stage` is None.
-    Raises a `UserError` if dvc.yaml has no such stage."""
+    """A stage and the stages that it depends on, in the order of dvc.yaml; all stages if `stage` is
+    None. Raises a `UserError` if dvc.yaml has no such stage."""
     order, made_by = list(read_stages()), makers()
     if stage not in (None, *order):
         way_out = f"its stages are {', '.join(order)}"

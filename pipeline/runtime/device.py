@@ -25,7 +25,7 @@ def pick_device() -> torch.device:
 
 
 def computing_on() -> str:
-    """The picked GPU's name; else "cpu", followed by the chosen precision of networks, if any."""
+    """The name of the GPU that `pick_device` picked; else "cpu" and, if chosen, the precision."""
     if _picked:
         return torch.cuda.get_device_name(_picked[-1])
     return ", ".join(filter(None, ("cpu", os.environ.get(PRECISION))))

@@ -21,7 +21,7 @@ class UserError(Exception):
     Args:
         subject: the file, param, option or server that is wrong; or, alone, the whole message.
         reason: what is wrong with the subject.
-        way_out: what the user can do.
+        way_out: how the user can correct the error.
     """
 
     def __init__(self, subject: str, reason: str = "", way_out: str = ""):

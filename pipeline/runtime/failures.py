@@ -12,7 +12,7 @@ from pipeline.runtime.project import in_project
 from pipeline.runtime.secrets import redacted
 
 DAMAGED = (None, errno.ENOENT, errno.EINVAL, errno.EIO)  # errno of a damaged or missing file
-MEMORY = ("allocate memory", "not enough memory", "out of memory")  # parts of messages
+MEMORY = ("allocate memory", "not enough memory", "out of memory")  # in messages of other libraries
 
 
 def bug(error: Exception, name: str) -> str:
@@ -25,7 +25,7 @@ def bug(error: Exception, name: str) -> str:
     if lacks_memory(inner):
         return in_a_line(inner)
     if isinstance(inner, ModuleNotFoundError) and not str(inner.name).startswith("pipeline"):
-        way_out = "`pip install 'maskgit-pipeline[pipeline]'`, or `make env` in a clone"
+        way_out = "run `pip install 'maskgit-pipeline[pipeline]'`, or `make env` in a clone"
         return str(UserError(name, f"needs {inner.name}, which is not installed", way_out))
     if isinstance(inner, OSError) and inner.errno in WAYS_OUT:
         way_out = f"{WAYS_OUT[inner.errno]} and run again"
@@ -67,7 +67,8 @@ def require_readable(path: Path, error: BaseException) -> None:
 
 
 def in_a_line(error: BaseException) -> str:
-    """The first line of the original error's message, after its type unless it is a `UserError`."""
+    """The first line of an error's message, without the Ray errors that wrap the error. The error's
+    type comes first, unless the error is a `UserError`."""
     inner = innermost(error)
     line, name = str(inner).strip().partition("\n")[0], type(inner).__name__
     if isinstance(inner, UserError):

@@ -27,8 +27,8 @@ def temporary_beside(path: Path) -> Path:
 
 
 def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> None:
-    """Remove temporary files and folders that processes, killed while writing `name`, left in a
-    folder or, with `below`, in its subfolders. No other process may be writing to the folder."""
+    """Remove temporary files and folders that killed processes left in a folder or, with `below`,
+    in its subfolders while writing `name`. No other process may be writing to the folder."""
     pattern = f".{name}.{'[0-9a-f]' * 8}.tmp"
     for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
         if path.is_dir():
@@ -46,9 +46,6 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-# Atomic writes
 
 
 @contextlib.contextmanager
@@ -71,7 +68,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Like `atomic_file`, but yield a temporary folder. It replaces any folder at `path`."""
+    """Like `atomic_file`, but for a folder, which replaces any folder at `path`."""
     path = Path(path)
     try:
         with temporary_folder(path) as temporary:
@@ -89,8 +86,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def publish_folder(source: Path, target: Path, *, keep: bool = False) -> None:
-    """Move a finished folder to `target`, which may be on another file system. If the move fails,
-    or with `keep`, `source` is unchanged: the files are hard links or copies."""
+    """Move a finished folder to `target`, which may be on another file system. With `keep`, or if
+    the move fails, `source` stays unchanged: `target` gets hard links or copies of its files."""
     with atomic_folder(target) as new:
         shutil.copytree(source, new, dirs_exist_ok=True, copy_function=link_or_copy)
     if not keep:
@@ -116,12 +113,9 @@ def require_new(folder: Path) -> None:
         raise UserError(f"{folder} exists and is not an empty folder; choose a new path")
 
 
-# Reading and writing
-
-
 def require_file(path: Path | str, most: int | None = None) -> None:
-    """Check that a path is a regular file of at most `most` bytes (reading a pipe would hang).
-    Raises a `UserError` if it is not, and a FileNotFoundError if the path does not exist."""
+    """Raise a `UserError` unless a path is a regular file of at most `most` bytes (reading a pipe
+    would hang), or a FileNotFoundError if the path does not exist."""
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -199,7 +193,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def as_written(value: Any) -> Any:
-    """Round a float to 10 significant digits, as `write_csv` does; return other values as is."""
+    """Round a float to 10 significant digits, like `write_csv`; return other values unchanged."""
     return float(f"{value:.10g}") if isinstance(value, float) else value
 
 
@@ -209,7 +203,7 @@ def write_csv(path: Path | str, rows: list[dict], columns: list[str] | None = No
     import pandas as pd
 
     table = pd.DataFrame(rows, columns=columns)
-    for name, column in table.select_dtypes("float").items():  # or whole numbers with an empty cell
+    for name, column in table.select_dtypes("float").items():  # and integers beside empty cells
         if ((column.dropna() % 1 == 0) & (column.dropna().abs() <= SEED)).all():
             table[name] = column.astype("Int64")
     with atomic_file(path) as temporary:
@@ -223,22 +217,20 @@ def write_npz(path: Path | str, arrays: Mapping[str, Any]) -> None:
         np.savez_compressed(handle, **arrays)
 
 
-# Hashes: SHA-256, in hexadecimal
-
-
 def file_hash(path: Path | str) -> str:
+    """The SHA-256 hash of a file, in hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def value_hash(value: Any) -> str:
-    """Hash of a JSON-serialisable value, independent of key order."""
+    """The SHA-256 hash of a JSON-serialisable value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> str:
-    """Hash of a file, or of a folder without backups and caches (`IGNORED`) and without files whose
-    hashes the folder's `manifest.json` lists. Raises a `UserError` if the path does not exist."""
+    """The hash of a file, or of a folder without backups and caches (`IGNORED`) and without files
+    whose hashes the folder's `manifest.json` lists. Raises a `UserError` if the path is missing."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} is missing; run `dvc repro` to make it")

@@ -10,7 +10,6 @@ PICTURE_BYTES = 128 * 2**20  # size of an encoded picture
 PICTURE_PIXELS = 2**26  # width × height, 67 million
 PICTURE_ASPECT = 20  # longer side / shorter side
 
-# Params.
 YAML_BYTES = 2**20  # size of a params file
 CODES = 2**16 - 1  # codes of a tokenizer: the token cache stores a code, or [MASK], in two bytes
 IMAGES = 10**8  # images or samples in a set
@@ -18,5 +17,4 @@ SEED = 2**53 - 1  # a larger integer may change when a program reads it from CSV
 LARGEST = 1e30  # largest float param, such as a weight or a rate
 SMALLEST = 1e-12  # smallest float param that must be positive
 
-# State.
 CHECKPOINTS = 2  # checkpoints kept: the newest, and the previous one in case of damage

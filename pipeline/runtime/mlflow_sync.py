@@ -32,7 +32,7 @@ os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
 # By default, MLflow prints the server's address at a run's end, with the password in it.
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
-RUN_KEY = "maskgit.run"  # the tag with the run's key
+RUN_KEY = "maskgit.run"  # the MLflow tag that holds `RunLog.key`, which identifies a run
 LOGS = ("reproduction/*", *(f"*/*/{LOG}{below * '/runs/*'}" for below in range(3)))  # parents first
 MOST = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's limits for one request
 ROUND, PAUSE = 1.0, 30.0  # seconds between rounds of sending: normally, and at most after errors
@@ -40,7 +40,7 @@ ROUND, PAUSE = 1.0, 30.0  # seconds between rounds of sending: normally, and at 
 # local database, False for a server.
 ENDED = {True: (3.0, 60.0), False: (1.0, 5.0)}
 STUCK = 120.0  # seconds that `maskgit sync` waits for one answer
-WAYS_OUT = {  # pattern in the reason -> what the user can do
+WAYS_OUT = {  # pattern in MLflow's error -> what the user can do
     r"'active' state": "restore the experiment, or set another mlflow.experiment in params.yaml",
     r"malformed|no such (table|column)|already exists|_alembic_": "move the database file away",
     r"\b40[13]\b": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN",
@@ -60,8 +60,8 @@ class Gone(Unsent):
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or an SQLite file in the project. The file's path is absolute, because
-    Ray's workers and `dvc exp run --temp` run in other folders."""
+    """The URI in MLFLOW_TRACKING_URI, else the URI of an SQLite file in the project. The path of
+    the file is absolute, because Ray's workers and `dvc exp run --temp` run in other folders."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or "sqlite:///mlflow.db"
     file = sqlite_file(uri)
     return uri.replace(f":///{file}", f":///{in_project(file)}", 1) if file else uri
@@ -79,19 +79,19 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def way_out(reason: str) -> str:
-    """What the user can do about an error with this reason."""
+    """What the user can do about an error of MLflow, whose message is `reason`."""
     known = (advice for said, advice in WAYS_OUT.items() if re.search(said, reason))
     return next(known, "start the server, or correct MLFLOW_TRACKING_URI")
 
 
 def load_mlflow() -> None:
-    """Import MLflow, which takes seconds. Errors are ignored here; the first use raises them."""
+    """Import MLflow in advance, which takes seconds. Errors are raised only when MLflow is used."""
     with contextlib.suppress(Exception):
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 class Server:
-    """The tracking server, or the local database."""
+    """Sends requests to MLflow's tracking server or local database."""
 
     def __init__(self, uri: str):
         self.uri = uri
@@ -158,15 +158,15 @@ def _kind(error: Exception) -> type[Unsent]:
 
 
 def _reason(error: Exception) -> str:
-    """The error in one line; a long message is reduced to its essential part."""
+    """An error's message in one line, without passwords; for system errors, only the reason."""
     text = " ".join(str(error).split()) or type(error).__name__
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|\(sqlite3\.\w+\) ([^[]+)", text)
     return one_line(redacted((found[1] or found[2]).strip() if found else text)[:200])
 
 
 def project(folder: Path, server: Server) -> None:
-    """Send the log in a folder to MLflow. The folder's `sent.json` records what was sent, to save
-    requests. MLflow ignores a metric that was sent before (same key, step, time and value)."""
+    """Send the log of a run to MLflow. To save requests, `sent.json` in the log's folder records
+    what was sent. MLflow ignores repeated metrics (same key, step, time and value)."""
     with FileLock(folder / ".sent.lock"):
         remove_temporary(folder, SENT)
         try:
@@ -178,7 +178,7 @@ def project(folder: Path, server: Server) -> None:
 
 
 class _Projection:
-    """Sends one log to MLflow."""
+    """Sends the log of one run to MLflow."""
 
     def __init__(self, folder: Path, server: Server):
         self.folder, self.server, self.run = folder, server, read_json(folder / RUN)
@@ -213,7 +213,7 @@ class _Projection:
         write_json(self.folder / SENT, self.sent)
 
     def _describe(self) -> None:
-        """Find or create the run, and send its tags, params and data sets."""
+        """Find or create the MLflow run, and send the run's tags, params and data sets."""
         from mlflow.entities import Dataset, DatasetInput, Param, RunTag
 
         run, tags = self.run, {RUN_KEY: self.run["key"], **self.run["tags"]}
@@ -293,8 +293,8 @@ class Sync:
         self.thread.start()
 
     def close(self, most: float = 60.0) -> str:
-        """Send the remaining logs at a stage's end, for at most `most` seconds. Returns a
-        message that says what was not sent, and why; empty if everything was sent."""
+        """Send the remaining logs at a stage's end, for at most `most` seconds. Returns a message
+        about unsent logs and the reason; empty if all logs were sent."""
         self._loaded.wait(most)
         answer, longest = ENDED[is_local(self.server.uri)]
         reason = self.send_rest(answer, min(most, longest))
@@ -306,7 +306,7 @@ class Sync:
 
     def send_rest(self, answer: float, most: float) -> str:
         """Send the remaining logs for at most `most` seconds, and stop if an answer takes longer
-        than `answer` seconds. Returns why some logs were not sent; empty if all were."""
+        than `answer` seconds. Returns why some logs were not sent; empty if all logs were sent."""
         self._closing.set()
         until = time.monotonic() + most
         while self.thread.is_alive() and (now := time.monotonic()) < until:
@@ -330,9 +330,9 @@ class Sync:
             self._closing.wait(pause)
 
     def _send(self) -> None:
-        """Send what is new in each log, parent runs first, and raise the first error at the end. If
-        a run cannot be sent, its child runs are skipped. After an error that took more than
-        `ROUND` seconds, nothing more is sent, because the server probably hangs."""
+        """Send the new entries of each log, parent runs first, and raise the first error at the
+        end. If a run cannot be sent, its child runs are skipped. After an error that took more than
+        `ROUND` seconds, stop, because the server probably hangs."""
         first: Exception | None = None
         failed: set[str] = set()  # keys of runs that could not be sent
         for file in [file for each in LOGS for file in sorted(self.folder.glob(f"{each}/{RUN}"))]:
@@ -363,7 +363,7 @@ class Sync:
 
 
 def sync(folder: Path) -> str:
-    """Send all logs in a folder of run directories. Returns one line about the result. Raises a
+    """Send all logs in a folder of run directories to MLflow. Returns a line to print. Raises a
     `UserError` if some logs could not be sent."""
     work = Sync(folder)
     reason, shown = work.send_rest(STUCK, math.inf), redacted(work.server.uri)

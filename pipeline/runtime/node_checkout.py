@@ -21,9 +21,9 @@ from pipeline.runtime.files import value_hash, write_text
 from pipeline.runtime.secrets import redacted
 from pipeline.runtime.storage import S3_ENVIRONMENT, Storage, storage, use_storage
 
-KEYS = (*S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")  # of the store and the DVC remote
+KEYS = (*S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")  # for the DVC remote, too
 JOB = "MASKGIT_JOB"  # set in a job whose nodes have checkouts of their own
-TOKENIZER = "models/tokenizer"  # later training runs decode their samples with it
+TOKENIZER = "models/tokenizer"  # the tokenizer decodes samples during later training runs
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,13 @@ def default_remote() -> Remote | None:
     name, remotes = config["core"].get("remote"), config["remote"]
     if name is None:
         return None
-    if name not in remotes:
-        raise UserError(f"DVC remote {name}", "undefined", f"run `dvc remote add {name} URL`")
     # `str` drops DVC's own path types, which DVC would write relative to another folder.
     settings = {k: str(v) if isinstance(v, str) else v for k, v in remotes[name].items()}
     return Remote(name, settings)
 
 
 def cache_folder(remote: Remote) -> Path:
-    """The folder of this machine's DVC cache for jobs with a remote. Users may delete it."""
+    """This machine's DVC cache for jobs with a remote: a folder that users may delete."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches, "maskgit", value_hash(remote.url)[:16]).absolute()
 
@@ -139,7 +137,7 @@ def begin(stage: str, code: tuple[tuple[str, str], ...]) -> None:
 
 
 def checkout() -> Checkout:
-    """What the workers of this process need to find the project."""
+    """The `Checkout` with which workers of this process find the project."""
     if _entered is not None:
         return _entered
     here = replace(_running, folder=str(Path.cwd()), storage=storage())

@@ -18,7 +18,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.process import PRECISION
 
-Kind = Literal["products", "convolutions"]  # the work of transformers; of the other networks
+Kind = Literal["products", "convolutions"]  # matrix products (transformers), or other networks
 Bf16 = bool | Literal["force"]  # a param: true where bfloat16 is faster; "force": always
 
 FASTER = 1.15  # bfloat16 is chosen if it is at least this many times as fast
@@ -26,7 +26,8 @@ ROUNDS = 10
 
 
 def in_bfloat16(bf16: Bf16, device: torch.device, kind: Kind) -> bool:
-    """Whether to compute in bfloat16: with `bf16`, on GPUs and on CPUs where that is faster."""
+    """Whether to compute in bfloat16: if `bf16` is true, on GPUs, and on CPUs that are then faster;
+    if "force", always."""
     return bf16 == "force" or (bf16 and (device.type != "cpu" or f"{kind} in bfloat16" in choice()))
 
 
@@ -36,9 +37,9 @@ def autocast(device: torch.device, bf16: Bf16, kind: Kind) -> torch.autocast:
 
 
 def choice(*folders: Path) -> str:
-    """The precision chosen on this CPU, as text with the times in bfloat16 and float32. It is
-    measured once per machine and PyTorch version, in less than a second, and stored in the user's
-    cache folder and in `folders`. Workers inherit the choice of the process that started them."""
+    """The precision chosen on this CPU, as text with the times in bfloat16 and float32. The times
+    are measured once per machine and PyTorch version, in less than a second, and stored in the
+    user's cache folder and in `folders`. Workers inherit the choice of their parent process."""
     if PRECISION not in os.environ:
         caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         files = [Path(folder, "precision.json") for folder in (Path(caches, "maskgit"), *folders)]
@@ -78,7 +79,7 @@ def measured() -> str:
 def _times(block: nn.Module, batch: Tensor) -> tuple[float, float]:
     """The least CPU time of a training step in bfloat16 and in float32, in seconds."""
     least, number = [float("inf")] * 2, 0
-    while number < 4 or (number < 2 * ROUNDS and least[0] < 3 * least[1]):  # else it is emulated
+    while number < 4 or (number < 2 * ROUNDS and least[0] < 3 * least[1]):  # slower: emulated
         started = time.thread_time()
         with torch.autocast("cpu", torch.bfloat16, enabled=number % 2 == 0):
             result = block(batch)

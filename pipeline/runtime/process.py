@@ -77,8 +77,8 @@ def cores() -> int:
 
 
 def _end_all_the_same(lost: Any) -> None:
-    """Send SIGTERM again if the SystemExit that SIGTERM raised was lost in a callback, such as a
-    weak reference's: Python only prints exceptions of callbacks."""
+    """Send SIGTERM again if SIGTERM raised its SystemExit within a callback, such as a weak
+    reference's: Python prints exceptions of callbacks, but does not raise them."""
     if lost.exc_type is SystemExit:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
     else:

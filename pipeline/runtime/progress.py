@@ -13,12 +13,9 @@ PAUSE = 10.0  # seconds; a `pause` with which short loops print nothing
 def progress(
     name: str, start: int, total: int, *, enabled: bool = True, pause: float = 0.0
 ) -> Iterator[Callable[..., None]]:
-    """Show the progress of a loop. Yields a function `update(done, text="")`; the loop calls it
-    with the amount done so far, out of `total`, and a short text to show.
-
-    A terminal shows a bar, after `pause` seconds. A log gets at most one line per fifth of the
-    work, each line at least `pause` seconds after the previous line or the start.
-    """
+    """Show the progress of a loop. Yields a function `update(done, text="")`, which the loop calls
+    with the amount done so far, out of `total`, and a short text to show. A terminal shows a bar,
+    after `pause` seconds. A log gets at most one line per fifth of the work and `pause` seconds."""
     from tqdm import tqdm
 
     lines = enabled and not sys.stderr.isatty()

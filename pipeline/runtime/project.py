@@ -14,7 +14,7 @@ def lies_in(path: Path, folder: Path) -> bool:
 
 def in_project(path: Path | str) -> Path:
     """The absolute path, in the original project, of a file or folder that must outlive the run.
-    `dvc exp run --temp` and `--queue` run in a copy that DVC deletes. DVC_ROOT is the original."""
+    `dvc exp run --temp` runs in a copy, which DVC deletes; DVC_ROOT is the original's folder."""
     return Path(os.environ.get("DVC_ROOT") or "", path).absolute()
 
 

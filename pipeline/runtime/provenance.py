@@ -28,8 +28,8 @@ NO_RESULTS = "left no results"  # the stage never ran, or failed
 def write_record(
     stage: str, run_id: str, key: dict[str, Any], started: float, workers: list[Machine]
 ) -> None:
-    """Record the run, commit, params and machines behind a stage's results. `key` is the stage's
-    key; `started` is the value of `time.monotonic()` at the stage's start."""
+    """Write a JSON file with the run, commit, params and machines behind a stage's results. `key`
+    is the stage's key; `started` is the value of `time.monotonic()` at the stage's start."""
     import psutil
     import torch
 
@@ -56,11 +56,8 @@ def write_record(
 def out_of_date(root: Path = HERE) -> OutOfDate:
     """The stages whose results are out of date, in the order of dvc.yaml. A stage is out of date if
     dvc.lock has no results of it, if dvc.lock has other params or inputs than the project, or if
-    the stage depends on a stage that is out of date.
-
-    Edited code does not count (`dvc commit` may have accepted the edit). Without a dvc.lock, no
-    stage is out of date.
-    """
+    the stage depends on a stage that is out of date. Edited code does not count (`dvc commit` may
+    have accepted the edit). Without a dvc.lock, no stage is out of date."""
     if not (locked := _locked(root)):
         return {}
     made, found = dag.makers(root), OutOfDate()
@@ -79,7 +76,7 @@ def out_of_date(root: Path = HERE) -> OutOfDate:
 
 
 def _reason(stage: str, locked: dict[str, Any], current: dict[str, str], root: Path) -> str:
-    """Why a stage is out of date, apart from the stages that it depends on; empty if it is not."""
+    """Why a stage's results are out of date, without regard to earlier stages; empty if not."""
     if stage not in locked or not (root / SOURCES / f"{stage}.json").exists():
         return NO_RESULTS
     params = dag.flatten(locked[stage].get("params", {}).get(PARAMS_FILE.name, {}))
@@ -113,7 +110,7 @@ def dvc_hash(path: Path) -> str:
 
 
 def has_inputs(stage: str, folders: Sequence[Path], root: Path = HERE) -> bool:
-    """Whether a stage is up to date in dvc.lock, and has read the current content of `folders`."""
+    """Whether a stage is up to date in dvc.lock, and read the current content of `folders`."""
     inputs = _hashes(_locked(root).get(stage, {}), "deps").items()
     same = (dvc_hash(root / path) == known for path, known in inputs if Path(path) in folders)
     return bool(inputs) and stage not in out_of_date(root) and all(same)

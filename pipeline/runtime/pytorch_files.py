@@ -50,12 +50,9 @@ def only_tensors() -> Iterator[None]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a dict of weights, memory-mapped, from a zip file that `torch.save` wrote.
-
-    Raises:
-        ValueError: the file holds something other than a dict of dense tensors.
-        Exception: the file is damaged; the error may have nearly any type.
-    """
+    """Read a dict of weights, memory-mapped, from a zip file that `torch.save` wrote. Raises a
+    ValueError if the file holds anything but a dict of dense tensors. A damaged file raises errors
+    of nearly any type."""
     with ZipFile(path) as archive:  # torch does not verify checksums
         if broken := archive.testzip():
             raise ValueError(f"{broken} in the zip file does not match its checksum")

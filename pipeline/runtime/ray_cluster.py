@@ -45,8 +45,8 @@ DISK = 2**25  # bytes that Ray's sockets and logs need at least
 
 
 def join_ray() -> None:
-    """Connect to RAY_ADDRESS or to the job's cluster, else start a local cluster. Raises a
-    `UserError` if Ray does not start or cannot be reached."""
+    """Connect to the cluster at RAY_ADDRESS (which Ray sets in jobs), else start a local cluster.
+    Raises a `UserError` if Ray does not start or cannot be reached."""
     address = cluster_address()
     os.environ |= _ENVIRONMENT if address else _ENVIRONMENT | _LOCAL_ENVIRONMENT
     # A failed trial or worker raises an exception here; Ray would also log it at length.
@@ -117,7 +117,7 @@ def _cannot_join(address: str, reason: str) -> UserError:
 
 
 def why_no_cluster(address: str) -> str | None:
-    """Why no Ray cluster answers at an address; None if one does. (Ray would wait for minutes.)"""
+    """Why no Ray cluster answers at an address, without Ray's long wait; None if one answers."""
     if address in ("", "auto"):
         return None
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -146,8 +146,8 @@ def why_unreachable(host: str, port: int) -> str | None:
 
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
-    """Check that the cluster has room for the workers, whose number the param `key` sets. If not,
-    raises a `UserError`, or only prints a line if an autoscaler may add nodes."""
+    """Raise a `UserError` if the cluster has no room for the workers, whose number the param `key`
+    sets. If an autoscaler may add nodes, only print a line."""
     import ray
 
     if (found := room_for({"CPU": cpus_per_worker, "GPU": int(use_gpu)})) >= workers:

@@ -34,7 +34,7 @@ IMAGES, SMALL = "images", (256, 256)  # MLflow's folder of pictures, and the siz
 
 @dataclass
 class RunLog:
-    """The log of one run. Several processes of a machine may append to a log at once."""
+    """The log of one run on disk. Several processes of a machine may write to a log at once."""
 
     folder: Path  # absolute
     key: str  # unique to the run
@@ -53,7 +53,7 @@ class RunLog:
         return read_json(sent)["run_id"] if sent.exists() else ""
 
     def begin(self) -> "RunLog":
-        """Begin the run, or resume it."""
+        """Mark the run as running, and write its params and tags to the log."""
         with self._edited() as run:
             remove_temporary(self.folder, RUN)
             remove_temporary(self.folder / ARTIFACTS, below=True)
@@ -67,8 +67,8 @@ class RunLog:
         return self
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int = 0) -> None:
-        """Log the finite numbers among the values. Values that the log already has for the step are
-        skipped, because a resumed training run repeats its last rows."""
+        """Log the metrics whose values are finite numbers. Values that the log already has for the
+        step are skipped, because a resumed training run repeats its last rows."""
         file = self.folder / METRICS
         with self._locked(), open(file, "ab") as lines:
             if file.stat().st_size < self._read:  # unpickled on another machine
@@ -94,7 +94,7 @@ class RunLog:
         self.log_metrics({f"{group}/{name}": value for name, value in metrics.items()}, step)
 
     def log_training(self, row: Mapping[str, float]) -> None:
-        """Log the columns of a row of a training history as `train/<column>`, at the row's step."""
+        """Log a row of a training history: each column as `train/<column>`, at the row's step."""
         values = {name: value for name, value in row.items() if name != "step"}
         self.log_group("train", values, int(row["step"]))
 
@@ -105,14 +105,9 @@ class RunLog:
         leave_out: Container[str],
         step: Callable[[Any], float] = lambda row: 0,
     ) -> None:
-        """Log the mean of each metric over all rows of equal group and step. If one of these rows
-        lacks a metric, the metric's mean is not logged.
-
-        Args:
-            group: returns the name of a row's group.
-            leave_out: columns that are not metrics.
-            step: returns a row's step, which is rounded, since MLflow requires integers.
-        """
+        """Log the mean of each metric over all rows with the same `group(row)` and `step(row)`. A
+        metric that one of these rows lacks is not logged. Steps are rounded, since MLflow requires
+        integers. `leave_out` names the columns that are not metrics."""
         cells = defaultdict[tuple[str, float], list[Any]](list)
         for row in rows:
             cells[group(row), step(row)].append(row)
@@ -137,9 +132,9 @@ class RunLog:
             shutil.copyfile(path, copy)
 
     def log_image(self, path: Path | str, name: str, step: int) -> None:
-        """Log a copy of a PNG picture. MLflow shows the steps of a `name` with a slider.
-        Files are named as by `mlflow.log_image`; logging a picture twice stores one file. Does
-        nothing on a machine where the run did not begin."""
+        """Log a copy of a PNG picture. MLflow shows the pictures of a `name` with a slider over the
+        steps. Files are named as by `mlflow.log_image`; logging a picture twice stores one file.
+        Does nothing on a machine where the run did not begin."""
         if not (self.folder / RUN).exists():
             return
         start = read_json(self.folder / RUN)["start"]

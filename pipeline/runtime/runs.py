@@ -25,15 +25,10 @@ _locks: dict[Path, FileLock] = {}  # run directory -> lock, held by this process
 
 
 def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
-    """Lock the run directory of a key for this process, and return its absolute path. The key is
-    also written to `key.json`, for people to read. A killed process's temporary files are removed.
-
-    Args:
-        folder: parent folder of all stages' run directories.
-
-    Raises:
-        UserError: another process has the lock, writing fails, or the store does not answer.
-    """
+    """Lock the run directory `<folder>/<stage>/<hash of the key>` for this process, and return its
+    absolute path. Also write the key to `key.json`, for people to read, and remove temporary files
+    of killed processes. Raises a `UserError` if another process has the lock, writing fails, or the
+    object store does not answer."""
     path = in_project(folder) / stage / value_hash(key)[:16]
     if path in _locks:
         return path
@@ -55,11 +50,9 @@ def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
 
 
 def provenance() -> dict[str, str]:
-    """The origin of a run, as MLflow tags: commit, dirty flag, DVC stage and lock, host.
-
-    A submitted job, which has no git history, gets its commit and flag from `maskgit submit`. The
-    dirty flag (uncommitted changes) is "unknown" if git fails.
-    """
+    """The origin of a run, as MLflow tags: commit, dirty flag (whether changes are uncommitted, or
+    "unknown"), DVC stage and lock, host. A submitted job, which has no git history, gets its commit
+    and flag from `maskgit submit`."""
     changed = _git("status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changed is None else str(bool(changed)).lower()
     lock = Path("dvc.lock")

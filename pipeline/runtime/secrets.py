@@ -26,7 +26,7 @@ def redacted(text: str) -> str:
 
 
 def _secrets() -> set[str]:
-    """MLflow's passwords and tokens, in every encoding that an error message may contain."""
+    """MLflow's passwords and tokens, plain and URL-encoded, since messages contain both forms."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     secrets = [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")]
     secrets += [value for _, value in _IN_QUERY.findall(uri)]

@@ -26,14 +26,9 @@ REPEAT = (
 
 
 class Stage:
-    """A stage of the DAG, as a context manager. Entering begins or resumes the MLflow runs of the
+    """A stage of dvc.yaml, as a context manager. Entering begins or resumes the MLflow runs of the
     stage and of the whole `dvc repro`; leaving marks both runs as finished or failed. A finished
-    stage writes `results/sources/<name>.json`, which records how the results were made.
-
-    Args:
-        name: the stage's name in dvc.yaml.
-        params: the `Params` of params.yaml.
-    """
+    stage writes `results/sources/<name>.json`, which records how the results were made."""
 
     run: RunLog  # set inside the context
 
@@ -46,12 +41,9 @@ class Stage:
         open_storage(params.ray.storage_path, in_project(params.ray.folder))
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
-        """The run directory of the stage, or of a part such as a training run. It survives a kill.
-
-        Args:
-            ignore: params and dependencies that the part does not use (see `stage_key`).
-            identity: names and values that distinguish the part from the stage's other parts.
-        """
+        """The run directory of the stage or, given an `identity` such as a seed, of one job of the
+        stage, such as a training run. `ignore` names params and dependencies that the job does not
+        use. Files in a run directory survive a kill."""
         return run_dir(self.name, self._part(*ignore) | identity, self.params.ray.folder)
 
     def _part(self, *ignore: str) -> dict[str, Any]:
@@ -143,11 +135,8 @@ def log_reproduction(
     params: Any, metrics: Mapping[str, Mapping[str, Any]], files: Iterable[Path]
 ) -> str:
     """Log the results of all stages to the MLflow run of the whole `dvc repro`. The last stage,
-    which has no run of its own, calls this function. Returns what was not sent, and why.
-
-    Args:
-        metrics: maps each group to its metrics; text values become tags.
-    """
+    which has no run of its own, calls this function. `metrics` maps each group to its metrics; text
+    values become tags. Returns a message about logs that were not sent; empty if all were sent."""
     run, sync = open_reproduction(params), Sync(logs_folder(params))
     for group, values in metrics.items():
         run.log_group(group, values)

@@ -26,7 +26,7 @@ S3_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Storage:
-    """The object store; the driver sends this object to its workers."""
+    """The object store at `ray.storage_path`; the driver sends this object to its workers."""
 
     files: Any  # the fsspec file system, with credentials that its repr does not show
     folder: str  # path in the store, such as bucket/folder

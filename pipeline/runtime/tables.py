@@ -43,5 +43,5 @@ def with_nan(metrics: dict[str, float | None]) -> dict[str, float]:
 
 
 def has_param(column: "pd.Series", value: float) -> "pd.Series":
-    """For each cell of a result file's column, whether it equals a param's (rounded) value."""
+    """For each cell of a result file's column, whether it holds a param's (rounded) value."""
     return column.map(as_written) == as_written(value)

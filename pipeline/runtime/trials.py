@@ -21,7 +21,7 @@ _machines: list[Machine] = []  # machines that worked for this process
 
 
 def this_machine() -> Machine:
-    """This process's host, device and library versions. Call after `pick_device`."""
+    """This process's host, device and library versions. Call `pick_device` first."""
     import torch
 
     from pipeline.runtime.device import computing_on
@@ -36,12 +36,12 @@ def this_machine() -> Machine:
 
 
 def note_machines(machines: Iterable[Machine]) -> None:
-    """Record machines whose workers did work for this process."""
+    """Record machines on which workers of this process ran."""
     _machines.extend(machine for machine in machines if machine not in _machines)
 
 
 def machines() -> list[Machine]:
-    """The machines of this process's workers; without workers, the process's own machine."""
+    """The machines on which workers of this process ran; without workers, this machine."""
     return sorted(_machines or [this_machine()], key=lambda machine: list(machine.items()))
 
 
@@ -70,7 +70,6 @@ def run_trials(
         function: an importable function; its return value is pickled back to this process.
         trials: picklable values, each with a unique `name`, and `folders`, the run directories
             that the trial reads and writes.
-        stage: name of the stage in messages.
         on_done: called in this process with each finished trial and the function's value.
 
     Raises:
@@ -163,9 +162,9 @@ def _tuner(
 def run_beside(
     function: Callable[..., Any], *arguments: Any, resources: Mapping[str, float]
 ) -> Any:
-    """Run `function(*arguments)` in a Ray task that reserves `resources`, and return its value. For
-    callers that reserve no CPU or GPU themselves. The function must be importable. A `UserError` of
-    the function is raised here."""
+    """Run an importable function in a Ray task that reserves `resources`, and return the function's
+    value. The caller must not have reserved CPUs or GPUs. A `UserError` of the function is raised
+    here."""
     import ray
 
     cpus, gpus = (resources.get(kind, 0) for kind in ("CPU", "GPU"))

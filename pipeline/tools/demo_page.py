@@ -30,12 +30,8 @@ CSS = ".sharp img {image-rendering: pixelated}"
 def canvases(
     model: MaskGIT, classes: str | None, count: int, seed: int, **decoding: Any
 ) -> Iterator[Image.Image]:
-    """Yield the blank canvas, then the canvas after each iteration; the last canvas shows the
-    samples.
-
-    Args:
-        classes: a class name; None to cycle through all classes.
-    """
+    """Yield a picture of the blank canvas and of the canvas after each iteration; the last picture
+    shows the samples. `classes` is a class name; None cycles through all classes."""
     size = (count, model.channels, model.image_size, model.image_size)
     yield grid_picture(torch.full(size, GREY, dtype=torch.uint8), min(count, COLUMNS))
     for canvas in model.sample_steps(classes, count, seed=seed, **decoding):
@@ -51,13 +47,11 @@ def fillings(
     **decoding: Any,
 ) -> Image.Image:
     """Fill the marked part of a picture several times. Returns the results as one row of pictures.
+    Raises a `UserError` if the page has no picture, or no part is marked.
 
     Args:
-        picture: the canvas, transparent outside the picture.
+        picture: the editor's canvas, transparent outside the picture.
         layers: the brush strokes, transparent where the picture is kept.
-
-    Raises:
-        UserError: there is no picture, or nothing is drawn on it.
     """
     area = None if picture is None else picture.getchannel("A").getbbox()
     if picture is None or area is None:
@@ -174,7 +168,7 @@ def _editing(model: MaskGIT) -> None:
 
 
 def _schedule(model: MaskGIT, number: int = 0) -> gr.Dropdown:
-    """A menu of mask schedules. Number 0 starts at the run's schedule, number 1 at another one."""
+    """A menu of mask schedules. Menu 0 starts at the model's schedule, menu 1 at another one."""
     own = model.defaults.decoding.schedule
     names = [own, *(name for name in SCHEDULES if name != own)]
     return gr.Dropdown(list(SCHEDULES), value=names[number], label="Mask schedule")

@@ -62,8 +62,8 @@ def findings_text(findings: list[Finding]) -> str:
 
 
 def packages() -> Finding:
-    """Compare the installed packages with this package's requirements. In a project, also check the
-    requirements of runs."""
+    """Check that the packages that `maskgit-pipeline` requires are installed; in a project, also
+    the packages that only runs require."""
     from packaging.requirements import Requirement
 
     wrong, extras = [], ("", "pipeline") if DVC_FILE.exists() else ("",)
@@ -75,7 +75,7 @@ def packages() -> Finding:
                     continue
             wrong.append(text.partition(";")[0].strip())
     if wrong:
-        way_out = "pip install 'maskgit-pipeline[pipeline]', or in a clone run `make env`"
+        way_out = "run `pip install 'maskgit-pipeline[pipeline]'`, or `make env` in a clone"
         return Finding("packages", "fails", f"not installed: {', '.join(wrong)}", way_out)
     return Finding("packages", "good", f"Python {platform.python_version()}, all requirements met")
 

@@ -31,14 +31,9 @@ def write_samples(
     model: MaskGIT, path: Path, classes: list[str] | None, count: int, seed: int, decoding: Any
 ) -> None:
     """Draw samples, and write a file or folder whose suffix selects the format: .png, a grid; .gif,
-    the canvas after each iteration; .npz, for the ADM suite; no suffix, a folder of PNGs.
-
-    Args:
-        classes: class names or numbers to cycle through; None for all classes.
-
-    Raises:
-        UserError: the model has no such class, or the path cannot be written.
-    """
+    the canvas after each iteration; .npz, for the ADM suite; no suffix, a folder of PNGs. The
+    samples cycle through `classes` (names or numbers), or through all classes if None. Raises a
+    `UserError` if the model has no such class, or the path cannot be written."""
     form = path.suffix.lower()
     if form == ".gif":
         steps = model.sample_steps(classes, count, seed=seed, **decoding)
@@ -65,18 +60,13 @@ def _write_gif(canvases: list[Tensor], path: Path) -> None:
 
 
 def write_results(images: Tensor, path: Path) -> None:
-    """Write images to a PNG file: one image as it is, several images as a grid."""
+    """Write images to a PNG file: one image unchanged, several images as a grid."""
     single = MaskGIT.to_pil(images)[0] if len(images) == 1 else None
     save_picture(single or grid_picture(images, min(len(images), COLUMNS)), path)
 
 
 def collected(name: str, count: int, batches: Iterable[Tensor]) -> Tensor:
-    """Collect the images of all batches, and print progress.
-
-    Args:
-        name: progress label to print.
-        count: total number of images.
-    """
+    """Concatenate the images of all batches. Progress is printed as `<name> <done>/<count>`."""
     images: list[Tensor] = []
     with progress(name, 0, count, pause=PAUSE) as update:
         for batch in batches:
@@ -93,18 +83,12 @@ def export_samples(
     everything: bool = False,
 ) -> int:
     """Write the samples that the stage `evaluate` drew from a trained network, as an `.npz` in the
-    ADM suite's layout or as PNGs.
+    ADM suite's layout or as PNGs. Returns the number of samples written. Raises a `UserError` if
+    they are missing or out of date, or the path has an unsupported suffix or cannot be written.
 
     Args:
         seed: training seed of the network; None for the first seed.
         everything: include the samples that only CAS uses and Table 1 does not measure.
-
-    Returns:
-        The number of samples written.
-
-    Raises:
-        UserError: the samples are missing or out of date, or the path has an unsupported suffix or
-            cannot be written.
     """
     if path.suffix not in ("", ".npz"):
         raise UserError(str(path), "unsupported suffix", "use .npz, or no suffix for PNGs")

@@ -30,8 +30,9 @@ LOCAL_CONFIG = Path(".dvc/config.local")
 
 @dataclass(frozen=True)
 class Order:
-    """What a job has to run. An order may contain passwords, and Ray shows every job's command and
-    environment, so an encrypted file beside the code holds the order; the command holds the key.
+    """The stage that a job has to run, and its settings. Settings may contain passwords, and Ray
+    shows every job's command and environment, so an encrypted file beside the code holds the order;
+    the command holds the key.
 
     Args:
         stage: name of a stage in dvc.yaml; None for all stages.
@@ -55,10 +56,8 @@ class Order:
         """Decrypt the order in a folder, and remove the key from the environment variables."""
         from cryptography.fernet import Fernet
 
-        key, file = os.environ.pop(KEY, ""), folder / ORDER
-        if not key or not file.exists():
-            raise UserError(__name__, "cannot be started by hand", "use `maskgit submit`")
-        values = json.loads(Fernet(key).decrypt(file.read_bytes()))
+        key = os.environ.pop(KEY)
+        values = json.loads(Fernet(key).decrypt((folder / ORDER).read_bytes()))
         remote = values.pop("remote")
         return cls(**values, remote=Remote(**remote) if remote else None)
 
@@ -112,12 +111,9 @@ def _checkout(remote: Remote) -> Iterator[None]:
 
 
 def push(remote: Remote) -> int:
-    """Push the outputs of finished stages and the run cache; `dvc repro --pull` in a clone then
-    runs no stage. Returns the number of files. Raises a `UserError` if the push fails.
-
-    `dvc push --run-cache` skips outputs with `cache: false`; without these outputs, stages would
-    run again.
-    """
+    """Push the outputs of finished stages and the run cache to the DVC remote; `dvc repro --pull`
+    in a clone then runs no stage. Returns the number of files. Raises a `UserError` if the push
+    fails. (`dvc push --run-cache` would skip outputs with `cache: false`.)"""
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)  # DVC warns about stages that have not run

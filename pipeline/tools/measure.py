@@ -22,12 +22,9 @@ from pipeline.runtime.provenance import require_current
 def measured(params: Params, path: Path) -> dict[str, float | None]:
     """Metrics of an image set against the training images; `<name>_std` is a metric's standard
     deviation, if known. An `.npz` with labels is measured as in Table 1. Without labels, the
-    subsets for FID∞ and for standard deviations are not balanced by class.
-
-    Raises:
-        UserError: the set cannot be read, has the wrong image size, unknown labels or too few
-            images for FID; or the features of the training images are missing or out of date.
-    """
+    subsets for FID∞ and for standard deviations are not balanced by class. Raises a `UserError` if
+    the set cannot be read, has the wrong image size, unknown labels or too few images for FID, or
+    if the features of the training images are missing or out of date."""
     require_current("features")
     images, data = open_images(path), params.data
     labels = _labels(images, path)

@@ -47,16 +47,9 @@ KNOWN: dict[str, tuple[int, int | None, int]] = {
 
 
 def data_size(params: Params, images: int | None = None, classes: int | None = None) -> DataSize:
-    """The size of `data.source`: the given size, else the size of the prepared images, else the
-    published size.
-
-    Args:
-        images: total number of images; the share `data.val_fraction` is held out.
-        classes: number of classes.
-
-    Raises:
-        UserError: the size is unknown, or there are fewer images than classes.
-    """
+    """The size of `data.source`: the given numbers, else the size of the prepared images, else the
+    published size. `images` includes held-out images (the share `data.val_fraction`). Raises a
+    `UserError` if the size is unknown, or if there are fewer images than classes."""
     source, manifest, size = params.data.source, IMAGES / "manifest.json", 0
     known, origin = KNOWN.get(source), "published size"
     if images is not None:
@@ -142,15 +135,12 @@ def count_flops(run: Callable[..., object], *inputs: object) -> int:
 
 
 class Plan:
-    """Estimates the work and the outputs of a run with given params.
+    """Estimates the work and the outputs of a run with given params. Raises a `UserError` if `gpu`
+    is unknown or `tflops` is out of range.
 
     Args:
-        size: size of the data set.
         gpu: name of the GPU; None for an A100, or for the CPU if `ray.use_gpu` is false.
         tflops: achieved rate of one device, in 10¹² FLOP/s; overrides the rate of `gpu`.
-
-    Raises:
-        UserError: `gpu` is unknown, or `tflops` is out of range.
     """
 
     def __init__(
@@ -304,7 +294,7 @@ def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[floa
     if gpu or params.ray.use_gpu:
         name = gpu or "A100"
         if name not in PEAKS:
-            reason = f"no FLOP/s are known for '{name}'"
+            reason = f"the FLOP/s of '{name}' are unknown"
             raise UserError("--gpu", reason, f"use {' or '.join(PEAKS)}")
         return SHARE * PEAKS[name], f"{name} ({SHARE:.0%} of its bfloat16 peak)"
     return CORE * cores, f"CPU worker of {cores} core{'s' if cores > 1 else ''}"

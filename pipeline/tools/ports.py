@@ -6,22 +6,14 @@ from pipeline.runtime.errors import UserError
 
 
 def free_port(host: str, port: int | None, usual: int) -> int:
-    """Find a free port.
-
-    Args:
-        port: the wanted port; None for the port `usual` or, if `usual` is taken, any free port.
-
-    Raises:
-        UserError: the host is not this machine's, or the port is taken.
-    """
+    """Return `port` if it is free; without a `port`, `usual` if it is free, else any free port.
+    Raises a `UserError` if the host is not this machine's, or the port is taken."""
     if not host:  # sockets would listen on all addresses
         raise UserError("--host", "an empty host means all addresses", "give 127.0.0.1")
     for number in (usual, 0) if port is None else (port,):
         try:
             with socket.create_server((host, number)) as probe:
                 return probe.getsockname()[1]
-        except (UnicodeError, TypeError):  # not a valid host name
-            reason = "the host does not exist"
         except OSError as error:
             reason = str(error.strerror).partition(" (while")[0]
     wanted = host if port is None else f"{host}, port {port}"

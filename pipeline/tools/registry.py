@@ -31,25 +31,15 @@ WEIGHTS = "weights"  # tag of a model version: the hash of its weights
 
 
 def register(params: Params, seed: int | None = None) -> str:
-    """Log the model of the last run to MLflow and register it as a version of `maskgit-<preset>`,
-    with its FID as a tag, unless a version with the same weights exists.
-
-    Args:
-        seed: training seed of the model; None for the first seed.
-
-    Returns:
-        A line with the version and its FID.
-
-    Raises:
-        UserError: the model is missing, its FID is out of date, or MLflow does not answer.
-    """
+    """Register the last run's model with training seed `seed` (None: the first) in MLflow, as a
+    version of `maskgit-<preset>`. If a version with the same weights exists, only set its FID tag.
+    Returns a line with the version and its FID. Raises a `UserError` if the model is missing, its
+    FID is out of date, or MLflow does not answer."""
     import mlflow
 
     from pipeline.api.model import MaskGIT
 
     name = f"maskgit-{params.preset}"
-    if {"/", ":"} & set(name):
-        raise UserError("preset", f"MLflow allows neither / nor : in '{name}'", "rename the preset")
     metric, value = fid(params, seed)
     model = MaskGIT.from_pretrained(".", seed=seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +72,7 @@ def fid(params: Params, seed: int | None) -> tuple[str, float]:
 
 
 def _run_that_measured(experiment: str) -> str:
-    """The id of the stage `evaluate`'s MLflow run, found by the hash that names its directory."""
+    """The id of the MLflow run of the stage `evaluate`, found by its tag `RUN_KEY`."""
     store, key = Server(tracking_uri()), read_json(SOURCES / "evaluate.json", "key")["key"]
     if found := store.ask(lambda client: client.get_experiment_by_name(experiment)):
         where, query = [found.experiment_id], f"tags.`{RUN_KEY}` = '{key}'"
@@ -97,8 +87,8 @@ def _server() -> str:
 
 
 def _log(model: "MaskGIT", weights: Path, name: str, run_id: str, digest: str) -> str:
-    """Log the model to a run, register it, and return the version. The version is created with the
-    tag of its weights, so that a second attempt after a kill finds the version."""
+    """Log the model to an MLflow run, register the model, and return its version. The version is
+    created with the tag of its weights, so that a second attempt after a kill finds the version."""
     import mlflow
     import pandas as pd
 

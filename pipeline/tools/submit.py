@@ -33,15 +33,10 @@ TRIES, PAUSE = 20, 3.0  # failed requests in a row before giving up; seconds bet
 
 
 def submit(stage: str | None, address: str) -> str:
-    """Run stages as a Ray job, and show the job's output. Returns a line to print at the end.
-
-    Args:
-        stage: a stage of dvc.yaml, which runs with its dependencies; None for all stages.
-        address: URL of the cluster's dashboard, such as http://127.0.0.1:8265.
-
-    Raises:
-        UserError: no cluster answers, the cluster refuses the job, or the job fails.
-    """
+    """Run a stage of dvc.yaml with its dependencies, or all stages if `stage` is None, as a Ray
+    job, and show the job's output. `address` is the URL of the cluster's dashboard. Returns a line
+    to print at the end. Raises a `UserError` if no cluster answers, or if the job is refused or
+    fails."""
     load_params()  # refuse wrong params and stages before any upload
     stages_up_to(stage)
     client, remote = _client(address), default_remote()
@@ -112,15 +107,9 @@ def _command(key: str, remote: Remote | None) -> str:
 
 
 def _followed(client: Any, address: str, job: str, then: str) -> str:
-    """Show a job's output until the job ends. If the connection is lost, the job continues, and
-    this function connects again.
-
-    Args:
-        then: text that tells the user where the results are.
-
-    Raises:
-        UserError: the job fails, the connection stays lost, or the user presses Ctrl-C.
-    """
+    """Show a job's output until the job ends, and connect again after a lost connection. Returns a
+    line that ends with `then`, which says where the results are. Raises a `UserError` if the job
+    fails, the connection stays lost, or the user presses Ctrl-C."""
     at, printed, lost = f"--address {redacted(address)}", 0, 0
     goes_on = (
         f"job {job} continues: `ray job logs --follow {job} {at}` shows its output, and "
@@ -158,9 +147,7 @@ def _without_key(text: str) -> str:
 def _reason(log: str, message: str | None) -> str:
     """The job's last error line, from this project or else from DVC; if the job printed no error,
     the last line of output."""
-    lines = [line for line in log.splitlines() if line.strip()]
-    for start in ("error: ", "ERROR: "):
-        for line in reversed(lines):
-            if line.startswith(start):
-                return line.removeprefix(start)
-    return lines[-1] if lines else _without_key(message or "no output")
+    for pattern in (r"^error: (.+)", r"^ERROR: (.+)", r"^(.*\S.*)"):
+        if lines := re.findall(pattern, log, re.MULTILINE):
+            return lines[-1]
+    return _without_key(message or "no output")

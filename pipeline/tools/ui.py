@@ -20,17 +20,13 @@ BY_NAME = quote("tags.`mlflow.runName`")
 
 
 def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
-    """Links to MLflow's pages: all runs, and charts of the newest sweep, like Figure 8. The charts
-    show the trials of one seed, because MLflow draws ten runs by default.
+    """Links to MLflow's pages: all runs of the experiment `name`, and charts of the newest sweep,
+    like Figure 8. The charts show the trials of one seed, because MLflow draws ten runs by default.
+    Raises a `UserError` if the experiment does not exist, or if the tracking store does not answer.
 
     Args:
         uri: URI of the tracking store.
         server: URL of the MLflow server that shows the store.
-        name: name of the experiment.
-        seed: seed of the trials in the charts.
-
-    Raises:
-        UserError: the experiment does not exist, or the store does not answer.
     """
     file, store, subject = sqlite_file(uri), Server(uri), f"MLflow at {redacted(uri)}"
     latest: Any = {"order_by": ["attributes.start_time DESC"], "max_results": 1}

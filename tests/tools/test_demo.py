@@ -97,6 +97,6 @@ def test_a_port_is_the_one_wanted_or_a_free_one():
         with pytest.raises(UserError):
             free_port("127.0.0.1", port, 1)
     assert free_port("127.0.0.1", port, 1) == port
-    for host in ("203.0.113.1", "é" * 70, ""):
+    for host in ("203.0.113.1", ""):
         with pytest.raises(UserError):
             free_port(host, None, 0)
