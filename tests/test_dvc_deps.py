@@ -52,9 +52,7 @@ DRAWING = {
 TRANSFORMER = {f"pipeline/transformer/{name}.py" for name in ("__init__", "kernels", "network")}
 NOT_USED = {
     # Released weights may be the transformer's too.
-    "train_tokenizer": {
-        f"pipeline/transformer/{name}.py" for name in ("__init__", "kernels", "network")
-    },
+    "train_tokenizer": TRANSFORMER,
     "train_transformer": DRAWING,
     # It draws no masks, and takes no released weights.
     "train_autoregressive": DRAWING - {"pipeline/autoregressive.py"}
@@ -68,6 +66,7 @@ NOT_USED = {
     "sweep": {"pipeline/autoregressive.py"},
     "temperature": {"pipeline/autoregressive.py", "pipeline/masking.py"},
     "speed": {"pipeline/masking.py"},  # it takes no loss
+    "oracle": TRANSFORMER,  # it decodes without a network
 }
 
 

@@ -26,7 +26,8 @@ FLOORS = (
 # Leads to the Python API without importing it; no other module imports it by name.
 DOOR = Path("pipeline/__init__.py")
 # Subfolders whose files are the paper's, too.
-PAPER = ("transformer", "tokenizer", "samplers")
+PAPER = ("transformer", "tokenizer", "decoding")
+SCHEDULES = Path("pipeline/schedules.py")  # a leaf that training and decoding import
 
 
 def floor(path: Path) -> str:
@@ -53,7 +54,7 @@ def test_no_module_imports_from_a_higher_floor(path):
 
 def folder(path: Path) -> Path:
     """The room of a file; the command line and the door, which open every room, are their own."""
-    return path if path.name == "__main__.py" or path == DOOR else path.parent
+    return path if path.name == "__main__.py" or path in (DOOR, SCHEDULES) else path.parent
 
 
 @pytest.mark.parametrize("room", [folder, lambda path: path], ids=["folders", "files"])

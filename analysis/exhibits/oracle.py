@@ -41,7 +41,7 @@ def table(results: Results, params: Params) -> Table:
             "Error of pairs × 1,000: total variation between pairs of tokens in the samples and in "
             "the known distribution (a hidden Markov chain), averaged over the distances 1, 2, 4 "
             f"and 8. Each row draws {params.oracle.total_tokens:,} tokens per T; the sampler "
-            f"“{EXACT}” draws from the distribution itself."
+            f"{EXACT} draws from the distribution itself."
         ],
         folded=True,
     )
@@ -87,7 +87,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
     best, fewest, most = ((RELEASE.sampler, "cosine", each) for each in (BEST, steps[0], steps[-1]))
     claim = partial(
         Claim,
-        source="4.4, Figure 8",
+        source="",
         exhibit="oracle",
         shown_in="Figure 8 without a network",
         measure="error of pairs",

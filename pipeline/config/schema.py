@@ -30,6 +30,7 @@ RESNETS += "resnext101_64x4d wide_resnet50_2 wide_resnet101_2"
 ARCHITECTURES = ["small", *(f"torchvision:{resnet}" for resnet in RESNETS.split())]
 # The paper's mask schedules (Table 3).
 SEVEN = ("exponential", "cubic", "square", "cosine", "linear", "square_root", "logarithmic")
+FEW = (1, 2, 3, 4, 6, 8, 12, 16, 32)  # values of T
 OTHERS = ["entropy", "margin", "random", "halton", "remask_capped"]  # samplers
 
 
@@ -372,7 +373,11 @@ class Oracle(Section):
     """Numbers of tokens N of a sample."""
     total_tokens: PositiveInt = 51200
     """Tokens to draw per N and way to decode: 800 samples of 64 tokens."""
-    designs: list[dict[str, Any]] = []
+    designs: list[dict[str, Any]] = [
+        {"sampler": ["confidence", "random"], "iterations": [*FEW], "schedule": [*SEVEN]},
+        {"choice_temperature": [1.0, 10.0], "iterations": [*FEW]},
+        {"sampler": ["entropy", "margin", "halton", "remask_capped"], "iterations": [4, 8, 16, 32]},
+    ]
     """Ways to decode, as in sweep.designs; other settings have the release's values."""
 
 
