@@ -48,6 +48,7 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
     from ruamel.yaml import YAML
 
     params, yaml = preset_params(name), YAML()
+    yaml.width = 100  # so that lists keep their line
     try:
         read_yaml(target)
         document = yaml.load(target)
