@@ -210,10 +210,10 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
         "validation images after the tokenizer's encoder and decoder.",
         "± over training seeds is Student's t interval over training runs, each with its own "
         f"samples. ± over images is {stats.student(evaluation.halves):.2f} × the standard "
-        f"deviation over {evaluation.halves} random halves of the set. One tokenizer and one classifier were "
-        f"trained, so no ± covers their seeds. FID∞ ({x}) is extrapolated to infinitely many "
-        f"samples. FID ({x}) has no ±, because it is biased upwards for few samples. "
-        f"{measure_note(params, x)}{flatters}",
+        f"deviation over {evaluation.halves} random halves of the set. One tokenizer and one "
+        f"classifier were trained, so no ± covers their seeds. FID∞ ({x}) is extrapolated to "
+        f"infinitely many samples. FID ({x}) has no ±, because it is biased upwards for few "
+        f"samples. {measure_note(params, x)}{flatters}",
         _cas_note(cells, "with RandAugment"),
         f"Training: {trained}, with label smoothing {training.label_smoothing:g}.",
         f"Columns marked (paper …) are the paper's Table 1 on ImageNet {side}×{side}, with "
