@@ -21,6 +21,7 @@ VERDICTS = {
     "shown here": "Shown here",
     "not shown here": "Not shown here: the data contradict the claim, or a part of it",
     "undecided": "Undecided: too few seeds, or too little difference, to tell",
+    "by construction": "By construction",
 }
 
 
@@ -49,20 +50,22 @@ def blocks() -> dict[str, str]:
 
 
 def scoreboard(board: pd.DataFrame) -> str:
-    """The claims of each verdict: a list of claims shown here, a paragraph for other verdicts."""
-    parts = []
+    """The paper's claims by verdict, a list of those shown here first; then our own claims."""
+    paper, parts = board[board["source"].notna()], []
     for verdict, title in VERDICTS.items():
-        claims = board[board["verdict"] == verdict]
-        if len(claims):
-            heading = f"<b>{title}</b> ({len(claims)} of {len(board)})"
-            every = [claim(row) for _, row in claims.iterrows()]
-            if verdict == "shown here":
-                parts.append("\n- ".join([f"{heading}\n", *every]))
-            else:
-                names = claims["claim"] if verdict == "undecided" else every
-                paragraph = f"{heading}: {'; '.join(names)}."
-                parts.append(textwrap.fill(paragraph, 119, break_on_hyphens=False))
-    return "\n\n".join(parts)
+        claims = paper[paper["verdict"] == verdict]
+        heading = f"<b>{title}</b> ({len(claims)} of the paper's {len(paper)} claims)"
+        every = [claim(row) for _, row in claims.iterrows()]
+        if verdict == "shown here":
+            parts.append("\n- ".join([f"{heading}\n", *every]))
+        elif every:
+            names = every if verdict == "not shown here" else claims["claim"]
+            parts.append(f"{heading}: {'; '.join(names)}.")
+    own = board[board["source"].isna()].groupby("verdict", sort=False)["claim"]
+    ours = "; ".join(f"{verdict}: {', '.join(claims)}" for verdict, claims in own)
+    parts.append(f"<b>Our own claims</b>, {ours}.")
+    wrapped = [textwrap.fill(text, 119, break_on_hyphens=False) for text in parts[1:]]
+    return "\n\n".join([parts[0], *wrapped])
 
 
 def claim(row: pd.Series) -> str:

@@ -1,9 +1,8 @@
-"""Tests all claims together, and writes the sentences that report the verdicts.
+"""Tests all claims, and writes the sentences that report the verdicts.
 
 Tables and figures draw no conclusions. One of twenty comparisons without an effect has a p below 5%
-by chance. Each p is therefore corrected for all comparisons (Holm), and a claim is decided only if
-its corrected p is below 5%. Timings vary between runs, so other claims are corrected as if every
-claim about timings had p = 1. This is stricter, and gives the same p in every run.
+by chance. Each p is therefore corrected for all comparisons of its family (Holm), and a claim is
+decided only if its corrected p is below 5%.
 """
 
 import math
@@ -32,6 +31,7 @@ P_LEAST = 0.0001  # a smaller p is shown as "< 0.0001"
 RELEASED = "the weights are of one training run, and seeds differ only in what is sampled"
 UNKNOWN = "the results that show whether its networks have learned anything are out of date"
 SHOWN, NOT_SHOWN, UNDECIDED = "shown here", "not shown here", "undecided"
+CERTAIN = "by construction"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Claim:
         noise: what n counts: training seeds, timings or schedules.
         networks: the compared networks; if one is barely trained, the claim is not tested.
         fewest: the smallest n for a test, such as three if another seed chooses each seed's T.
-        caveat: why the claim is bound to hold; empty if the claim can fail.
+        certain: why the claim is bound to hold; empty if the claim can fail.
         lacking: why no test is possible at any n; empty if a test is possible.
     """
 
@@ -94,13 +94,14 @@ class Claim:
     noise: str = SEEDS
     networks: Sequence[str] = (MODELS["transformer"],)
     fewest: int = 2
-    caveat: str = ""
+    certain: str = ""
     lacking: str = ""
 
     @property
-    def line(self) -> str:
-        """The claim, with its caveat."""
-        return f"{self.said}, {self.caveat}" if self.caveat else self.said
+    def family(self) -> tuple[str, bool]:
+        """Claims of the same family are corrected together: the paper's claims of one section, or
+        our own claims about one exhibit. Claims about times, which vary between runs, are apart."""
+        return self.source.split(",")[0] or self.exhibit, self.noise == TIMINGS
 
     @property
     def weakest(self) -> Part | None:
@@ -116,7 +117,12 @@ class Claim:
         a part is reversed (Bonferroni: number of parts × smallest one-sided p against a part).
         """
         effects = [part.effect for part in self.parts]
-        if self.lacking or self.n < self.fewest or any(math.isnan(effect.p) for effect in effects):
+        if (
+            self.certain
+            or self.lacking
+            or self.n < self.fewest
+            or any(math.isnan(effect.p) for effect in effects)
+        ):
             return NAN
         holds = max(effect.one_sided(self.sign) for effect in effects)
         fails = len(effects) * min(effect.one_sided(-self.sign) for effect in effects)
@@ -145,8 +151,8 @@ class Verdict:
 
     Args:
         p: uncorrected p of the claim; NaN if no test is possible.
-        adjusted: p corrected for all comparisons in the report.
-        comparisons: number of comparisons in the report.
+        adjusted: p corrected for all comparisons of the claim's family.
+        comparisons: number of comparisons in the family.
         untested: why this claim cannot be tested on its networks; empty if it can.
     """
 
@@ -158,7 +164,10 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The verdict: shown here, not shown here (the data contradict a part), or undecided."""
+        """The verdict: shown here, not shown here (the data contradict a part), undecided, or by
+        construction."""
+        if self.claim.certain:
+            return CERTAIN
         if math.isnan(self.adjusted) or self.adjusted >= ALPHA:
             return UNDECIDED
         part = self.claim.weakest
@@ -183,7 +192,7 @@ class Verdict:
     def sentence(self) -> str:
         """The claim, the verdict, the numbers and p; words between ** are emphasized."""
         word = self.word + ": its parts differ" * self.mixed
-        return f"{self.claim.line}: **{word}** ({self.measured}; {self._tested()})."
+        return f"{self.claim.said}: **{word}** ({self.measured}; {self._tested()})."
 
     def _tested(self) -> str:
         if math.isnan(self.adjusted):
@@ -199,8 +208,8 @@ class Verdict:
     def _untested(self) -> str:
         """Why the claim has no p."""
         n, noise = self.claim.n, self.claim.noise
-        if self.untested or self.claim.lacking:
-            return self.untested or self.claim.lacking
+        if reason := self.untested or self.claim.certain or self.claim.lacking:
+            return reason
         if not n:
             return "n = 0"
         if n < 2:
@@ -225,11 +234,14 @@ def judge(
         1.0 if claim.exhibit in left_out or reason == UNKNOWN else NAN if reason else claim.p
         for claim, reason in zip(claims, reasons, strict=True)
     ]
-    adjusted = _corrected(p_values, [claim.noise == TIMINGS for claim in claims])
-    tested = sum(not math.isnan(p) for p in p_values)
+    families = pd.Series([claim.family for claim in claims])
+    corrected = pd.Series(p_values).groupby(families)
+    table = pd.DataFrame({"p": corrected.transform(holm), "tested": corrected.transform("count")})
     return [
-        Verdict(claim, *((NAN, NAN) if reason else (p, corrected)), tested, reason)
-        for claim, reason, p, corrected in zip(claims, reasons, p_values, adjusted, strict=True)
+        Verdict(claim, *((NAN, NAN) if reason else (p, adjusted)), tested, reason)
+        for claim, reason, p, (adjusted, tested) in zip(
+            claims, reasons, p_values, table.itertuples(index=False), strict=True
+        )
         if claim.exhibit not in left_out
     ]
 
@@ -247,14 +259,6 @@ def _reason(
         return UNKNOWN
     names = [name for name in claim.networks if name in barely]
     return f"barely trained, since few samples are recognised: {listed(names)}" if names else ""
-
-
-def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
-    """Correct all p (Holm). For claims without timings, the p of timings counts as 1."""
-    each = zip(p_values, timed, strict=True)
-    alike = [1.0 if is_timed and not math.isnan(p) else p for p, is_timed in each]
-    corrected = zip(holm(p_values), holm(alike), timed, strict=True)
-    return [whole if is_timed else steady for whole, steady, is_timed in corrected]
 
 
 def p_value(p: float) -> str:
@@ -336,7 +340,7 @@ def scoreboard(
         cells=pd.DataFrame(map(_row, verdicts)),
         readable=pd.DataFrame(
             {
-                "claim": [verdict.claim.line for verdict in verdicts],
+                "claim": [verdict.claim.said for verdict in verdicts],
                 "verdict": [v.word + ": its parts differ" * v.mixed for v in verdicts],
                 "measured here": [verdict.measured for verdict in verdicts],
                 "p, corrected": [p_value(verdict.adjusted) for verdict in verdicts],
@@ -349,9 +353,9 @@ def scoreboard(
             f"A claim is shown here if its corrected p is below {ALPHA:g} in its direction, and "
             "not shown here if p is that low in the other direction, for the claim or one of "
             "its parts. All other claims are undecided. The brackets hold 95% intervals. p is "
-            f"two-sided and corrected (Holm) for the {verdicts[0].comparisons} comparisons that "
-            "could be tested; claims without timings are corrected as if no timings differed. "
-            "This is stricter. Of reports on pure noise, at most one in twenty decides a claim.",
+            "two-sided and corrected (Holm) for the comparisons of the claim's family: the "
+            "paper's claims of one section, or our own about one table or figure, with claims "
+            "about times apart. On pure noise, at most one family in twenty decides a claim.",
             "Welch's t test compares the networks; a paired t test by seed compares samples that "
             "share a seed; a one-sample t test compares edits with copied pixels, which have no "
             "seed; exact permutation tests compare orderings and timings. n counts training seeds, "
@@ -383,7 +387,8 @@ def warnings(results: Results, params: Params, left_out: Collection[str]) -> lis
 
 
 def _count(verdicts: list[Verdict]) -> str:
-    """Count the verdicts of the paper's claims, the paper's hypotheses, and our own claims."""
+    """Count the verdicts of the paper's claims, the paper's hypotheses, and our own claims. What
+    holds by construction is counted apart."""
     words: dict[str, list[str]] = {"claims of the paper": [], "hypotheses": [], "own claims": []}
     for verdict in verdicts:
         source = verdict.claim.source
@@ -392,6 +397,8 @@ def _count(verdicts: list[Verdict]) -> str:
     counts = [
         f"{len(each)} {kind}: **shown here {each.count(SHOWN)}**, not shown "
         f"{each.count(NOT_SHOWN)}, undecided {each.count(UNDECIDED)}"
+        + f", by construction {each.count(CERTAIN)}"
+        * (CERTAIN in each)
         for kind, each in words.items()
     ]
     return "; ".join(counts) + "."
@@ -402,7 +409,7 @@ def _row(verdict: Verdict) -> dict[str, str | float]:
     part, claim = verdict.claim.weakest, verdict.claim
     effect = part.effect if part else Effect(NAN)
     return {
-        "claim": claim.line,
+        "claim": claim.said,
         "source": claim.source,
         "verdict": verdict.word,
         "measure": claim.measure,

@@ -6,6 +6,7 @@ import pandas as pd
 
 from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
+from analysis.exhibits import statistics as stats
 from analysis.exhibits.base import Table
 from analysis.exhibits.claims import Claim, Part
 from analysis.exhibits.results import (
@@ -18,15 +19,6 @@ from analysis.exhibits.results import (
     measure_note,
     metric_label,
     neighbour_metrics,
-)
-from analysis.exhibits.statistics import (
-    beside,
-    by_seed,
-    of_one_set,
-    over_seeds,
-    real_images,
-    student,
-    welch,
 )
 from pipeline.config.params import Params
 
@@ -73,11 +65,9 @@ def _outperforms(
     """The claim that MaskGIT outperforms VQGAN∗ in a metric, tested on independent training runs.
     With the same seed, both networks have the same first weights and batches, but they learn
     different tasks, so the test does not pair scores by seed."""
-    ours, theirs = (by_seed(rows[rows["images"] == name], metric) for name in NETWORKS)
-    parts = []
-    if len(ours) and len(theirs):
-        effect = welch(ours.to_numpy(), theirs.to_numpy())
-        parts.append(Part(effect, (ours.mean(), theirs.mean())))
+    ours, theirs = (stats.by_seed(rows[rows["images"] == name], metric) for name in NETWORKS)
+    effect = stats.welch(ours.to_numpy(), theirs.to_numpy())
+    parts = [Part(effect, (ours.mean(), theirs.mean()))] if len(ours) and len(theirs) else []
     return Claim(
         said=f"MaskGIT outperforms VQGAN∗ in {by}",
         source=source,
@@ -105,7 +95,7 @@ def table1(results: Results, params: Params) -> Table:
     top1, top5 = paper.TABLE_1_REAL
     real = {"model": MODELS["real"], "paper_cas_top1": top1, "paper_cas_top5": top5}
     printed_rows.loc[len(printed_rows)] = real
-    cells = beside(_measured(results, params), printed_rows, ["model"])
+    cells = stats.beside(_measured(results, params), printed_rows, ["model"])
     return Table(
         name="table1",
         title=f"Table 1: class-conditional samples, beside the paper's on ImageNet {side}×{side}",
@@ -133,9 +123,9 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
     for name, model in MODELS.items():
         own = main[main["images"] == name] if name in NETWORKS else rows[rows["images"] == name]
         if own["seed"].nunique() > 1:
-            part = over_seeds(own, ["images"], metrics).drop(columns="images")
+            part = stats.over_seeds(own, ["images"], metrics).drop(columns="images")
         else:
-            part = of_one_set(own.head(1), metrics, params.evaluation.halves)
+            part = stats.of_one_set(own.head(1), metrics, params.evaluation.halves)
             part.insert(0, "seeds", own["seed"].nunique())
         part.insert(0, "over", fmt.seeds_of(part["seeds"], params) or "images")
         part.insert(0, "model", model)
@@ -155,7 +145,7 @@ def _measured(results: Results, params: Params) -> pd.DataFrame:
     samples = results.evaluation["transformer"]["samples"]
     if results.evaluation["real"]["samples"] != samples:
         name = {"model": f"{MODELS['real']} ({fmt.count(samples)})"}
-        sets = pd.concat([sets, real_images(results, samples, name)], ignore_index=True)
+        sets = pd.concat([sets, stats.real_images(results, samples, name)], ignore_index=True)
     return sets.merge(_cas_scores(results, "randaugment"), how="left", on="model")
 
 
@@ -201,21 +191,17 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
 
 def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> list[str]:
     evaluation, x, (y, _) = params.evaluation, results.extractor, results.manifold_extractors
+    perceptual, training = params.tokenizer.perceptual, params.training
     samples = cells.set_index("model")["samples"].dropna()
     sets = ", ".join(f"{model} {fmt.count(images)}" for model, images in samples.items())
     own = [f"FID ({x})", f"IS ({x})", FEATURE_METRICS["kid"]]
     own += [FEATURE_METRICS[name.removesuffix(f"_{x}")] for name in _added(results)]
-    trained = f"{fmt.count(params.autoregressive.steps)} steps for VQGAN∗ and "
-    if params.transformer.pretrained:
-        trained += "released weights for MaskGIT"
-    else:
-        trained += f"{fmt.count(params.training.steps)} for MaskGIT"
-    flatters = ""
-    if x == params.tokenizer.perceptual and not params.tokenizer.pretrained:
-        flatters = (
-            f" The tokenizer's perceptual loss uses the same network as FID ({x}), which "
-            "therefore flatters all decoded images."
-        )
+    steps = "released weights" if params.transformer.pretrained else fmt.count(training.steps)
+    trained = f"{fmt.count(params.autoregressive.steps)} steps for VQGAN∗ and {steps} for MaskGIT"
+    flatters = (
+        f" The tokenizer's perceptual loss uses the same network as FID ({x}), which therefore "
+        "flatters all decoded images."
+    ) * (x == perceptual and not params.tokenizer.pretrained)
     return [
         f"{fmt.listed(own)} use features of {EXTRACTORS.get(x, x)}; {fmt.listed(DIVERSITY)} use "
         f"features of {EXTRACTORS.get(y, y)} (k = {evaluation.neighbors} neighbours; at most "
@@ -223,13 +209,13 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
         f"compared with the training images. Numbers of images: {sets}. Reconstructions are "
         "validation images after the tokenizer's encoder and decoder.",
         "± over training seeds is Student's t interval over training runs, each with its own "
-        f"samples. ± over images is {student(evaluation.halves):.2f} × the standard deviation over "
-        f"{evaluation.halves} random halves of the set. One tokenizer and one classifier were "
-        f"trained, so no ± covers their seeds. FID∞ ({x}) is extrapolated to infinitely many "
-        f"samples. FID ({x}) has no ±, because it is biased upwards for few samples. "
-        f"{measure_note(params, x)}{flatters}",
+        f"samples. ± over images is {stats.student(evaluation.halves):.2f} × the standard "
+        f"deviation over {evaluation.halves} random halves of the set. One tokenizer and one "
+        f"classifier were trained, so no ± covers their seeds. FID∞ ({x}) is extrapolated to "
+        f"infinitely many samples. FID ({x}) has no ±, because it is biased upwards for few "
+        f"samples. {measure_note(params, x)}{flatters}",
         _cas_note(cells, "with RandAugment"),
-        f"Training: {trained}, with label smoothing {params.training.label_smoothing:g}.",
+        f"Training: {trained}, with label smoothing {training.label_smoothing:g}.",
         f"Columns marked (paper …) are the paper's Table 1 on ImageNet {side}×{side}, with "
         "ResNet-50 for CAS: compare orderings, not values. Accuracies are fractions. Recognised "
         "is the share of the images whose class the reference classifier finds.",
@@ -249,7 +235,7 @@ def table5(results: Results, params: Params) -> Table:
     rows.append((MODELS["real"], math.nan, math.nan, *paper.TABLE_5_REAL))
     names = ["precision_inception", "recall_inception", "cas_top1", "cas_top5"]
     theirs = pd.DataFrame(rows, columns=["model", *(f"paper_{name}" for name in names)])
-    cells = beside(sets, theirs, ["model"])
+    cells = stats.beside(sets, theirs, ["model"])
     networks = cells["model"].isin(BOTH)
     measured = fmt.columns(
         cells, {name: f"{metric_label(name, x)} ±" for name in metrics}, "", networks
@@ -290,14 +276,12 @@ def table5(results: Results, params: Params) -> Table:
 
 
 def _cas_scores(results: Results, augmentation: str) -> pd.DataFrame:
-    """Means and intervals over seeds of CAS (top-1 and top-5), for each set of training images.
-
-    Returns:
-        Columns model, cas_top1_mean, cas_top1_std, cas_top1_ci95, the same for top5, cas_seeds and
-        cas_training_images.
-    """
+    """Means and intervals over seeds of CAS, for each set of training images: model, the columns of
+    `over_seeds` for cas_top1 and cas_top5, cas_seeds and cas_training_images."""
     rows = results.cas[results.cas["augmentation"] == augmentation]
-    table = over_seeds(rows, ["images", "training_images"], ["top1", "top5"]).add_prefix("cas_")
+    table = stats.over_seeds(rows, ["images", "training_images"], ["top1", "top5"]).add_prefix(
+        "cas_"
+    )
     table.insert(0, "model", table.pop("cas_images").map(MODELS))
     return table.assign(cas_training_images=table.pop("cas_training_images"))
 
@@ -334,14 +318,14 @@ def smoothing(results: Results, params: Params) -> Table:
     x, main = results.extractor, params.training.label_smoothing
     metrics = [*map(results.metric, ("fid", "is", "precision", "recall")), "class_accuracy"]
     values = [main, *results.other_smoothings(main)]
-    sets = [over_seeds(results.trained_with(value), ["images"], metrics) for value in values]
+    sets = [stats.over_seeds(results.trained_with(value), ["images"], metrics) for value in values]
     sets = [part.assign(label_smoothing=value) for part, value in zip(sets, values, strict=True)]
     cells = pd.concat(sets, ignore_index=True)
     rank = cells["images"].map(NETWORKS.index)
     cells = cells.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
     cells["images"] = cells["images"].map(MODELS)
     samples = results.evaluation["transformer"]["samples"]
-    real = real_images(results, samples, {"images": MODELS["real"]})
+    real = stats.real_images(results, samples, {"images": MODELS["real"]})
     cells = pd.concat([cells, real], ignore_index=True)
     labels = {name: fmt.counted_label(name, x, pd.Series([samples])) for name in metrics}
     over = fmt.seeds_of(cells["seeds"], params)

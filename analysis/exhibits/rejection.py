@@ -11,7 +11,7 @@ from analysis.exhibits.statistics import beside, by_seed, over_seeds, real_image
 from pipeline.config.params import Params
 
 KEYS = ["model", "selection", "acceptance"]
-SELECTS = "by construction, since the same classifier selects the samples"
+SELECTS = "the same classifier selects the samples"
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
@@ -36,7 +36,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
                 measure=results.label(kind) + (f", MaskGIT at {100 * share:g}%" if share else ""),
                 sign=sign,
                 parts=by_pairs(ours, theirs, "rejection and random selection"),
-                caveat=SELECTS if kind == "is" and results.extractor == "classifier" else "",
+                certain=SELECTS if kind == "is" and results.extractor == "classifier" else "",
             )
         )
     return found

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
+from analysis.exhibits import statistics as stats
 from analysis.exhibits.base import Figure, Table
 from analysis.exhibits.claims import HYPOTHESIS, SCHEDULES, SWEPT, Claim, Part, by_pairs
 from analysis.exhibits.drawing import curve, log_steps, panels, plain_numbers, schedule_colours
@@ -24,15 +25,6 @@ from analysis.exhibits.results import (
     measure_note,
     metric_label,
     plain,
-)
-from analysis.exhibits.statistics import (
-    Effect,
-    by_seed,
-    chosen_options,
-    nested_choice,
-    over_seeds,
-    rank_order,
-    real_images,
 )
 from pipeline.config.params import Params
 
@@ -61,14 +53,16 @@ def at_best_iterations(results: Results) -> pd.DataFrame:
     """One row of the sweep per schedule and seed, at the T with the best FID for another seed."""
     fid = results.metric("fid")
     groups = results.sweep.groupby("schedule")
-    chosen = [nested_choice(rows, "iterations", fid) for _, rows in groups]
+    chosen = [stats.nested_choice(rows, "iterations", fid) for _, rows in groups]
     return pd.concat(chosen, ignore_index=True)
 
 
 def _families(results: Results, claim: "partial[Claim]") -> list[Claim]:
     """Claims: cosine is the best schedule, concave ones beat linear, linear beats convex ones."""
     best = at_best_iterations(results)
-    values = {name: by_seed(rows, results.metric("fid")) for name, rows in best.groupby("schedule")}
+    values = {
+        name: stats.by_seed(rows, results.metric("fid")) for name, rows in best.groupby("schedule")
+    }
     claim = partial(
         claim,
         source="4.4, Table 3",
@@ -136,9 +130,9 @@ def _sweet_spot(results: Results, schedule: str, claim: "partial[Claim]") -> Cla
     steps = sorted(set(rows["iterations"]))
     parts: list[Part] = []
     if len(steps) > 2:
-        inside = by_seed(nested_choice(rows, "iterations", metric, steps[1:-1]), metric)
+        inside = stats.by_seed(stats.nested_choice(rows, "iterations", metric, steps[1:-1]), metric)
         for end in (steps[0], steps[-1]):
-            outer = by_seed(rows[rows["iterations"] == end], metric)
+            outer = stats.by_seed(rows[rows["iterations"] == end], metric)
             parts += by_pairs(inside, outer, f"the best T in between and T = {end}")
     return claim(
         said="quality peaks at a sweet spot of T and then worsens",
@@ -191,8 +185,8 @@ def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
                 measure=results.label("fid"),
                 sign=-1,
                 parts=by_pairs(
-                    by_seed(rows[rows[side].isin(ours)], metric),
-                    by_seed(rows[rows[side].isin(theirs)], metric),
+                    stats.by_seed(rows[rows[side].isin(ours)], metric),
+                    stats.by_seed(rows[rows[side].isin(theirs)], metric),
                 ),
             )
         )
@@ -223,7 +217,7 @@ def summarize(results: Results) -> pd.DataFrame:
         The columns of `over_seeds`, and samples (number of samples per seed).
     """
     keys = ["schedule", "iterations"]
-    summary = over_seeds(results.sweep, keys, sweep_metrics(results))
+    summary = stats.over_seeds(results.sweep, keys, sweep_metrics(results))
     samples = results.sweep.groupby(keys)["samples"].min().to_numpy()  # also sorted by keys
     summary.insert(summary.columns.get_loc("seeds") + 1, "samples", samples)
     rank = summary["schedule"].map(schedule_order(summary["schedule"]).index)
@@ -245,15 +239,15 @@ def nested_best(results: Results) -> pd.DataFrame:
         The columns of `over_seeds`, iterations (each seed's T, as text) and samples (per seed).
     """
     rows = at_best_iterations(results)
-    cells = over_seeds(rows, ["schedule"], sweep_metrics(results)).set_index("schedule")
+    cells = stats.over_seeds(rows, ["schedule"], sweep_metrics(results)).set_index("schedule")
     groups = rows.groupby("schedule")
-    cells.insert(0, "iterations", groups.apply(chosen_options, "iterations"))
+    cells.insert(0, "iterations", groups.apply(stats.chosen_options, "iterations"))
     cells.insert(2, "samples", groups["samples"].min())
     order = schedule_order(rows["schedule"])
     return cells.loc[order].rename_axis("schedule").reset_index()
 
 
-def rank_correlation(best: pd.DataFrame, results: Results) -> dict[str, Effect]:
+def rank_correlation(best: pd.DataFrame, results: Results) -> dict[str, stats.Effect]:
     """Spearman's ρ between our ordering of the schedules and the paper's, by FID, IS and NLL.
 
     Only schedules in both orderings are ranked, each at its best T. ρ is NaN for fewer than three.
@@ -261,7 +255,9 @@ def rank_correlation(best: pd.DataFrame, results: Results) -> dict[str, Effect]:
     shared = best[best["schedule"].isin(paper.TABLE_3)]
     theirs = [paper.TABLE_3[name] for name in shared["schedule"]]
     return {
-        kind: rank_order(shared[f"{results.metric(kind)}_mean"], [row[place] for row in theirs])
+        kind: stats.rank_order(
+            shared[f"{results.metric(kind)}_mean"], [row[place] for row in theirs]
+        )
         for place, kind in enumerate(("fid", "is", "nll"), start=1)
     }
 
@@ -275,7 +271,7 @@ def table3(results: Results, params: Params) -> Table:
     names = ["iterations", "fid_inception", "is_inception", "nll"]
     rows = [paper.TABLE_3.get(name) or [float("nan")] * 4 for name in best["schedule"]]
     cells = best.join(pd.DataFrame(rows, columns=names).add_prefix("paper_"))
-    real = real_images(results, cells["samples"].max(), {"schedule": MODELS["real"]})
+    real = stats.real_images(results, cells["samples"].max(), {"schedule": MODELS["real"]})
     cells = pd.concat([cells, real], ignore_index=True)
     chosen = "Each seed is shown at the T that is best for another seed, the next in order."
     if best["seeds"].max() < 2:
@@ -332,7 +328,7 @@ def _ours(cells: pd.DataFrame, metric: str, results: Results, over: str) -> dict
 def grid(results: Results, params: Params) -> Table:
     """Means and intervals over seeds of every schedule at every T of the sweep."""
     summary = summarize(results)
-    real = real_images(results, summary["samples"].max(), {"schedule": MODELS["real"]})
+    real = stats.real_images(results, summary["samples"].max(), {"schedule": MODELS["real"]})
     cells = pd.concat([summary, real], ignore_index=True)
     over = fmt.seeds_of(cells["seeds"], params)
     readable = {
@@ -420,11 +416,11 @@ def _sampling_note(cells: pd.DataFrame) -> str:
 def crossing(results: Results, params: Params) -> Table:
     """One row per training schedule, with a column per decoding schedule."""
     rows, fid, label = results.crossing, results.metric("fid"), results.label("fid")
-    cells = over_seeds(rows, ["schedule", "decoding_schedule"], [fid, results.metric("is")])
+    cells = stats.over_seeds(rows, ["schedule", "decoding_schedule"], [fid, results.metric("is")])
     note = ""
     if len(cells):
         samples = rows["samples"].min()
-        real = real_images(results, samples, {})
+        real = stats.real_images(results, samples, {})
         known = "" if real.empty else fmt.number(real[f"{fid}_mean"][0])
         note = (
             f"Means are {label} of {fmt.count(samples)} samples per seed at T = "

@@ -159,43 +159,28 @@ def _facts(results: Results, params: Params, stale: Container[str]) -> list[tupl
     size, network, training = params.data.image_size, params.transformer, params.training
     decoding, weights = params.decoding, params.transformer.pretrained
     trained = (
-        f"{count(training.steps)} steps of {training.batch_size} images, mask schedule "
-        f"{training.mask_schedule}; VQGAN∗ {count(params.autoregressive.steps)} steps"
+        f"none: released weights, {Path(weights).name}"
+        if weights
+        else (
+            f"{count(training.steps)} steps of {training.batch_size} images, mask schedule "
+            f"{training.mask_schedule}; VQGAN∗ {count(params.autoregressive.steps)} steps"
+        )
     )
-    # Triples: the stage that the fact is from, its subject, and the fact.
-    found = [
-        (
-            "prepare",
-            "Data",
-            f"{_data_name(params)}: {count(data['train_images'])} training and "
-            f"{count(data['val_images'])} validation images of {count(data['classes'])} classes, "
-            f"{size}×{size} {'grey' if params.data.channels == 1 else 'RGB'}",
-        ),
-        (
-            "train_tokenizer",
-            "Tokens",
-            f"{params.grid}×{params.grid} per image, from {params.tokenizer.codebook_size} codes "
-            f"({percent(tokenizer['code_usage'])} used); PSNR {number(tokenizer['psnr'])} dB",
-        ),
-        (
-            "evaluate",
-            "Transformer",
-            f"{network.layers} layers, hidden {network.hidden}, {network.heads} heads; "
-            f"{millions(ours['parameters'])} parameters with the tokenizer",
-        ),
-        (
-            "evaluate",
-            "Training",
-            f"none: released weights, {Path(weights).name}" if weights else trained,
-        ),
-        (
-            "evaluate",
-            "Decoding",
-            f"T = {decoding.iterations} iterations, choice temperature "
-            f"{decoding.choice_temperature:g}, guidance scale {decoding.guidance_scale:g}",
-        ),
-    ]
-    told = [(name, fact) for stage, name, fact in found if stage not in stale]
+    # (stage that the fact is from, subject) → fact
+    found = {
+        ("prepare", "Data"): f"{_data_name(params)}: {count(data['train_images'])} training and "
+        f"{count(data['val_images'])} validation images of {count(data['classes'])} classes, "
+        f"{size}×{size} {'grey' if params.data.channels == 1 else 'RGB'}",
+        ("train_tokenizer", "Tokens"): f"{params.grid}×{params.grid} per image, from "
+        f"{params.tokenizer.codebook_size} codes ({percent(tokenizer['code_usage'])} used); PSNR "
+        f"{number(tokenizer['psnr'])} dB",
+        ("evaluate", "Transformer"): f"{network.layers} layers, hidden {network.hidden}, "
+        f"{network.heads} heads; {millions(ours['parameters'])} parameters with the tokenizer",
+        ("evaluate", "Training"): trained,
+        ("evaluate", "Decoding"): f"T = {decoding.iterations} iterations, choice temperature "
+        f"{decoding.choice_temperature:g}, guidance scale {decoding.guidance_scale:g}",
+    }
+    told = [(name, fact) for (stage, name), fact in found.items() if stage not in stale]
     return told + _run(list(results.sources.values()))
 
 
