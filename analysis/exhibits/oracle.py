@@ -113,7 +113,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
             parts=compare(most, (EXACT,), "most, real", LIKELIHOOD),
         ),
         claim(
-            said=f"{alone} and in random order, T = {t} is better than half as many iterations",
+            said=f"{alone} and in random order, {t} iterations are better than half as many",
             parts=compare(("random", "cosine", t), ("random", "cosine", t / 2), f"{t}, {t // 2}"),
         ),
         claim(

@@ -54,9 +54,23 @@ def test_a_claim_of_several_parts_is_as_weak_as_its_weakest():
     assert math.isnan(claim().p) and claim().weakest is None
 
 
+def without_oracle(verdicts: dict[str, Verdict]) -> dict[str, Verdict]:
+    return {said: each for said, each in verdicts.items() if each.claim.exhibit != "oracle"}
+
+
+def test_verdicts_about_decoding_alone_need_no_network(verdicts, params):
+    found = verdicts(make_params(transformer={"pretrained": "file"}, oracle={"tokens": [64]}))
+    alone = [each for each in found.values() if each.claim.exhibit == "oracle"]
+    # 10 groups of samples: the least exact p is 2/2^10, the largest of 5 in Holm's correction.
+    assert [each.word for each in alone] == [SHOWN] * 5
+    assert [each.p for each in alone] == [pytest.approx(2 / 2**10)] * 5
+    best = alone[0].sentence
+    assert "N = 64, best, fewest: 0.0503 against 0.150" in best
+
+
 def test_verdicts_are_those_that_the_results_were_made_for(verdicts):
     found = verdicts()
-    assert {said: verdict.word for said, verdict in found.items()} == {
+    assert {said: verdict.word for said, verdict in without_oracle(found).items()} == {
         QUALITY: SHOWN,
         f"{OUTPERFORMS} IS (classifier)": SHOWN,
         f"{OUTPERFORMS} recall (classifier)": NOT_SHOWN,
@@ -103,7 +117,7 @@ def test_a_single_seed_concludes_nothing(found, verdicts):
     names = "rows cas temperature editing rejection reconstruction sweep crossing"
     tables = {name: getattr(found, name) for name in names.split()}
     alone = {name: rows[rows["seed"].isna() | (rows["seed"] == 0)] for name, rows in tables.items()}
-    words = verdicts(**alone)
+    words = without_oracle(verdicts(**alone))
     speed = [words.pop(said) for said in (UNCACHED, CACHED)]
     assert all(verdict.word == SHOWN and verdict.comparisons == 1 for verdict in speed)
     assert words.pop(SELECTED).word == CERTAIN
@@ -116,7 +130,7 @@ def test_a_single_seed_concludes_nothing(found, verdicts):
 
 
 def test_released_weights_are_of_one_training_and_conclude_nothing(verdicts):
-    found = verdicts(make_params(transformer={"pretrained": "file"}))
+    found = without_oracle(verdicts(make_params(transformer={"pretrained": "file"})))
     assert [found.pop(said).word for said in (UNCACHED, CACHED)] == [SHOWN, SHOWN]
     assert found.pop(SELECTED).word == CERTAIN
     assert {verdict.word for verdict in found.values()} == {UNDECIDED}

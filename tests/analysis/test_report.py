@@ -65,7 +65,7 @@ def test_every_claim_is_on_the_scoreboard_which_leads_to_its_exhibit(report, fou
     opening, first = text.split("</article>")[0].split("<article")
     assert first.startswith(' id="scoreboard-table"')
     papers, ours = opening.split("Our own claims")
-    assert [papers.count("<li><a"), ours.count("<li><a")] == [11 + 4, 1]  # with the contents
+    assert [papers.count("<li><a"), ours.count("<li><a")] == [12 + 4, 1]  # with the contents
     assert '"#table1-table">MaskGIT outperforms VQGAN∗ in FID (classifier)</a>: <b>shown' in papers
     counts = [int(n) for n in re.findall(r"<strong>shown here (\d+)", first)]
     assert first.count("<a href=") == first.count('<th scope="row">') > 20
@@ -130,7 +130,17 @@ def test_a_failure_leaves_the_old_report_whole(results, params, tmp_path, monkey
     monkeypatch.setattr("analysis.report.build.write_report", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         build(results, out, params)
-    stages = ("evaluate", "cas", "sweep", "temperature", "edit", "reject", "reconstruct", "speed")
+    stages = (
+        "evaluate",
+        "cas",
+        "sweep",
+        "oracle",
+        "temperature",
+        "edit",
+        "reject",
+        "reconstruct",
+        "speed",
+    )
     with pytest.raises(UserError, match="dvc repro"):
         build(results, out, params, dict.fromkeys(stages, NO_RESULTS))
     (results / "reconstruction/pictures.npz").unlink()
