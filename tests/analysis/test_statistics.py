@@ -1,7 +1,7 @@
 """Tests and intervals of few numbers, against values of statistics books and by simulation."""
 
 import math
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pandas as pd
@@ -72,6 +72,19 @@ def test_the_p_of_an_ordering_counts_all_orderings():
     assert effect.p == pytest.approx(np.mean((distances <= 2) | (distances >= 38)))
     assert math.isnan(stats.rank_order([1.0, 2.0], [1.0, 2.0]).value)
     assert math.isnan(stats.rank_order([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]).value)
+
+
+def test_sign_flips_count_every_sign():
+    first, second = np.array([1.0, 2, 3, 4, 5]), np.zeros(5)
+    assert stats.flipped(first, second).p == pytest.approx(2 / 32)
+    first[1] = -2  # the sum is 11
+    sums = [
+        abs(sum(s * n for s, n in zip(signs, range(1, 6), strict=True)))
+        for signs in product((1, -1), repeat=5)
+    ]
+    assert stats.flipped(first, second).p == pytest.approx(np.mean(np.array(sums) >= 11))
+    assert stats.flipped(first, second).value == pytest.approx(11 / 5)
+    assert math.isnan(stats.flipped([1.0], [0.0]).p)
 
 
 def test_holm_is_the_example_by_hand():
