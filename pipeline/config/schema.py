@@ -350,7 +350,7 @@ class Sweep(Section):
 
     schedules: Grid[Schedule] = [*SEVEN]
     """Mask schedules to train with. Paper: the same. Also: arccos."""
-    iterations: Grid[PositiveInt] = [2, 4, 8, 12, 24]
+    iterations: Grid[PositiveInt] = [1, 2, 4, 8, 12, 24]
     """Values of T to decode each model with."""
     seeds: Grid[Seed] = [0, 1, 2]
     """Seeds to train each schedule with."""
