@@ -33,7 +33,7 @@ def table(results: Results, params: Params) -> Table:
         cells=cells,
         readable=pd.DataFrame(
             {
-                **{name.replace("_", " "): cells[name].map(_text) for name in keys[:-2]},
+                **{name.replace("_", " "): cells[name].map(fmt.setting) for name in keys[:-2]},
                 "T": cells["iterations"].map(fmt.count),
                 "passes": cells["passes"].map(fmt.count),
                 **fmt.columns(cells, labels, fmt.seeds_of(cells["seeds"], params)),
@@ -81,11 +81,6 @@ def _rows(results: Results, params: Params) -> tuple[pd.DataFrame, list[str]]:
     return rows.join(theirs.rename("main"), on=model), names
 
 
-def _text(value: object) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value).replace("_", " ")
-    return fmt.NONE if text == "nan" else text
-
-
 def _draw(results: Results, params: Params, path: Path, narrow: bool = False) -> None:
     rows, settings = _rows(results, params)
     x = str(rows[["passes", *settings]].select_dtypes("number").nunique().idxmax())
@@ -96,7 +91,7 @@ def _draw(results: Results, params: Params, path: Path, narrow: bool = False) ->
     with panels(path, narrow, (9.8, 3.7), tall=6.4, ncols=2) as (drawn, _):
         for axes, kind in zip(drawn, kinds, strict=True):
             for number, (names, line) in enumerate(cells.groupby(keys, sort=False, dropna=False)):
-                label = ", ".join(map(_text, names))
+                label = ", ".join(map(fmt.setting, names))
                 mean, std = (line[f"{results.metric(kind)}_{end}"] for end in ("mean", "std"))
                 colour = colours[number % len(colours)]
                 curve(axes, line[x], mean, mean - std, mean + std, colour, 0.1, label=label)

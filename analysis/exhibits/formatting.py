@@ -146,6 +146,12 @@ def markdown(table: pd.DataFrame) -> str:
     return table.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
+def setting(value: object) -> str:
+    """Format the value of a decoding setting, or a name: "square root" for "square_root"."""
+    text = f"{value:g}" if isinstance(value, float) else str(value).replace("_", " ")
+    return NONE if text == "nan" else text
+
+
 def latex(table: pd.DataFrame, caption: str) -> str:
     """Format a table of strings as LaTeX, which needs the packages booktabs and graphicx."""
     align = "".join("l" if is_text(table[name]) else "r" for name in table)

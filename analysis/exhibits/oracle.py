@@ -3,7 +3,7 @@
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -17,8 +17,7 @@ from pipeline.config.params import RELEASE, Params
 
 ERROR, LIKELIHOOD = "pair_error", "log_likelihood"
 METRICS = (ERROR, LIKELIHOOD, "token_entropy")
-Way = tuple[Any, ...]  # sampler, schedule, and a value of T or one of these:
-BEST, EVERY = "best", "every"
+BEST, EVERY = "the best T", "every T"
 ALL, EXACT = "all", "exact"  # names in the columns `group` and `sampler`
 
 
@@ -29,7 +28,7 @@ def table(results: Results, params: Params) -> Table:
     order = {"sort": False, "dropna": False}
     own = cells.fillna({"iterations": 0}).groupby([*names, "iterations"], **order)[ERROR].first()
     wide = 1000 * own.unstack("iterations").sort_index(axis=1)
-    readable = wide.index.to_frame(index=False).map(_text)
+    readable = wide.index.to_frame(index=False).map(fmt.setting)
     for t in wide:
         readable[f"T = {t:g}" if t else "no decoding"] = wide[t].map(fmt.number).to_numpy()
     return Table(
@@ -61,67 +60,59 @@ def chart(results: Results, params: Params) -> Figure:
 
 def claims(results: Results, params: Params) -> list[Claim]:
     """Claims about decoding alone, which must hold for every number of tokens N. n counts groups of
-    samples; another group of samples chooses each group's best T."""
-    rows = {name: _rows(results, name) for name in (RELEASE.sampler, "random", EXACT)}
-    steps, t = sorted(set(rows[RELEASE.sampler]["iterations"])), RELEASE.iterations
-    if not steps or rows[EXACT].empty:
+    samples."""
+    steps = sorted(set(_rows(results, RELEASE.sampler)["iterations"]))
+    if not steps:
         return []
-
-    def compare(first: Way, second: Way, what: str, metric: str = ERROR) -> list[Part]:
-        """Compare two ways to decode, for each N; a way without rows is left out."""
-        found = []
-        for n in params.oracle.tokens:
-            a, b = pairs(*(_metrics(rows[way[0]], n, *way[1:])[metric] for way in (first, second)))
-            effect = Part(flipped(a, b), (a.mean(), b.mean()), f"N = {n}, {what}")
-            found += [effect] if len(a) else []
-        return found
-
-    def ordered(sampler: str, iterations: str, metric: str) -> list[Part]:
-        """Compare schedules with less concave ones."""
-        found = []
-        for names in pairwise(("cosine", "linear", "logarithmic")):
-            first, second = ((sampler, name, iterations) for name in names)
-            found += compare(first, second, " and ".join(names), metric)
-        return found
-
-    best, fewest, most = ((RELEASE.sampler, "cosine", each) for each in (BEST, steps[0], steps[-1]))
-    claim = partial(
-        Claim,
-        source="",
-        exhibit="oracle",
-        shown_in="Figure 8 without a network",
-        measure="error of pairs",
-        sign=-1,
-        noise=GROUPS,
-        networks=(),
-    )
-    alone = "with exact probabilities"
+    order, t = ("cosine", "linear", "logarithmic"), RELEASE.iterations
+    best = [Way(RELEASE.sampler, schedule, BEST) for schedule in order]
+    random = [Way("random", schedule, EVERY) for schedule in order]
+    fewest, most = (Way(RELEASE.sampler, "cosine", each) for each in (steps[0], steps[-1]))
+    half, whole = (Way("random", "cosine", each) for each in (t / 2, t))
+    compared: dict[str, tuple[str, list[tuple[Way, Way]]]] = {
+        "the best T lies between the extremes": (ERROR, [(best[0], fewest), (best[0], most)]),
+        "less concave schedules need more iterations": ("iterations", [*pairwise(best)]),
+        "many iterations give too probable samples": (LIKELIHOOD, [(Way(EXACT), most)]),
+        f"in random order, {t} iterations beat half as many": (ERROR, [(whole, half)]),
+        "in random order, less concave schedules are worse": (ERROR, [*pairwise(random)]),
+    }
     return [
-        claim(
-            said=f"{alone}, the best T lies between the fewest and the most iterations",
-            parts=compare(best, fewest, "best, fewest") + compare(best, most, "best, most"),
-        ),
-        claim(
-            said=f"{alone}, less concave schedules need more iterations",
-            measure="best T",
-            parts=ordered(RELEASE.sampler, BEST, "iterations"),
-        ),
-        claim(
-            said=f"{alone}, many iterations give samples that are too probable",
-            measure="log-likelihood",
-            sign=1,
-            parts=compare(most, (EXACT,), "most, real", LIKELIHOOD),
-        ),
-        claim(
-            said=f"{alone} and in random order, {t} iterations are better than half as many",
-            parts=compare(("random", "cosine", t), ("random", "cosine", t / 2), f"{t}, {t // 2}"),
-        ),
-        claim(
-            said=f"{alone} and in random order, less concave schedules than cosine are worse",
-            measure="mean error of pairs over all T",
-            parts=ordered("random", EVERY, ERROR),
-        ),
+        Claim(
+            said=f"with exact probabilities, {said}",
+            source="",
+            exhibit="oracle",
+            shown_in="Figure 8 without a network",
+            measure={ERROR: "error of pairs", "iterations": "T"}.get(metric, "log-likelihood"),
+            sign=-1,
+            parts=[
+                part
+                for n in params.oracle.tokens
+                for first, second in ways
+                for part in _compared(results, n, first, second, metric)
+            ],
+            noise=GROUPS,
+            networks=(),
+        )
+        for said, (metric, ways) in compared.items()
     ]
+
+
+class Way(NamedTuple):
+    """A sampler, a mask schedule, and a value of T, or `BEST` or `EVERY`."""
+
+    sampler: str
+    schedule: str = ""
+    iterations: float | str = EVERY
+
+    def __str__(self) -> str:
+        t = f"T = {self.iterations:g}" if self.iterations not in (BEST, EVERY) else self.iterations
+        return f"{self.schedule} at {t}" if self.schedule else "the distribution itself"
+
+
+def _compared(results: Results, tokens: int, first: Way, second: Way, metric: str) -> list[Part]:
+    a, b = pairs(*(_metrics(results, tokens, *way)[metric] for way in (first, second)))
+    part = Part(flipped(a, b), (a.mean(), b.mean()), f"N = {tokens}, {first} and {second}")
+    return [part] if len(a) else []
 
 
 def _rows(results: Results, sampler: str) -> pd.DataFrame:
@@ -133,9 +124,10 @@ def _rows(results: Results, sampler: str) -> pd.DataFrame:
 
 
 def _metrics(
-    rows: pd.DataFrame, tokens: int, schedule: str = "", iterations: float | str = EVERY
+    results: Results, tokens: int, sampler: str, schedule: str, iterations: float | str
 ) -> pd.DataFrame:
     """Metrics by group: at a T, at the T that is best for another group, or averaged over T."""
+    rows = _rows(results, sampler)
     rows = rows[(rows["tokens"] == tokens) & (rows["seed"] != ALL)]
     rows = rows[rows["schedule"] == schedule] if schedule else rows
     if iterations == BEST:
@@ -143,11 +135,6 @@ def _metrics(
     elif iterations != EVERY:
         rows = rows[rows["iterations"] == iterations]
     return rows.groupby("seed")[[*METRICS, "iterations"]].mean()
-
-
-def _text(value: object) -> str:
-    text = f"{value:g}" if isinstance(value, float) else plain(str(value))
-    return fmt.NONE if text == "nan" else text
 
 
 def _draw(results: Results, path: Path, narrow: bool = False) -> None:

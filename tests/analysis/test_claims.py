@@ -65,7 +65,7 @@ def test_verdicts_about_decoding_alone_need_no_network(verdicts, params):
     assert [each.word for each in alone] == [SHOWN] * 5
     assert [each.p for each in alone] == [pytest.approx(2 / 2**10)] * 5
     best = alone[0].sentence
-    assert "N = 64, best, fewest: 0.0503 against 0.150" in best
+    assert "N = 64, cosine at the best T and cosine at T = 1: 0.0503 against 0.150" in best
 
 
 def test_verdicts_are_those_that_the_results_were_made_for(verdicts):
