@@ -21,7 +21,7 @@ from pipeline.runtime.files import value_hash, write_text
 from pipeline.runtime.secrets import redacted
 from pipeline.runtime.storage import S3_ENVIRONMENT, Storage, storage, use_storage
 
-KEYS = (*S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")  # for the DVC remote, too
+KEYS = (*S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")  # S3 stores and DVC remotes read these
 JOB = "MASKGIT_JOB"  # set in a job whose nodes have checkouts of their own
 TOKENIZER = "models/tokenizer"  # the tokenizer decodes samples during later training runs
 
