@@ -15,12 +15,13 @@ from scipy import stats
 from analysis.exhibits.base import Table
 from analysis.exhibits.formatting import NONE, count, listed, number, percent
 from analysis.exhibits.results import MODELS, NETWORKS, Results
-from analysis.exhibits.statistics import ALPHA, LEVEL, NAN, Effect, holm, paired, pairs
+from analysis.exhibits.statistics import ALPHA, LEVEL, MOST, NAN, POWER, Effect, holm, paired
 from pipeline.config.params import Params
 
 HYPOTHESIS = "hypothesis"  # in the source of a claim that the paper only supposes
 # The kinds of values that n counts.
-SEEDS, TIMINGS, SCHEDULES = "training seeds", "timings of each in one process", "schedules"
+SEEDS, TIMINGS = "training seeds", "timings of each in one process"
+DIFFERENCE, RATIO, RHO = "difference", "ratio", "Spearman's ρ"  # kinds of effects
 GROUPS = "groups of samples"
 ONE = {SEEDS: "training seed", TIMINGS: "timing of each"}  # singular
 SWEPT = "the sweep's models"
@@ -39,28 +40,34 @@ class Part:
     """One comparison of two sides.
 
     Args:
-        effect: the first side minus the second, or the rank correlation of the two sides.
+        effect: the first side minus the second (of logarithms for a ratio), or a correlation.
         values: the mean of each side; empty if the comparison has only an effect.
         sides: names of the two sides, if the claim does not name them.
-        kind: the name of the effect, such as "difference".
+        kind: the name of the effect, such as "difference" or "ratio".
     """
 
     effect: Effect
     values: tuple[float, ...] = ()
     sides: str = ""
-    kind: str = "difference"
+    kind: str = DIFFERENCE
+
+    @property
+    def estimate(self) -> tuple[float, float, float]:
+        """The effect and the ends of its interval, as they are printed."""
+        value, low, high = self.effect.value, self.effect.low, self.effect.high
+        if self.kind != RATIO:
+            return value, low, high
+        return math.exp(value), math.exp(low), math.exp(high)
 
     @property
     def numbers(self) -> str:
         """The comparison in words: "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)"."""
-        text, effect = " against ".join(map(number, self.values)), self.effect
-        if not math.isnan(effect.low) or not self.values:
-            like = max((abs(value) for value in self.values), default=effect.value)
-            value, low, high = (
-                number(x, like=like).replace("-", "−")
-                for x in (effect.value, effect.low, effect.high)
-            )
-            interval = "" if math.isnan(effect.low) else f" ({low} to {high})"
+        text, known = " against ".join(map(number, self.values)), not math.isnan(self.effect.low)
+        if known or not self.values:
+            sizes = self.values if self.kind == DIFFERENCE else self.estimate[:1]
+            like = max(map(abs, sizes))
+            value, low, high = (number(x, like).replace("-", "−") for x in self.estimate)
+            interval = f" ({low} to {high})" * known
             text += f"{', ' * bool(text)}{self.kind} {value}{interval}"
         return f"{self.sides}: {text}" if self.sides else text
 
@@ -77,7 +84,7 @@ class Claim:
         measure: name of the compared metric, as in the tables: "FID (classifier)".
         sign: 1 if the claim expects a positive effect, −1 if a negative one.
         parts: comparisons that must all hold; empty if nothing was measured.
-        noise: what n counts: training seeds, timings or schedules.
+        noise: what n counts: training seeds or timings.
         networks: the compared networks; if one is barely trained, the claim is not tested.
         fewest: the smallest n for a test, such as three if another seed chooses each seed's T.
         certain: why the claim is bound to hold; empty if the claim can fail.
@@ -141,7 +148,7 @@ class Claim:
 
 def by_pairs(ours: pd.Series, theirs: pd.Series, sides: str = "") -> list[Part]:
     """Compare two series by seed. Returns one `Part`, or none if the series share no seed."""
-    a, b = pairs(ours, theirs)
+    a, b = ours.align(theirs, join="inner")
     return [Part(paired(a, b), (a.mean(), b.mean()), sides)] if len(a) else []
 
 
@@ -181,6 +188,22 @@ class Verdict:
         return self.word == NOT_SHOWN and any(value > 0 for value in values)
 
     @property
+    def power(self) -> tuple[float, float]:
+        """The power of the test of the part that supports the claim least, and the n for 80%."""
+        part = self.claim.weakest
+        if part is None or math.isnan(self.p):
+            return NAN, NAN
+        return part.effect.power(ALPHA / self.comparisons)
+
+    @property
+    def power_text(self) -> str:
+        """The power in words: "34%, 80% needs n = 7"."""
+        power, needed = self.power
+        low = power < POWER
+        more = f"n = {needed:g}" if needed < MOST else f"n > {MOST}"
+        return percent(round(power, 2)) + f", {percent(POWER)} needs {more}" * low
+
+    @property
     def measured(self) -> str:
         """The numbers of the part that supports the claim least, with a 95% interval. The name of
         the measure comes first, unless the claim's text contains it."""
@@ -201,8 +224,11 @@ class Verdict:
         together = f" of all {parts} parts" if parts > 1 else ""
         return (
             f"p {p if p.startswith('<') else f'= {p}'}{together}, corrected for "
-            f"{self.comparisons} comparisons {p_value(self.adjusted)}; "
+            f"{self.comparisons} comparison{'s' * (self.comparisons > 1)} "
+            f"{p_value(self.adjusted)}; "
             f"n = {self.claim.n} {self.claim.noise}"
+            + f"; power {self.power_text}"
+            * (self.power_text != NONE)
         )
 
     def _untested(self) -> str:
@@ -234,13 +260,12 @@ def judge(
         1.0 if claim.exhibit in left_out or reason == UNKNOWN else NAN if reason else claim.p
         for claim, reason in zip(claims, reasons, strict=True)
     ]
-    families = pd.Series([claim.family for claim in claims])
-    corrected = pd.Series(p_values).groupby(families)
-    table = pd.DataFrame({"p": corrected.transform(holm), "tested": corrected.transform("count")})
+    families = pd.Series(p_values).groupby(pd.Series([claim.family for claim in claims]))
+    corrected, tested = families.transform(holm), families.transform("count")
     return [
-        Verdict(claim, *((NAN, NAN) if reason else (p, adjusted)), tested, reason)
-        for claim, reason, p, (adjusted, tested) in zip(
-            claims, reasons, p_values, table.itertuples(index=False), strict=True
+        Verdict(claim, NAN if reason else p, NAN if reason else adjusted, int(others), reason)
+        for claim, reason, p, adjusted, others in zip(
+            claims, reasons, p_values, corrected, tested, strict=True
         )
         if claim.exhibit not in left_out
     ]
@@ -345,6 +370,7 @@ def scoreboard(
                 "measured here": [verdict.measured for verdict in verdicts],
                 "p, corrected": [p_value(verdict.adjusted) for verdict in verdicts],
                 "n": [str(verdict.claim.n) for verdict in verdicts],
+                "power": [verdict.power_text for verdict in verdicts],
                 "paper": [verdict.claim.source or NONE for verdict in verdicts],
                 "shown in": [verdict.claim.shown_in for verdict in verdicts],
             }
@@ -356,13 +382,15 @@ def scoreboard(
             "two-sided and corrected (Holm) for the comparisons of the claim's family: the "
             "paper's claims of one section, or our own about one table or figure, with claims "
             "about times apart. On pure noise, at most one family in twenty decides a claim.",
-            "Welch's t test compares the networks; a paired t test by seed compares samples that "
-            "share a seed; a one-sample t test compares edits with copied pixels, which have no "
-            "seed; exact permutation tests compare orderings and timings. n counts training seeds, "
-            "timings of each method, or schedules. A claim with several comparisons (its parts) "
-            "holds if all hold: the numbers are of the part that supports the claim least, and p "
-            "is for all together. A hypothesis is a claim that the paper only supposes. A claim "
-            "without a section of the paper is our own.",
+            "Welch's t test compares the networks; contrasts in a randomised block design, with "
+            "seeds as blocks, compare schedules; paired t tests by seed compare other samples that "
+            "share a seed, and one-sample t tests slopes and edits; Page's test compares "
+            "orderings, and an exact permutation test timings. n counts training seeds, or timings "
+            "of each method. A claim with several comparisons (its parts) holds if all hold: the "
+            "numbers are of the part that supports the claim least, and p is for all together. "
+            "Power is the chance of a t test to decide, with this n and the first level of its "
+            "family's correction, if the effect and spread are those measured. A hypothesis is a "
+            "claim that the paper only supposes. A claim without a section is our own.",
             "One tokenizer and one classifier were trained, so no p covers their seeds. The "
             "conclusions hold for this data set, these networks and this length of training.",
         ],
@@ -407,17 +435,17 @@ def _count(verdicts: list[Verdict]) -> str:
 def _row(verdict: Verdict) -> dict[str, str | float]:
     """The verdict's row of the scoreboard's CSV file."""
     part, claim = verdict.claim.weakest, verdict.claim
-    effect = part.effect if part else Effect(NAN)
+    estimate = (part.kind, *part.estimate) if part else ("", NAN, NAN, NAN)
     return {
         "claim": claim.said,
         "source": claim.source,
         "verdict": verdict.word,
         "measure": claim.measure,
-        "effect": effect.value,
-        "low": effect.low,
-        "high": effect.high,
+        **dict(zip(("kind", "effect", "low", "high"), estimate, strict=True)),
         "p": verdict.p,
         "p_holm": verdict.adjusted,
         "n": claim.n,
+        "power": verdict.power[0],
+        "n_for_80": verdict.power[1],
         "exhibit": claim.exhibit,
     }

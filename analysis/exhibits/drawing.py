@@ -133,9 +133,11 @@ def panels(
         drawn, entries = list(canvas.subplots(*shape, squeeze=False).flat), dict[str, Artist]()
         yield drawn, entries
         lines, labels = drawn[-1].get_legend_handles_labels()
-        place = {"loc": "outside lower center", "ncols": ncols}
-        place = place if narrow else {"loc": "outside right center"}
-        canvas.legend([*lines, *entries.values()], [*labels, *entries], **place)
+        labels, lines = [*labels, *entries], [*lines, *entries.values()]
+        if narrow:
+            canvas.legend(lines, labels, loc="outside lower center", ncols=ncols)
+        else:
+            canvas.legend(lines, labels, loc="outside right center")
 
 
 def curve(

@@ -12,7 +12,7 @@ from analysis.exhibits.base import Figure, Table
 from analysis.exhibits.claims import GROUPS, Claim, Part
 from analysis.exhibits.drawing import log_steps, panels, schedule_colours
 from analysis.exhibits.results import Results, plain
-from analysis.exhibits.statistics import flipped, nested_choice, pairs
+from analysis.exhibits.statistics import flipped, nested_choice
 from pipeline.config.params import RELEASE, Params
 
 ERROR, LIKELIHOOD = "pair_error", "log_likelihood"
@@ -110,7 +110,8 @@ class Way(NamedTuple):
 
 
 def _compared(results: Results, tokens: int, first: Way, second: Way, metric: str) -> list[Part]:
-    a, b = pairs(*(_metrics(results, tokens, *way)[metric] for way in (first, second)))
+    ours, theirs = (_metrics(results, tokens, *way)[metric] for way in (first, second))
+    a, b = ours.align(theirs, join="inner")
     part = Part(flipped(a, b), (a.mean(), b.mean()), f"N = {tokens}, {first} and {second}")
     return [part] if len(a) else []
 

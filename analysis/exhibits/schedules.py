@@ -1,6 +1,7 @@
 """Mask schedules and numbers of iterations (section 4.4: Table 3 and Figure 8), and crossed
 schedules: training with one schedule, decoding with another. The paper always changes both."""
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from analysis.exhibits import formatting as fmt
 from analysis.exhibits import paper
 from analysis.exhibits import statistics as stats
 from analysis.exhibits.base import Figure, Table
-from analysis.exhibits.claims import HYPOTHESIS, SCHEDULES, SWEPT, Claim, Part, by_pairs
+from analysis.exhibits.claims import HYPOTHESIS, RATIO, RHO, SWEPT, Claim, Part
 from analysis.exhibits.drawing import curve, log_steps, panels, plain_numbers, schedule_colours
 from analysis.exhibits.results import (
     CURVE_TOKENS,
@@ -23,7 +24,6 @@ from analysis.exhibits.results import (
     SWEEP_METRICS,
     Results,
     measure_note,
-    metric_label,
     plain,
 )
 from pipeline.config.params import Params
@@ -41,10 +41,11 @@ EVERY = 3  # every third point of a curve is drawn
 def claims(results: Results, params: Params) -> list[Claim]:
     """Claims about the best schedule, the best T, and the schedules of training and of decoding."""
     claim = partial(Claim, networks=(SWEPT,))
+    of_table3 = partial(claim, exhibit="table3-table", shown_in="Table 3", fewest=CHOOSING)
     return [
-        *_families(results, claim),
-        _sweet_spot(results, params.training.mask_schedule, claim),
-        *_orders(results, claim),
+        *_families(results, partial(of_table3, source="4.4, Table 3")),
+        *_over_iterations(results, params.training.mask_schedule, claim),
+        *_orders(results, partial(of_table3, source="4.4, Table 3")),
         *_crossed(results, claim),
     ]
 
@@ -57,50 +58,51 @@ def at_best_iterations(results: Results) -> pd.DataFrame:
     return pd.concat(chosen, ignore_index=True)
 
 
-def _families(results: Results, claim: "partial[Claim]") -> list[Claim]:
-    """Claims: cosine is the best schedule, concave ones beat linear, linear beats convex ones."""
+def _best_values(results: Results, kind: str) -> pd.DataFrame:
+    """A metric at the T of `at_best_iterations`: one row per seed, one column per schedule."""
     best = at_best_iterations(results)
-    values = {
-        name: stats.by_seed(rows, results.metric("fid")) for name, rows in best.groupby("schedule")
-    }
-    claim = partial(
-        claim,
-        source="4.4, Table 3",
-        exhibit="table3-table",
-        shown_in="Table 3",
-        measure=results.label("fid"),
-        sign=-1,
-        fewest=CHOOSING,
+    return best.pivot(index="seed", columns="schedule", values=results.metric(kind)).dropna()
+
+
+def _families(results: Results, claim: "partial[Claim]") -> list[Claim]:
+    """Claims: cosine is the best schedule, and is better than linear and convex ones; concave ones
+    beat linear, linear beats convex ones."""
+    logs = np.log(_best_values(results, "fid"))
+    best, names, linear = paper.BEST_SCHEDULE, tuple(paper.TABLE_3), ["linear"]
+    known = logs if best in logs else ()
+    rivals = {plain(name): [name] for name in names if name != best}
+    others = {"linear": linear, "convex schedules": CONVEX}
+    beats_all, beats_others = (
+        [part for name in each for part in _against(logs, [best], each[name], f"{best} and {name}")]
+        for each in (rivals, others)
     )
-    best_one, all_of_them = paper.BEST_SCHEDULE, tuple(paper.TABLE_3)
-    known = values if best_one in values else {}
-    rivals = [name for name in _found(all_of_them, known) if name != best_one]
-    linear = values.get("linear", pd.Series(dtype=float))
-    return [
-        claim(
-            said=f"{best_one} is the best of the schedules{_partly(all_of_them, known)}",
-            parts=[
-                part
-                for name in rivals
-                for part in by_pairs(
-                    values[best_one],
-                    values[name],
-                    f"{best_one} and {plain(name)}" if len(rivals) > 1 else "",
-                )
-            ],
+    found = {
+        f"{best} is the best of the schedules{_partly(names, known)}": beats_all,
+        f"{best} is better than linear and convex schedules{_partly(CONVEX, known)}": beats_others,
+        f"concave schedules{_partly(CONCAVE, logs)} are better than linear": _against(
+            logs, CONCAVE, linear
         ),
-        claim(
-            said=f"concave schedules{_partly(CONCAVE, values)} are better than linear",
-            parts=by_pairs(_mean(CONCAVE, values), linear),
+        f"linear is better than convex schedules{_partly(CONVEX, logs)}": _against(
+            logs, linear, CONVEX
         ),
-        claim(
-            said=f"linear is better than convex schedules{_partly(CONVEX, values)}",
-            parts=by_pairs(linear, _mean(CONVEX, values)),
-        ),
-    ]
+    }
+    measure = results.label("fid")
+    return [claim(said=said, measure=measure, sign=-1, parts=found[said]) for said in found]
 
 
-def _found(family: Sequence[str], among: Iterable[str]) -> list[str]:
+def _against(
+    logs: pd.DataFrame, ours: Iterable[str], theirs: Iterable[str], sides: str = ""
+) -> list[Part]:
+    """Compare log FID (a row per seed, a column per schedule) of two families of schedules. Returns
+    one `Part`, or none if a family was not swept."""
+    first, second = (_found(family, logs) for family in (ours, theirs))
+    if not first or not second or logs.empty:
+        return []
+    means = tuple(math.exp(logs[names].mean(axis=None)) for names in (first, second))
+    return [Part(stats.contrast(logs, first, second), means, sides, RATIO)]
+
+
+def _found(family: Iterable[str], among: Iterable[str]) -> list[str]:
     """The schedules of a family that were measured, in the order of the family."""
     measured = set(among)
     return [name for name in family if name in measured]
@@ -115,64 +117,77 @@ def _partly(family: Sequence[str], values: Iterable[str]) -> str:
     return f" (of the paper's, only {fmt.listed(map(plain, found))} {were} swept)"
 
 
-def _mean(family: Sequence[str], values: dict[str, pd.Series]) -> pd.Series:
-    """For each seed, the mean over the swept schedules of a family."""
-    found = [values[name] for name in _found(family, values)]
-    if not found:
-        return pd.Series(dtype=float)
-    return pd.concat(found, axis=1).dropna().mean(axis=1)
+def _over_iterations(results: Results, schedule: str, claim: "partial[Claim]") -> list[Claim]:
+    """Claims about T. There is a sweet spot if log FID, fitted by a parabola in log T, falls at the
+    smallest T of the sweep and rises at the largest."""
+    logs, fid = np.log(_by_iterations(results, schedule, "fid")), results.metric("fid")
+    recall, low, high = _by_iterations(results, schedule, "recall"), *_ends(logs)
+    rows = results.sweep.sort_values([fid, "iterations"]).drop_duplicates(["seed", "schedule"])
+    best = rows.pivot(index="seed", columns="schedule", values="iterations")
+    best = best[_found(paper.TABLE_3, best)].dropna()  # the most concave schedule first
+    claim = partial(claim, exhibit="figure8", shown_in="Figure 8")
+    return [
+        claim(
+            said="quality peaks at a sweet spot of T and then worsens",
+            source="4.4, Figure 8",
+            measure=f"{plain(schedule)}, log {results.label('fid')} per doubling of T",
+            sign=-1,
+            parts=[
+                Part(stats.slope(logs, low), kind=f"change at T = {low}"),
+                Part(stats.slope(-logs, high), kind=f"change backwards from T = {high}"),
+            ],
+        ),
+        claim(
+            said="the best T is larger for less concave schedules",
+            source="4.4, Figure 8",
+            measure="order of the schedules' best T",
+            sign=1,
+            parts=[Part(stats.trend(best, range(len(best.columns))), kind=RHO)],
+        ),
+        claim(
+            said="diversity falls as T grows",
+            source=f"4.4, as a {HYPOTHESIS}",
+            measure=f"{plain(schedule)}, {results.label('recall')} per doubling of T",
+            sign=-1,
+            parts=[Part(stats.slope(recall, low, degree=1), kind="change")],
+        ),
+    ]
 
 
-def _sweet_spot(results: Results, schedule: str, claim: "partial[Claim]") -> Claim:
-    """The claim that the best T inside the swept range, chosen by another seed, beats both ends."""
-    metric = results.metric("fid")
+def _by_iterations(results: Results, schedule: str, kind: str) -> pd.DataFrame:
+    """A metric of one schedule: a row per seed, and a column for each T that all seeds have."""
     rows = results.sweep[results.sweep["schedule"] == schedule]
-    steps = sorted(set(rows["iterations"]))
-    parts: list[Part] = []
-    if len(steps) > 2:
-        inside = stats.by_seed(stats.nested_choice(rows, "iterations", metric, steps[1:-1]), metric)
-        for end in (steps[0], steps[-1]):
-            outer = stats.by_seed(rows[rows["iterations"] == end], metric)
-            parts += by_pairs(inside, outer, f"the best T in between and T = {end}")
-    return claim(
-        said="quality peaks at a sweet spot of T and then worsens",
-        source="4.4, Figure 8",
-        exhibit="figure8",
-        shown_in="Figure 8",
-        measure=f"{plain(schedule)}, {results.label('fid')}",
-        sign=-1,
-        fewest=CHOOSING,
-        parts=parts,
-    )
+    table = rows.pivot(index="seed", columns="iterations", values=results.metric(kind))
+    return table.dropna(axis=1)
+
+
+def _ends(table: pd.DataFrame) -> tuple[int, int]:
+    return min(table.columns, default=1), max(table.columns, default=1)
 
 
 def _orders(results: Results, claim: "partial[Claim]") -> list[Claim]:
     """Claims that the schedules rank as in the paper, by each of the paper's three metrics."""
-    best = nested_best(results)
-    return [
-        claim(
-            said=f"the schedules rank as in the paper by {results.label(kind)}",
-            source="4.4, Table 3",
-            exhibit="rank_correlation-table",
-            shown_in="Ordering",
-            measure=results.label(kind),
-            sign=1,
-            parts=[Part(effect, kind="Spearman's ρ")],
-            noise=SCHEDULES,
-            lacking="" if best["seeds"].max() > 1 else "one seed may order the schedules by chance",
-        )
-        for kind, effect in rank_correlation(best, results).items()
-    ]
+    found = []
+    for place, kind in enumerate(("fid", "is", "nll"), start=1):
+        values, label = _best_values(results, kind), results.label(kind)
+        values = values[_found(paper.TABLE_3, values)]
+        order = stats.trend(values, [paper.TABLE_3[name][place] for name in values])
+        said = f"the order of the schedules correlates with the paper's by {label}"
+        found.append(claim(said=said, measure=label, sign=1, parts=[Part(order, kind=RHO)]))
+    return found
 
 
 def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
     """Two claims that concave schedules beat the other schedules: in training, and in decoding."""
-    metric, rows = results.metric("fid"), results.crossing
-    bent, others = list(CONCAVE), ["linear", *CONVEX]
+    rows, bent, others = results.crossing, list(CONCAVE), ["linear", *CONVEX]
+    rows = rows.assign(log=np.log(rows.get(results.metric("fid"), math.nan)))
     found = []
     for side, step in {"schedule": "training", "decoding_schedule": "decoding"}.items():
         ours, theirs = (_found(family, rows[side]) for family in (bent, others))
-        crossed = ""
+        logs, crossed = rows.pivot_table(index="seed", columns=side, values="log").dropna(), ""
+        if step == "decoding" and ours and theirs:
+            # Decodings of the same models err alike, so the error is of this comparison alone.
+            logs = pd.DataFrame({each[0]: logs[each].mean(axis=1) for each in (ours, theirs)})
         if (ours, theirs) != (bent, others) and ours and theirs:
             names = [fmt.listed(map(plain, family)) for family in (ours, theirs)]
             crossed = f" ({names[0]} against {names[1]})"
@@ -184,16 +199,13 @@ def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
                 shown_in="Crossing",
                 measure=results.label("fid"),
                 sign=-1,
-                parts=by_pairs(
-                    stats.by_seed(rows[rows[side].isin(ours)], metric),
-                    stats.by_seed(rows[rows[side].isin(theirs)], metric),
-                ),
+                parts=_against(logs, ours, theirs),
             )
         )
     return found
 
 
-# Means over seeds, each schedule's best T, and agreement with the paper's ranking
+# Means over seeds, and each schedule's best T
 
 
 def sweep_metrics(results: Results) -> list[str]:
@@ -247,22 +259,7 @@ def nested_best(results: Results) -> pd.DataFrame:
     return cells.loc[order].rename_axis("schedule").reset_index()
 
 
-def rank_correlation(best: pd.DataFrame, results: Results) -> dict[str, stats.Effect]:
-    """Spearman's ρ between our ordering of the schedules and the paper's, by FID, IS and NLL.
-
-    Only schedules in both orderings are ranked, each at its best T. ρ is NaN for fewer than three.
-    """
-    shared = best[best["schedule"].isin(paper.TABLE_3)]
-    theirs = [paper.TABLE_3[name] for name in shared["schedule"]]
-    return {
-        kind: stats.rank_order(
-            shared[f"{results.metric(kind)}_mean"], [row[place] for row in theirs]
-        )
-        for place, kind in enumerate(("fid", "is", "nll"), start=1)
-    }
-
-
-# Table 3, the whole grid, and the agreement with the paper's ordering
+# Table 3, and the whole grid
 
 
 def table3(results: Results, params: Params) -> Table:
@@ -345,45 +342,6 @@ def grid(results: Results, params: Params) -> Table:
         readable=pd.DataFrame(readable),
         notes=[_sampling_note(summary)],
         folded=True,
-    )
-
-
-def agreement(results: Results, params: Params) -> Table:
-    """Rank correlations of our ordering of the schedules with the paper's."""
-    best = nested_best(results)
-    effects = rank_correlation(best, results)
-    cells = pd.DataFrame(
-        {
-            "metric": results.metric(kind),
-            "paper_metric": label,
-            "schedules": effect.n,
-            "spearman_rho": effect.value,
-            "p_value": effect.p,
-        }
-        for (kind, effect), label in zip(
-            effects.items(), (paper.FID, paper.IS, paper.NLL), strict=True
-        )
-    )
-    notes = ["ρ = 1 means the same ordering. p is exact and two-sided, over all orderings."]
-    others = [plain(name) for name in best["schedule"] if name not in paper.TABLE_3]
-    if others:
-        notes.append(f"Left out, since the paper does not have them: {fmt.listed(others)}.")
-    if cells["spearman_rho"].isna().any():
-        notes.append("– means not defined: there are fewer than three schedules, or all are equal.")
-    return Table(
-        name="rank_correlation",
-        title="Agreement with the paper's ordering of the schedules (Spearman's ρ)",
-        cells=cells,
-        readable=pd.DataFrame(
-            {
-                "metric": [metric_label(name, results.extractor) for name in cells["metric"]],
-                "against": cells["paper_metric"],
-                "schedules": cells["schedules"].astype(str),
-                "ρ": cells["spearman_rho"].map(fmt.number),
-                "p, uncorrected": cells["p_value"].map(fmt.number),
-            }
-        ),
-        notes=notes,
     )
 
 
@@ -480,9 +438,23 @@ def quality(results: Results, params: Params) -> Figure:
         "of decoding iterations, each schedule's best marked with a star.",
         paper="more iterations are not necessarily better: every schedule except the logarithmic "
         "has a sweet spot, at smaller T for more concave schedules (8 to 12 for cosine).",
+        here=_lowest(results, params.training.mask_schedule),
         draw=partial(_draw_quality, results),
         chart=True,
     )
+
+
+def _lowest(results: Results, schedule: str) -> list[str]:
+    """A sentence on the T at which a schedule's fitted FID is least."""
+    logs = np.log(_by_iterations(results, schedule, "fid"))
+    if len(logs.columns) < 3:
+        return []
+    (best, low, high), ends = stats.lowest(logs), _ends(logs)
+    interval = "" if math.isnan(low) else f" (95% interval: {low:.3g} to {high:.3g})"
+    return [
+        f"{plain(schedule)}: a parabola fitted to log FID over log T is least at T = "
+        f"**{best:.3g}**{interval}; T was {ends[0]} to {ends[1]}."
+    ]
 
 
 def _draw_curves(results: Results, path: Path, narrow: bool = False) -> None:

@@ -21,6 +21,9 @@ from analysis.exhibits.results import Results
 LEVEL = 0.95  # confidence level of every interval
 ALPHA = 0.05  # a corrected p below this value decides
 NAN = math.nan
+POWER, MOST = 0.8, 200  # the power that a test should have; the largest n that is considered
+POINTS = 200  # in the range of T, of which each may be the lowest
+ROUNDING = 1e-12  # numbers that differ by less, relative to the largest, count as equal
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Effect:
         low, high: ends of the 95% interval; NaN if no interval can be computed.
         p: two-sided p for the null hypothesis of a true value of zero; NaN if no test is possible.
         n: number of independent values on the side with fewer values.
+        df: degrees of freedom of the t test; NaN for other tests.
     """
 
     value: float
@@ -39,10 +43,22 @@ class Effect:
     high: float = NAN
     p: float = NAN
     n: int = 0
+    df: float = NAN
 
     def one_sided(self, sign: int) -> float:
         """p of the one-sided test in the direction `sign`; NaN if `p` is NaN."""
         return self.p / 2 if self.value * sign > 0 else 1 - self.p / 2
+
+    def power(self, level: float) -> tuple[float, float]:
+        """The power of the t test at a level, if the true effect and spread are those measured, and
+        the smallest n for a power of 80%. NaN for other tests; `MOST` if no smaller n suffices."""
+        if math.isnan(self.df):
+            return NAN, NAN
+        n = np.arange(2, MOST + 1)
+        df = self.df * (n - 1) / (self.n - 1)
+        shift = stats.t.isf(self.p / 2, self.df) * np.sqrt(n / self.n)
+        power = stats.nct.sf(stats.t.isf(level / 2, df), df, shift)
+        return float(power[self.n - 2]), float(n[power >= POWER].min(initial=MOST))
 
 
 def half_width(values: ArrayLike) -> float:
@@ -68,9 +84,59 @@ def paired(first: ArrayLike, second: ArrayLike) -> Effect:
     value = float(differences.mean()) if n else NAN
     if n < 2 or _equal(differences, float(np.abs([a, b]).max())):
         return Effect(value, n=n)
-    half = half_width(differences)
-    p = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return Effect(value, value - half, value + half, p, n)
+    return _tested(value, float(stats.sem(differences)), n - 1, n)
+
+
+def contrast(logs: pd.DataFrame, first: Sequence[str], second: Sequence[str]) -> Effect:
+    """Compare two groups of treatments in a randomised block design (planned contrast).
+
+    Args:
+        logs: one row per block (seed) and one column per treatment (mask schedule), such as log
+            FID, whose differences do not depend on the size of FID.
+
+    Returns:
+        The mean of the first group minus that of the second. Its error is pooled over all
+        treatments, with (blocks − 1) · (treatments − 1) degrees of freedom: the treatments' errors
+        are assumed to be independent, with equal variance.
+    """
+    n, treatments = logs.shape
+    weights = logs.columns.isin(first) / len(first) - logs.columns.isin(second) / len(second)
+    value, df = float(logs.mean().to_numpy() @ weights), (n - 1) * (treatments - 1)
+    errors = logs.sub(logs.mean(axis=1), axis=0)
+    errors -= errors.mean()
+    if n < 2 or np.abs(errors.to_numpy()).max() <= ROUNDING * np.abs(logs.to_numpy()).max():
+        return Effect(value, n=n)
+    variance = float((errors.to_numpy() ** 2).sum()) / df
+    return _tested(value, math.sqrt(variance * float(weights @ weights) / n), df, n)
+
+
+def slope(values: pd.DataFrame, at: float, degree: int = 2) -> Effect:
+    """The slope, per doubling, at `at` of the polynomial that is fitted to each row's values over
+    log₂ of the columns' names (one-sample t test of the rows' slopes)."""
+    if len(values.columns) <= degree:
+        return Effect(NAN)
+    fits = np.polyfit(np.log2(values.columns.to_numpy(float)), values.to_numpy().T, degree)
+    powers = np.arange(degree, 0, -1)
+    slopes = powers * math.log2(at) ** (powers - 1) @ fits[:-1]
+    return paired(slopes, 0 * slopes)
+
+
+def lowest(values: pd.DataFrame) -> tuple[float, float, float]:
+    """Where, between the first and the last column's name, the parabola fitted as in `slope` to
+    the mean of the rows is least; and the ends of its 95% interval, which holds all points whose
+    slope may be zero (Fieller). NaN if there are none."""
+    steps = np.log2(values.columns.to_numpy(float))
+    grid = np.linspace(steps[0], steps[-1], POINTS)
+    best = grid[np.polyval(np.polyfit(steps, values.mean(), 2), grid).argmin()]
+    level = [2**at for at in grid if slope(values, 2**at).p >= ALPHA] or [NAN]
+    return float(2**best), float(level[0]), float(level[-1])
+
+
+def _tested(value: float, error: float, df: float, n: int) -> Effect:
+    """Student's t test of an estimate with a standard error of `df` degrees of freedom."""
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, df)) * error
+    p = 2 * float(stats.t.sf(abs(value) / error, df))
+    return Effect(value, value - half, value + half, p, n, df)
 
 
 def flipped(first: ArrayLike, second: ArrayLike) -> Effect:
@@ -84,7 +150,7 @@ def flipped(first: ArrayLike, second: ArrayLike) -> Effect:
         permutation_type="samples",
         n_resamples=np.inf,
     )
-    return replace(effect, p=float(test.pvalue))
+    return replace(effect, p=float(test.pvalue), df=NAN)
 
 
 def welch(first: ArrayLike, second: ArrayLike) -> Effect:
@@ -98,7 +164,8 @@ def welch(first: ArrayLike, second: ArrayLike) -> Effect:
         warnings.simplefilter("ignore", RuntimeWarning)  # one side may have equal numbers
         result = stats.ttest_ind(a, b, equal_var=False)
     interval = result.confidence_interval(LEVEL)
-    return Effect(value, float(interval.low), float(interval.high), float(result.pvalue), n)
+    p, df = float(result.pvalue), float(result.df)
+    return Effect(value, float(interval.low), float(interval.high), p, n, df)
 
 
 def separation(first: tuple[float, float], second: tuple[float, float], n: int) -> Effect:
@@ -117,27 +184,24 @@ def separation(first: tuple[float, float], second: tuple[float, float], n: int) 
     return Effect(0.0, p=1.0, n=n)
 
 
-def rank_order(ours: ArrayLike, theirs: ArrayLike) -> Effect:
-    """Spearman's ρ between two orderings of the same items, with the exact p over all orderings.
+def trend(values: pd.DataFrame, expected: Sequence[float]) -> Effect:
+    """Whether the columns rank as expected in each row (seed): the mean of the rows' Spearman's ρ,
+    with Page's test, which asks if all orderings of a row are equally likely.
 
-    ρ is NaN for fewer than three items, and if all items of an ordering are equal.
+    The ρ of equal values is 0; that of fewer than three columns is NaN, as if all rows are equal.
     """
-    a, b = np.asarray(ours, float), np.asarray(theirs, float)
-    n = len(a)
-    if n < 3 or _equal(a) or _equal(b):
+    n, items = values.shape
+    equal = [_equal(row) for row in values.to_numpy()]
+    if items < 3 or all(equal):
         return Effect(NAN, n=n)
-    ranks, reference = stats.rankdata(a), stats.rankdata(b)
-    rho = float(np.corrcoef(ranks, reference)[0, 1])
-    # All orderings have the same norm, so |ρ| is proportional to |product with centred ranks|.
-    centred = reference - reference.mean()
-    test = stats.permutation_test(
-        [ranks],
-        lambda ordering, axis: np.abs((ordering * centred).sum(axis)),
-        permutation_type="pairings",
-        n_resamples=np.inf,
-        alternative="greater",
-    )
-    return Effect(rho, p=float(test.pvalue), n=n)
+    order, ranks = stats.rankdata(expected), stats.rankdata(values, axis=1)
+    centred = order - order.mean()
+    norm = np.sqrt(((ranks - order.mean()) ** 2).sum(axis=1) * (centred**2).sum())
+    rho = np.mean(ranks @ centred / np.where(equal, 1, norm))
+    if n < 2:
+        return Effect(float(rho), n=n)
+    tests = (stats.page_trend_test(side, predicted_ranks=order) for side in (ranks, -ranks))
+    return Effect(float(rho), p=min(1.0, 2 * min(float(test.pvalue) for test in tests)), n=n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -157,7 +221,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _equal(values: np.ndarray, scale: float | None = None) -> bool:
     """Whether values are equal within the rounding error of numbers as large as `scale`."""
     largest = np.abs(values).max() if scale is None else scale
-    return bool(np.ptp(values) <= 1e-12 * largest)
+    return bool(np.ptp(values) <= ROUNDING * largest)
 
 
 def by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
@@ -167,23 +231,16 @@ def by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
     return rows.dropna(subset=["seed", metric]).groupby("seed")[metric].mean()
 
 
-def pairs(first: pd.Series, second: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """The values of both series at the seeds that both have, in the same order."""
-    shared = first.index.intersection(second.index)
-    return first[shared].to_numpy(), second[shared].to_numpy()
-
-
 def nested_choice(
     rows: pd.DataFrame, option: str, metric: str, among: Iterable[float] | None = None
 ) -> pd.DataFrame:
     """For each seed, the row of the option that is best for the next seed; for the last seed, the
     first seed's best.
 
-    Choosing the best option and reporting it on the same samples is biased, so a seed's option is
-    chosen by another seed. Each seed chooses for one other seed only: if all other seeds chose
-    together, the reported values would be correlated, and a paired t test would find two (n = 3) to
-    three times (n = 5) as many false differences as its level allows. If there is only one seed, it
-    chooses and reports on the same samples.
+    To choose and to report on the same samples is biased. A seed chooses for one other seed only:
+    if all chose together, the reported values would be correlated, and a paired t test would find
+    two (n = 3) to three times (n = 5) as many false differences as its level allows. A single seed
+    chooses for itself.
 
     Args:
         rows: one row per option and seed.

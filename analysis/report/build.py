@@ -79,7 +79,6 @@ PLACES: dict[str, list[Place]] = {
         Place("table3-table", "Table 3", schedules.table3, "sweep real"),
         Place("figure8", "Figure 8, right", schedules.quality, "sweep"),
         Place("schedules", "Figure 8, left", schedules.curves, "curves sweep"),
-        Place("rank_correlation-table", "agreement of orderings", schedules.agreement, "sweep"),
         Place("crossing-table", "schedules crossed", schedules.crossing, "crossing real"),
         Place("sweep-table", "every schedule at every T", schedules.grid, "sweep real"),
     ],

@@ -1,7 +1,7 @@
 """Tests and intervals of few numbers, against values of statistics books and by simulation."""
 
 import math
-from itertools import permutations, product
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -62,16 +62,73 @@ def test_ranges_apart_have_the_exact_p_of_all_ways_to_deal_them():
     assert stats.separation((1, 3), (2, 4), 3).p == 1
 
 
-def test_the_p_of_an_ordering_counts_all_orderings():
-    ours, theirs = [1.0, 2.0, 4.0, 3.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0]
-    effect = stats.rank_order(ours, theirs)
-    assert effect.value == pytest.approx(1 - 6 * 2 / (5 * 24))
-    orderings = np.array(list(permutations(range(5))))
-    distances = ((orderings - np.arange(5)) ** 2).sum(axis=1)
-    # ρ is at least 0.9 or at most −0.9 where Σd² is at most 2 or at least 38.
-    assert effect.p == pytest.approx(np.mean((distances <= 2) | (distances >= 38)))
-    assert math.isnan(stats.rank_order([1.0, 2.0], [1.0, 2.0]).value)
-    assert math.isnan(stats.rank_order([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]).value)
+def test_a_contrast_in_blocks_is_the_example_by_hand():
+    # Treatment means 1.5, 3.5, 7 and block means 3, 5 leave residuals of ±0.5 at the first two
+    # treatments: mean square 1 / 2. Standard error √(0.5 · 1.5 / 2), t² = 54. Of two degrees of
+    # freedom, p is 1 − √(t² / (t² + 2)).
+    table = pd.DataFrame({"a": [1.0, 2.0], "b": [2.0, 5.0], "c": [6.0, 8.0]})
+    effect = stats.contrast(table, ["c"], ["a", "b"])
+    assert (effect.value, effect.df, effect.n) == (4.5, 2, 2)
+    assert effect.p == pytest.approx(1 - (54 / 56) ** 0.5)
+    # Two treatments: Student's paired test.
+    sleep = pd.DataFrame({"a": FIRST, "b": SECOND})
+    effect, paired = stats.contrast(sleep, ["a"], ["b"]), stats.paired(FIRST, SECOND)
+    assert (effect.p, effect.low, effect.high) == pytest.approx((paired.p, paired.low, paired.high))
+    for few in (table.head(1), pd.DataFrame({"a": [1.0, 2.0], "b": [0.1 + 1.2, 2.3]})):
+        assert math.isnan(stats.contrast(few, ["a"], ["b"]).p)
+
+
+def test_the_p_of_a_trend_counts_all_orderings_of_each_row():
+    # Of three items, L is 14 for one ordering, 13 for two; of 36 pairs, 5 have 27 or more.
+    effect = stats.trend(pd.DataFrame([[1.0, 2.0, 3.0], [10.0, 30.0, 20.0]]), [4, 5, 9])
+    assert (effect.value, effect.n) == (0.75, 2) and effect.p == pytest.approx(2 * 5 / 36)
+    effect = stats.trend(pd.DataFrame([[3.0, 2.0, 1.0]] * 2), [4, 5, 9])
+    assert effect.value == pytest.approx(-1) and effect.p == pytest.approx(2 / 36)
+    assert stats.trend(pd.DataFrame([[1.0] * 3, [1.0, 2.0, 3.0]]), [1, 2, 3]).value == 0.5
+    for unordered in ([[1.0, 2.0]] * 2, [[1.0] * 3] * 2):
+        assert math.isnan(stats.trend(pd.DataFrame(unordered), range(3)[: len(unordered[0])]).value)
+
+
+def test_the_slope_and_the_lowest_point_of_a_parabola():
+    t = np.array([1, 2, 4, 8, 16])
+    rows = pd.DataFrame([(np.log2(t) - 2) ** 2 + k * np.log2(t) / 10 for k in (0, 1, 2)], columns=t)
+    # The slopes of the rows are −4, −3.9, −3.8 at T = 1: mean −3.9, standard error 0.1 / √3.
+    effect = stats.slope(rows, 1)
+    assert (effect.low, effect.high) == pytest.approx((-3.9 - 0.248414, -3.9 + 0.248414))
+    assert stats.slope(rows, 16).value == pytest.approx(4.1)
+    # The mean slope 2 (log₂ T − 2) + 0.1 is zero at T = 2^1.95, and may be zero 0.1242 around it.
+    best, low, high = stats.lowest(rows)
+    assert best == pytest.approx(2**1.95, rel=0.02)
+    assert (low, high) == pytest.approx((2 ** (1.95 - 0.1242), 2 ** (1.95 + 0.1242)), rel=0.02)
+    assert math.isnan(stats.lowest(rows.head(1))[1]) and math.isnan(stats.slope(rows[[1]], 1).value)
+
+
+def test_power_has_the_values_of_r():
+    # power.t.test(n = 10, delta = 1, sd = 1, type = "one.sample"): 0.8030969; n = 9: 0.7479.
+    values = np.arange(10.0)
+    values = 1 + (values - values.mean()) / values.std(ddof=1)
+    power, needed = stats.paired(values, 0 * values).power(0.05)
+    assert power == pytest.approx(0.8030969, abs=1e-5) and needed == 10
+    assert all(map(math.isnan, stats.separation((1, 2), (3, 4), 3).power(0.05)))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_of_pure_noise_one_in_twenty_at_most_is_significant(n):
+    rng, draws = np.random.default_rng(n), 200
+    steps, names = [1, 2, 4, 8], list("abcdefg")
+    found = {"contrast": [], "trend": [], "slope": []}
+    for _ in range(draws):
+        shared = rng.standard_normal((n, 1))  # what a seed adds to all that is drawn with it
+        table = pd.DataFrame(shared + rng.standard_normal((n, 7)), columns=names)
+        found["contrast"].append(stats.contrast(table, ["a", "b"], ["c"]).p < 0.05)
+        found["trend"].append(stats.trend(table, range(7)).p < 0.05)
+        # Decodings of one model err alike: noise adds up along T. The parabola is level at T = 4.
+        noise = shared + rng.standard_normal((n, 4)).cumsum(axis=1) + (np.log2(steps) - 2) ** 2
+        found["slope"].append(stats.slope(pd.DataFrame(noise, columns=steps), 4).p < 0.05)
+    bound = 0.05 + 2 * math.sqrt(0.05 * 0.95 / draws)
+    assert {name: np.mean(each) <= bound for name, each in found.items()} == dict.fromkeys(
+        found, True
+    )
 
 
 def test_sign_flips_count_every_sign():
