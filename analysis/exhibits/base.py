@@ -14,40 +14,26 @@ BOLD = "Bold marks the best of the means that can be compared; its lead may be d
 
 @dataclass(frozen=True, kw_only=True)
 class Exhibit:
-    """A table or a figure.
+    """A table or a figure."""
 
-    Args:
-        name: stem of the exhibit's file names.
-        paper: findings of the paper, in plain sentences; empty if the paper has no such exhibit.
-        here: findings of this run; words between ** are bold.
-        files: the fields of `Results` that the exhibit is made from; set by the report.
-    """
-
-    name: str
+    name: str  # stem of the exhibit's file names
     title: str
-    paper: str = ""
-    here: list[str] = field(default_factory=list)
+    paper: str = ""  # findings of the paper; empty if the paper has no such exhibit
+    here: list[str] = field(default_factory=list)  # findings of this run; ** is bold
+    # The fields of `Results` that the exhibit is made from; set by the report.
     files: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Exhibit):
-    """A table of numbers.
+    """A table of numbers."""
 
-    Args:
-        cells: all values, for the CSV file; the paper's values are in columns named `paper_…`.
-        readable: the values as strings; the paper's values are in columns named "… (paper…)".
-        notes: sentences about how the numbers were measured.
-        timed: whether the table has timings, which differ from run to run.
-        folded: whether the report shows the table only after a click, because it is long.
-        links: for each row, the anchor in the report that the row's last cell links to.
-    """
-
-    cells: pd.DataFrame
-    readable: pd.DataFrame
-    notes: list[str]
-    timed: bool = False
-    folded: bool = False
+    cells: pd.DataFrame  # all values, for the CSV file; the paper's are in columns `paper_…`
+    readable: pd.DataFrame  # the values as strings; the paper's are in columns "… (paper…)"
+    notes: list[str]  # sentences about how the numbers were measured
+    timed: bool = False  # whether the table has timings, which differ from run to run
+    folded: bool = False  # whether the report shows the table, which is long, only after a click
+    # For each row, the anchor in the report that the row's last cell links to.
     links: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> list[Path]:
@@ -67,15 +53,9 @@ class Table(Exhibit):
 
 @dataclass(frozen=True, kw_only=True)
 class Figure(Exhibit):
-    """A drawing.
+    """A drawing."""
 
-    Args:
-        alt: alternative text for readers who cannot see the figure.
-        draw: function that writes a PNG to a path. For a chart, it also accepts
-            `narrow=True`, for narrow screens.
-        chart: whether the figure shows curves on white, not pictures.
-    """
-
-    alt: str
+    alt: str  # alternative text for readers who cannot see the figure
+    # Writes a PNG to a path. For a chart, it also accepts `narrow=True`, for narrow screens.
     draw: Callable[..., None]
-    chart: bool = False
+    chart: bool = False  # whether the figure shows curves on white, not pictures

@@ -37,27 +37,19 @@ CERTAIN = "by construction"
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison of two sides.
+    """One comparison of two sides."""
 
-    Args:
-        effect: the first side minus the second (of logarithms for a ratio), or a correlation.
-        values: the mean of each side; empty if the comparison has only an effect.
-        sides: names of the two sides, if the claim does not name them.
-        kind: the name of the effect, such as "difference" or "ratio".
-    """
-
-    effect: Effect
-    values: tuple[float, ...] = ()
-    sides: str = ""
-    kind: str = DIFFERENCE
+    effect: Effect  # the first side minus the second (logarithms for a ratio), or a correlation
+    values: tuple[float, ...] = ()  # the mean of each side; empty if there is only an effect
+    sides: str = ""  # names of the two sides, if the claim does not name them
+    kind: str = DIFFERENCE  # the name of the effect
 
     @property
     def estimate(self) -> tuple[float, float, float]:
         """The effect and the ends of its interval, as they are printed."""
-        value, low, high = self.effect.value, self.effect.low, self.effect.high
-        if self.kind != RATIO:
-            return value, low, high
-        return math.exp(value), math.exp(low), math.exp(high)
+        found = (self.effect.value, self.effect.low, self.effect.high)
+        value, low, high = map(math.exp, found) if self.kind == RATIO else found
+        return value, low, high
 
     @property
     def numbers(self) -> str:
@@ -74,35 +66,21 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim of the paper, or one of our own, and the comparisons that test the claim.
+    """A claim of the paper, or one of our own, and the comparisons that test the claim."""
 
-    Args:
-        said: the claim in plain words.
-        source: section of the paper; empty for a claim of our own.
-        exhibit: anchor (HTML id) of the table or figure with the numbers.
-        shown_in: label of the table or figure.
-        measure: name of the compared metric, as in the tables: "FID (classifier)".
-        sign: 1 if the claim expects a positive effect, −1 if a negative one.
-        parts: comparisons that must all hold; empty if nothing was measured.
-        noise: what n counts: training seeds or timings.
-        networks: the compared networks; if one is barely trained, the claim is not tested.
-        fewest: the smallest n for a test, such as three if another seed chooses each seed's T.
-        certain: why the claim is bound to hold; empty if the claim can fail.
-        lacking: why no test is possible at any n; empty if a test is possible.
-    """
-
-    said: str
-    source: str
-    exhibit: str
-    shown_in: str
-    measure: str
-    sign: int
+    said: str  # the claim in plain words
+    source: str  # section of the paper; empty for a claim of our own
+    exhibit: str  # anchor (HTML id) of the table or figure with the numbers
+    shown_in: str  # label of the table or figure
+    measure: str  # name of the compared metric, as in the tables: "FID (classifier)"
+    sign: int  # 1 if the claim expects a positive effect, −1 if a negative one
+    # Comparisons that must all hold; empty if nothing was measured.
     parts: list[Part] = field(default_factory=list)
-    noise: str = SEEDS
+    noise: str = SEEDS  # what n counts: training seeds or timings
+    # The compared networks; if one is barely trained, the claim is not tested.
     networks: Sequence[str] = (MODELS["transformer"],)
-    fewest: int = 2
-    certain: str = ""
-    lacking: str = ""
+    fewest: int = 2  # the smallest n for a test: three if another seed chooses each seed's T
+    certain: str = ""  # why the claim is bound to hold; empty if the claim can fail
 
     @property
     def family(self) -> tuple[str, bool]:
@@ -118,18 +96,12 @@ class Claim:
 
     @property
     def p(self) -> float:
-        """The claim's two-sided p, from all parts together; NaN if a part could not be tested.
-
-        The claim holds if all parts hold (intersection-union: the largest one-sided p). It fails if
-        a part is reversed (Bonferroni: number of parts × smallest one-sided p against a part).
-        """
+        """The claim's two-sided p; NaN if a part could not be tested. The claim holds if all parts
+        hold (intersection-union: the largest one-sided p). It fails if a part is reversed
+        (Bonferroni: number of parts × smallest one-sided p against a part)."""
         effects = [part.effect for part in self.parts]
-        if (
-            self.certain
-            or self.lacking
-            or self.n < self.fewest
-            or any(math.isnan(effect.p) for effect in effects)
-        ):
+        untested = any(math.isnan(effect.p) for effect in effects)
+        if self.certain or self.n < self.fewest or untested:
             return NAN
         holds = max(effect.one_sided(self.sign) for effect in effects)
         fails = len(effects) * min(effect.one_sided(-self.sign) for effect in effects)
@@ -154,20 +126,13 @@ def by_pairs(ours: pd.Series, theirs: pd.Series, sides: str = "") -> list[Part]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim with this run's verdict.
-
-    Args:
-        p: uncorrected p of the claim; NaN if no test is possible.
-        adjusted: p corrected for all comparisons of the claim's family.
-        comparisons: number of comparisons in the family.
-        untested: why this claim cannot be tested on its networks; empty if it can.
-    """
+    """A claim with this run's verdict."""
 
     claim: Claim
-    p: float
-    adjusted: float
-    comparisons: int
-    untested: str = ""
+    p: float  # uncorrected; NaN if no test is possible
+    adjusted: float  # p corrected for all comparisons of the claim's family
+    comparisons: int  # number of comparisons in the family
+    untested: str = ""  # why this claim cannot be tested on its networks; empty if it can
 
     @property
     def word(self) -> str:
@@ -199,9 +164,8 @@ class Verdict:
     def power_text(self) -> str:
         """The power in words: "34%, 80% needs n = 7"."""
         power, needed = self.power
-        low = power < POWER
         more = f"n = {needed:g}" if needed < MOST else f"n > {MOST}"
-        return percent(round(power, 2)) + f", {percent(POWER)} needs {more}" * low
+        return percent(round(power, 2)) + f", {percent(POWER)} needs {more}" * (power < POWER)
 
     @property
     def measured(self) -> str:
@@ -220,21 +184,19 @@ class Verdict:
     def _tested(self) -> str:
         if math.isnan(self.adjusted):
             return self._untested()
-        parts, p = len(self.claim.parts), p_value(self.p)
+        parts, p, many = len(self.claim.parts), p_value(self.p), "s" * (self.comparisons > 1)
         together = f" of all {parts} parts" if parts > 1 else ""
+        power = f"; power {self.power_text}" * (self.power_text != NONE)
         return (
             f"p {p if p.startswith('<') else f'= {p}'}{together}, corrected for "
-            f"{self.comparisons} comparison{'s' * (self.comparisons > 1)} "
-            f"{p_value(self.adjusted)}; "
-            f"n = {self.claim.n} {self.claim.noise}"
-            + f"; power {self.power_text}"
-            * (self.power_text != NONE)
+            f"{self.comparisons} comparison{many} {p_value(self.adjusted)}; "
+            f"n = {self.claim.n} {self.claim.noise}{power}"
         )
 
     def _untested(self) -> str:
         """Why the claim has no p."""
         n, noise = self.claim.n, self.claim.noise
-        if reason := self.untested or self.claim.certain or self.claim.lacking:
+        if reason := self.untested or self.claim.certain:
             return reason
         if not n:
             return "n = 0"
@@ -248,12 +210,9 @@ class Verdict:
 def judge(
     claims: list[Claim], results: Results, params: Params, left_out: Collection[str] = ()
 ) -> list[Verdict]:
-    """The verdicts on the claims, in the order of `claims`.
-
-    Args:
-        left_out: anchors of exhibits whose results are out of date. Claims with these exhibits get
-            no verdict but count as comparisons with p = 1, so that the correction stays strict.
-    """
+    """The verdicts on the claims, in the order of `claims`. Claims about exhibits that are
+    `left_out` (anchors), because their results are out of date, get no verdict but count as
+    comparisons with p = 1, so that the correction stays strict."""
     barely = barely_trained(results, params)
     reasons = [_reason(claim, barely, params, left_out) for claim in claims]
     p_values = [

@@ -120,12 +120,9 @@ def panels(
     """Like `figure`, for charts: panels side by side, or one above the other on a narrow screen.
 
     The legend, with `ncols` columns on a narrow screen, has the labelled lines of the last panel,
-    and then the entries that the caller adds to the yielded dict (label → line or patch).
-
-    Args:
-        size: width and height in inches of the figure on a wide screen.
-        tall: height in inches of the figure on a narrow screen.
-        space: space between panels, as a fraction of a panel's size.
+    and then the entries that the caller adds to the yielded dict (label → line or patch). `size` is
+    the figure's width and height in inches on a wide screen, `tall` its height on a narrow one;
+    `space` is between panels, as a fraction of a panel's size.
     """
     with figure(path, (NARROW, tall) if narrow else size) as canvas:
         canvas.set_layout_engine("constrained", wspace=space, hspace=space)

@@ -106,22 +106,14 @@ def heading(label: str, over: str) -> str:
 def columns(
     cells: pd.DataFrame, labels: Mapping[str, str], over: str, among: pd.Series | None = None
 ) -> dict[str, list[str]]:
-    """Format several metrics as columns. Returns a dict from headings to strings.
-
-    Args:
-        labels: maps each metric to its label.
-        over: what intervals are computed over, such as "3 training seeds"; empty without intervals.
-        among: mask of the rows that can be compared; the best mean of these rows is bold.
-    """
+    """Format several metrics (`labels`: metric → label) as columns, by heading. `over` is what
+    intervals are over, such as "3 training seeds", or empty; for `among` see `column`."""
     return {heading(label, over): column(cells, name, among) for name, label in labels.items()}
 
 
 def column(cells: pd.DataFrame, metric: str, among: pd.Series | None = None) -> list[str]:
     """Format a metric's columns of `statistics.over_seeds` as "mean ± half of the 95% interval".
-
-    Args:
-        among: mask of the rows that can be compared; the best mean of these rows is bold.
-    """
+    `among` marks the rows that can be compared; the best mean of these rows is bold."""
     means = cells[f"{metric}_mean"]
     texts = [spread(*pair) for pair in zip(means, cells[f"{metric}_ci95"], strict=True)]
     if among is None:

@@ -16,11 +16,8 @@ STAGES = {
 
 
 def headline(results: Results, stale: Collection[str] = ()) -> dict[str, Values]:
-    """The headline numbers by group, as means over seeds; values not measured are left out.
-
-    Args:
-        stale: stages whose results are out of date; numbers from these stages are left out.
-    """
+    """The headline numbers by group, as means over seeds. Values that were not measured, and values
+    from `stale` stages, whose results are out of date, are left out."""
     fid = results.metric("fid")
     rebuilt = results.evaluation["reconstruction"].get(f"r{fid}", math.nan)
     # The FID of the sweep's best cell is of the same samples by which the cell was chosen.

@@ -53,12 +53,8 @@ def _by_table_1(results: Results, value: float, note: str, *at: str) -> list[Cla
     """Claims about the metrics of Table 1, for networks trained with one label smoothing."""
     x, (y, _) = results.extractor, results.manifold_extractors
     rows, found = results.trained_with(value), []
-    for kind, of in {
-        "fid": fid_extractors(results),
-        "is": [x],
-        "recall": [y],
-        "precision": [y],
-    }.items():
+    measured = {"fid": fid_extractors(results), "is": [x], "recall": [y], "precision": [y]}
+    for kind, of in measured.items():
         label = f"{FEATURE_METRICS[kind]} ({' and '.join(of)}){note}"
         metrics = {f"{kind}_{z}": f"{FEATURE_METRICS[kind]} ({z})" for z in of}
         found.append(_outperforms(rows, metrics, label, label, *at))
@@ -127,12 +123,9 @@ def table1(results: Results, params: Params) -> Table:
 
 
 def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFrame:
-    """One row per set of images: means over a network's training runs, or the values of one set.
-
-    Returns:
-        Columns model, over (what the intervals are over: "3 training seeds", or "images" for one
-        set), seeds, and the columns of `over_seeds` for each metric.
-    """
+    """One row per set of images (means over a network's training runs, or the values of one set):
+    model, over (what the intervals are over: "3 training seeds", or "images" for one set), seeds,
+    and the columns of `over_seeds` for each metric."""
     rows = results.rows.reindex(columns=results.rows.columns.union(metrics, sort=False))
     main = rows.loc[results.trained_with(params.training.label_smoothing).index]
     sets = []
@@ -181,22 +174,19 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
         of = {name: metric_label(name, y if name.endswith(y) else x) for name in metrics}
         return fmt.columns(cells, {name: f"{label} ±" for name, label in of.items()}, "", networks)
 
-    fid, infinity, is_, kid = (results.metric(kind) for kind in DISTRIBUTION)
-    without = cells.assign(**{f"{fid}_ci95": math.nan})  # FID is biased upwards for few samples
+    _, infinity, is_, kid = (results.metric(kind) for kind in DISTRIBUTION)
+    fids = {f"fid_{z}": f"FID ({z})" for z in fid_extractors(results)}
+    # FID is biased upwards for few samples.
+    without = cells.assign(**{f"{name}_ci95": math.nan for name in fids})
+    own, *second = fmt.columns(without, fids, "", networks).items()
     precision, recall, *others = (f"{kind}_{y}" for kind in DIVERSITY)
-    second = [z for z in fid_extractors(results) if z != x]
     return pd.DataFrame(
         {
             "model": cells["model"],
             "±: 95% interval over": cells["over"].fillna(fmt.NONE),
-            metric_label(fid, x): fmt.column(without, fid, networks),
+            own[0]: own[1],
             paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
-            **{
-                f"FID ({z})": fmt.column(
-                    cells.assign(**{f"fid_{z}_ci95": math.nan}), f"fid_{z}", networks
-                )
-                for z in second
-            },
+            **dict(second),
             **ours(infinity, is_),
             paper.IS: fmt.printed(cells["paper_is_inception"], 1),
             **ours(precision),

@@ -95,15 +95,11 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
-    """Metrics of samples (means over draws) and of the draws' median, averaged over seeds.
-
-    Returns:
-        Columns mask_ratio, hidden (the hidden share of tokens, which can differ from the ratio if
-        there are few tokens), seeds, draws (per seed), and psnr and perceptual as
-        `<metric>_sample`, `<metric>_median` and each of these with `_std` and `_ci95`. std is over
-        images (root of the mean variance). ci95 is half of a 95% interval: over seeds, or over
-        images if every mask ratio has one seed.
-    """
+    """Metrics of samples (means over draws) and of the draws' median, averaged over seeds:
+    mask_ratio, hidden (the hidden share of tokens, which few tokens may round), seeds, draws (per
+    seed), and psnr and perceptual as `<metric>_sample`, `<metric>_median` and each of these with
+    `_std` (over images: root of the mean variance) and `_ci95` (half of the 95% interval over
+    seeds, or over images if every mask ratio has one seed)."""
     kinds = rows.assign(kind=np.where(rows["draw"] == MEDIAN, "median", "sample"))
     draws = rows[rows["draw"] != MEDIAN].groupby("mask_ratio")
     found = {"hidden": draws["hidden"].mean()}

@@ -125,13 +125,8 @@ def iterations(results: Results, params: Params) -> Figure:
 
 
 def draw_decoding(images: np.ndarray, masked: np.ndarray, path: Path) -> None:
-    """Draw the canvas after each iteration, with grey over tokens that are still masked.
-
-    Args:
-        images: (T, n, H, W, C) uint8, the sample after each iteration.
-        masked: (T, n, h, w) bool, tokens that are masked again after each iteration. The last
-            iteration's mask is ignored, since the result has no masked tokens.
-    """
+    """Draw the canvas after each iteration, images (T, n, H, W, C) uint8, with grey over the tokens
+    that are masked, (T, n, h, w) bool. The last mask is ignored: the result has no masked tokens."""
     unknown = masked.copy()
     unknown[-1] = False
     # The nearest token of each pixel.

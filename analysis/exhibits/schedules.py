@@ -69,22 +69,20 @@ def _families(results: Results, claim: "partial[Claim]") -> list[Claim]:
     beat linear, linear beats convex ones."""
     logs = np.log(_best_values(results, "fid"))
     best, names, linear = paper.BEST_SCHEDULE, tuple(paper.TABLE_3), ["linear"]
-    known = logs if best in logs else ()
+    known, against = logs if best in logs else (), partial(_against, logs)
     rivals = {plain(name): [name] for name in names if name != best}
     others = {"linear": linear, "convex schedules": CONVEX}
     beats_all, beats_others = (
-        [part for name in each for part in _against(logs, [best], each[name], f"{best} and {name}")]
+        [part for name in each for part in against([best], each[name], f"{best} and {name}")]
         for each in (rivals, others)
     )
     found = {
         f"{best} is the best of the schedules{_partly(names, known)}": beats_all,
         f"{best} is better than linear and convex schedules{_partly(CONVEX, known)}": beats_others,
-        f"concave schedules{_partly(CONCAVE, logs)} are better than linear": _against(
-            logs, CONCAVE, linear
+        f"concave schedules{_partly(CONCAVE, logs)} are better than linear": against(
+            CONCAVE, linear
         ),
-        f"linear is better than convex schedules{_partly(CONVEX, logs)}": _against(
-            logs, linear, CONVEX
-        ),
+        f"linear is better than convex schedules{_partly(CONVEX, logs)}": against(linear, CONVEX),
     }
     measure = results.label("fid")
     return [claim(said=said, measure=measure, sign=-1, parts=found[said]) for said in found]
@@ -121,7 +119,8 @@ def _over_iterations(results: Results, schedule: str, claim: "partial[Claim]") -
     """Claims about T. There is a sweet spot if log FID, fitted by a parabola in log T, falls at the
     smallest T of the sweep and rises at the largest."""
     logs, fid = np.log(_by_iterations(results, schedule, "fid")), results.metric("fid")
-    recall, low, high = _by_iterations(results, schedule, "recall"), *_ends(logs)
+    recall, steps = _by_iterations(results, schedule, "recall"), logs.columns
+    low, high = min(steps, default=1), max(steps, default=1)
     rows = results.sweep.sort_values([fid, "iterations"]).drop_duplicates(["seed", "schedule"])
     best = rows.pivot(index="seed", columns="schedule", values="iterations")
     best = best[_found(paper.TABLE_3, best)].dropna()  # the most concave schedule first
@@ -159,10 +158,6 @@ def _by_iterations(results: Results, schedule: str, kind: str) -> pd.DataFrame:
     rows = results.sweep[results.sweep["schedule"] == schedule]
     table = rows.pivot(index="seed", columns="iterations", values=results.metric(kind))
     return table.dropna(axis=1)
-
-
-def _ends(table: pd.DataFrame) -> tuple[int, int]:
-    return min(table.columns, default=1), max(table.columns, default=1)
 
 
 def _orders(results: Results, claim: "partial[Claim]") -> list[Claim]:
@@ -223,11 +218,8 @@ def schedule_order(names: Iterable[str]) -> list[str]:
 
 
 def summarize(results: Results) -> pd.DataFrame:
-    """Means over seeds of the sweep, per (schedule, T), in the paper's order of schedules.
-
-    Returns:
-        The columns of `over_seeds`, and samples (number of samples per seed).
-    """
+    """Means over seeds of the sweep (columns of `over_seeds`, and samples per seed), per (schedule,
+    T), in the paper's order of schedules."""
     keys = ["schedule", "iterations"]
     summary = stats.over_seeds(results.sweep, keys, sweep_metrics(results))
     samples = results.sweep.groupby(keys)["samples"].min().to_numpy()  # also sorted by keys
@@ -245,11 +237,8 @@ def best_iterations(summary: pd.DataFrame, metric: str, kind: str) -> pd.DataFra
 
 
 def nested_best(results: Results) -> pd.DataFrame:
-    """Means over seeds of each schedule, in the paper's order; another seed chooses a seed's T.
-
-    Returns:
-        The columns of `over_seeds`, iterations (each seed's T, as text) and samples (per seed).
-    """
+    """Means over seeds of each schedule, in the paper's order; another seed chooses a seed's T. The
+    columns of `over_seeds`, iterations (each seed's T, as text) and samples (per seed)."""
     rows = at_best_iterations(results)
     cells = stats.over_seeds(rows, ["schedule"], sweep_metrics(results)).set_index("schedule")
     groups = rows.groupby("schedule")
@@ -449,11 +438,11 @@ def _lowest(results: Results, schedule: str) -> list[str]:
     logs = np.log(_by_iterations(results, schedule, "fid"))
     if len(logs.columns) < 3:
         return []
-    (best, low, high), ends = stats.lowest(logs), _ends(logs)
+    best, low, high = stats.lowest(logs)
     interval = "" if math.isnan(low) else f" (95% interval: {low:.3g} to {high:.3g})"
     return [
         f"{plain(schedule)}: a parabola fitted to log FID over log T is least at T = "
-        f"**{best:.3g}**{interval}; T was {ends[0]} to {ends[1]}."
+        f"**{best:.3g}**{interval}; T was {logs.columns[0]} to {logs.columns[-1]}."
     ]
 
 

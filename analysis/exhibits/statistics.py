@@ -6,7 +6,7 @@ numbers, since equal numbers do not prove that there is no noise.
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -28,22 +28,14 @@ ROUNDING = 1e-12  # numbers that differ by less, relative to the largest, count 
 
 @dataclass(frozen=True)
 class Effect:
-    """An estimate with its interval and p.
+    """An estimate with its interval and p."""
 
-    Args:
-        value: a difference, or a correlation; NaN if not measured.
-        low, high: ends of the 95% interval; NaN if no interval can be computed.
-        p: two-sided p for the null hypothesis of a true value of zero; NaN if no test is possible.
-        n: number of independent values on the side with fewer values.
-        df: degrees of freedom of the t test; NaN for other tests.
-    """
-
-    value: float
-    low: float = NAN
+    value: float  # a difference, or a correlation; NaN if not measured
+    low: float = NAN  # ends of the 95% interval; NaN if no interval can be computed
     high: float = NAN
-    p: float = NAN
-    n: int = 0
-    df: float = NAN
+    p: float = NAN  # two-sided, for a true value of zero; NaN if no test is possible
+    n: int = 0  # number of independent values on the side with fewer values
+    df: float = NAN  # degrees of freedom of the t test; NaN for other tests
 
     def one_sided(self, sign: int) -> float:
         """p of the one-sided test in the direction `sign`; NaN if `p` is NaN."""
@@ -88,16 +80,11 @@ def paired(first: ArrayLike, second: ArrayLike) -> Effect:
 
 
 def contrast(logs: pd.DataFrame, first: Sequence[str], second: Sequence[str]) -> Effect:
-    """Compare two groups of treatments in a randomised block design (planned contrast).
+    """The mean of the first group of treatments minus that of the second, in a randomised block
+    design (planned contrast): one row per block (seed), one column per treatment (mask schedule).
 
-    Args:
-        logs: one row per block (seed) and one column per treatment (mask schedule), such as log
-            FID, whose differences do not depend on the size of FID.
-
-    Returns:
-        The mean of the first group minus that of the second. Its error is pooled over all
-        treatments, with (blocks − 1) · (treatments − 1) degrees of freedom: the treatments' errors
-        are assumed to be independent, with equal variance.
+    The error is pooled over all treatments, with (blocks − 1) · (treatments − 1) degrees of
+    freedom. Errors are assumed to be independent, with equal variance, as those of log FID.
     """
     n, treatments = logs.shape
     weights = logs.columns.isin(first) / len(first) - logs.columns.isin(second) / len(second)
@@ -169,15 +156,9 @@ def welch(first: ArrayLike, second: ArrayLike) -> Effect:
 
 
 def separation(first: tuple[float, float], second: tuple[float, float], n: int) -> Effect:
-    """Test if all n numbers of one side are below all n of the other side (exact permutation test).
-
-    Args:
-        first, second: the least and the greatest of the n numbers on each side.
-
-    Returns:
-        The effect. Its value is the gap between the ranges, negative if the first range is lower; 0
-        with p = 1 if the ranges overlap.
-    """
+    """Test if all n numbers of one side (least, greatest) are below all n of the other side (exact
+    permutation test). The effect is the gap between the ranges, negative if the first range is
+    lower; 0 with p = 1 if the ranges overlap."""
     below, above = first[1] - second[0], first[0] - second[1]
     if below < 0 or above > 0:
         return Effect(below if below < 0 else above, p=min(1.0, 2 / math.comb(2 * n, n)), n=n)
@@ -205,11 +186,9 @@ def trend(values: pd.DataFrame, expected: Sequence[float]) -> Effect:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for multiple comparisons (Holm 1979). Returns them in the given order.
-
-    The chance of any false positive at a corrected p below 5% is at most 5%, also for dependent
-    tests. NaN (not tested) stays NaN and does not count as a comparison.
-    """
+    """Correct p-values, in the given order, for multiple comparisons (Holm 1979). The chance of any
+    false positive at a corrected p below 5% is at most 5%, also for dependent tests. NaN (not
+    tested) stays NaN and does not count as a comparison."""
     tested = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     adjusted, highest = [NAN] * len(p_values), 0.0
     for rank, (p, place) in enumerate(tested):
@@ -231,9 +210,7 @@ def by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
     return rows.dropna(subset=["seed", metric]).groupby("seed")[metric].mean()
 
 
-def nested_choice(
-    rows: pd.DataFrame, option: str, metric: str, among: Iterable[float] | None = None
-) -> pd.DataFrame:
+def nested_choice(rows: pd.DataFrame, option: str, metric: str) -> pd.DataFrame:
     """For each seed, the row of the option that is best for the next seed; for the last seed, the
     first seed's best.
 
@@ -243,17 +220,11 @@ def nested_choice(
     chooses for itself.
 
     Args:
-        rows: one row per option and seed.
+        rows: one row per option and seed. Options that some seeds lack are not chosen.
         option: column with the options, such as iterations or choice_temperature.
         metric: column whose lowest value decides; among equal values, the smallest option wins.
-        among: options to choose from; None for all options that every seed has.
-
-    Returns:
-        One row per seed, sorted by seed; no rows if no option was measured for all seeds.
     """
     values = rows.pivot(index=option, columns="seed", values=metric).dropna()
-    if among is not None:
-        values = values.loc[values.index.intersection(list(among))]
     if values.empty:
         return rows.head(0)
     best = np.roll(values.to_numpy().argmin(axis=0), -1)
@@ -268,12 +239,9 @@ def chosen_options(rows: pd.DataFrame, option: str) -> str:
 
 
 def over_seeds(rows: pd.DataFrame, keys: list[str], metrics: list[str]) -> pd.DataFrame:
-    """Mean, sample standard deviation and interval over seeds, grouped and sorted by `keys`.
-
-    Returns:
-        The keys, the number of seeds, and `<metric>_mean`, `<metric>_std` and `<metric>_ci95` (half
-        of the 95% t interval) of each metric. For one seed, std and ci95 are NaN.
-    """
+    """Means over seeds, grouped and sorted by `keys`: the keys, the number of seeds, and the
+    columns `<metric>_mean`, `<metric>_std` (sample standard deviation) and `<metric>_ci95` (half of
+    the 95% t interval) of each metric. For one seed, std and ci95 are NaN."""
     cells = rows.groupby(keys, dropna=False)
     columns = {"seeds": cells["seed"].nunique()}
     for metric in metrics:
@@ -293,10 +261,8 @@ def beside(ours: pd.DataFrame, theirs: pd.DataFrame, keys: list[str]) -> pd.Data
 
 def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFrame:
     """Metrics of single sets of images, with the columns of `over_seeds`. The 95% interval is over
-    images; it is estimated from the spread over random halves of a set.
-
-    FID∞ gets the spread of FID, since the bias that FID∞ removes hardly varies.
-    """
+    images, estimated from the spread over random halves of a set. FID∞ gets the spread of FID,
+    since the bias that FID∞ removes hardly varies."""
     quantile = student(halves)  # the standard deviation of few halves is itself uncertain
     columns = {}
     for metric in metrics:
@@ -309,15 +275,9 @@ def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFr
 
 
 def real_images(results: Results, samples: float, keys: Mapping[str, Any]) -> pd.DataFrame:
-    """Metrics of held-out real images in sets of `samples` images, since FID depends on set size.
-
-    Args:
-        keys: values of the row in the table's key columns.
-
-    Returns:
-        One row with columns of `over_seeds`: means over disjoint subsets, without an interval;
-        no row if there are too few validation images.
-    """
+    """Metrics of held-out real images in sets of `samples` images, since FID depends on set size:
+    a row with `keys` (the table's key columns) and columns of `over_seeds`, means over disjoint
+    subsets without an interval; no row if there are too few validation images."""
     rows = results.real[results.real["samples"] == samples]
     if rows.empty:
         return pd.DataFrame()

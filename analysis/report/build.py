@@ -44,18 +44,12 @@ NEW = "new"  # the folder in which all files are made before any is moved to its
 
 
 class Place(NamedTuple):
-    """An exhibit (a table or figure) of the report before it is made.
+    """An exhibit (a table or figure) of the report before it is made."""
 
-    Args:
-        anchor: HTML id of the exhibit in the report; claims refer to this id.
-        label: name of the exhibit for readers.
-        files: the fields of `Results` that the exhibit is made from, separated by spaces.
-    """
-
-    anchor: str
-    label: str
+    anchor: str  # HTML id of the exhibit in the report; claims refer to this id
+    label: str  # name of the exhibit for readers
     make: Callable[[Results, Params], Exhibit]
-    files: str
+    files: str  # the fields of `Results` that the exhibit is made from, separated by spaces
 
 
 # Modules with claims, in the scoreboard's order; fields of `Results` that the scoreboard uses.
@@ -117,10 +111,7 @@ def contents(
     results: Results, params: Params, stale: Collection[str] = ()
 ) -> tuple[Opening, list[Section]]:
     """The report's opening, and its sections: the scoreboard of claims, then tables and figures.
-
-    Args:
-        stale: stages whose results are out of date; exhibits and claims from these are left out.
-    """
+    Exhibits and claims from the results of `stale` stages, which are out of date, are left out."""
     places = [place for each in PLACES.values() for place in each]
     made = dag.makers()
     out = {p.anchor for p in places if any(_maker(name, made) in stale for name in p.files.split())}
@@ -166,17 +157,13 @@ def _maker(name: str, made: Mapping[str, str]) -> str:
 def build(
     results_folder: Path, output: Path, params: Params, stale: OutOfDate | None = None
 ) -> list[Path]:
-    """Make all tables, figures and the report from result files; return paths of written files.
+    """Make all tables, figures and the report from result files, without the results of `stale`
+    stages, which are out of date; return paths of written files.
 
-    Args:
-        output: folder for tables/ (CSV, Markdown, LaTeX), figures/, timings/ (tables of timings),
-            sources/ (the files and runs behind each table) and report.html. Existing folders are
-            replaced. The headline numbers are written to metrics.json beside the results.
-        stale: stages whose results are out of date; exhibits that use these results are left out.
-
-    Raises:
-        UserError: a result file is missing or damaged, or all results are out of date. No file was
-            written in this case.
+    The folder `output` gets tables/ (CSV, Markdown, LaTeX), figures/, timings/ (tables of timings),
+    sources/ (the files and runs behind each table) and report.html. Existing folders are replaced.
+    The headline numbers are written to metrics.json beside the results. If a result file is missing
+    or damaged, or all results are out of date, raises a `UserError` and writes no file.
     """
     results, stale = read_results(results_folder), stale or {}
     current = {stage: entry for stage, entry in results.sources.items() if stage not in stale}

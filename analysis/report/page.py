@@ -59,12 +59,8 @@ def write_report(
     params: Params,
     stale: OutOfDate,
 ) -> None:
-    """Write the report.
-
-    Args:
-        figures: folder with the drawn figures.
-        stale: stages whose results are out of date; `sections` already leaves these results out.
-    """
+    """Write the report. The folder `figures` has the drawn figures; `sections` already leaves out
+    the results of `stale` stages, which are out of date."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
