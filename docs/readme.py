@@ -50,20 +50,21 @@ def blocks() -> dict[str, str]:
 
 
 def scoreboard(board: pd.DataFrame) -> str:
-    """The paper's claims by verdict, a list of those shown here first; then our own claims."""
+    """The paper's claims by verdict, a list of those shown here first; a count of our own."""
     paper, parts = board[board["source"].notna()], []
     for verdict, title in VERDICTS.items():
         claims = paper[paper["verdict"] == verdict]
-        heading = f"<b>{title}</b> ({len(claims)} of the paper's {len(paper)} claims)"
+        total = len(paper) if parts else f"the paper's {len(paper)} claims"
+        heading = f"<b>{title}</b> ({len(claims)} of {total})"
         every = [claim(row) for _, row in claims.iterrows()]
         if verdict == "shown here":
             parts.append("\n- ".join([f"{heading}\n", *every]))
         elif every:
             names = every if verdict == "not shown here" else claims["claim"]
             parts.append(f"{heading}: {'; '.join(names)}.")
-    own = board[board["source"].isna()].groupby("verdict", sort=False)["claim"]
-    ours = "; ".join(f"{verdict}: {', '.join(claims)}" for verdict, claims in own)
-    parts.append(f"<b>Our own claims</b>, {ours}.")
+    own = board[board["source"].isna()]["verdict"].value_counts()
+    ours = ", ".join(f"{count} {verdict}" for verdict, count in own.items())
+    parts.append(f"<b>Our own {own.sum()} claims</b>: {ours}.")
     wrapped = [textwrap.fill(text, 119, break_on_hyphens=False) for text in parts[1:]]
     return "\n\n".join([parts[0], *wrapped])
 
