@@ -124,11 +124,13 @@ def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(smoke):
     # Paths hold the copy's own folder, the key does not: trials are found where they were.
     cells = (smoke.folder / "runs/sweep").rglob("cells/*.json")
     before = {path: path.stat().st_mtime_ns for path in cells}
+    known = {*(smoke.folder / "runs/oracle").rglob("*.safetensors")}
     assert len(before) == 3 * 2 + 2 + 3 * 2  # schedules by T, two crossed, samplers by T
 
     ran, log = smoke.repro()
 
-    assert ran == ["schedules", "sweep", "analysis"]
+    assert ran == ["schedules", "sweep", "oracle", "analysis"]
+    assert {*(smoke.folder / "runs/oracle").rglob("*.safetensors")} == known  # it uses no new curve
     assert trained(log) == {"quartic/seed0", "square_root/seed0"}  # the main model's is cosine
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(pd.read_csv(smoke.folder / "results/sweep/rows.csv")) == 4 * 3

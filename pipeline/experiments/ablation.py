@@ -23,11 +23,11 @@ from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding.settings import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.experiments.rows import Row, measured_row
+from pipeline.experiments.rows import Row, curve_hash, measured_row
 from pipeline.masking import masked_nll
 from pipeline.runtime.batches import BatchWorkers, Maker, workers_of
 from pipeline.runtime.dag import stage_key
-from pipeline.runtime.files import read_json, tree_hash, value_hash
+from pipeline.runtime.files import read_json, value_hash
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.runs import run_dir
 from pipeline.runtime.stage import Stage
@@ -146,7 +146,7 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
     for schedule, seed in product(sweep.schedules, sweep.seeds):
         name, own = f"{schedule}/seed{seed}", {"schedule": schedule, "seed": seed}
         log = stage.run.child(f"{stage.hash}/{name}", name, own, NOTE)
-        key = own | {"curve": _curve(schedule)}
+        key = own | {"curve": curve_hash(schedule)}
         changes = {"steps": sweep.steps, "mask_schedule": schedule}
         own_training = params.training.model_copy(update=changes)
         own_params = params.model_copy(update={"training": own_training})
@@ -175,13 +175,9 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
 
 def _files(folder: Path, decodings: list[DecodingSettings]) -> dict[Path, DecodingSettings]:
     """Map each result file of a trial to the settings of its decoding."""
-    keys = [asdict(settings) | {"curve": _curve(settings.schedule)} for settings in decodings]
+    keys = [asdict(settings) | {"curve": curve_hash(settings.schedule)} for settings in decodings]
     paths = [folder / "cells" / f"{value_hash(key)[:16]}.json" for key in keys]
     return dict(zip(paths, decodings, strict=True))
-
-
-def _curve(schedule: str) -> str:
-    return tree_hash(CURVES / f"{schedule}.csv")
 
 
 def run_trial(trial: Trial) -> None:

@@ -3,6 +3,7 @@ with the known distribution."""
 
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -12,9 +13,10 @@ from pipeline.config.params import Params
 from pipeline.data.seeds import generator
 from pipeline.decoding.iterative import decode
 from pipeline.decoding.settings import DecodingSettings
-from pipeline.experiments.rows import Row
+from pipeline.experiments.rows import Row, curve_hash
 from pipeline.oracle import CODES, pair_error, sticky_chain, token_entropy
-from pipeline.runtime.batches import BatchWorkers, Maker, drop_parts, make_tensors
+from pipeline.runtime.batches import BatchWorkers, Maker, load_tensors, making, save_tensors
+from pipeline.runtime.files import value_hash
 
 GROUPS = 10  # of samples; each is also measured by itself, so that differences can be tested
 ALL = "all"
@@ -28,23 +30,26 @@ def oracle_rows(params: Params, folder: Path, workers: BatchWorkers) -> list[Row
     distribution itself.
 
     Args:
-        folder: run directory, which stores finished batches.
+        folder: run directory, which keeps the metrics of every setting, so that a later run computes
+            only new ones.
     """
     oracle, designs = params.oracle, params.oracle_settings()
     names = sorted({"sampler", "schedule", *(name for grid in oracle.designs for name in grid)})
-    cells = [(tokens, each) for tokens in oracle.tokens for each in (None, *designs)]
-    batches = [(params.seed, n, oracle.total_tokens // n // GROUPS, each) for n, each in cells]
-    file = folder / "cells.safetensors"
-    found = make_tensors(file, workers, Maker(_open), batches, "oracle")
-    drop_parts(file)
-    values = found["values"].view(len(cells), GROUPS + 1, len(METRICS)).tolist()
+    batches = {}
+    for tokens, each in product(oracle.tokens, (None, *designs)):
+        samples = oracle.total_tokens // tokens // GROUPS
+        how = [asdict(each), curve_hash(each.schedule)] if each else EXACT
+        name = value_hash([params.seed, tokens, samples, how])[:16]
+        batches[folder / f"{name}.safetensors"] = (params.seed, tokens, samples, each)
+    list(making(batches, workers, Maker(_open), "oracle", save_tensors))
     rows = []
-    for (tokens, each), groups in zip(cells, values, strict=True):
+    for file, (_, tokens, _, each) in batches.items():
         settings = asdict(each) if each else {"sampler": EXACT}
         own = {"tokens": tokens} | {name: settings.get(name) for name in names}
+        values = load_tensors(file)["values"].tolist()
         rows += [
             own | {"group": group} | dict(zip(METRICS, metrics, strict=True))
-            for group, metrics in zip((*range(GROUPS), ALL), groups, strict=True)
+            for group, metrics in zip((*range(GROUPS), ALL), values, strict=True)
         ]
     return rows
 

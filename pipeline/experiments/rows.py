@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config.paths import TOKENIZER
+from pipeline.config.paths import CURVES, TOKENIZER
 from pipeline.config.replicates import Replicate
 from pipeline.runtime.batches import BatchWorkers, Maker, drop_parts, make_tensors
-from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.files import read_json, tree_hash, write_json
 from pipeline.sampling import Sampler
 from pipeline.weights.published import load_model
 
@@ -47,3 +47,8 @@ def open_sampler(replicate: Replicate, device: torch.device) -> Sampler:
     """Load the model of a training run and the tokenizer, and return a sampler that uses both."""
     model = load_model(replicate.folder, replicate.network, device)
     return Sampler(model, load_model(TOKENIZER, "tokenizer", device))
+
+
+def curve_hash(schedule: str) -> str:
+    """The hash of a mask schedule's curve, for keys of results that depend on the curve."""
+    return tree_hash(CURVES / f"{schedule}.csv")

@@ -52,6 +52,7 @@ NOT_USED = {
     },
     "cache_tokens": WHO,
     "sweep": WHO | {"training.mask_schedule", "training.steps"},  # a trial's own
+    "oracle": WHO | {"ray.use_gpu"},  # it computes on CPUs
     "evaluate": MODELS | WHO,
     "cas": MODELS | {"classifier.steps", "data.crop_scale"},  # cas.steps, classifier.crop_scale
     "temperature": MODELS | WHO | {"decoding.choice_temperature"},  # temperature.values
