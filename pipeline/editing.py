@@ -61,8 +61,8 @@ def center_mask(size: tuple[int, int], fraction: float) -> Tensor:
 
 
 def outpaint_mask(size: tuple[int, int], side: Side, fraction: float) -> Tensor:
-    """The pixel mask of the outermost `fraction` of an image of the given size (H, W), at a side
-    (the right half in Table 2)."""
+    """The mask (H, W) of the `fraction` of an image's pixels that are nearest to `side` (Table 2: the
+    right half)."""
     axis, before = SIDES[side]
     count = round(fraction * size[axis])
     mask = torch.zeros(size, dtype=torch.bool)
@@ -238,7 +238,9 @@ def outpaint_beyond(
     size = tokenizer.config.downsampling * math.isqrt(model.config.num_tokens)
     extent, length = images.shape[axis], images.shape[axis] + pixels
     if extent < size:
-        reason = f"{extent} pixels along the extension, fewer than the {size} of the model's images"
+        reason = (
+            f"{extent} pixels {'wide' if axis == -1 else 'high'}, but the model's images are {size}"
+        )
         raise UserError("the image", reason, "enlarge the image")
     if not 0 < overlap < size:
         reason = f"{overlap} is not within 1–{size - 1}, since the model's images are {size}×{size}"

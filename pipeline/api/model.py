@@ -133,7 +133,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         classes: Sequence[str] | None = None,
         device: torch.device | str | None = None,
     ) -> "MaskGIT":
-        """Open two checkpoints of the authors' release, or of another format (docs/released.md).
+        """Open released tokenizer and transformer weights (accepted formats: docs/released.md).
 
         Args:
             preset: preset that has the checkpoints' architecture, and sets the decoding settings.

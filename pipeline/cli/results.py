@@ -42,7 +42,7 @@ def report(
 def ui() -> None:
     """Browse the runs in MLflow's UI, served on loopback.
 
-    Prints links and serves until Ctrl-C. If MLFLOW_TRACKING_URI names a server, only prints the
+    Prints links; the UI ends at Ctrl-C. If MLFLOW_TRACKING_URI names a server, only prints the
     links.
     """
     from pipeline.tools.ui import main
@@ -77,7 +77,7 @@ def measure(
 ) -> None:
     """Compare images with the training images; print the metrics.
 
-    std estimates a metric's standard deviation between sets of this size, from random halves.
+    std: a metric's spread over image sets of this size, estimated from random halves.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.measure import measured, table

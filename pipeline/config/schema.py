@@ -280,7 +280,7 @@ class Draw(Section):
     top_k: NonNegativeInt = 0
     """Draw from the k most probable codes; 0: all codes."""
     top_p: Share = 1.0
-    """Draw from the most probable codes, with a total probability of p."""
+    """Draw from the fewest codes whose probabilities add up to p."""
 
 
 class Autoregressive(Draw):

@@ -40,7 +40,7 @@ class DecodingSettings:
     softmax_temperature: float = 1.0  # divides the logits of a draw
     softmax_temperature_end: float | None = None  # value at r = 1, reached linearly; None: the same
     top_k: int = 0  # draw from the k most probable codes; 0: all codes
-    top_p: float = 1.0  # draw from the most probable codes, with a total probability of p
+    top_p: float = 1.0  # draw from the fewest codes whose probabilities add up to p
 
     def __post_init__(self):
         for name, least in (("iterations", 1), ("top_k", 0)):

@@ -30,8 +30,7 @@ def oracle_rows(params: Params, folder: Path, workers: BatchWorkers) -> list[Row
     distribution itself.
 
     Args:
-        folder: run directory, which keeps the metrics of every setting, so that a later run computes
-            only new ones.
+        folder: run directory, which keeps finished settings' metrics for later runs.
     """
     oracle, designs = params.oracle, params.oracle_settings()
     names = sorted({"sampler", "schedule", *(name for grid in oracle.designs for name in grid)})

@@ -25,7 +25,7 @@ def pick_device() -> torch.device:
 
 
 def computing_on() -> str:
-    """The name of the GPU that `pick_device` picked; else "cpu" and, if chosen, the precision."""
+    """The picked GPU's name; without a GPU, "cpu", followed by the precision if one is set."""
     if _picked:
         return torch.cuda.get_device_name(_picked[-1])
     return ", ".join(filter(None, ("cpu", os.environ.get(PRECISION))))

@@ -7,7 +7,7 @@ RUNS = "runs"  # folder of run directories, unless `ray.storage_path` names a fo
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path is in a folder, with or without resolving symbolic links."""
+    """Whether a path is in a folder, as written or with symbolic links resolved."""
     forms = (os.path.abspath, os.path.realpath)
     return any(Path(a(path)).is_relative_to(b(folder)) for a in forms for b in forms)
 

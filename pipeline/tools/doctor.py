@@ -63,7 +63,7 @@ def findings_text(findings: list[Finding]) -> str:
 
 def packages() -> Finding:
     """Check that the packages that `maskgit-pipeline` requires are installed; in a project, also
-    the packages that only runs require."""
+    those of its extra `pipeline`."""
     from packaging.requirements import Requirement
 
     wrong, extras = [], ("", "pipeline") if DVC_FILE.exists() else ("",)

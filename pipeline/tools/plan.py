@@ -68,7 +68,7 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
         train -= val
     if train < classes:
         reason = f"{train} training images are too few for {classes} classes"
-        raise UserError("--images", reason, "give at least one image per class")
+        raise UserError("--images", reason, "give more images")
     return DataSize(train, val, classes, origin, size)
 
 

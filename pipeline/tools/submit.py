@@ -108,7 +108,7 @@ def _command(key: str, remote: Remote | None) -> str:
 
 def _followed(client: Any, address: str, job: str, then: str) -> str:
     """Show a job's output until the job ends, and connect again after a lost connection. Returns a
-    line that ends with `then`, which says where the results are. Raises a `UserError` if the job
+    line with `then`, a text on where the results are, at its end. Raises a `UserError` if the job
     fails, the connection stays lost, or the user presses Ctrl-C."""
     at, printed, lost = f"--address {redacted(address)}", 0, 0
     goes_on = (

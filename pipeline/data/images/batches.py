@@ -75,8 +75,8 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
 
 
 def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """Load batches in advance with a `DataLoader`. The loader processes start at the first call of
-    the returned function, and end when this function is deleted or the training process ends."""
+    """Load batches in advance with a `DataLoader`. The returned function starts the
+    loader processes at its first call; they end when it is deleted or the training process ends."""
     coming: Iterator[Batch] | None = None
 
     def next_batch(step: int) -> Batch:
