@@ -61,8 +61,8 @@ def center_mask(size: tuple[int, int], fraction: float) -> Tensor:
 
 
 def outpaint_mask(size: tuple[int, int], side: Side, fraction: float) -> Tensor:
-    """The mask (H, W) of the `fraction` of an image's pixels that are nearest to `side` (Table 2: the
-    right half)."""
+    """The mask (H, W) of the `fraction` of an image's pixels that are nearest to `side` (in Table 2
+    the right half)."""
     axis, before = SIDES[side]
     count = round(fraction * size[axis])
     mask = torch.zeros(size, dtype=torch.bool)

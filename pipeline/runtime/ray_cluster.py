@@ -146,8 +146,8 @@ def why_unreachable(host: str, port: int) -> str | None:
 
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
-    """Raise a `UserError` if the workers do not fit into the cluster; only print this if an autoscaler
-    may add nodes. `key` names the param with the number of workers."""
+    """Raise a `UserError` if the workers do not fit into the cluster; only print this if an
+    autoscaler may add nodes. `key` names the param with the number of workers."""
     import ray
 
     if (found := room_for({"CPU": cpus_per_worker, "GPU": int(use_gpu)})) >= workers:
