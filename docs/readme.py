@@ -20,7 +20,7 @@ FIGURES = ("samples", "figure2", "figure8")
 VERDICTS = {
     "shown here": "Shown here",
     "not shown here": "Not shown here: the data contradict the claim, or a part of it",
-    "undecided": "Undecided: too few seeds, or too little difference, to tell",
+    "undecided": "Undecided: too few seeds, or too little difference",
     "by construction": "By construction",
 }
 
@@ -50,7 +50,7 @@ def blocks() -> dict[str, str]:
 
 
 def scoreboard(board: pd.DataFrame) -> str:
-    """The paper's claims by verdict, a list of those shown here first; a count of our own."""
+    """The paper's claims that are shown here, those that are not, and counts of the others."""
     paper, parts = board[board["source"].notna()], []
     for verdict, title in VERDICTS.items():
         claims = paper[paper["verdict"] == verdict]
@@ -59,12 +59,13 @@ def scoreboard(board: pd.DataFrame) -> str:
         every = [claim(row) for _, row in claims.iterrows()]
         if verdict == "shown here":
             parts.append("\n- ".join([f"{heading}\n", *every]))
-        elif every:
-            names = every if verdict == "not shown here" else claims["claim"]
-            parts.append(f"{heading}: {'; '.join(names)}.")
+        elif verdict == "not shown here" and every:
+            parts.append(f"{heading}: {'; '.join(every)}.")
+        elif verdict == "undecided":
+            parts.append(f"{heading}; [all verdicts](docs/default/scoreboard.csv).")
     own = board[board["source"].isna()]["verdict"].value_counts()
     ours = ", ".join(f"{count} {verdict}" for verdict, count in own.items())
-    parts.append(f"<b>Our own {own.sum()} claims</b>: {ours}.")
+    parts.append(f"{heading}. <b>Our own {own.sum()} claims</b>: {ours}.")
     wrapped = [textwrap.fill(text, 119, break_on_hyphens=False) for text in parts[1:]]
     return "\n\n".join([parts[0], *wrapped])
 
