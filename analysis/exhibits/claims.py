@@ -322,18 +322,16 @@ def scoreboard(
         name="scoreboard",
         title="Which claims are shown here",
         cells=pd.DataFrame(map(_row, verdicts)),
-        readable=pd.DataFrame(
-            {
-                "claim": [verdict.claim.said for verdict in verdicts],
-                "verdict": [v.word + ": its parts differ" * v.mixed for v in verdicts],
-                "measured here": [verdict.measured for verdict in verdicts],
-                "p, corrected": [p_value(verdict.adjusted) for verdict in verdicts],
-                "n": [str(verdict.claim.n) for verdict in verdicts],
-                "power": [verdict.power_text for verdict in verdicts],
-                "paper": [verdict.claim.source or NONE for verdict in verdicts],
-                "shown in": [verdict.claim.shown_in for verdict in verdicts],
-            }
-        ),
+        columns={
+            "claim": [verdict.claim.said for verdict in verdicts],
+            "verdict": [v.word + ": its parts differ" * v.mixed for v in verdicts],
+            "measured here": [verdict.measured for verdict in verdicts],
+            "p, corrected": [p_value(verdict.adjusted) for verdict in verdicts],
+            "n": [str(verdict.claim.n) for verdict in verdicts],
+            "power": [verdict.power_text for verdict in verdicts],
+            "paper": [verdict.claim.source or NONE for verdict in verdicts],
+            "shown in": [verdict.claim.shown_in for verdict in verdicts],
+        },
         notes=[
             f"A claim is shown here if its corrected p is below {ALPHA:g} in its direction, and "
             "not shown here if p is that low in the other direction, for the claim or one of "

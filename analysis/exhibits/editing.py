@@ -73,18 +73,16 @@ def table(results: Results, params: Params) -> Table:
         name="table2",
         title="Table 2: inpainting and outpainting, beside the paper's",
         cells=cells,
-        readable=pd.DataFrame(
-            {
-                "task": cells["task"].map(EDITS),
-                "model": cells["model"],
-                **ours({fid: fmt.counted_label(fid, x, cells["images"])}),
-                paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
-                **ours({is_: results.label("is")}),
-                paper.IS: fmt.printed(cells["paper_is_inception"], 2),
-                **ours({"class_accuracy": "recognised", "psnr_hole": "PSNR on the hole (dB)"}),
-                **ours({"perceptual_hole": distance}),
-            }
-        ),
+        columns={
+            "task": cells["task"].map(EDITS),
+            "model": cells["model"],
+            **ours({fid: fmt.counted_label(fid, x, cells["images"])}),
+            paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
+            **ours({is_: results.label("is")}),
+            paper.IS: fmt.printed(cells["paper_is_inception"], 2),
+            **ours({"class_accuracy": "recognised", "psnr_hole": "PSNR on the hole (dB)"}),
+            **ours({"perceptual_hole": distance}),
+        },
         notes=[
             f"FID ({x}) and IS ({x}) are of {fmt.extent(results.editing['images'])} composites: "
             "validation images with the generated part blended in. The model is told each image's "

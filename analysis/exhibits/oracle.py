@@ -35,7 +35,7 @@ def table(results: Results, params: Params) -> Table:
         name="oracle",
         title="Decoding with exact conditional probabilities",
         cells=cells,
-        readable=readable,
+        columns=readable,
         notes=[
             "Error of pairs × 1,000: total variation between pairs of tokens in the samples and in "
             "the known distribution (a hidden Markov chain), averaged over the distances 1, 2, 4 "

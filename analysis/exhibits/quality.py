@@ -1,6 +1,7 @@
 """Quality and diversity of both networks' samples (Tables 1 and 5), and label smoothing."""
 
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -112,7 +113,7 @@ def table1(results: Results, params: Params) -> Table:
         name="table1",
         title=f"Table 1: class-conditional samples, beside the paper's on ImageNet {side}×{side}",
         cells=cells,
-        readable=_readable(cells, results),
+        columns=_columns(cells, results),
         notes=_notes(cells, results, params, side),
         paper=f"MaskGIT beats VQGAN∗, the autoregressive baseline with the same tokenizer and "
         f"hyperparameters, by a wide margin: FID (Inception) {ours.fid} against {theirs.fid}, "
@@ -165,7 +166,7 @@ def _added(results: Results) -> list[str]:
     return [name for name in names if not name.startswith(DIVERSITY)]
 
 
-def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
+def _columns(cells: pd.DataFrame, results: Results) -> dict[str, Any]:
     x, (y, _) = results.extractor, results.manifold_extractors
     networks = cells["model"].isin(BOTH)
 
@@ -180,27 +181,25 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
     without = cells.assign(**{f"{name}_ci95": math.nan for name in fids})
     own, *second = fmt.columns(without, fids, "", networks).items()
     precision, recall, *others = (f"{kind}_{y}" for kind in DIVERSITY)
-    return pd.DataFrame(
-        {
-            "model": cells["model"],
-            "±: 95% interval over": cells["over"].fillna(fmt.NONE),
-            own[0]: own[1],
-            paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
-            **dict(second),
-            **ours(infinity, is_),
-            paper.IS: fmt.printed(cells["paper_is_inception"], 1),
-            **ours(precision),
-            "precision (paper, VGG)": fmt.printed(cells["paper_precision_vgg"], 2),
-            **ours(recall),
-            "recall (paper, VGG)": fmt.printed(cells["paper_recall_vgg"], 2),
-            **_cas_columns(cells, "with RandAugment", networks),
-            "parameters": cells["parameters"].map(fmt.millions),
-            "parameters (paper)": cells["paper_parameters"].map(fmt.millions),
-            "steps": cells["steps"].map(fmt.count),
-            "steps (paper)": cells["paper_steps"].map(fmt.count),
-            **ours("class_accuracy", kid, *others, *_added(results)),
-        }
-    )
+    return {
+        "model": cells["model"],
+        "±: 95% interval over": cells["over"].fillna(fmt.NONE),
+        own[0]: own[1],
+        paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
+        **dict(second),
+        **ours(infinity, is_),
+        paper.IS: fmt.printed(cells["paper_is_inception"], 1),
+        **ours(precision),
+        "precision (paper, VGG)": fmt.printed(cells["paper_precision_vgg"], 2),
+        **ours(recall),
+        "recall (paper, VGG)": fmt.printed(cells["paper_recall_vgg"], 2),
+        **_cas_columns(cells, "with RandAugment", networks),
+        "parameters": cells["parameters"].map(fmt.millions),
+        "parameters (paper)": cells["paper_parameters"].map(fmt.millions),
+        "steps": cells["steps"].map(fmt.count),
+        "steps (paper)": cells["paper_steps"].map(fmt.count),
+        **ours("class_accuracy", kid, *others, *_added(results)),
+    }
 
 
 def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> list[str]:
@@ -270,7 +269,7 @@ def table5(results: Results, params: Params) -> Table:
         name="table5",
         title="Table 5: diversity with a second network, and without RandAugment",
         cells=cells,
-        readable=pd.DataFrame(readable),
+        columns=readable,
         notes=[
             "Precision, recall, density and coverage use features of "
             f"{EXTRACTORS.get(x, x)} (k = {params.evaluation.neighbors} neighbours; at most "
@@ -347,13 +346,11 @@ def smoothing(results: Results, params: Params) -> Table:
         name="smoothing",
         title="Label smoothing: the same for both networks",
         cells=cells.rename(columns={"images": "model"}),
-        readable=pd.DataFrame(
-            {
-                "model": cells["images"],
-                "label smoothing": fmt.printed(cells["label_smoothing"], 1),
-                **fmt.columns(cells, labels, over, cells["seeds"].notna()),
-            }
-        ),
+        columns={
+            "model": cells["images"],
+            "label smoothing": fmt.printed(cells["label_smoothing"], 1),
+            **fmt.columns(cells, labels, over, cells["seeds"].notna()),
+        },
         notes=[
             "The paper trains both networks with label smoothing 0.1; all other tables here use "
             f"{main:g} for both. {measure_note(params, x)}"

@@ -77,19 +77,17 @@ def table(results: Results, params: Params) -> Table:
         name="table4",
         title=f"Table 4: rejection sampling, beside the paper's on ImageNet {side}×{side}",
         cells=cells,
-        readable=pd.DataFrame(
-            {
-                "model": cells["model"],
-                "selection": cells["selection"],
-                "accepted": cells["acceptance"].map(percent),
-                "samples": cells["samples"].map(count),
-                **ours(results.metric("fid")),
-                paper.FID: printed(cells["paper_fid_inception"], 2),
-                **ours(results.metric("is")),
-                paper.IS: printed(cells["paper_is_inception"], 1),
-                **ours(*neighbour_metrics(results.rejection, x), "class_accuracy"),
-            }
-        ),
+        columns={
+            "model": cells["model"],
+            "selection": cells["selection"],
+            "accepted": cells["acceptance"].map(percent),
+            "samples": cells["samples"].map(count),
+            **ours(results.metric("fid")),
+            paper.FID: printed(cells["paper_fid_inception"], 2),
+            **ours(results.metric("is")),
+            paper.IS: printed(cells["paper_is_inception"], 1),
+            **ours(*neighbour_metrics(results.rejection, x), "class_accuracy"),
+        },
         notes=notes,
         paper=f"keeping the {percent(paper.ACCEPTANCE)} of the samples that a classifier rates "
         f"highest brings MaskGIT from FID (Inception) {unselected.fid} and IS (Inception) "

@@ -266,7 +266,7 @@ def table3(results: Results, params: Params) -> Table:
         name="table3",
         title=f"Table 3: mask schedules, each at its best T by {label}, beside the paper's",
         cells=cells,
-        readable=_beside_paper(cells, results, params),
+        columns=_beside_paper(cells, results, params),
         notes=[
             f"{_sampling_note(best)} {chosen} Real images are validation images, in subsets of "
             f"{fmt.count(best['samples'].max())}. {measure_note(params, results.extractor)}",
@@ -283,7 +283,7 @@ def table3(results: Results, params: Params) -> Table:
     )
 
 
-def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
+def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> dict[str, Any]:
     """Our columns, each followed by the paper's column of the same metric, if it exists."""
     over = fmt.seeds_of(cells["seeds"], params)
     chosen = "T, chosen by another seed" if over else "T, chosen on the same samples"
@@ -301,7 +301,7 @@ def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> pd.D
         readable |= _ours(cells, metric, results, over) | dict(
             [theirs[metric]] if metric in theirs else []
         )
-    return pd.DataFrame(readable)
+    return readable
 
 
 def _ours(cells: pd.DataFrame, metric: str, results: Results, over: str) -> dict[str, list[str]]:
@@ -328,7 +328,7 @@ def grid(results: Results, params: Params) -> Table:
         name="sweep",
         title="Every schedule at every T",
         cells=cells,
-        readable=pd.DataFrame(readable),
+        columns=readable,
         notes=[_sampling_note(summary)],
         folded=True,
     )
@@ -379,7 +379,7 @@ def crossing(results: Results, params: Params) -> Table:
         name="crossing",
         title=f"One schedule in training, another in decoding: {label}",
         cells=cells,
-        readable=_square(cells, fid, fmt.seeds_of(cells["seeds"], params)),
+        columns=_square(cells, fid, fmt.seeds_of(cells["seeds"], params)),
         notes=[note or "No schedules were crossed (sweep.crossed is empty)."],
         paper="concave schedules are supposed to help twice: training has harder cases, with more "
         "tokens masked, and decoding goes from few tokens to many; the two always change together.",

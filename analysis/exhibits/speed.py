@@ -83,19 +83,17 @@ def table(results: Results, params: Params) -> Table:
         name="speed",
         title="Figure 4 in numbers: time per image",
         cells=cells,
-        readable=pd.DataFrame(
-            {
-                "method": cells["method"].map(METHODS),
-                "tokens": cells["tokens"].map(count),
-                "batch": cells["batch_size"].map(count),
-                "forward passes": cells["iterations"].map(count),
-                "seconds per image": cells["seconds_per_image"].map(number),
-                "fastest": cells["low"].map(number),
-                "slowest": cells["high"].map(number),
-                "times as fast as uncached": cells["speedup_ar_uncached"].map(number),
-                "times as fast as cached": cells["speedup_ar_cached"].map(number),
-            }
-        ),
+        columns={
+            "method": cells["method"].map(METHODS),
+            "tokens": cells["tokens"].map(count),
+            "batch": cells["batch_size"].map(count),
+            "forward passes": cells["iterations"].map(count),
+            "seconds per image": cells["seconds_per_image"].map(number),
+            "fastest": cells["low"].map(number),
+            "slowest": cells["high"].map(number),
+            "times as fast as uncached": cells["speedup_ar_uncached"].map(number),
+            "times as fast as cached": cells["speedup_ar_cached"].map(number),
+        },
         notes=[
             f"Times are the median, minimum and maximum of {extent(results.speed['repeats'])} runs "
             f"on {device} with {extent(results.speed['threads'])} threads{precision}. The "

@@ -28,15 +28,13 @@ def table(results: Results, params: Params) -> Table:
         name="temperature",
         title="Choice temperature in numbers",
         cells=cells,
-        readable=pd.DataFrame(
-            {
-                "choice temperature": [
-                    MODELS["real"] if pd.isna(value) else f"{value:g}"
-                    for value in cells["choice_temperature"]
-                ],
-                **fmt.columns(cells, labels, over, cells["seeds"].notna()),
-            }
-        ),
+        columns={
+            "choice temperature": [
+                MODELS["real"] if pd.isna(value) else f"{value:g}"
+                for value in cells["choice_temperature"]
+            ],
+            **fmt.columns(cells, labels, over, cells["seeds"].notna()),
+        },
         notes=[
             f"Means over {fmt.extent(means['seeds'])} seeds: the main model decodes "
             f"{fmt.extent(samples)} samples per seed at T = {params.decoding.iterations}. The real "
