@@ -39,7 +39,6 @@ def claims(results: Results, params: Params) -> list[Claim]:
         found.append(
             Claim(
                 said=f"{name} beats copying the nearest pixel",
-                source="",
                 exhibit="table2-table",
                 shown_in="Table 2",
                 measure=f"{name}, {results.label('fid')}",
@@ -52,17 +51,13 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 def table(results: Results, params: Params) -> Table:
     """For each task: a row per method, then models that only the paper has."""
-    printed_rows = pd.DataFrame(
-        {
-            "task": task,
-            "model": model,
-            "paper_fid_inception": score.fid,
-            "paper_is_inception": score.is_,
-        }
+    rows = [
+        (task, model, *score)
         for task, scores in paper.TABLE_2.items()
         for model, score in scores.items()
-    )
-    cells = beside(_measured(results), printed_rows, ["task", "model"])
+    ]
+    names = ["task", "model", "paper_fid_inception", "paper_is_inception"]
+    cells = beside(_measured(results), pd.DataFrame(rows, columns=names), names[:2])
     rank = cells["task"].map(list(EDITS).index)
     cells = cells.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
     fid, is_, x = results.metric("fid"), results.metric("is"), results.extractor

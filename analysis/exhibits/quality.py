@@ -27,11 +27,8 @@ DIVERSITY = ("precision", "recall", "density", "coverage")  # of Table 5
 BOTH = [MODELS[name] for name in NETWORKS]
 
 
-# The claims of sections 4.2 and 4.3: MaskGIT against its baseline VQGAN∗
-
-
 def claims(results: Results, params: Params) -> list[Claim]:
-    """Claims that MaskGIT outperforms VQGAN∗, in every metric of Tables 1 and 5."""
+    """Claims that MaskGIT outperforms its baseline VQGAN∗, in every metric of Tables 1 and 5."""
     main, second = params.training.label_smoothing, results.manifold_extractors[1]
     table1, table5 = ("4.2, Table 1", "table1-table"), ("B, Table 5", "table5-table")
     found = _by_table_1(results, main, "", *table1, "Table 1")
@@ -156,7 +153,7 @@ def _measured(results: Results, params: Params) -> pd.DataFrame:
     samples = results.evaluation["transformer"]["samples"]
     if results.evaluation["real"]["samples"] != samples:
         name = {"model": f"{MODELS['real']} ({fmt.count(samples)})"}
-        sets = pd.concat([sets, stats.real_images(results, samples, name)], ignore_index=True)
+        sets = stats.with_real_images(sets, results, samples, name)
     return sets.merge(_cas_scores(results, "randaugment"), how="left", on="model")
 
 
@@ -250,9 +247,8 @@ def table5(results: Results, params: Params) -> Table:
     theirs = pd.DataFrame(rows, columns=["model", *(f"paper_{name}" for name in names)])
     cells = stats.beside(sets, theirs, ["model"])
     networks = cells["model"].isin(BOTH)
-    measured = fmt.columns(
-        cells, {name: f"{metric_label(name, x)} ±" for name in metrics}, "", networks
-    )
+    labels = {name: f"{metric_label(name, x)} ±" for name in metrics}
+    measured = fmt.columns(cells, labels, "", networks)
     precision, recall, *others = measured.items()
     maskgit, vqgan = paper.TABLE_5["MaskGIT"], paper.TABLE_5["VQGAN∗"]
     readable = {
@@ -292,9 +288,8 @@ def _cas_scores(results: Results, augmentation: str) -> pd.DataFrame:
     """Means and intervals over seeds of CAS, for each set of training images: model, the columns of
     `over_seeds` for cas_top1 and cas_top5, cas_seeds and cas_training_images."""
     rows = results.cas[results.cas["augmentation"] == augmentation]
-    table = stats.over_seeds(rows, ["images", "training_images"], ["top1", "top5"]).add_prefix(
-        "cas_"
-    )
+    table = stats.over_seeds(rows, ["images", "training_images"], ["top1", "top5"])
+    table = table.add_prefix("cas_")
     table.insert(0, "model", table.pop("cas_images").map(MODELS))
     return table.assign(cas_training_images=table.pop("cas_training_images"))
 
@@ -312,7 +307,6 @@ def _cas_columns(cells: pd.DataFrame, trained: str, among: pd.Series) -> dict[st
 
 
 def _cas_note(cells: pd.DataFrame, trained: str) -> str:
-    """A note on how CAS was measured."""
     known = cells.dropna(subset="cas_seeds")
     pairs = zip(known["model"], known["cas_training_images"], strict=True)
     sets = ", ".join(f"{model} {fmt.count(images)}" for model, images in pairs)
@@ -338,8 +332,7 @@ def smoothing(results: Results, params: Params) -> Table:
     cells = cells.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
     cells["images"] = cells["images"].map(MODELS)
     samples = results.evaluation["transformer"]["samples"]
-    real = stats.real_images(results, samples, {"images": MODELS["real"]})
-    cells = pd.concat([cells, real], ignore_index=True)
+    cells = stats.with_real_images(cells, results, samples, {"images": MODELS["real"]})
     labels = {name: fmt.counted_label(name, x, pd.Series([samples])) for name in metrics}
     over = fmt.seeds_of(cells["seeds"], params)
     return Table(

@@ -7,7 +7,7 @@ from analysis.exhibits.base import Table
 from analysis.exhibits.claims import Claim, by_pairs
 from analysis.exhibits.formatting import NONE, columns, count, percent, printed, seeds_of
 from analysis.exhibits.results import MODELS, Results, measure_note, metric_label, neighbour_metrics
-from analysis.exhibits.statistics import beside, by_seed, over_seeds, real_images
+from analysis.exhibits.statistics import beside, by_seed, over_seeds, with_real_images
 from pipeline.config.params import Params
 
 KEYS = ["model", "selection", "acceptance"]
@@ -108,11 +108,11 @@ def _measured(results: Results) -> pd.DataFrame:
     rank = {name: place for place, name in enumerate([*MODELS.values(), "rejection", "random"])}
     order = cells.assign(model=cells["model"].map(rank), selection=cells["selection"].map(rank))
     order = order.sort_values(["model", "acceptance", "selection"], ascending=[True, False, True])
-    cells = cells.loc[order.index]
+    cells = cells.loc[order.index].reset_index(drop=True)
     name = {"model": MODELS["real"], "selection": NONE, "acceptance": float("nan")}
-    sizes = sorted(set(cells["samples"]), reverse=True)
-    real = [real_images(results, samples, name) for samples in sizes]
-    return pd.concat([cells, *real], ignore_index=True)
+    for samples in sorted(set(cells["samples"]), reverse=True):
+        cells = with_real_images(cells, results, samples, name)
+    return cells
 
 
 def _printed(side: int) -> pd.DataFrame:

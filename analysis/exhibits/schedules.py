@@ -32,10 +32,8 @@ from pipeline.config.params import Params
 CONCAVE = ("exponential", "cubic", "square", "cosine")
 CONVEX = ("square_root", "logarithmic")
 CHOOSING = 3  # fewest seeds for a test if another seed chooses each seed's T (docs/metrics.md)
+REAL_IMAGES = {"schedule": MODELS["real"]}  # in place of a schedule's name, in tables
 EVERY = 3  # every third point of a curve is drawn
-
-
-# The claims of section 4.4
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
@@ -257,8 +255,7 @@ def table3(results: Results, params: Params) -> Table:
     names = ["iterations", "fid_inception", "is_inception", "nll"]
     rows = [paper.TABLE_3.get(name) or [float("nan")] * 4 for name in best["schedule"]]
     cells = best.join(pd.DataFrame(rows, columns=names).add_prefix("paper_"))
-    real = stats.real_images(results, cells["samples"].max(), {"schedule": MODELS["real"]})
-    cells = pd.concat([cells, real], ignore_index=True)
+    cells = stats.with_real_images(cells, results, cells["samples"].max(), REAL_IMAGES)
     chosen = "Each seed is shown at the T that is best for another seed, the next in order."
     if best["seeds"].max() < 2:
         chosen = "T was chosen on the same samples that are shown, which flatters the result."
@@ -288,9 +285,9 @@ def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> dict
     over = fmt.seeds_of(cells["seeds"], params)
     chosen = "T, chosen by another seed" if over else "T, chosen on the same samples"
     theirs = {
-        results.metric("fid"): (paper.FID, fmt.printed(cells["paper_fid_inception"], 2)),
-        results.metric("is"): (paper.IS, fmt.printed(cells["paper_is_inception"], 1)),
-        "nll": (paper.NLL, fmt.printed(cells["paper_nll"], 2)),
+        results.metric("fid"): {paper.FID: fmt.printed(cells["paper_fid_inception"], 2)},
+        results.metric("is"): {paper.IS: fmt.printed(cells["paper_is_inception"], 1)},
+        "nll": {paper.NLL: fmt.printed(cells["paper_nll"], 2)},
     }
     readable = {
         "schedule": cells["schedule"].map(plain),
@@ -298,9 +295,7 @@ def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> dict
         "T (paper)": fmt.printed(cells["paper_iterations"], 0),
     }
     for metric in map(results.metric, SWEEP_METRICS):
-        readable |= _ours(cells, metric, results, over) | dict(
-            [theirs[metric]] if metric in theirs else []
-        )
+        readable |= _ours(cells, metric, results, over) | theirs.get(metric, {})
     return readable
 
 
@@ -314,8 +309,7 @@ def _ours(cells: pd.DataFrame, metric: str, results: Results, over: str) -> dict
 def grid(results: Results, params: Params) -> Table:
     """Means and intervals over seeds of every schedule at every T of the sweep."""
     summary = summarize(results)
-    real = stats.real_images(results, summary["samples"].max(), {"schedule": MODELS["real"]})
-    cells = pd.concat([summary, real], ignore_index=True)
+    cells = stats.with_real_images(summary, results, summary["samples"].max(), REAL_IMAGES)
     over = fmt.seeds_of(cells["seeds"], params)
     readable = {
         "schedule": cells["schedule"].map(plain),
@@ -350,7 +344,6 @@ def _training_note(params: Params) -> list[str]:
 
 
 def _sampling_note(cells: pd.DataFrame) -> str:
-    """A note on the number of seeds and samples."""
     seeds, samples = fmt.extent(cells["seeds"]), fmt.extent(cells["samples"])
     if seeds == "1":
         return f"One seed of {samples} samples has no interval, so nothing can be concluded."
@@ -367,7 +360,7 @@ def crossing(results: Results, params: Params) -> Table:
     note = ""
     if len(cells):
         samples = rows["samples"].min()
-        real = stats.real_images(results, samples, {})
+        real = stats.with_real_images(pd.DataFrame(), results, samples, {})
         known = "" if real.empty else fmt.number(real[f"{fid}_mean"][0])
         note = (
             f"Means are {label} of {fmt.count(samples)} samples per seed at T = "
