@@ -1,8 +1,9 @@
 """Tables and figures of the analysis, each with the findings of the paper and of this run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,15 +27,18 @@ class Exhibit:
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Exhibit):
-    """A table of numbers."""
-
     cells: pd.DataFrame  # all values, for the CSV file; the paper's are in columns `paper_…`
-    readable: pd.DataFrame  # the values as strings; the paper's are in columns "… (paper…)"
+    # Heading → the values as strings; the paper's are under the headings "… (paper…)".
+    columns: Mapping[str, Any] | pd.DataFrame
     notes: list[str]  # sentences about how the numbers were measured
     timed: bool = False  # whether the table has timings, which differ from run to run
     folded: bool = False  # whether the report shows the table, which is long, only after a click
     # For each row, the anchor in the report that the row's last cell links to.
     links: list[str] = field(default_factory=list)
+
+    @property
+    def readable(self) -> pd.DataFrame:
+        return pd.DataFrame(self.columns)
 
     def write(self, folder: Path) -> list[Path]:
         """Write `<name>.csv`, `.md` and `.tex`, and return their paths."""
@@ -53,8 +57,6 @@ class Table(Exhibit):
 
 @dataclass(frozen=True, kw_only=True)
 class Figure(Exhibit):
-    """A drawing."""
-
     alt: str  # alternative text for readers who cannot see the figure
     # Writes a PNG to a path. For a chart, it also accepts `narrow=True`, for narrow screens.
     draw: Callable[..., None]

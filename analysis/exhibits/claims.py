@@ -6,7 +6,7 @@ decided only if its corrected p is below 5%.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -69,11 +69,11 @@ class Claim:
     """A claim of the paper, or one of our own, and the comparisons that test the claim."""
 
     said: str  # the claim in plain words
-    source: str  # section of the paper; empty for a claim of our own
     exhibit: str  # anchor (HTML id) of the table or figure with the numbers
     shown_in: str  # label of the table or figure
     measure: str  # name of the compared metric, as in the tables: "FID (classifier)"
     sign: int  # 1 if the claim expects a positive effect, −1 if a negative one
+    source: str = ""  # section of the paper; empty for a claim of our own
     # Comparisons that must all hold; empty if nothing was measured.
     parts: list[Part] = field(default_factory=list)
     noise: str = SEEDS  # what n counts: training seeds or timings
@@ -118,10 +118,12 @@ class Claim:
         return part.effect.one_sided(self.sign)
 
 
-def by_pairs(ours: pd.Series, theirs: pd.Series, sides: str = "") -> list[Part]:
+def by_pairs(
+    ours: pd.Series, theirs: pd.Series, sides: str = "", test: Callable[..., Effect] = paired
+) -> list[Part]:
     """Compare two series by seed. Returns one `Part`, or none if the series share no seed."""
     a, b = ours.align(theirs, join="inner")
-    return [Part(paired(a, b), (a.mean(), b.mean()), sides)] if len(a) else []
+    return [Part(test(a, b), (a.mean(), b.mean()), sides)] if len(a) else []
 
 
 @dataclass(frozen=True)
@@ -314,26 +316,22 @@ def headlines(verdicts: list[Verdict]) -> dict[str, list[Verdict]]:
     return found
 
 
-def scoreboard(
-    verdicts: list[Verdict], results: Results, params: Params, left_out: Collection[str] = ()
-) -> Table:
+def scoreboard(verdicts: list[Verdict], warned: list[str]) -> Table:
     """A row per claim: verdict, numbers, p, and a link to the table or figure with the numbers."""
     return Table(
         name="scoreboard",
         title="Which claims are shown here",
         cells=pd.DataFrame(map(_row, verdicts)),
-        readable=pd.DataFrame(
-            {
-                "claim": [verdict.claim.said for verdict in verdicts],
-                "verdict": [v.word + ": its parts differ" * v.mixed for v in verdicts],
-                "measured here": [verdict.measured for verdict in verdicts],
-                "p, corrected": [p_value(verdict.adjusted) for verdict in verdicts],
-                "n": [str(verdict.claim.n) for verdict in verdicts],
-                "power": [verdict.power_text for verdict in verdicts],
-                "paper": [verdict.claim.source or NONE for verdict in verdicts],
-                "shown in": [verdict.claim.shown_in for verdict in verdicts],
-            }
-        ),
+        columns={
+            "claim": [verdict.claim.said for verdict in verdicts],
+            "verdict": [v.word + ": its parts differ" * v.mixed for v in verdicts],
+            "measured here": [verdict.measured for verdict in verdicts],
+            "p, corrected": [p_value(verdict.adjusted) for verdict in verdicts],
+            "n": [str(verdict.claim.n) for verdict in verdicts],
+            "power": [verdict.power_text for verdict in verdicts],
+            "paper": [verdict.claim.source or NONE for verdict in verdicts],
+            "shown in": [verdict.claim.shown_in for verdict in verdicts],
+        },
         notes=[
             f"A claim is shown here if its corrected p is below {ALPHA:g} in its direction, and "
             "not shown here if p is that low in the other direction, for the claim or one of "
@@ -353,7 +351,7 @@ def scoreboard(
             "One tokenizer and one classifier were trained, so no p covers their seeds. The "
             "conclusions hold for this data set, these networks and this length of training.",
         ],
-        here=[*warnings(results, params, left_out), _count(verdicts)],
+        here=[*warned, _count(verdicts)],
         timed=True,
         links=[verdict.claim.exhibit for verdict in verdicts],
     )
@@ -381,13 +379,13 @@ def _count(verdicts: list[Verdict]) -> str:
         source = verdict.claim.source
         kind = "own claims" if not source else "hypotheses" if HYPOTHESIS in source else ""
         words[kind or "claims of the paper"].append(verdict.word)
-    counts = [
-        f"{len(each)} {kind}: **shown here {each.count(SHOWN)}**, not shown "
-        f"{each.count(NOT_SHOWN)}, undecided {each.count(UNDECIDED)}"
-        + f", by construction {each.count(CERTAIN)}"
-        * (CERTAIN in each)
-        for kind, each in words.items()
-    ]
+    counts = []
+    for kind, each in words.items():
+        certain = f", {CERTAIN} {each.count(CERTAIN)}" * (CERTAIN in each)
+        counts.append(
+            f"{len(each)} {kind}: **{SHOWN} {each.count(SHOWN)}**, not shown "
+            f"{each.count(NOT_SHOWN)}, undecided {each.count(UNDECIDED)}{certain}"
+        )
     return "; ".join(counts) + "."
 
 

@@ -31,16 +31,14 @@ def table(results: Results, params: Params) -> Table:
         name="designs",
         title="Samplers and other decoding settings beyond the paper",
         cells=cells,
-        readable=pd.DataFrame(
-            {
-                **{name.replace("_", " "): cells[name].map(fmt.setting) for name in keys[:-2]},
-                "T": cells["iterations"].map(fmt.count),
-                "passes": cells["passes"].map(fmt.count),
-                **fmt.columns(cells, labels, fmt.seeds_of(cells["seeds"], params)),
-                f"difference in {results.label('fid')}": cells["difference"].map(fmt.number),
-                "p": cells["p_value"].map(fmt.number),
-            }
-        ),
+        columns={
+            **{name.replace("_", " "): cells[name].map(fmt.setting) for name in keys[:-2]},
+            "T": cells["iterations"].map(fmt.count),
+            "passes": cells["passes"].map(fmt.count),
+            **fmt.columns(cells, labels, fmt.seeds_of(cells["seeds"], params)),
+            f"difference in {results.label('fid')}": cells["difference"].map(fmt.number),
+            "p": cells["p_value"].map(fmt.number),
+        },
         notes=[
             f"The sweep's models, {fmt.extent(samples)} samples a seed. Passes: how often the "
             "network is applied to an image, twice an iteration with guidance. Difference in "

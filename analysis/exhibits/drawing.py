@@ -32,11 +32,12 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.markersize": 3.5,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.05,
 }
 
 # System fonts with Chinese, Japanese and Korean letters, for class names.
 OTHER_FONTS = ("Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Microsoft YaHei")
-
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish. Their yellow is too pale for
 # lines on white and is replaced by Tol's olive.
@@ -93,18 +94,10 @@ def figure(path: Path, size: tuple[float, float], facecolor: str = "white") -> I
     fonts = {"font.family": ["sans-serif", *(f for f in OTHER_FONTS if f in installed)]}
     with matplotlib.style.context(["default", STYLE, fonts]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        canvas = Figure(figsize=size, dpi=DPI, layout="constrained")
+        canvas = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor=facecolor)
         yield canvas
         with atomic_file(path) as temporary:
-            canvas.savefig(
-                temporary,
-                format="png",
-                dpi=DPI,
-                bbox_inches="tight",
-                pad_inches=0.05,
-                facecolor=facecolor,
-                metadata={"Software": None},
-            )
+            canvas.savefig(temporary, format="png", metadata={"Software": None})
 
 
 @contextmanager
@@ -171,14 +164,9 @@ def draw_mosaic(
     block: tuple[int, int] | None = None,
     empty: np.ndarray | None = None,
 ) -> None:
-    """Draw pictures in rows and columns with thin gaps.
-
-    Args:
-        images: (rows, columns, H, W, C) uint8, C = 1 or 3.
-        column_labels: one label for each column, or one for each block.
-        block: numbers of rows and columns in a block; gaps between blocks are wider.
-        empty: (rows, columns) bool, True for cells without a picture.
-    """
+    """Draw pictures, (rows, columns, H, W, C) uint8 with C = 1 or 3, with thin gaps. `empty`, of
+    shape (rows, columns), is True for cells without a picture. A block has `block` rows and
+    columns, and wider gaps around it. Each column, or each block, has one column label."""
     rows, columns, height, width, _ = images.shape
     gap = max(1, height // 16)
     down, across = block or (rows, columns)

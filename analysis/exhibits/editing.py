@@ -39,7 +39,6 @@ def claims(results: Results, params: Params) -> list[Claim]:
         found.append(
             Claim(
                 said=f"{name} beats copying the nearest pixel",
-                source="",
                 exhibit="table2-table",
                 shown_in="Table 2",
                 measure=f"{name}, {results.label('fid')}",
@@ -52,17 +51,13 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 def table(results: Results, params: Params) -> Table:
     """For each task: a row per method, then models that only the paper has."""
-    printed_rows = pd.DataFrame(
-        {
-            "task": task,
-            "model": model,
-            "paper_fid_inception": score.fid,
-            "paper_is_inception": score.is_,
-        }
+    rows = [
+        (task, model, *score)
         for task, scores in paper.TABLE_2.items()
         for model, score in scores.items()
-    )
-    cells = beside(_measured(results), printed_rows, ["task", "model"])
+    ]
+    names = ["task", "model", "paper_fid_inception", "paper_is_inception"]
+    cells = beside(_measured(results), pd.DataFrame(rows, columns=names), names[:2])
     rank = cells["task"].map(list(EDITS).index)
     cells = cells.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
     fid, is_, x = results.metric("fid"), results.metric("is"), results.extractor
@@ -73,18 +68,16 @@ def table(results: Results, params: Params) -> Table:
         name="table2",
         title="Table 2: inpainting and outpainting, beside the paper's",
         cells=cells,
-        readable=pd.DataFrame(
-            {
-                "task": cells["task"].map(EDITS),
-                "model": cells["model"],
-                **ours({fid: fmt.counted_label(fid, x, cells["images"])}),
-                paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
-                **ours({is_: results.label("is")}),
-                paper.IS: fmt.printed(cells["paper_is_inception"], 2),
-                **ours({"class_accuracy": "recognised", "psnr_hole": "PSNR on the hole (dB)"}),
-                **ours({"perceptual_hole": distance}),
-            }
-        ),
+        columns={
+            "task": cells["task"].map(EDITS),
+            "model": cells["model"],
+            **ours({fid: fmt.counted_label(fid, x, cells["images"])}),
+            paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
+            **ours({is_: results.label("is")}),
+            paper.IS: fmt.printed(cells["paper_is_inception"], 2),
+            **ours({"class_accuracy": "recognised", "psnr_hole": "PSNR on the hole (dB)"}),
+            **ours({"perceptual_hole": distance}),
+        },
         notes=[
             f"FID ({x}) and IS ({x}) are of {fmt.extent(results.editing['images'])} composites: "
             "validation images with the generated part blended in. The model is told each image's "

@@ -16,7 +16,7 @@ from pipeline.config.params import Params
 # Prefixes of the names of metrics for which lower is better.
 LOWER = (*LOWER_IS_BETTER, "perceptual")
 NONE = "–"
-LATEX = {letter: f"\\{letter}" for letter in "_%&#${}"}
+LATEX: dict[str, str | int | None] = {letter: f"\\{letter}" for letter in "_%&#${}"}
 LATEX |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
 LATEX |= {"±": r"$\pm$", "×": r"$\times$", "∗": r"$^*$", "→": r"$\to$", "∞": r"$\infty$"}
 LATEX |= {"ρ": r"$\rho$", "γ": r"$\gamma$", "−": "$-$", "–": "--", "…": r"\dots{}"}
@@ -160,6 +160,4 @@ def latex(table: pd.DataFrame, caption: str) -> str:
 
 def _escape(text: str) -> str:
     """Escape special characters of LaTeX, and set words between ** in bold."""
-    return re.sub(
-        r"\*\*(.+?)\*\*", r"\\textbf{\1}", text.translate({ord(k): v for k, v in LATEX.items()})
-    )
+    return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text.translate(str.maketrans(LATEX)))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.exhibits import formatting as fmt
 from analysis.exhibits.base import Figure, Table
-from analysis.exhibits.claims import GROUPS, Claim, Part
+from analysis.exhibits.claims import GROUPS, Claim, Part, by_pairs
 from analysis.exhibits.drawing import log_steps, panels, schedule_colours
 from analysis.exhibits.results import Results, plain
 from analysis.exhibits.statistics import flipped, nested_choice
@@ -35,7 +35,7 @@ def table(results: Results, params: Params) -> Table:
         name="oracle",
         title="Decoding with exact conditional probabilities",
         cells=cells,
-        readable=readable,
+        columns=readable,
         notes=[
             "Error of pairs × 1,000: total variation between pairs of tokens in the samples and in "
             "the known distribution (a hidden Markov chain), averaged over the distances 1, 2, 4 "
@@ -79,7 +79,6 @@ def claims(results: Results, params: Params) -> list[Claim]:
     return [
         Claim(
             said=f"with exact probabilities, {said}",
-            source="",
             exhibit="oracle",
             shown_in="Figure 8 without a network",
             measure={ERROR: "error of pairs", "iterations": "T"}.get(metric, "log-likelihood"),
@@ -110,10 +109,8 @@ class Way(NamedTuple):
 
 
 def _compared(results: Results, tokens: int, first: Way, second: Way, metric: str) -> list[Part]:
-    ours, theirs = (_metrics(results, tokens, *way)[metric] for way in (first, second))
-    a, b = ours.align(theirs, join="inner")
-    part = Part(flipped(a, b), (a.mean(), b.mean()), f"N = {tokens}, {first} and {second}")
-    return [part] if len(a) else []
+    ours, theirs = (_metrics(results, tokens, way)[metric] for way in (first, second))
+    return by_pairs(ours, theirs, f"N = {tokens}, {first} and {second}", flipped)
 
 
 def _rows(results: Results, sampler: str) -> pd.DataFrame:
@@ -124,17 +121,15 @@ def _rows(results: Results, sampler: str) -> pd.DataFrame:
     return rows.rename(columns={"group": "seed"})
 
 
-def _metrics(
-    results: Results, tokens: int, sampler: str, schedule: str, iterations: float | str
-) -> pd.DataFrame:
+def _metrics(results: Results, tokens: int, way: Way) -> pd.DataFrame:
     """Metrics by group: at a T, at the T that is best for another group, or averaged over T."""
-    rows = _rows(results, sampler)
+    rows = _rows(results, way.sampler)
     rows = rows[(rows["tokens"] == tokens) & (rows["seed"] != ALL)]
-    rows = rows[rows["schedule"] == schedule] if schedule else rows
-    if iterations == BEST:
+    rows = rows[rows["schedule"] == way.schedule] if way.schedule else rows
+    if way.iterations == BEST:
         rows = nested_choice(rows, "iterations", ERROR)
-    elif iterations != EVERY:
-        rows = rows[rows["iterations"] == iterations]
+    elif way.iterations != EVERY:
+        rows = rows[rows["iterations"] == way.iterations]
     return rows.groupby("seed")[[*METRICS, "iterations"]].mean()
 
 

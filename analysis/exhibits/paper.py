@@ -42,7 +42,6 @@ TABLE_1: dict[int, dict[str, Model]] = {
     },
 }
 
-
 TABLE_1_REAL = (0.766, 0.931)  # CAS of classifiers that were trained on real images: top-1, top-5
 
 
@@ -99,15 +98,8 @@ BEST_SCHEDULE = "cosine"  # by FID and by IS
 # classifier guidance (1.0) instead of rejection.
 ACCEPTANCE = 0.05
 TABLE_4: dict[int, dict[str, Score]] = {
-    256: {
-        "MaskGIT": Score(4.02, 355.6),
-        "VQGAN": Score(5.88, 304.8),
-        "ADM": Score(4.59, 186.70),
-    },
-    512: {
-        "MaskGIT": Score(4.46, 342.0),
-        "ADM": Score(7.72, 172.71),
-    },
+    256: {"MaskGIT": Score(4.02, 355.6), "VQGAN": Score(5.88, 304.8), "ADM": Score(4.59, 186.70)},
+    512: {"MaskGIT": Score(4.46, 342.0), "ADM": Score(7.72, 172.71)},
 }
 
 

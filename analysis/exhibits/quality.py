@@ -1,6 +1,7 @@
 """Quality and diversity of both networks' samples (Tables 1 and 5), and label smoothing."""
 
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -26,11 +27,8 @@ DIVERSITY = ("precision", "recall", "density", "coverage")  # of Table 5
 BOTH = [MODELS[name] for name in NETWORKS]
 
 
-# The claims of sections 4.2 and 4.3: MaskGIT against its baseline VQGAN∗
-
-
 def claims(results: Results, params: Params) -> list[Claim]:
-    """Claims that MaskGIT outperforms VQGAN∗, in every metric of Tables 1 and 5."""
+    """Claims that MaskGIT outperforms its baseline VQGAN∗, in every metric of Tables 1 and 5."""
     main, second = params.training.label_smoothing, results.manifold_extractors[1]
     table1, table5 = ("4.2, Table 1", "table1-table"), ("B, Table 5", "table5-table")
     found = _by_table_1(results, main, "", *table1, "Table 1")
@@ -112,7 +110,7 @@ def table1(results: Results, params: Params) -> Table:
         name="table1",
         title=f"Table 1: class-conditional samples, beside the paper's on ImageNet {side}×{side}",
         cells=cells,
-        readable=_readable(cells, results),
+        columns=_columns(cells, results),
         notes=_notes(cells, results, params, side),
         paper=f"MaskGIT beats VQGAN∗, the autoregressive baseline with the same tokenizer and "
         f"hyperparameters, by a wide margin: FID (Inception) {ours.fid} against {theirs.fid}, "
@@ -155,7 +153,7 @@ def _measured(results: Results, params: Params) -> pd.DataFrame:
     samples = results.evaluation["transformer"]["samples"]
     if results.evaluation["real"]["samples"] != samples:
         name = {"model": f"{MODELS['real']} ({fmt.count(samples)})"}
-        sets = pd.concat([sets, stats.real_images(results, samples, name)], ignore_index=True)
+        sets = stats.with_real_images(sets, results, samples, name)
     return sets.merge(_cas_scores(results, "randaugment"), how="left", on="model")
 
 
@@ -165,7 +163,7 @@ def _added(results: Results) -> list[str]:
     return [name for name in names if not name.startswith(DIVERSITY)]
 
 
-def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
+def _columns(cells: pd.DataFrame, results: Results) -> dict[str, Any]:
     x, (y, _) = results.extractor, results.manifold_extractors
     networks = cells["model"].isin(BOTH)
 
@@ -180,27 +178,25 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
     without = cells.assign(**{f"{name}_ci95": math.nan for name in fids})
     own, *second = fmt.columns(without, fids, "", networks).items()
     precision, recall, *others = (f"{kind}_{y}" for kind in DIVERSITY)
-    return pd.DataFrame(
-        {
-            "model": cells["model"],
-            "±: 95% interval over": cells["over"].fillna(fmt.NONE),
-            own[0]: own[1],
-            paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
-            **dict(second),
-            **ours(infinity, is_),
-            paper.IS: fmt.printed(cells["paper_is_inception"], 1),
-            **ours(precision),
-            "precision (paper, VGG)": fmt.printed(cells["paper_precision_vgg"], 2),
-            **ours(recall),
-            "recall (paper, VGG)": fmt.printed(cells["paper_recall_vgg"], 2),
-            **_cas_columns(cells, "with RandAugment", networks),
-            "parameters": cells["parameters"].map(fmt.millions),
-            "parameters (paper)": cells["paper_parameters"].map(fmt.millions),
-            "steps": cells["steps"].map(fmt.count),
-            "steps (paper)": cells["paper_steps"].map(fmt.count),
-            **ours("class_accuracy", kid, *others, *_added(results)),
-        }
-    )
+    return {
+        "model": cells["model"],
+        "±: 95% interval over": cells["over"].fillna(fmt.NONE),
+        own[0]: own[1],
+        paper.FID: fmt.printed(cells["paper_fid_inception"], 2),
+        **dict(second),
+        **ours(infinity, is_),
+        paper.IS: fmt.printed(cells["paper_is_inception"], 1),
+        **ours(precision),
+        "precision (paper, VGG)": fmt.printed(cells["paper_precision_vgg"], 2),
+        **ours(recall),
+        "recall (paper, VGG)": fmt.printed(cells["paper_recall_vgg"], 2),
+        **_cas_columns(cells, "with RandAugment", networks),
+        "parameters": cells["parameters"].map(fmt.millions),
+        "parameters (paper)": cells["paper_parameters"].map(fmt.millions),
+        "steps": cells["steps"].map(fmt.count),
+        "steps (paper)": cells["paper_steps"].map(fmt.count),
+        **ours("class_accuracy", kid, *others, *_added(results)),
+    }
 
 
 def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> list[str]:
@@ -251,9 +247,8 @@ def table5(results: Results, params: Params) -> Table:
     theirs = pd.DataFrame(rows, columns=["model", *(f"paper_{name}" for name in names)])
     cells = stats.beside(sets, theirs, ["model"])
     networks = cells["model"].isin(BOTH)
-    measured = fmt.columns(
-        cells, {name: f"{metric_label(name, x)} ±" for name in metrics}, "", networks
-    )
+    labels = {name: f"{metric_label(name, x)} ±" for name in metrics}
+    measured = fmt.columns(cells, labels, "", networks)
     precision, recall, *others = measured.items()
     maskgit, vqgan = paper.TABLE_5["MaskGIT"], paper.TABLE_5["VQGAN∗"]
     readable = {
@@ -270,7 +265,7 @@ def table5(results: Results, params: Params) -> Table:
         name="table5",
         title="Table 5: diversity with a second network, and without RandAugment",
         cells=cells,
-        readable=pd.DataFrame(readable),
+        columns=readable,
         notes=[
             "Precision, recall, density and coverage use features of "
             f"{EXTRACTORS.get(x, x)} (k = {params.evaluation.neighbors} neighbours; at most "
@@ -293,9 +288,8 @@ def _cas_scores(results: Results, augmentation: str) -> pd.DataFrame:
     """Means and intervals over seeds of CAS, for each set of training images: model, the columns of
     `over_seeds` for cas_top1 and cas_top5, cas_seeds and cas_training_images."""
     rows = results.cas[results.cas["augmentation"] == augmentation]
-    table = stats.over_seeds(rows, ["images", "training_images"], ["top1", "top5"]).add_prefix(
-        "cas_"
-    )
+    table = stats.over_seeds(rows, ["images", "training_images"], ["top1", "top5"])
+    table = table.add_prefix("cas_")
     table.insert(0, "model", table.pop("cas_images").map(MODELS))
     return table.assign(cas_training_images=table.pop("cas_training_images"))
 
@@ -313,7 +307,6 @@ def _cas_columns(cells: pd.DataFrame, trained: str, among: pd.Series) -> dict[st
 
 
 def _cas_note(cells: pd.DataFrame, trained: str) -> str:
-    """A note on how CAS was measured."""
     known = cells.dropna(subset="cas_seeds")
     pairs = zip(known["model"], known["cas_training_images"], strict=True)
     sets = ", ".join(f"{model} {fmt.count(images)}" for model, images in pairs)
@@ -339,21 +332,18 @@ def smoothing(results: Results, params: Params) -> Table:
     cells = cells.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
     cells["images"] = cells["images"].map(MODELS)
     samples = results.evaluation["transformer"]["samples"]
-    real = stats.real_images(results, samples, {"images": MODELS["real"]})
-    cells = pd.concat([cells, real], ignore_index=True)
+    cells = stats.with_real_images(cells, results, samples, {"images": MODELS["real"]})
     labels = {name: fmt.counted_label(name, x, pd.Series([samples])) for name in metrics}
     over = fmt.seeds_of(cells["seeds"], params)
     return Table(
         name="smoothing",
         title="Label smoothing: the same for both networks",
         cells=cells.rename(columns={"images": "model"}),
-        readable=pd.DataFrame(
-            {
-                "model": cells["images"],
-                "label smoothing": fmt.printed(cells["label_smoothing"], 1),
-                **fmt.columns(cells, labels, over, cells["seeds"].notna()),
-            }
-        ),
+        columns={
+            "model": cells["images"],
+            "label smoothing": fmt.printed(cells["label_smoothing"], 1),
+            **fmt.columns(cells, labels, over, cells["seeds"].notna()),
+        },
         notes=[
             "The paper trains both networks with label smoothing 0.1; all other tables here use "
             f"{main:g} for both. {measure_note(params, x)}"

@@ -67,7 +67,7 @@ def table(results: Results, params: Params) -> Table:
         name="reconstruction",
         title="Figure 10 in numbers: reconstructions from a part of the tokens",
         cells=cells,
-        readable=pd.DataFrame({"masked": cells["hidden"].map(percent), **measured}),
+        columns={"masked": cells["hidden"].map(percent), **measured},
         notes=[
             f"{count(images)} validation images, the same for all seeds, are decoded in T = "
             f"{params.reconstruction.iterations} iterations by a model that is told their class. "

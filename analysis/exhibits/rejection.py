@@ -7,7 +7,7 @@ from analysis.exhibits.base import Table
 from analysis.exhibits.claims import Claim, by_pairs
 from analysis.exhibits.formatting import NONE, columns, count, percent, printed, seeds_of
 from analysis.exhibits.results import MODELS, Results, measure_note, metric_label, neighbour_metrics
-from analysis.exhibits.statistics import beside, by_seed, over_seeds, real_images
+from analysis.exhibits.statistics import beside, by_seed, over_seeds, with_real_images
 from pipeline.config.params import Params
 
 KEYS = ["model", "selection", "acceptance"]
@@ -77,19 +77,17 @@ def table(results: Results, params: Params) -> Table:
         name="table4",
         title=f"Table 4: rejection sampling, beside the paper's on ImageNet {side}×{side}",
         cells=cells,
-        readable=pd.DataFrame(
-            {
-                "model": cells["model"],
-                "selection": cells["selection"],
-                "accepted": cells["acceptance"].map(percent),
-                "samples": cells["samples"].map(count),
-                **ours(results.metric("fid")),
-                paper.FID: printed(cells["paper_fid_inception"], 2),
-                **ours(results.metric("is")),
-                paper.IS: printed(cells["paper_is_inception"], 1),
-                **ours(*neighbour_metrics(results.rejection, x), "class_accuracy"),
-            }
-        ),
+        columns={
+            "model": cells["model"],
+            "selection": cells["selection"],
+            "accepted": cells["acceptance"].map(percent),
+            "samples": cells["samples"].map(count),
+            **ours(results.metric("fid")),
+            paper.FID: printed(cells["paper_fid_inception"], 2),
+            **ours(results.metric("is")),
+            paper.IS: printed(cells["paper_is_inception"], 1),
+            **ours(*neighbour_metrics(results.rejection, x), "class_accuracy"),
+        },
         notes=notes,
         paper=f"keeping the {percent(paper.ACCEPTANCE)} of the samples that a classifier rates "
         f"highest brings MaskGIT from FID (Inception) {unselected.fid} and IS (Inception) "
@@ -110,11 +108,11 @@ def _measured(results: Results) -> pd.DataFrame:
     rank = {name: place for place, name in enumerate([*MODELS.values(), "rejection", "random"])}
     order = cells.assign(model=cells["model"].map(rank), selection=cells["selection"].map(rank))
     order = order.sort_values(["model", "acceptance", "selection"], ascending=[True, False, True])
-    cells = cells.loc[order.index]
+    cells = cells.loc[order.index].reset_index(drop=True)
     name = {"model": MODELS["real"], "selection": NONE, "acceptance": float("nan")}
-    sizes = sorted(set(cells["samples"]), reverse=True)
-    real = [real_images(results, samples, name) for samples in sizes]
-    return pd.concat([cells, *real], ignore_index=True)
+    for samples in sorted(set(cells["samples"]), reverse=True):
+        cells = with_real_images(cells, results, samples, name)
+    return cells
 
 
 def _printed(side: int) -> pd.DataFrame:

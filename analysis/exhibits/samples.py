@@ -125,8 +125,8 @@ def iterations(results: Results, params: Params) -> Figure:
 
 
 def draw_decoding(images: np.ndarray, masked: np.ndarray, path: Path) -> None:
-    """Draw the canvas after each iteration, images (T, n, H, W, C) uint8, with grey over the tokens
-    that are masked, (T, n, h, w) bool. The last mask is ignored: the result has no such tokens."""
+    """Draw the canvas after each iteration, images (T, n, H, W, C) uint8, with grey over masked
+    tokens, (T, n, h, w) bool. The last mask is ignored: the result has no masked tokens."""
     unknown = masked.copy()
     unknown[-1] = False
     # The nearest token of each pixel.

@@ -32,10 +32,8 @@ from pipeline.config.params import Params
 CONCAVE = ("exponential", "cubic", "square", "cosine")
 CONVEX = ("square_root", "logarithmic")
 CHOOSING = 3  # fewest seeds for a test if another seed chooses each seed's T (docs/metrics.md)
+REAL_IMAGES = {"schedule": MODELS["real"]}  # in place of a schedule's name, in tables
 EVERY = 3  # every third point of a curve is drawn
-
-
-# The claims of section 4.4
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
@@ -257,8 +255,7 @@ def table3(results: Results, params: Params) -> Table:
     names = ["iterations", "fid_inception", "is_inception", "nll"]
     rows = [paper.TABLE_3.get(name) or [float("nan")] * 4 for name in best["schedule"]]
     cells = best.join(pd.DataFrame(rows, columns=names).add_prefix("paper_"))
-    real = stats.real_images(results, cells["samples"].max(), {"schedule": MODELS["real"]})
-    cells = pd.concat([cells, real], ignore_index=True)
+    cells = stats.with_real_images(cells, results, cells["samples"].max(), REAL_IMAGES)
     chosen = "Each seed is shown at the T that is best for another seed, the next in order."
     if best["seeds"].max() < 2:
         chosen = "T was chosen on the same samples that are shown, which flatters the result."
@@ -266,7 +263,7 @@ def table3(results: Results, params: Params) -> Table:
         name="table3",
         title=f"Table 3: mask schedules, each at its best T by {label}, beside the paper's",
         cells=cells,
-        readable=_beside_paper(cells, results, params),
+        columns=_beside_paper(cells, results, params),
         notes=[
             f"{_sampling_note(best)} {chosen} Real images are validation images, in subsets of "
             f"{fmt.count(best['samples'].max())}. {measure_note(params, results.extractor)}",
@@ -283,14 +280,14 @@ def table3(results: Results, params: Params) -> Table:
     )
 
 
-def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
+def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> dict[str, Any]:
     """Our columns, each followed by the paper's column of the same metric, if it exists."""
     over = fmt.seeds_of(cells["seeds"], params)
     chosen = "T, chosen by another seed" if over else "T, chosen on the same samples"
     theirs = {
-        results.metric("fid"): (paper.FID, fmt.printed(cells["paper_fid_inception"], 2)),
-        results.metric("is"): (paper.IS, fmt.printed(cells["paper_is_inception"], 1)),
-        "nll": (paper.NLL, fmt.printed(cells["paper_nll"], 2)),
+        results.metric("fid"): {paper.FID: fmt.printed(cells["paper_fid_inception"], 2)},
+        results.metric("is"): {paper.IS: fmt.printed(cells["paper_is_inception"], 1)},
+        "nll": {paper.NLL: fmt.printed(cells["paper_nll"], 2)},
     }
     readable = {
         "schedule": cells["schedule"].map(plain),
@@ -298,10 +295,8 @@ def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> pd.D
         "T (paper)": fmt.printed(cells["paper_iterations"], 0),
     }
     for metric in map(results.metric, SWEEP_METRICS):
-        readable |= _ours(cells, metric, results, over) | dict(
-            [theirs[metric]] if metric in theirs else []
-        )
-    return pd.DataFrame(readable)
+        readable |= _ours(cells, metric, results, over) | theirs.get(metric, {})
+    return readable
 
 
 def _ours(cells: pd.DataFrame, metric: str, results: Results, over: str) -> dict[str, list[str]]:
@@ -314,8 +309,7 @@ def _ours(cells: pd.DataFrame, metric: str, results: Results, over: str) -> dict
 def grid(results: Results, params: Params) -> Table:
     """Means and intervals over seeds of every schedule at every T of the sweep."""
     summary = summarize(results)
-    real = stats.real_images(results, summary["samples"].max(), {"schedule": MODELS["real"]})
-    cells = pd.concat([summary, real], ignore_index=True)
+    cells = stats.with_real_images(summary, results, summary["samples"].max(), REAL_IMAGES)
     over = fmt.seeds_of(cells["seeds"], params)
     readable = {
         "schedule": cells["schedule"].map(plain),
@@ -328,7 +322,7 @@ def grid(results: Results, params: Params) -> Table:
         name="sweep",
         title="Every schedule at every T",
         cells=cells,
-        readable=pd.DataFrame(readable),
+        columns=readable,
         notes=[_sampling_note(summary)],
         folded=True,
     )
@@ -350,7 +344,6 @@ def _training_note(params: Params) -> list[str]:
 
 
 def _sampling_note(cells: pd.DataFrame) -> str:
-    """A note on the number of seeds and samples."""
     seeds, samples = fmt.extent(cells["seeds"]), fmt.extent(cells["samples"])
     if seeds == "1":
         return f"One seed of {samples} samples has no interval, so nothing can be concluded."
@@ -367,7 +360,7 @@ def crossing(results: Results, params: Params) -> Table:
     note = ""
     if len(cells):
         samples = rows["samples"].min()
-        real = stats.real_images(results, samples, {})
+        real = stats.with_real_images(pd.DataFrame(), results, samples, {})
         known = "" if real.empty else fmt.number(real[f"{fid}_mean"][0])
         note = (
             f"Means are {label} of {fmt.count(samples)} samples per seed at T = "
@@ -379,7 +372,7 @@ def crossing(results: Results, params: Params) -> Table:
         name="crossing",
         title=f"One schedule in training, another in decoding: {label}",
         cells=cells,
-        readable=_square(cells, fid, fmt.seeds_of(cells["seeds"], params)),
+        columns=_square(cells, fid, fmt.seeds_of(cells["seeds"], params)),
         notes=[note or "No schedules were crossed (sweep.crossed is empty)."],
         paper="concave schedules are supposed to help twice: training has harder cases, with more "
         "tokens masked, and decoding goes from few tokens to many; the two always change together.",

@@ -219,10 +219,9 @@ def nested_choice(rows: pd.DataFrame, option: str, metric: str) -> pd.DataFrame:
     two (n = 3) to three times (n = 5) as many false differences as its level allows. A single seed
     chooses for itself.
 
-    Args:
-        rows: one row per option and seed. Options that some seeds lack are not chosen.
-        option: column with the options, such as iterations or choice_temperature.
-        metric: column whose lowest value decides; among equal values, the smallest option wins.
+    `rows` has one row per option and seed; `option` is the column of the options, such as
+    iterations. The lowest value in column `metric` decides; among equal values, the smallest option
+    wins. Options that some seeds lack are not chosen.
     """
     values = rows.pivot(index=option, columns="seed", values=metric).dropna()
     if values.empty:
@@ -274,13 +273,16 @@ def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFr
     return pd.DataFrame(columns)
 
 
-def real_images(results: Results, samples: float, keys: Mapping[str, Any]) -> pd.DataFrame:
-    """Metrics of held-out real images in sets of `samples` images, since FID depends on set size:
-    a row with `keys` (the table's key columns) and columns of `over_seeds`, means over disjoint
-    subsets without an interval; no row if there are too few validation images."""
+def with_real_images(
+    cells: pd.DataFrame, results: Results, samples: float, keys: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Append a row for held-out real images in sets of `samples` images, since FID depends on set
+    size: `keys` (the table's key columns), and the columns of `over_seeds` with means over disjoint
+    subsets, without an interval. No row is added if there are too few validation images."""
     rows = results.real[results.real["samples"] == samples]
     if rows.empty:
-        return pd.DataFrame()
+        return cells
     metrics = [name for name in rows.columns if name not in ("samples", "subset")]
     means = {f"{name}_mean": rows[name].mean() for name in metrics}
-    return pd.DataFrame([{**keys, "samples": samples, **means}])
+    row = pd.DataFrame([{**keys, "samples": samples, **means}])
+    return pd.concat([cells, row], ignore_index=True)

@@ -10,7 +10,7 @@ from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
 from analysis.exhibits.drawing import BLUE, curve, panels
 from analysis.exhibits.results import MODELS, Results, measure_note
-from analysis.exhibits.statistics import chosen_options, nested_choice, over_seeds, real_images
+from analysis.exhibits.statistics import chosen_options, nested_choice, over_seeds, with_real_images
 from pipeline.config.params import Params
 
 KINDS = ("fid", "is", "class_accuracy")
@@ -19,8 +19,8 @@ KINDS = ("fid", "is", "class_accuracy")
 def table(results: Results, params: Params) -> Table:
     """FID, IS and class accuracy of the main model, by choice temperature."""
     means, samples = _means(results), results.temperature["samples"]
-    real = real_images(results, samples.max(), {})
-    cells = pd.concat([means, real], ignore_index=True)
+    cells = with_real_images(means, results, samples.max(), {})
+    values = cells["choice_temperature"].map(fmt.setting)
     metrics = [results.metric(kind) for kind in KINDS]
     labels = {name: fmt.counted_label(name, results.extractor, samples) for name in metrics}
     over = fmt.seeds_of(cells["seeds"], params)
@@ -28,15 +28,10 @@ def table(results: Results, params: Params) -> Table:
         name="temperature",
         title="Choice temperature in numbers",
         cells=cells,
-        readable=pd.DataFrame(
-            {
-                "choice temperature": [
-                    MODELS["real"] if pd.isna(value) else f"{value:g}"
-                    for value in cells["choice_temperature"]
-                ],
-                **fmt.columns(cells, labels, over, cells["seeds"].notna()),
-            }
-        ),
+        columns={
+            "choice temperature": values.replace(fmt.NONE, MODELS["real"]),
+            **fmt.columns(cells, labels, over, cells["seeds"].notna()),
+        },
         notes=[
             f"Means over {fmt.extent(means['seeds'])} seeds: the main model decodes "
             f"{fmt.extent(samples)} samples per seed at T = {params.decoding.iterations}. The real "

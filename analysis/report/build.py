@@ -122,9 +122,8 @@ def contents(
         claimed = [each.sentence for each in verdicts if each.claim.exhibit == place.anchor]
         return replace(found, here=claimed + found.here, files=place.files.split())
 
-    board: list[Exhibit] = []
-    if verdicts:
-        board = [replace(scoreboard(verdicts, results, params, out), files=SCOREBOARD.split())]
+    warned = warnings(results, params, out)
+    board = [replace(scoreboard(verdicts, warned), files=SCOREBOARD.split())] if verdicts else []
     subjects = [
         Section(
             title,
@@ -135,7 +134,7 @@ def contents(
         if title != BEYOND or len(results.designs)
     ]
     opening = Opening(
-        warnings(results, params, out),
+        warned,
         headlines(verdicts),
         None if "samples" in out else samples.opening(results, params),
         next((e for s in subjects for e in s.exhibits if e.name == "figure8"), None),

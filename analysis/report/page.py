@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +35,7 @@ class Section:
     """A section of the report: its tables and figures, and the labels of those out of date."""
 
     title: str
-    exhibits: list[Exhibit]
+    exhibits: Sequence[Exhibit]
     left_out: list[str]
 
 
@@ -70,7 +70,7 @@ def write_report(
     )
     environment.filters |= {"emphasized": _emphasized, "anchor": _anchor, "grid": _grid}
     environment.globals["picture"] = lambda figure: _picture(figures / f"{figure.name}.png")
-    environment.globals["drawn"] = lambda figure, **form: _drawn(figure, **form)
+    environment.globals["drawn"] = _drawn
     environment.tests["table"] = lambda exhibit: isinstance(exhibit, Table)
     page = environment.get_template("report.html.j2").render(
         title="MaskGIT" if "prepare" in stale else f"MaskGIT on {_data_name(params)}",
@@ -155,13 +155,11 @@ def _facts(results: Results, params: Params, stale: Container[str]) -> list[tupl
     size, network, training = params.data.image_size, params.transformer, params.training
     decoding, weights = params.decoding, params.transformer.pretrained
     trained = (
-        f"none: released weights, {Path(weights).name}"
-        if weights
-        else (
-            f"{count(training.steps)} steps of {training.batch_size} images, mask schedule "
-            f"{training.mask_schedule}; VQGAN∗ {count(params.autoregressive.steps)} steps"
-        )
+        f"{count(training.steps)} steps of {training.batch_size} images, mask schedule "
+        f"{training.mask_schedule}; VQGAN∗ {count(params.autoregressive.steps)} steps"
     )
+    if weights:
+        trained = f"none: released weights, {Path(weights).name}"
     # (stage that the fact is from, subject) → fact
     found = {
         ("prepare", "Data"): f"{_data_name(params)}: {count(data['train_images'])} training and "
