@@ -87,8 +87,7 @@ def replicate_folders(
     ignored = (*REPLICATES, *ignore, *(str(path) for path in (*NETWORKS.values(), SAMPLES)))
     found = {}
     for r in replicates:
-        # A main replicate has more samples and more metrics.
-        own = {"network": r.network, "seed": r.seed, "main": r.main}
+        own = {"network": r.network, "seed": r.seed, "main": r.main}  # main: more is measured
         made = tree_hash(r.samples if samples else r.folder)
         found[r] = stage.folder(*ignored, **own, input=made)
     return found
