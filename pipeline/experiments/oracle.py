@@ -69,13 +69,11 @@ def _open(device: torch.device) -> Callable[..., dict[str, Tensor]]:
             blank, unknown = torch.zeros(shape, dtype=torch.long), torch.ones(shape).bool()
             for step in decode(chain.predict, blank, unknown, settings, own):
                 tokens = step.sampled
+        groups, likelihood = tokens.split(samples), chain.log_likelihood(tokens) / length
+        means = [each.mean().item() for each in (*likelihood.split(samples), likelihood)]
         values = [
-            [
-                pair_error(chain, group),
-                chain.log_likelihood(group).mean().item() / length,
-                token_entropy(group, CODES),
-            ]
-            for group in (*tokens.split(samples), tokens)
+            [pair_error(chain, group), mean, token_entropy(group, CODES)]
+            for group, mean in zip((*groups, tokens), means, strict=True)
         ]
         return {"values": torch.tensor(values)}
 
