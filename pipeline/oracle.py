@@ -27,7 +27,7 @@ class HiddenMarkovChain:
     emission: Tensor
 
     def predict(self, tokens: Tensor, masked: Tensor, progress: float) -> Tensor:
-        """The exact logits log p(code | known tokens), as `decode` expects.
+        """The exact logits, log p(code | known tokens) plus a constant for each position.
 
         Args:
             tokens: (B, N) int64.

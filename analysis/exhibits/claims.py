@@ -160,7 +160,10 @@ class Verdict:
         part = self.claim.weakest
         if part is None or math.isnan(self.p):
             return NAN, NAN
-        return part.effect.power(ALPHA / self.comparisons)
+        against = part.effect.value * self.claim.sign < 0  # then Bonferroni corrects over the parts
+        level = ALPHA / self.comparisons / (len(self.claim.parts) if against else 1)
+        power, needed = part.effect.power(level)
+        return power, max(needed, self.claim.fewest)
 
     @property
     def power_text(self) -> str:
@@ -342,8 +345,9 @@ def scoreboard(verdicts: list[Verdict], warned: list[str]) -> Table:
             "Welch's t test compares the networks; contrasts in a randomised block design, with "
             "seeds as blocks, compare schedules; paired t tests by seed compare other samples that "
             "share a seed, and one-sample t tests slopes and edits; Page's test compares "
-            "orderings, and an exact permutation test timings. n counts training seeds, or timings "
-            "of each method. A claim with several comparisons (its parts) holds if all hold: the "
+            "orderings, and exact tests of permutations and signs compare timings and decoding "
+            "without a network. n counts training seeds, timings of each method, or groups of "
+            "samples. A claim with several comparisons (its parts) holds if all hold: the "
             "numbers are of the part that supports the claim least, and p is for all together. "
             "Power is the chance of a t test to decide, with this n and the first level of its "
             "family's correction, if the effect and spread are those measured. A hypothesis is a "

@@ -172,8 +172,8 @@ def trend(values: pd.DataFrame, expected: Sequence[float]) -> Effect:
     The ρ of equal values is 0; that of fewer than three columns is NaN, as if all rows are equal.
     """
     n, items = values.shape
-    equal = [_equal(row) for row in values.to_numpy()]
-    if items < 3 or all(equal):
+    equal = [items < 3 or _equal(row) for row in values.to_numpy()]
+    if all(equal):
         return Effect(NAN, n=n)
     order, ranks = stats.rankdata(expected), stats.rankdata(values, axis=1)
     centred = order - order.mean()

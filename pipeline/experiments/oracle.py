@@ -33,7 +33,9 @@ def oracle_rows(params: Params, folder: Path, workers: BatchWorkers) -> list[Row
         folder: run directory, which keeps finished settings' metrics for later runs.
     """
     oracle, designs = params.oracle, params.oracle_settings()
-    names = sorted({"sampler", "schedule", *(name for grid in oracle.designs for name in grid)})
+    names = sorted(
+        {"sampler", "schedule", "iterations", *(name for grid in oracle.designs for name in grid)}
+    )
     batches = {}
     for tokens, each in product(oracle.tokens, (None, *designs)):
         samples = oracle.total_tokens // tokens // GROUPS
