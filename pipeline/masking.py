@@ -2,7 +2,6 @@
 masked tokens and the likelihood of validation tokens."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,9 +67,12 @@ def masked_nll(
     tokens: Tensor,
     labels: Tensor,
     *,
+    schedule: str,
+    seed: int,
+    min_masking_rate: float = 0.0,
     batch_size: int = BATCH,
+    device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
-    **options: Any,
 ) -> float:
     """Mean negative log-likelihood (NLL) of masked tokens in nats, reported beside Table 3's NLL,
     which the paper does not define. Masks are drawn as in training with `schedule`. Probabilities
@@ -81,11 +83,18 @@ def masked_nll(
         tokens: tokens (M, N) int64 of M images.
         labels: class labels (M,) int64.
         ranks: the workers, which share the batches.
-        options: schedule, seed, min_masking_rate and device, as in `masked_nll_sum`.
     """
 
     def total(number: int, batch: tuple[Tensor, Tensor]) -> float:
-        return masked_nll_sum(model, *batch, number=number, **options)
+        return masked_nll_sum(
+            model,
+            *batch,
+            number=number,
+            schedule=schedule,
+            seed=seed,
+            min_masking_rate=min_masking_rate,
+            device=device,
+        )
 
     batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
     return ranks.sum_over(batches, total) / len(tokens)

@@ -61,6 +61,7 @@ class HiddenMarkovChain:
         """The forward and backward messages (N, B, S), which say how probable each state is given
         the known tokens before and after it; and the log-probability (B,) of the known tokens."""
         evidence = torch.where(masked[..., None], 1.0, self.emission.T[tokens]).transpose(0, 1)
+        # Index 0 goes from the first token to the last, index 1 from the last to the first.
         both = torch.stack([evidence, evidence.flip(0)], dim=1)  # (N, 2, B, S)
         steps = torch.stack([self.transition, self.transition.T])
         messages = [torch.full_like(both[0], 1 / len(self.transition))]

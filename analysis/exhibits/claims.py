@@ -22,7 +22,7 @@ HYPOTHESIS = "hypothesis"  # in the source of a claim that the paper only suppos
 # The kinds of values that n counts.
 SEEDS, TIMINGS = "training seeds", "timings of each in one process"
 DIFFERENCE, RATIO, RHO = "difference", "ratio", "Spearman's ρ"  # kinds of effects
-GROUPS = "groups of samples"
+SAMPLE_GROUPS = "groups of samples"
 ONE = {SEEDS: "training seed", TIMINGS: "timing of each"}  # singular
 SWEPT = "the sweep's models"
 NEAR = 0.1  # fraction of the way from chance to real images that counts as near chance
@@ -76,7 +76,7 @@ class Claim:
     source: str = ""  # section of the paper; empty for a claim of our own
     # Comparisons that must all hold; empty if nothing was measured.
     parts: list[Part] = field(default_factory=list)
-    noise: str = SEEDS  # what n counts: training seeds or timings
+    noise: str = SEEDS  # what n counts
     # The compared networks; if one is barely trained, the claim is not tested.
     networks: Sequence[str] = (MODELS["transformer"],)
     fewest: int = 2  # the smallest n for a test: three if another seed chooses each seed's T

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.exhibits import formatting as fmt
 from analysis.exhibits.base import Figure, Table
-from analysis.exhibits.claims import GROUPS, Claim, Part, by_pairs
+from analysis.exhibits.claims import SAMPLE_GROUPS, Claim, Part, by_pairs
 from analysis.exhibits.drawing import log_steps, panels, schedule_colours
 from analysis.exhibits.results import Results, plain
 from analysis.exhibits.statistics import flipped, nested_choice
@@ -61,7 +61,8 @@ def chart(results: Results, params: Params) -> Figure:
 def claims(results: Results, params: Params) -> list[Claim]:
     """Claims about decoding alone, which must hold for every number of tokens N. n counts groups of
     samples."""
-    steps = sorted(set(_rows(results, RELEASE.sampler)["iterations"]))
+    ours = _rows(results, RELEASE.sampler)
+    steps = sorted(set(ours.loc[ours["schedule"] == "cosine", "iterations"]))
     if not steps:
         return []
     order, t = ("cosine", "linear", "logarithmic"), RELEASE.iterations
@@ -71,10 +72,16 @@ def claims(results: Results, params: Params) -> list[Claim]:
     half, whole = (Way("random", "cosine", each) for each in (t / 2, t))
     compared: dict[str, tuple[str, list[tuple[Way, Way]]]] = {
         "the best T lies between the extremes": (ERROR, [(best[0], fewest), (best[0], most)]),
-        "less concave schedules need more iterations": ("iterations", [*pairwise(best)]),
+        "linear needs more iterations than cosine, logarithmic yet more": (
+            "iterations",
+            [*pairwise(best)],
+        ),
         "many iterations give too probable samples": (LIKELIHOOD, [(Way(EXACT), most)]),
         f"in random order, {t} iterations beat half as many": (ERROR, [(whole, half)]),
-        "in random order, less concave schedules are worse": (ERROR, [*pairwise(random)]),
+        "in random order, cosine beats linear, which beats logarithmic": (
+            ERROR,
+            [*pairwise(random)],
+        ),
     }
     return [
         Claim(
@@ -89,7 +96,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
                 for first, second in ways
                 for part in _compared(results, n, first, second, metric)
             ],
-            noise=GROUPS,
+            noise=SAMPLE_GROUPS,
             networks=(),
         )
         for said, (metric, ways) in compared.items()
@@ -116,9 +123,11 @@ def _compared(results: Results, tokens: int, first: Way, second: Way, metric: st
 def _rows(results: Results, sampler: str) -> pd.DataFrame:
     """The rows of a sampler with the release's other settings, for each group and for `ALL`."""
     rows = results.oracle[results.oracle["sampler"] == sampler]
-    for name in {*rows} - {"sampler", "schedule", "iterations"} if sampler != EXACT else ():
-        rows = rows[rows[name] == getattr(RELEASE, name)] if hasattr(RELEASE, name) else rows
-    return rows.rename(columns={"group": "seed"})
+    others = {name for name in rows if hasattr(RELEASE, name)}
+    for name in others - {"sampler", "schedule", "iterations"} if sampler != EXACT else ():
+        value = getattr(RELEASE, name)
+        rows = rows[rows[name].isna() if value is None else rows[name] == value]
+    return rows.rename(columns={"group": "seed"})  # as `nested_choice` expects
 
 
 def _metrics(results: Results, tokens: int, way: Way) -> pd.DataFrame:

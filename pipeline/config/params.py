@@ -138,12 +138,10 @@ class Params(schema.Section):
             if iterations > self.num_tokens:
                 reason = f"{iterations} iterations are more than the {self.num_tokens} tokens"
                 raise UserError(key, f"{reason} of an image", f"use at most {self.num_tokens}")
-        oracle, most = self.oracle, max((d.iterations for d in self.oracle_settings()), default=1)
-        if most > min(oracle.tokens):
-            reason = f"{min(oracle.tokens)} tokens are fewer than the {most} iterations"
-            raise UserError("oracle.tokens", f"{reason} of oracle.designs", "use more tokens")
-        if oracle.total_tokens < (needed := 100 * max(oracle.tokens)):
-            reason = f"{oracle.total_tokens} tokens are fewer than 100 samples"
+        self.oracle_settings()  # raises if a design is wrong
+        total, needed = self.oracle.total_tokens, 100 * max(self.oracle.tokens)
+        if total < needed:
+            reason = f"{total} tokens are fewer than 100 samples"
             raise UserError("oracle.total_tokens", reason, f"use at least {needed}")
         dilate, known = self.editing.dilate, self.grid // 4  # known tokens beside a central box
         if dilate and dilate >= known:

@@ -369,8 +369,8 @@ class Sweep(Section):
 class Oracle(Section):
     """Decoding with exact conditional probabilities in place of the network's."""
 
-    tokens: Grid[Annotated[int, Field(ge=16)]] = [64, 256]
-    """Numbers of tokens N of a sample."""
+    grids: Grid[Annotated[int, Field(ge=4)]] = [8, 16]
+    """Sides of the token grids, which are read row by row; N is the square."""
     total_tokens: PositiveInt = 51200
     """Tokens to draw per N and way to decode: 800 samples of 64 tokens."""
     designs: list[dict[str, Any]] = [
@@ -379,6 +379,11 @@ class Oracle(Section):
         {"sampler": ["entropy", "margin", "halton", "remask_capped"], "iterations": [4, 8, 16, 32]},
     ]
     """Ways to decode, as in sweep.designs; other settings have the release's values."""
+
+    @property
+    def tokens(self) -> list[int]:
+        """The numbers of tokens N."""
+        return [side**2 for side in self.grids]
 
 
 class Evaluation(Section):

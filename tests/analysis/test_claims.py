@@ -61,7 +61,7 @@ def without_oracle(verdicts: dict[str, Verdict]) -> dict[str, Verdict]:
 
 
 def test_verdicts_about_decoding_alone_need_no_network(verdicts, params):
-    found = verdicts(make_params(transformer={"pretrained": "file"}, oracle={"tokens": [64]}))
+    found = verdicts(make_params(transformer={"pretrained": "file"}, oracle={"grids": [8]}))
     alone = [each for each in found.values() if each.claim.exhibit == "oracle"]
     # 10 groups of samples: the least exact p is 2/2^10, the largest of 5 in Holm's correction.
     assert [each.word for each in alone] == [SHOWN] * 5

@@ -58,6 +58,8 @@ WRONG = [
     ("sweep.designs", [{"samplers": ["random"]}]),
     ("sweep.designs", [{"top_k": 1.5}]),
     ("sweep.designs", [{"bf16": {"a": 1}}]),
+    ("oracle.designs", [{"samplers": ["random"]}]),
+    ("oracle.total_tokens", 1000),
     ("decoding.sampler", "halto"),
     ("decoding.top_p", 0.0),
     ("sweep.workers_per_trial", 5),
