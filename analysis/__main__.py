@@ -41,11 +41,7 @@ def main() -> int:
 def _log(params: Params, report: Path) -> None:
     """Log the report and the headline numbers to MLflow."""
     metrics = RESULTS / "metrics.json"
-    try:
-        left = log_reproduction(params, read_json(metrics), [metrics, report])
-    except UserError as unlogged:  # the disk may be full; the report is already written
-        left = str(unlogged)
-    if left:
+    if left := log_reproduction(params, read_json(metrics), [metrics, report]):
         print(f"analysis: {left}")
 
 

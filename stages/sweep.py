@@ -48,7 +48,7 @@ def _log(trial: Trial) -> None:
     leave_out = {"schedule", "decoding_schedule", "iterations", "passes", *names, *IDENTITY}
     for rows, name in ((own, "T"), (trial.crossing(), "T_decoded_{decoding_schedule}")):
         run.log_means(rows, name.format_map, leave_out, lambda row: row["iterations"])
-    run.log_group("T_best", _best(own, trial.params))
+    run.log_group("T_best", _best(own, trial.params) if own else {})
     run.finish(ok=True)
     for other, rows in trial.design_rows().items():
         name = " ".join(f"{key}={value}" for key, value in other) or "main settings"

@@ -40,8 +40,8 @@ class Table(Exhibit):
     def readable(self) -> pd.DataFrame:
         return pd.DataFrame(self.columns)
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write `<name>.csv`, `.md` and `.tex`, and return their paths."""
+    def write(self, folder: Path) -> None:
+        """Write `<name>.csv`, `.md` and `.tex`."""
         bold = [BOLD] if self.readable.map(lambda cell: "**" in str(cell)).any(axis=None) else []
         text = [f"# {self.title}", markdown(self.readable), *self.notes, *bold]
         if self.paper:
@@ -52,7 +52,6 @@ class Table(Exhibit):
         write_csv(paths[0], self.cells.to_dict("records"), columns=list(self.cells))
         write_text(paths[1], "\n\n".join(text) + "\n")
         write_text(paths[2], latex(self.readable, " ".join([f"{self.title}.", *self.notes])))
-        return paths
 
 
 @dataclass(frozen=True, kw_only=True)

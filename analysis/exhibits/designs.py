@@ -1,19 +1,57 @@
-"""Decoding beyond the paper: the settings of `sweep.designs`, beside the paper's sampler."""
+"""Beyond the paper: the decoding settings and training steps of `sweep.designs`."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.exhibits import formatting as fmt
 from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.claims import SWEPT, Claim, Part
 from analysis.exhibits.drawing import COLOURS, MORE_COLOURS, curve, log_steps, panels
 from analysis.exhibits.results import Results, measure_note
-from analysis.exhibits.statistics import NAN, holm, over_seeds, paired
+from analysis.exhibits.statistics import NAN, holm, nested_choice, over_seeds, paired, slope
 from pipeline.config.params import Params
 
 KINDS = ("fid", "precision", "recall", "class_accuracy")
+
+
+def claims(results: Results, params: Params) -> list[Claim]:
+    """The claim that cosine overtakes exponential in longer training, if the sweep's steps vary."""
+    gaps = _gaps(results, params)
+    if len(gaps.columns) < 2:
+        return []
+    first, last = gaps.columns.min(), gaps[gaps.columns.max()]
+    return [
+        Claim(
+            said="cosine overtakes exponential in longer training",
+            exhibit="designs-table",
+            shown_in="designs",
+            measure=f"{results.label('fid')}, log of the ratio of exponential to cosine",
+            sign=1,
+            parts=[
+                Part(slope(gaps, first, degree=1), kind="change per doubling of the steps"),
+                Part(paired(last, 0 * last), kind=f"after {fmt.count(last.name)} steps"),
+            ],
+            networks=(SWEPT,),
+            fewest=3,  # another seed chooses each seed's T
+        )
+    ]
+
+
+def _gaps(results: Results, params: Params) -> pd.DataFrame:
+    """log FID of exponential minus that of cosine: a row per seed, a column per number of training
+    steps. Each seed's T is the one with the best FID for another seed."""
+    (rows, main), fid = _rows(results, params), results.metric("fid")
+    if main.pop("steps", None) is None or not {"exponential", "cosine"} <= {*rows["schedule"]}:
+        return pd.DataFrame()
+    models = rows[_has(rows, main)].groupby(["schedule", "steps"])
+    best = pd.concat([nested_choice(each, "iterations", fid) for _, each in models])
+    logs = np.log(best.pivot(index="seed", columns=["schedule", "steps"], values=fid))
+    return (logs["exponential"] - logs["cosine"]).dropna(axis=1)
 
 
 def table(results: Results, params: Params) -> Table:
@@ -60,23 +98,27 @@ def chart(results: Results, params: Params) -> Figure:
     )
 
 
-def _rows(results: Results, params: Params) -> tuple[pd.DataFrame, list[str]]:
+def _rows(results: Results, params: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The designs' rows and the main settings' rows with the same schedules and numbers of passes;
-    and the names of the settings that vary, other than schedule and T. A column `main` has the FID
-    of the main settings with the same model and as many passes."""
+    and the main values of what the designs vary, other than schedule and T. A column `main` has the
+    FID of the main settings with the same schedule, seed and passes."""
     designs, settings = results.designs, params.decoding_settings()
+    values = asdict(settings) | {"steps": params.sweep.steps}
     names = [name for name in designs if name not in {*results.sweep, "passes"}]
-    values = {name: getattr(settings, name) for name in names}
-    main = {name: NAN if value is None else value for name, value in values.items()}
+    main = {name: NAN if values[name] is None else values[name] for name in names}
     passes = results.sweep["iterations"].map(lambda t: replace(settings, iterations=t).passes)
     own = results.sweep.assign(**main, passes=passes)
     own = own[own["schedule"].isin(designs["schedule"]) & own["passes"].isin(designs["passes"])]
     rows = pd.concat([own, designs])
-    rows = rows.drop_duplicates(["schedule", "seed", *names, "iterations"], ignore_index=True)
+    rows = rows.drop_duplicates(["schedule", "seed", *main, "iterations"], ignore_index=True)
     model = ["schedule", "passes", "seed"]
-    theirs = rows[rows[names].isin({name: [value] for name, value in main.items()}).all(axis=1)]
-    theirs = theirs.groupby(model)[results.metric("fid")].mean()
-    return rows.join(theirs.rename("main"), on=model), names
+    theirs = rows[_has(rows, main)].groupby(model)[results.metric("fid")].mean()
+    return rows.join(theirs.rename("main"), on=model), main
+
+
+def _has(rows: pd.DataFrame, values: dict[str, Any]) -> pd.Series:
+    """Whether each row has these values; None and NaN are equal."""
+    return pd.DataFrame({k: rows[k].isin([v]) for k, v in values.items()}, rows.index).all(axis=1)
 
 
 def _draw(results: Results, params: Params, path: Path, narrow: bool = False) -> None:

@@ -70,18 +70,13 @@ def claims(results: Results, params: Params) -> list[Claim]:
     random = [Way("random", schedule, EVERY) for schedule in order]
     fewest, most = (Way(RELEASE.sampler, "cosine", each) for each in (steps[0], steps[-1]))
     half, whole = (Way("random", "cosine", each) for each in (t / 2, t))
+    later, ordered = ([*pairwise(ways)] for ways in (best, random))
     compared: dict[str, tuple[str, list[tuple[Way, Way]]]] = {
         "the best T lies between the extremes": (ERROR, [(best[0], fewest), (best[0], most)]),
-        "linear needs more iterations than cosine, logarithmic yet more": (
-            "iterations",
-            [*pairwise(best)],
-        ),
+        "linear needs more iterations than cosine, logarithmic yet more": ("iterations", later),
         "many iterations give too probable samples": (LIKELIHOOD, [(Way(EXACT), most)]),
         f"in random order, {t} iterations beat half as many": (ERROR, [(whole, half)]),
-        "in random order, cosine beats linear, which beats logarithmic": (
-            ERROR,
-            [*pairwise(random)],
-        ),
+        "in random order, cosine beats linear, which beats logarithmic": (ERROR, ordered),
     }
     return [
         Claim(

@@ -110,21 +110,12 @@ def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
         variances = (kinds[f"{metric}_std"] ** 2).groupby([kinds["kind"], kinds["mask_ratio"]])
         for kind in KINDS:
             name = f"{metric}_{kind}"
-            if kind not in means.index:
-                found |= {name + end: float("nan") for end in ("", "_std", "_ci95")}
-                continue
             seeds, std = means[kind].groupby("mask_ratio"), np.sqrt(variances.mean()[kind])
             found[name], found[f"{name}_std"] = seeds.mean(), std
-            found[f"{name}_ci95"] = (
-                seeds.apply(half_width) if found["seeds"].max() > 1 else _over_images(std, images)
-            )
+            over_images = images.map(student) * std.where(std > 0) / np.sqrt(images - 1)
+            several = found["seeds"].max() > 1
+            found[f"{name}_ci95"] = seeds.apply(half_width) if several else over_images
     return pd.DataFrame(found).rename_axis("mask_ratio").reset_index()
-
-
-def _over_images(std: pd.Series, images: pd.Series) -> pd.Series:
-    """Half of the 95% t interval of a mean over images, from the standard deviation (ddof = 0); NaN
-    for a standard deviation of 0."""
-    return images.map(student) * std.where(std > 0) / np.sqrt(images - 1)
 
 
 def _draw(cells: pd.DataFrame, path: Path, narrow: bool = False) -> None:

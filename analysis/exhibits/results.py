@@ -173,21 +173,15 @@ def _read_arrays(path: Path) -> Arrays:
             return dict(file)
     except FileNotFoundError as error:
         raise UserError(str(path), "missing", MISSING) from error
-    except Exception as error:  # np.load raises nearly any type for a damaged file
-        raise UserError(str(path), "damaged", DAMAGED) from error
 
 
 def _read_curves(folder: Path, schedules: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """The curve γ(r) of each schedule, except schedules that were removed from the code."""
-    if not folder.is_dir():
-        raise UserError(str(folder), "missing", MISSING)
-    gamma = f"gamma_{CURVE_TOKENS}"
-    paths = {name: folder / f"{name}.csv" for name in schedules}
-    return {
-        name: read_rows(path, ["r"], [gamma])[["r", gamma]].rename(columns={gamma: "gamma"})
-        for name, path in paths.items()
-        if path.exists()
-    }
+    """The curve γ(r) of each schedule."""
+    found, gamma = {}, f"gamma_{CURVE_TOKENS}"
+    for name in schedules:
+        rows = read_rows(folder / f"{name}.csv", ["r"], [gamma])
+        found[name] = rows[["r", gamma]].rename(columns={gamma: "gamma"})
+    return found
 
 
 def measure_note(params: Params, extractor: str) -> str:

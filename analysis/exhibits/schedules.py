@@ -443,11 +443,8 @@ def _draw_curves(results: Results, path: Path, narrow: bool = False) -> None:
     with panels(path, narrow, (5.2, 3.4), tall=4.2, count=1, ncols=2) as ((axes,), _):
         order = schedule_order(results.sweep["schedule"])
         for name, colour in schedule_colours(order).items():
-            if name in results.curves:
-                points = results.curves[name].iloc[::EVERY]
-                axes.plot(points["r"], points["gamma"], color=colour, label=plain(name))
-            else:  # the code no longer defines this swept schedule
-                axes.plot([], [], " ", label=f"({name}: not defined)")
+            points = results.curves[name].iloc[::EVERY]
+            axes.plot(points["r"], points["gamma"], color=colour, label=plain(name))
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.set(xlabel="progress of decoding r = t / T", ylabel="mask ratio γ(r)")
 

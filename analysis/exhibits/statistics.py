@@ -216,12 +216,9 @@ def nested_choice(rows: pd.DataFrame, option: str, metric: str) -> pd.DataFrame:
 
     To choose and to report on the same samples is biased. A seed chooses for one other seed only:
     if all chose together, the reported values would be correlated, and a paired t test would find
-    two (n = 3) to three times (n = 5) as many false differences as its level allows. A single seed
-    chooses for itself.
-
-    `rows` has one row per option and seed; `option` is the column of the options, such as
-    iterations. The lowest value in column `metric` decides; among equal values, the smallest option
-    wins. Options that some seeds lack are not chosen.
+    too many differences. A single seed chooses for itself. `rows` has one row per option and seed.
+    The lowest value in column `metric` decides; among equal values, the smallest option wins.
+    Options that some seeds lack are not chosen.
     """
     values = rows.pivot(index=option, columns="seed", values=metric).dropna()
     if values.empty:

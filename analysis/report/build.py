@@ -1,7 +1,6 @@
 """Writes all exhibits (tables and figures), in the report's order, as files and as one page."""
 
 import os
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from pipeline.config.paths import RESULTS
 from pipeline.runtime import dag
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import (
-    atomic_file,
     file_hash,
     publish_folder,
     remove_temporary,
@@ -53,7 +51,7 @@ class Place(NamedTuple):
 
 
 # Modules with claims, in the scoreboard's order; fields of `Results` that the scoreboard uses.
-CLAIMS = (quality, speed, schedules, oracle, rejection, editing, reconstruction)
+CLAIMS = (quality, speed, schedules, designs, oracle, rejection, editing, reconstruction)
 SCOREBOARD = "rows cas sweep crossing oracle editing rejection reconstruction speed"
 BEYOND = "Beyond the paper"  # left out if `sweep.designs` is empty
 PLACES: dict[str, list[Place]] = {
@@ -182,17 +180,15 @@ def build(
             elif isinstance(exhibit, Table):
                 exhibit.write(made / ("timings" if exhibit.timed else "tables"))
                 _write_sources(exhibit, results, made / "sources")
-        write_json(made / METRICS, headline(results, stale))
         write_report(made / REPORT, opening, sections, made / "figures", results, params, stale)
+        numbers = headline(results, stale)
         # All files are made. A failure before this line leaves an earlier analysis unchanged.
         for folder in FOLDERS:
             publish_folder(made / folder, output / folder)
-        files = {METRICS: results_folder / METRICS, REPORT: output / REPORT}
-        for name, path in files.items():
-            with atomic_file(path) as temporary:
-                shutil.move(made / name, temporary)  # results/ may lie on another disk
+        os.replace(made / REPORT, output / REPORT)
+        write_json(results_folder / METRICS, numbers)
     written = [path for folder in FOLDERS for path in sorted((output / folder).iterdir())]
-    return [*written, *files.values()]
+    return [*written, results_folder / METRICS, output / REPORT]
 
 
 def _write_sources(table: Table, results: Results, folder: Path) -> None:

@@ -98,10 +98,26 @@ class Params(schema.Section):
         own |= self.autoregressive.model_dump(exclude={"steps"}) if autoregressive else {}
         return DecodingSettings(**self.decoding.model_dump(exclude={"batch_size", *own}), **own)
 
-    def design_settings(self) -> list[DecodingSettings]:
-        """The decoding settings that the grids in `sweep.designs` describe. A setting that a grid
-        omits has the value of `decoding_settings()`."""
-        return _designs("sweep.designs", self.decoding_settings(), self.sweep.designs)
+    def sweep_designs(self) -> list[tuple[int, DecodingSettings]]:
+        """The decoding settings that the grids in `sweep.designs` describe, each with the number of
+        training steps of the models to decode. A setting that a grid omits has the value of
+        `decoding_settings()`; omitted steps are `sweep.steps`."""
+        key, grids = "sweep.designs", dict[int, list[dict[str, Any]]]()
+        for grid in self.sweep.designs:
+            settings = {name: grid[name] for name in grid if name != "steps"}
+            given = grid.get("steps", self.sweep.steps)
+            for steps in given if isinstance(given, list) else [given]:
+                if type(steps) is not int or steps < 1:
+                    raise UserError(key, f"steps: {steps} is invalid", "use an integer ≥ 1")
+                grids.setdefault(steps, []).append(settings)
+        main = self.decoding_settings()
+        return [(steps, found) for steps in grids for found in _designs(key, main, grids[steps])]
+
+    def sweep_trainings(self) -> list[tuple[str, int]]:
+        """The (mask schedule, training steps) that the sweep trains a model with for each seed."""
+        found = [(schedule, self.sweep.steps) for schedule in self.sweep.schedules]
+        found += [(each.schedule, steps) for steps, each in self.sweep_designs()]
+        return [each for each in dict.fromkeys(found) if each[0] in self.sweep.schedules]
 
     def oracle_settings(self) -> list[DecodingSettings]:
         """The decoding settings that the grids in `oracle.designs` describe. A setting that a grid
@@ -133,7 +149,7 @@ class Params(schema.Section):
             ("editing.iterations", self.editing.iterations),
             ("reconstruction.iterations", self.reconstruction.iterations),
             ("sweep.iterations", max(self.sweep.iterations)),
-            ("sweep.designs", max((d.iterations for d in self.design_settings()), default=1)),
+            ("sweep.designs", max((d.iterations for _, d in self.sweep_designs()), default=1)),
         ):
             if iterations > self.num_tokens:
                 reason = f"{iterations} iterations are more than the {self.num_tokens} tokens"
@@ -168,7 +184,7 @@ class Params(schema.Section):
         if training.label_smoothing in training.other_label_smoothings:
             reason = f"{training.label_smoothing} equals training.label_smoothing"
             raise UserError("training.other_label_smoothings", reason, "remove this value")
-        designs, main = self.design_settings(), training.mask_schedule
+        designs, main = [each for _, each in self.sweep_designs()], training.mask_schedule
         # Designs that name no schedule are skipped if the main schedule is not swept.
         named = [each.schedule for each in designs if each.schedule != main]
         for key, schedules in {"crossed": self.sweep.crossed, "designs": named}.items():

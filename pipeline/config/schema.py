@@ -358,7 +358,7 @@ class Sweep(Section):
     """Mask schedules whose models also decode with the others' γ, at T = decoding.iterations."""
     designs: list[dict[str, Any]] = [{"sampler": OTHERS, "iterations": [4, 8]}]
     """Other ways to decode the models (docs/samplers.md). Each entry is a grid: it maps params of
-    the section decoding, and schedule, to a value or a list of values."""
+    the section decoding, schedule and steps (with which models are trained) to values."""
     steps: Steps = 250
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""

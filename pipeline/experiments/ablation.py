@@ -1,5 +1,6 @@
 """Runs the ablation of mask schedules (Table 3, Figure 8). Each trial trains a model with one
-(schedule, seed), and decodes samples with every T, and with other decoding settings.
+(schedule, seed), and decodes samples with every T, and with other decoding settings. If a design
+of `sweep.designs` names other training steps, further trials train models for as many steps.
 
 The name of a trial's run directory contains a hash of everything that the trial depends on, but not
 of the other trials. The name of a result file is a hash of the decoding settings. So after a kill,
@@ -10,7 +11,6 @@ worker that decodes samples also extracts their features.
 
 from collections import defaultdict
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,12 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Trial:
-    """A model trained with one (mask schedule, seed), and the settings of its decodings."""
+    """A model trained with one (mask schedule, steps, seed), and the settings of its decodings."""
 
+    name: str
     seed: int
-    # Decodings of the model: result file -> settings.
+    # Decodings of the model: result file -> settings. The first two are empty if a design names
+    # the trial's steps.
     decodings: dict[Path, DecodingSettings]  # with the trial's own schedule and every T
     crossed: dict[Path, DecodingSettings]  # with every schedule of `sweep.crossed`, if in this list
     designs: dict[Path, DecodingSettings]  # settings of `sweep.designs` with the trial's schedule
@@ -79,10 +81,6 @@ class Trial:
     @property
     def schedule(self) -> str:
         return self.params.training.mask_schedule
-
-    @property
-    def name(self) -> str:
-        return f"{self.schedule}/seed{self.seed}"
 
     @property
     def folders(self) -> list[Path]:
@@ -115,7 +113,8 @@ class Trial:
         The column `passes` counts the network's forward passes per image."""
         found = defaultdict[Other, list[Row]](list)
         for file, how in self.designs.items():
-            other = _other(how, self.params)
+            setting = asdict(how) | {"steps": self.params.training.steps}
+            other = tuple((name, setting[name]) for name in varied(self.params))
             own = {"iterations": how.iterations, "passes": how.passes}
             found[other].append(_row(file, dict(other) | own))
         return found
@@ -127,31 +126,29 @@ def _row(file: Path, settings: Row) -> Row:
 
 
 def varied(params: Params) -> list[str]:
-    """The decoding settings, other than schedule and T, that `sweep.designs` names."""
+    """The names in `sweep.designs`, other than schedule and T."""
     names = [name for design in params.sweep.designs for name in design]
     return [name for name in dict.fromkeys(names) if name not in ("schedule", "iterations")]
 
 
-def _other(settings: DecodingSettings, params: Params) -> Other:
-    return tuple((name, getattr(settings, name)) for name in varied(params))
-
-
 def trials(params: Params, stage: Stage) -> list[Trial]:
-    """The trials of the stage `sweep`, one per (mask schedule, seed)."""
-    sweep, ray, found = params.sweep, params.ray, []
+    """The trials of the stage `sweep`, one per (mask schedule, steps, seed)."""
+    sweep, ray, designs, found = params.sweep, params.ray, params.sweep_designs(), []
     workers = Workers.of(ray, sweep.workers_per_trial or ray.num_workers)
     common = stage_key("train_transformer", [*NOT_TRAINED, *ray.not_in_key])
-    common |= {"steps": sweep.steps}
     common |= {} if ray.not_in_key else {"workers": workers.count}
-    for schedule, seed in product(sweep.schedules, sweep.seeds):
-        name, own = f"{schedule}/seed{seed}", {"schedule": schedule, "seed": seed}
+    trained = [(*each, seed) for each in params.sweep_trainings() for seed in sweep.seeds]
+    for schedule, steps, seed in trained:
+        main, own = steps == sweep.steps, {"schedule": schedule, "seed": seed}
+        own |= {} if main else {"steps": steps}
+        name = f"{schedule}/{'' if main else f'steps{steps}/'}seed{seed}"
         log = stage.run.child(f"{stage.hash}/{name}", name, own, NOTE)
         key = own | {"curve": curve_hash(schedule)}
-        changes = {"steps": sweep.steps, "mask_schedule": schedule}
+        changes = {"steps": steps, "mask_schedule": schedule}
         own_training = params.training.model_copy(update=changes)
         own_params = params.model_copy(update={"training": own_training})
         folder, settings = stage.folder(*GRID, **key), own_params.decoding_settings()
-        crossed = sweep.crossed if schedule in sweep.crossed else []
+        crossed = sweep.crossed if main and schedule in sweep.crossed else []
         training = None
         if params.transformer.pretrained is None:
             training = TransformerTraining(
@@ -159,16 +156,26 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
                 task_type=TransformerTask,
                 name=name,
                 seed=seed,
-                folder=run_dir("sweep/training", common | key, ray.folder),
+                folder=run_dir("sweep/training", common | key | {"steps": steps}, ray.folder),
                 workers=workers,
                 log=log,
             )
-        steps = [replace(settings, iterations=each) for each in sorted(sweep.iterations)]
-        decodings = _files(folder, steps)
-        others = _files(folder, [replace(settings, schedule=other) for other in crossed])
-        designs = _files(folder, [s for s in params.design_settings() if s.schedule == schedule])
+        own_t = [replace(settings, iterations=t) for t in sorted(sweep.iterations) if main]
+        others = [replace(settings, schedule=other) for other in crossed]
+        designed = [each for n, each in designs if (each.schedule, n) == (schedule, steps)]
         found.append(
-            Trial(seed, decodings, others, designs, training, workers, own_params, folder, log)
+            Trial(
+                name=name,
+                seed=seed,
+                decodings=_files(folder, own_t),
+                crossed=_files(folder, others),
+                designs=_files(folder, designed),
+                training=training,
+                workers=workers,
+                params=own_params,
+                folder=folder,
+                log=log,
+            )
         )
     return found
 

@@ -148,22 +148,23 @@ class Plan:
     ):
         self.rate, self.device = _device(params, gpu, tflops)
         self.params, self.size, self.costs = params, size, costs(params, size.classes)
-        self.trials = len(params.sweep.schedules) * len(params.sweep.seeds)
+        self.trials = len(params.sweep_trainings()) * len(params.sweep.seeds)
 
     def flops(self) -> dict[str, float]:
         """FLOPs of each stage."""
         p, c, sweep, heated = self.params, self.costs, self.params.sweep, self.params.temperature
-        seeds, trials, hidden = len(p.evaluation.seeds), self.trials, p.reconstruction
+        seeds, hidden = len(p.evaluation.seeds), p.reconstruction
+        trials = len(sweep.schedules) * len(sweep.seeds)
         guided = 2 if p.decoding.guidance_scale else 1
         one_pass = guided * (c.body + p.num_tokens * c.head)
         drawn = p.decoding.iterations * one_pass + c.decode
         cells = trials * len(sweep.iterations) + len(sweep.crossed) ** 2 * len(sweep.seeds)
-        designs = [each.passes for each in p.design_settings() for _ in sweep.seeds]
+        designs = [each.passes for _, each in p.sweep_designs() for _ in sweep.seeds]
         cells += len(designs)
         passes = trials * sum(sweep.iterations) * guided + sum(designs)
         decoded = passes * (one_pass / guided) + cells * c.decode
-        steps = sweep.steps * p.training.batch_size * len(sweep.seeds)
-        trained = steps * sum(self._step(schedule) for schedule in sweep.schedules)
+        trained = sum(steps * self._step(schedule) for schedule, steps in p.sweep_trainings())
+        trained *= p.training.batch_size * len(sweep.seeds)
         edited = EDITS * seeds * min(p.editing.images, self.size.val)
         rebuilt = seeds * min(hidden.images, self.size.val) * hidden.draws * len(hidden.mask_ratios)
         views = self.size.train * p.tokens.crops_per_image + self.size.val

@@ -11,7 +11,7 @@ import pytest
 from analysis.exhibits import claims
 from analysis.exhibits.claims import CERTAIN, NOT_SHOWN, SHOWN, UNDECIDED, Claim, Part, Verdict
 from analysis.exhibits.results import Results
-from analysis.exhibits.statistics import Effect, holm
+from analysis.exhibits.statistics import Effect, holm, paired
 from analysis.report.build import judged
 from tests.analysis import synthetic
 from tests.analysis.synthetic import speed_rows, sweep_rows
@@ -54,6 +54,18 @@ def test_a_claim_of_several_parts_is_as_weak_as_its_weakest():
     assert claim(Effect(-1.0, p=0.01, n=3), sign=-1).p == pytest.approx(0.01)
     assert math.isnan(claim(Effect(2.0, p=0.001, n=3), Effect(1.0, n=1)).p)
     assert math.isnan(claim().p) and claim().weakest is None
+
+
+def test_longer_training_is_a_claim_if_the_steps_vary(verdicts, found, params):
+    said = "cosine overtakes exponential in longer training"
+    assert said not in verdicts()
+    change, last = verdicts(designs=synthetic.longer_rows())[said].claim.parts
+    # Differences per doubling of the steps: 0.1, 0.11 and 0.12.
+    assert (change.effect.value, change.effect.n) == (pytest.approx(0.11), 3)
+    assert change.effect.p == pytest.approx(paired([0.1, 0.11, 0.12], [0, 0, 0]).p)
+    best = sweep_rows().query("iterations == 8").pivot(index="seed", columns="schedule")
+    logs = np.log(best["fid_classifier"])
+    assert last.effect.value == pytest.approx((logs["exponential"] - logs["cosine"]).mean() + 0.22)
 
 
 def without_oracle(verdicts: dict[str, Verdict]) -> dict[str, Verdict]:
@@ -254,7 +266,7 @@ def test_guessing_the_largest_class_is_no_training(found, labels, told):
 
 # Results of pure noise, in which no schedule, network, selection or edit is better than another
 
-MEASURED = ("fid", "is", "nll", "precision", "recall", "top1")
+MEASURED = ("fid", "is", "nll", "precision", "recall", "top1", "pair", "log")
 REPORTS = 200
 SHARED = 0.5  # std of what a seed adds to everything that is drawn with it
 
@@ -280,6 +292,7 @@ def drawn(results: Results, made: dict[str, pd.DataFrame], rng: np.random.Genera
     rows["psnr"] = 20 - 10 * rows["mask_ratio"] + 0.1 * rng.standard_normal(len(rows))
     speed = synthetic.speed_rows()
     times = 1 + 0.1 * rng.standard_normal((len(speed), int(speed["repeats"].iloc[0])))
+    tables["oracle"] = tables["oracle"].drop(columns="seed")
     tables["speed"] = speed.assign(
         low=times.min(axis=1), high=times.max(axis=1), seconds_per_image=np.median(times, axis=1)
     )
@@ -292,10 +305,13 @@ def test_of_reports_of_noise_one_in_twenty_at_most_decides_anything_in_a_family(
     found, params, seeds, monkeypatch
 ):
     monkeypatch.setattr(synthetic, "SEEDS", range(seeds))
+    oracle = synthetic.oracle_rows()
     made = {
         "rows": synthetic.evaluation_rows(),
         "cas": synthetic.cas_rows(),
         "crossing": synthetic.crossing_rows(),
+        "designs": synthetic.longer_rows(range(seeds)),
+        "oracle": oracle.assign(seed=pd.to_numeric(oracle["group"], errors="coerce")),
         "editing": synthetic.editing_rows(),
         "rejection": synthetic.rejection_rows(),
         "sweep": synthetic.sweep_rows(seeds=range(seeds)),

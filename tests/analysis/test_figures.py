@@ -1,6 +1,5 @@
 """The analysis' pictures, read back as pixels, and what it says of them."""
 
-from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -66,14 +65,11 @@ def test_tokens_that_are_masked_again_are_covered_but_not_those_of_the_answer(tm
     assert hidden[:, 1].max() < seen[:, 1].max()
 
 
-def test_the_curves_are_those_of_the_swept_schedules_and_a_missing_one_is_named(
-    found, params, tmp_path
-):
-    curves = {name: curve for name, curve in found.curves.items() if name != "cosine"}
+def test_the_curves_are_those_of_the_swept_schedules(found, params, tmp_path):
     with patch.object(Axes, "plot", autospec=True, side_effect=Axes.plot) as plot:
-        schedules.curves(replace(found, curves=curves), params).draw(tmp_path / "a.png")
+        schedules.curves(found, params).draw(tmp_path / "a.png")
     drawn = {call.kwargs["label"]: call.args[1:] for call in plot.call_args_list}
-    assert "(cosine: not defined)" in drawn and len(drawn) == 7
+    assert len(drawn) == 7
     r, gamma = drawn["square root"][:2]
-    expected = curves["square_root"].set_index("r")["gamma"]
+    expected = found.curves["square_root"].set_index("r")["gamma"]
     assert len(r) > 3 and list(gamma) == list(expected[r])

@@ -57,6 +57,7 @@ WRONG = [
     ("sweep.designs", [{"sampler": ["random", "halto"]}]),
     ("sweep.designs", [{"samplers": ["random"]}]),
     ("sweep.designs", [{"top_k": 1.5}]),
+    ("sweep.designs", [{"steps": [200, 0]}]),
     ("sweep.designs", [{"bf16": {"a": 1}}]),
     ("oracle.designs", [{"samplers": ["random"]}]),
     ("oracle.total_tokens", 1000),

@@ -52,6 +52,7 @@ def trial_of(root: Path, params: Params) -> Trial:
     settings += [replace(settings[1], sampler="random")]
     files = {root / f"{number}.json": each for number, each in enumerate(settings)}
     return Trial(
+        name="trial",
         seed=SEED,
         decodings=dict(list(files.items())[:2]),
         crossed=dict(list(files.items())[2:3]),
@@ -120,6 +121,14 @@ def test_what_names_the_files_of_trials_and_any_decoding_setting_is_an_axis(root
     assert (other.schedule, other.top_k, other.iterations) == ("square", 4, 3)
     assert [t.decodings for t in wide] == [t.decodings for t in plain]
     assert set(wide[0].designs) & set(wide[0].decodings) == {own[1][0]}  # measured once
+
+    longer = {"schedule": "square", "steps": [7, 9], "iterations": [1, 2]}
+    *same, more = found(with_params(sweep=given | {"designs": [longer]}))
+    assert [t.decodings for t in same] == [t.decodings for t in plain]
+    assert (more.name, more.training.steps, more.decodings) == ("square/steps9/seed4", 9, {})
+    assert [s.iterations for s in more.designs.values()] == [1, 2]
+    assert not set(more.designs) & set(same[1].designs)  # the same settings, another model
+    assert {t.training.folder for t in same} == {t.training.folder for t in plain}
 
     before = trained(params)
     same = [{"evaluation": {"seeds": [7]}}, {"training": {"mask_schedule": "cubic", "steps": 9}}]
