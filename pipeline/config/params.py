@@ -99,9 +99,8 @@ class Params(schema.Section):
         return DecodingSettings(**self.decoding.model_dump(exclude={"batch_size", *own}), **own)
 
     def sweep_designs(self) -> list[tuple[int, DecodingSettings]]:
-        """The decoding settings that the grids in `sweep.designs` describe, each with the number of
-        training steps of the models to decode. A setting that a grid omits has the value of
-        `decoding_settings()`; omitted steps are `sweep.steps`."""
+        """The decoding settings in the grids of `sweep.designs`, with the training steps of the
+        models to decode. What a grid omits is as in `decoding_settings()` and `sweep.steps`."""
         key, grids = "sweep.designs", dict[int, list[dict[str, Any]]]()
         for grid in self.sweep.designs:
             settings = {name: grid[name] for name in grid if name != "steps"}
@@ -120,8 +119,7 @@ class Params(schema.Section):
         return [each for each in dict.fromkeys(found) if each[0] in self.sweep.schedules]
 
     def oracle_settings(self) -> list[DecodingSettings]:
-        """The decoding settings that the grids in `oracle.designs` describe. A setting that a grid
-        omits has the value in `RELEASE`."""
+        """The decoding settings in the grids of `oracle.designs`; omitted ones are `RELEASE`'s."""
         return _designs("oracle.designs", RELEASE, self.oracle.designs)
 
     @model_validator(mode="after")

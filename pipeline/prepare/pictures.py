@@ -5,6 +5,7 @@ import contextlib
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -34,13 +35,13 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
     """Open a picture file, and clean the picture (see `clean_picture`). Raises a `UserError` if the
     file is missing or cannot be used; with `opaque`, also if the picture is partly transparent."""
-    return _open(path, opaque)[2]
+    return _open(path, opaque=opaque)[2]
 
 
 def stored_file(path: Path, side: int) -> bytes:
     """The bytes to store for a picture file. A JPEG or PNG that needs no cleaning and whose shorter
     side has at most `side` pixels is stored unchanged. Raises the errors of `open_picture`."""
-    content, opened, image = _open(path)
+    content, opened, image = _open(path, least=(side + 1, side + 1))
     clean = image is opened and opened.format in ("JPEG", "PNG")
     if clean and min(image.size) <= side and max(image.size) > TINY:
         return content
@@ -65,10 +66,13 @@ def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes
     return buffer.getvalue()
 
 
-def clean_picture(image: Image.Image, name: str, *, opaque: bool = False) -> Image.Image:
+def clean_picture(
+    image: Image.Image, name: str, *, opaque: bool = False, least: tuple[int, int] | None = None
+) -> Image.Image:
     """Clean a Pillow picture: apply the EXIF orientation, put transparent pixels on white, scale 16
     bits to 8, take the first frame, and convert to mode L or RGB. A picture that is already clean
-    is returned as the same object. Raises an `ArgumentError` if the picture, which the error calls
+    is returned as the same object. A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, if that
+    has at least the size `least`. Raises an `ArgumentError` if the picture, which the error calls
     `name`, is too large or too narrow, has pixel values of an unknown range or, with `opaque`, is
     partly transparent."""
     size = f"{image.width}×{image.height} pixels"
@@ -82,6 +86,7 @@ def clean_picture(image: Image.Image, name: str, *, opaque: bool = False) -> Ima
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         reason = "its pixels are 32-bit numbers of an unknown range"
         raise ArgumentError(name, reason, "convert the picture to 8 or 16 bits")
+    image.draft(None, least)
     image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -105,13 +110,13 @@ def clean_picture(image: Image.Image, name: str, *, opaque: bool = False) -> Ima
     return image
 
 
-def _open(path: Path | str, opaque: bool = False) -> tuple[bytes, Image.Image, Image.Image]:
-    """Read a picture file. Returns its bytes, the picture as opened, and the cleaned picture."""
+def _open(path: Path | str, **how: Any) -> tuple[bytes, Image.Image, Image.Image]:
+    """Read and clean a picture file. Returns the bytes, the picture as opened, and cleaned."""
     name, content = str(path), b""
     try:
         content = read_file(path, PICTURE_BYTES)
         opened = Image.open(io.BytesIO(content), formats=FORMATS)
-        return content, opened, clean_picture(opened, name, opaque=opaque)
+        return content, opened, clean_picture(opened, name, **how)
     except UserError:
         raise
     except FileNotFoundError as error:

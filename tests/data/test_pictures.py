@@ -156,8 +156,8 @@ def test_other_pictures_are_stored_as_png_or_jpeg(stored, shown, mode, kind):
     assert np.abs(shown(content) - wanted).max() <= (0 if exact else 10)
 
 
-@pytest.mark.parametrize("size", [(97, 97), (400, 300), (300, 1000)])
-@pytest.mark.parametrize("kind", ["PNG", *(["HEIF"] if HEIF else [])])
+@pytest.mark.parametrize("size", [(97, 97), (192, 192), (400, 300), (300, 1000)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", *(["HEIF"] if HEIF else [])])
 def test_a_large_picture_is_stored_smaller(stored, kind, size):
     image = Image.linear_gradient("L").resize(size)
     small = Image.open(io.BytesIO(stored(encoded(image.convert("RGB"), kind))))
