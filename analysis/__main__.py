@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from analysis.report.build import build
-from pipeline.config.params import Params, load_params
+from pipeline.config.params import load_params
 from pipeline.config.paths import RESULTS
 from pipeline.runtime.dag import require_params, require_unchanged, stage_deps, stage_params
 from pipeline.runtime.errors import UserError
@@ -22,7 +22,9 @@ def main() -> int:
         deps = [(dep, tree_hash(dep)) for dep in stage_deps("analysis")]
         written = build(RESULTS, Path("analysis"), params, stale)
         if "DVC_STAGE" in os.environ:  # without DVC, results may come from several runs
-            _log(params, written[-1])
+            metrics, report = written[-2:]
+            if left := log_reproduction(params, read_json(metrics), [metrics, report]):
+                print(f"analysis: {left}")
         require_unchanged(deps, "analysis")
         require_params(listed, "analysis")
     except UserError as error:
@@ -36,13 +38,6 @@ def main() -> int:
     print(f"wrote {len(written)} files from results/ into analysis/; open {written[-1]}")
     end_quickly()
     return 0
-
-
-def _log(params: Params, report: Path) -> None:
-    """Log the report and the headline numbers to MLflow."""
-    metrics = RESULTS / "metrics.json"
-    if left := log_reproduction(params, read_json(metrics), [metrics, report]):
-        print(f"analysis: {left}")
 
 
 if __name__ == "__main__":

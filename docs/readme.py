@@ -1,7 +1,8 @@
-"""Update README with the results of a finished default run: `python docs/readme.py PROJECT`.
+"""Update README with the results of a finished default run, and with the verdicts of a run with
+`evaluation.seeds` and `sweep.seeds` of 3 to 5: `python docs/readme.py PROJECT REPLICATION`.
 
 Copies the run's summary, scoreboard, three figures and `results/sources` to docs/, and rewrites the
-blocks of README between HTML comments. Without PROJECT, only rewrites the blocks.
+blocks of README between HTML comments. Without these folders, only rewrites the blocks.
 """
 
 import re
@@ -18,9 +19,10 @@ README = HERE.parent / "README.md"
 DEFAULT = HERE / "default"
 FIGURES = ("samples", "figure2", "figure8")
 VERDICTS = {
-    "shown here": "Shown here",
-    "not shown here": "Not shown here: the data contradict the claim, or a part of it",
-    "undecided": "Undecided: too few seeds, or too little difference",
+    "shown here": "Shown here, and again with seeds 3 to 5",
+    "not shown here": "Contradicted by the data, also with seeds 3 to 5",
+    "not again": "Undecided with seeds 3 to 5",
+    "undecided": "Undecided",
     "by construction": "By construction",
 }
 
@@ -40,9 +42,15 @@ def take(project: Path) -> None:
 
 
 def blocks() -> dict[str, str]:
-    """The text of each block of README, by the block's name."""
+    """The text of each block of README, by the block's name. A claim counts as shown, or not shown,
+    if the run with other seeds has the same verdict."""
     summary, _, _ = (DEFAULT / "summary.txt").read_text().partition("\nWhere\n")
     board = pd.read_csv(DEFAULT / "scoreboard.csv")
+    again = pd.read_csv(DEFAULT / "replication.csv").set_index("claim")["verdict"]
+    decided = board["verdict"].isin(["shown here", "not shown here"])
+    lost = decided & (board["claim"].map(again) != board["verdict"])
+    board["claim"] = board["claim"].mask(lost, board["claim"] + ": " + board["verdict"])
+    board["verdict"] = board["verdict"].mask(lost, "not again")
     return {
         "summary": f"```\n{summary.rstrip()}\n```",
         "scoreboard": scoreboard(board),
@@ -59,13 +67,13 @@ def scoreboard(board: pd.DataFrame) -> str:
         every = [claim(row) for _, row in claims.iterrows()]
         if verdict == "shown here":
             parts.append("\n- ".join([f"{heading}\n", *every]))
-        elif verdict == "not shown here" and every:
+        elif verdict in ("not shown here", "not again") and every:
             parts.append(f"{heading}: {'; '.join(every)}.")
         elif verdict == "undecided":
-            parts.append(f"{heading}; [all verdicts](docs/default/scoreboard.csv).")
+            undecided = f"{heading}; [all verdicts](docs/default/scoreboard.csv)."
     own = board[board["source"].isna()]["verdict"].value_counts()
     ours = ", ".join(f"{count} {verdict}" for verdict, count in own.items())
-    parts.append(f"{heading}. <b>Our own {own.sum()} claims</b>: {ours}.")
+    parts.append(f"{undecided} {heading}. <b>Our own {own.sum()} claims</b>: {ours}.")
     wrapped = [textwrap.fill(text, 119, break_on_hyphens=False) for text in parts[1:]]
     return "\n\n".join([parts[0], *wrapped])
 
@@ -89,4 +97,6 @@ def written(page: str) -> str:
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         take(Path(sys.argv[1]))
+        again = Path(sys.argv[2]) / "analysis/timings/scoreboard.csv"
+        shutil.copyfile(again, DEFAULT / "replication.csv")
     README.write_text(written(README.read_text()))

@@ -52,7 +52,7 @@ COLOURS = {
     "logarithmic": "#4D4D4D",
     "arccos": "#999933",
 }
-MORE_COLOURS = ("#882255", "#44AA99", "#332288", "#AA4499", "#661100")
+MORE_COLOURS = ("#882255", "#44AA99", "#332288", "#AA4499", "#661100", "#117733")
 
 
 def schedule_colours(schedules: list[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What decoding alone does: samples with exact conditional probabilities, without a network."""
+"""The effect of decoding alone: sampling with exact conditional probabilities, no network."""
 
 from functools import partial
 from itertools import pairwise

@@ -63,8 +63,8 @@ def _best_values(results: Results, kind: str) -> pd.DataFrame:
 
 
 def _families(results: Results, claim: "partial[Claim]") -> list[Claim]:
-    """Claims: cosine is the best schedule, and is better than linear and convex ones; concave ones
-    beat linear, linear beats convex ones."""
+    """Four claims: cosine beats every other schedule; cosine beats linear and convex schedules;
+    concave schedules beat linear; linear beats convex schedules."""
     logs = np.log(_best_values(results, "fid"))
     best, names, linear = paper.BEST_SCHEDULE, tuple(paper.TABLE_3), ["linear"]
     known, against = logs if best in logs else (), partial(_against, logs)

@@ -52,7 +52,7 @@ class Place(NamedTuple):
 
 # Modules with claims, in the scoreboard's order; fields of `Results` that the scoreboard uses.
 CLAIMS = (quality, speed, schedules, designs, oracle, rejection, editing, reconstruction)
-SCOREBOARD = "rows cas sweep crossing oracle editing rejection reconstruction speed"
+SCOREBOARD = "rows cas sweep crossing designs oracle editing rejection reconstruction speed"
 BEYOND = "Beyond the paper"  # left out if `sweep.designs` is empty
 PLACES: dict[str, list[Place]] = {
     "Class-conditional generation": [

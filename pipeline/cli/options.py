@@ -72,7 +72,7 @@ Model = Annotated[
     typer.Option(
         metavar="PLACE",
         help="A project's folder, a folder saved by `maskgit save`, or owner/name on the Hub. "
-        "[default: this project's model or, before training, the model in this package]",
+        "[default: this project's trained model, else the model shipped with maskgit]",
     ),
 ]
 Replicate = Annotated[

@@ -191,7 +191,7 @@ class Params(schema.Section):
                 way_out = "remove it, or add it to sweep.schedules"
                 raise UserError(f"sweep.{key}", reason, way_out)
         if self.classifier.pretrained and self.classifier.architecture == "small":
-            reason = "torchvision ResNet weights do not fit classifier.architecture, small"
+            reason = "torchvision ResNet weights do not fit classifier.architecture=small"
             way_out = "set the architecture to that of the weights, such as torchvision:resnet50"
             raise UserError("classifier.pretrained", reason, way_out)
         drops = training.label_drop > 0 or network.pretrained

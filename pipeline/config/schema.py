@@ -316,7 +316,7 @@ class Ray(Section):
 
     @property
     def not_in_key(self) -> tuple[str, ...]:
-        """Params that run directories' names ignore, so that training resumes after a change."""
+        """Params left out of run directories' names, so that training resumes if they change."""
         return WHO if self.elastic else ()
 
 

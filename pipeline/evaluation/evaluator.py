@@ -93,9 +93,8 @@ class Evaluator:
         return features.stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
-        """From a maker of a function that returns images (B, C, H, W) uint8, build a maker of a
-        function that returns the extractors' outputs for these images, and what `others` measure
-        (see `open_measured`)."""
+        """Return a maker whose function returns the extractors' outputs, and what `others` measure
+        (see `open_measured`), for the images (B, C, H, W) uint8 that `maker`'s function returns."""
         networks = Maker(open_networks, self.params, self._second, here=self.networks)
         return Maker(open_measured, maker, (networks, *others))
 

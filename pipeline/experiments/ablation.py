@@ -67,8 +67,8 @@ class Trial:
 
     name: str
     seed: int
-    # Decodings of the model: result file -> settings. The first two are empty if a design names
-    # the trial's steps.
+    # Decodings of the model: result file -> settings. The first two are empty if the trial's
+    # steps are not `sweep.steps`.
     decodings: dict[Path, DecodingSettings]  # with the trial's own schedule and every T
     crossed: dict[Path, DecodingSettings]  # with every schedule of `sweep.crossed`, if in this list
     designs: dict[Path, DecodingSettings]  # settings of `sweep.designs` with the trial's schedule

@@ -59,13 +59,16 @@ def test_a_claim_of_several_parts_is_as_weak_as_its_weakest():
 def test_longer_training_is_a_claim_if_the_steps_vary(verdicts, found, params):
     said = "cosine overtakes exponential in longer training"
     assert said not in verdicts()
-    change, last = verdicts(designs=synthetic.longer_rows())[said].claim.parts
+    first, change, last = verdicts(designs=synthetic.longer_rows())[said].claim.parts
     # Differences per doubling of the steps: 0.1, 0.11 and 0.12.
     assert (change.effect.value, change.effect.n) == (pytest.approx(0.11), 3)
     assert change.effect.p == pytest.approx(paired([0.1, 0.11, 0.12], [0, 0, 0]).p)
     best = sweep_rows().query("iterations == 8").pivot(index="seed", columns="schedule")
     logs = np.log(best["fid_classifier"])
-    assert last.effect.value == pytest.approx((logs["exponential"] - logs["cosine"]).mean() + 0.22)
+    gap = (logs["exponential"] - logs["cosine"]).mean()
+    assert (first.effect.value, last.effect.value) == pytest.approx((-gap, gap + 0.22))
+    fewer = synthetic.longer_rows().query("iterations == 4")  # T that all models have
+    assert verdicts(designs=fewer)[said].claim.parts[1].effect.value == pytest.approx(0.11)
 
 
 def without_oracle(verdicts: dict[str, Verdict]) -> dict[str, Verdict]:

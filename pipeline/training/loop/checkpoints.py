@@ -114,7 +114,7 @@ def save_checkpoint(state: State, path: Path, before: Path | None = None) -> Non
         try:
             torch.save(state, temporary)
         except RuntimeError as error:  # torch raises this error if the disk is full
-            raise OSError(errno.ENOSPC, f"no space, or {str(error).splitlines()[0]}") from error
+            raise OSError(errno.ENOSPC, f"disk full? {str(error).splitlines()[0]}") from error
         if before and path.exists():
             os.replace(path, before)
 
