@@ -97,7 +97,7 @@ def chart(results: Results, params: Params) -> Figure:
     return Figure(
         name="designs",
         title=f"Beyond the paper: {fid} and {recall}",
-        alt=f"Two charts with a curve for each way to decode: {fid} and {recall}.",
+        alt=f"Two charts with a curve for each setting: {fid} and {recall}.",
         draw=partial(_draw, results, params),
         chart=True,
     )
@@ -136,7 +136,10 @@ def _draw(results: Results, params: Params, path: Path, narrow: bool = False) ->
     with panels(path, narrow, (9.8, 3.7), tall=6.4, ncols=2) as (drawn, _):
         for axes, kind in zip(drawn, kinds, strict=True):
             for number, (names, line) in enumerate(cells.groupby(keys, sort=False, dropna=False)):
-                label = ", ".join(map(fmt.setting, names))
+                named = zip(keys, map(fmt.setting, names), strict=True)
+                label = ", ".join(
+                    f"{key} {each}" if each[0].isdigit() else each for key, each in named
+                )
                 mean, std = (line[f"{results.metric(kind)}_{end}"] for end in ("mean", "std"))
                 colour = colours[number % len(colours)]
                 curve(axes, line[x], mean, mean - std, mean + std, colour, 0.1, label=label)

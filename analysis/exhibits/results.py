@@ -141,7 +141,7 @@ class Results:
 
 def read_results(folder: Path) -> Results:
     """Read every result file, and the curve γ of each schedule. Raises a `UserError` if a file is
-    missing or damaged."""
+    missing, or a table is damaged."""
     tables = {name: read_rows(folder / file, keys, []) for name, (file, keys) in TABLES.items()}
     metrics = read_json(folder / FILES["evaluation"], *MODELS, way_out=DAMAGED)
     evaluation = {name: with_nan(values) for name, values in metrics.items()}
