@@ -137,12 +137,10 @@ def _draw(results: Results, params: Params, path: Path, narrow: bool = False) ->
         for axes, kind in zip(drawn, kinds, strict=True):
             for number, (names, line) in enumerate(cells.groupby(keys, sort=False, dropna=False)):
                 named = zip(keys, map(fmt.setting, names), strict=True)
-                label = ", ".join(
-                    f"{key} {each}" if each[0].isdigit() else each for key, each in named
-                )
+                said = [f"{key} {each}" if each[0].isdigit() else each for key, each in named]
                 mean, std = (line[f"{results.metric(kind)}_{end}"] for end in ("mean", "std"))
-                colour = colours[number % len(colours)]
-                curve(axes, line[x], mean, mean - std, mean + std, colour, 0.1, label=label)
+                look = colours[number % len(colours)], 0.1  # colour, opacity of the band
+                curve(axes, line[x], mean, mean - std, mean + std, *look, label=", ".join(said))
             axes.set(xlabel=x.replace("_", " "), ylabel=results.axis(kind))
             if x == "passes":
                 axes.set_xlabel("passes of the network")

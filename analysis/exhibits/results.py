@@ -141,7 +141,7 @@ class Results:
 
 def read_results(folder: Path) -> Results:
     """Read every result file, and the curve γ of each schedule. Raises a `UserError` if a file is
-    missing, or a table is damaged."""
+    missing or damaged."""
     tables = {name: read_rows(folder / file, keys, []) for name, (file, keys) in TABLES.items()}
     metrics = read_json(folder / FILES["evaluation"], *MODELS, way_out=DAMAGED)
     evaluation = {name: with_nan(values) for name, values in metrics.items()}
@@ -173,6 +173,8 @@ def _read_arrays(path: Path) -> Arrays:
             return dict(file)
     except FileNotFoundError as error:
         raise UserError(str(path), "missing", MISSING) from error
+    except Exception as error:  # np.load raises nearly any type for a damaged file
+        raise UserError(str(path), "damaged", DAMAGED) from error
 
 
 def _read_curves(folder: Path, schedules: Iterable[str]) -> dict[str, pd.DataFrame]:

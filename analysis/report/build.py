@@ -159,8 +159,8 @@ def build(
 
     The folder `output` gets tables/ (CSV, Markdown, LaTeX), figures/, timings/ (tables of timings),
     sources/ (the files and runs behind each table) and report.html. Existing folders are replaced.
-    The headline numbers are written to metrics.json beside the results. If a file is missing, a
-    table is damaged, or all results are out of date, raises a `UserError` and writes no file.
+    The headline numbers are written to metrics.json beside the results. If a file is missing or
+    damaged, or all results are out of date, raises a `UserError` and writes no file.
     """
     results, stale = read_results(results_folder), stale or {}
     current = {stage: entry for stage, entry in results.sources.items() if stage not in stale}

@@ -202,7 +202,7 @@ def test_a_full_disk_ends_the_training_in_one_line(tmp_path, monkeypatch, at):
 
     monkeypatch.setattr(torch, "save", full)
     task = ToyTask()
-    with pytest.raises(UserError, match=r"cannot write .*checkpoint\.pt: no space"):
+    with pytest.raises(UserError, match=r"cannot write .*checkpoint\.pt: disk full"):
         fit(task, RunDirCheckpoints(tmp_path))
     assert len(task.steps_taken) == min(at + 3, 11)
     assert at == 3 or load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 9
