@@ -1,5 +1,5 @@
-"""Trains and samples with every mask schedule and number of iterations, with Ray Tune. Also samples
-with the decoding settings and training steps of `sweep.designs`."""
+"""Trains and samples with every mask schedule and number of iterations, with Ray Tune. Also does
+so with the decoding settings and training steps of `sweep.designs`."""
 
 from operator import itemgetter
 from typing import Any

@@ -111,7 +111,8 @@ def clean_picture(
 
 
 def _open(path: Path | str, **how: Any) -> tuple[bytes, Image.Image, Image.Image]:
-    """Read and clean a picture file. Returns the bytes, the picture as opened, and cleaned."""
+    """Read a picture file, and clean it with the options `how` of `clean_picture`. Returns the
+    file's bytes, the picture as opened, and the clean picture."""
     name, content = str(path), b""
     try:
         content = read_file(path, PICTURE_BYTES)
