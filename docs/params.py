@@ -20,7 +20,7 @@ OPENING = """# Every param
 Quote a list for the shell: `-S 'sweep.iterations=[2,4,8]'`. `maskgit params` checks `params.yaml`.
 
 A param is listed with its default and, in parentheses, the allowed values; a whole number must be
-above 0, unless a range is given. *Stage* names the first stages that a change runs again: for
+above 0, unless a range is given. *Reruns* names the first stages that a change runs again: for
 most params of the section, then for each exception. Later stages that use the new outputs also run,
 up to the report (`analysis`). *Paper* and *release* are the authors' values for ImageNet.
 
@@ -97,8 +97,8 @@ def section(fields: dict[str, dict[str, Any]], prefix: str, dag: dict[str, Any])
     for key, names in reached.items():
         if names != usual:
             others.setdefault(names, []).append(f"`{key}`")
-    said = [f"{', '.join(keys)}: {names}" for names, keys in others.items()]
-    lines = ["; ".join([f"Stage: {usual}", *said]) + ".", ""]
+    said = [f"for {', '.join(keys)}: {names}" for names, keys in others.items()]
+    lines = ["; ".join([f"Reruns: {usual}", *said]) + ".", ""]
     for key, field in fields.items():
         kind = allowed(field)
         meaning = " ".join(field["description"].split()).replace("<", "&lt;")

@@ -99,7 +99,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 class Way(NamedTuple):
-    """A sampler, a mask schedule, and a value of T, or `BEST` or `EVERY`."""
+    """A sampler, a mask schedule, and T: a number, `BEST` (chosen by its error) or `EVERY`."""
 
     sampler: str
     schedule: str = ""

@@ -95,10 +95,10 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
-    """Metrics of samples (means over draws) and of the draws' median, averaged over seeds:
-    mask_ratio, hidden (the hidden share of tokens, which few tokens may round), seeds, draws (per
-    seed), and psnr and perceptual as `<metric>_sample`, `<metric>_median` and each of these with
-    `_std` (over images: root of the mean variance) and `_ci95` (half of the 95% interval over
+    """One row per mask ratio, with the number of seeds and of draws per seed, and the share of
+    tokens that was hidden (a whole number of tokens). psnr and perceptual are averaged over seeds,
+    as `<metric>_sample` (mean over draws) and `<metric>_median` (of the draws' median image). Each
+    also has `_std` (standard deviation over images) and `_ci95` (half of the 95% interval over
     seeds, or over images if every mask ratio has one seed)."""
     kinds = rows.assign(kind=np.where(rows["draw"] == MEDIAN, "median", "sample"))
     draws = rows[rows["draw"] != MEDIAN].groupby("mask_ratio")

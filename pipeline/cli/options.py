@@ -94,7 +94,7 @@ Box = Annotated[
 ]
 Mask = Annotated[
     Path | None,
-    typer.Option(metavar="MASK", help="A picture of PICTURE's size, light on the part to redraw."),
+    typer.Option(metavar="MASK", help="A mask of PICTURE's size: white is redrawn, black is kept."),
 ]
 Count = Annotated[
     int,

@@ -70,14 +70,14 @@ def params() -> None:
 
 @app.command(epilog=examples("plan", "plan imagenet256 --gpu H100"))
 def plan(
-    name: Annotated[str | None, typer.Argument(help="A preset. [default: params.yaml]")] = None,
+    name: Annotated[str | None, typer.Argument(help="A preset, in place of params.yaml.")] = None,
     images: Annotated[
         int | None,
         typer.Option(min=1, max=IMAGES, help="Number of images, including held-out ones."),
     ] = None,
     classes: Annotated[int | None, typer.Option(min=1, max=IMAGES, help="Class count.")] = None,
     gpu: Annotated[
-        str | None, typer.Option(help="L4, A100, L40S, H100 or H200. [default: A100, or a CPU]")
+        str | None, typer.Option(help="L4, A100, L40S, H100 or H200. [default: A100 if ray.use_gpu]")
     ] = None,
     tflops: Annotated[
         float | None, typer.Option(help="Achieved rate of a device, in 10¹² FLOP/s.")

@@ -77,7 +77,7 @@ def measure(
 ) -> None:
     """Compare images with the training images; print the metrics.
 
-    std: a metric's spread over image sets of this size, estimated from random halves.
+    std: a metric's standard deviation over sets of this size, estimated from random halves.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.measure import measured, table

@@ -113,7 +113,7 @@ class Params(schema.Section):
         return [(steps, found) for steps in grids for found in _designs(key, main, grids[steps])]
 
     def sweep_trainings(self) -> list[tuple[str, int]]:
-        """The (mask schedule, training steps) that the sweep trains a model with for each seed."""
+        """Pairs (mask schedule, training steps): the sweep trains one model per pair and seed."""
         found = [(schedule, self.sweep.steps) for schedule in self.sweep.schedules]
         found += [(each.schedule, steps) for steps, each in self.sweep_designs()]
         return [each for each in dict.fromkeys(found) if each[0] in self.sweep.schedules]

@@ -370,7 +370,7 @@ class Oracle(Section):
     """Decoding with exact conditional probabilities in place of the network's."""
 
     grids: Grid[Annotated[int, Field(ge=4)]] = [8, 16]
-    """Sides of the token grids, which are read row by row; N is the square."""
+    """Sides of the token grids, which are read row by row; a side of 8 means N = 64."""
     total_tokens: PositiveInt = 51200
     """Tokens to draw per N and way to decode: 800 samples of 64 tokens."""
     designs: list[dict[str, Any]] = [

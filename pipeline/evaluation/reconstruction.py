@@ -52,7 +52,7 @@ def held_out_quality(
     folder: Path, params: Params, parts: Path, workers: BatchWorkers
 ) -> dict[str, float]:
     """Compute the reconstruction quality (see `quality`) of a published tokenizer on all validation
-    images. The folder `parts` stores computed batches, so that a run after a kill resumes."""
+    images. Computed batches are saved in the folder `parts`; a killed run resumes from them."""
     count = len(ImageShards(IMAGES, "val"))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
     # Send the model itself: workers on other nodes cannot read this stage's outputs.

@@ -38,7 +38,7 @@ class Maker:
         self.name = uuid.uuid4().hex  # the same in every process
 
     def open(self, device: torch.device) -> Any:
-        """Return the function that computes batches; only the first call loads networks."""
+        """Load the networks, unless an earlier call did, and return the function for batches."""
         if self._here is None:
             self._here = self.opens(*self.args, device)
         return self._here

@@ -27,8 +27,8 @@ def temporary_beside(path: Path) -> Path:
 
 
 def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> None:
-    """Remove temporary files and folders that killed processes left in a folder or, with `below`,
-    in its subfolders while writing `name`. No other process may be writing to the folder."""
+    """Remove temporary files and folders that a process left when it was killed while it wrote
+    `name` in a folder or, with `below`, anywhere below it. No process may be writing there."""
     pattern = f".{name}.{'[0-9a-f]' * 8}.tmp"
     for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
         if path.is_dir():
