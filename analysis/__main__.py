@@ -16,7 +16,7 @@ from pipeline.runtime.provenance import described, out_of_date
 from pipeline.runtime.stage import log_reproduction
 
 
-def main() -> int:
+def main() -> None:
     try:
         params, listed, stale = load_params(), stage_params("analysis"), out_of_date()
         deps = [(dep, tree_hash(dep)) for dep in stage_deps("analysis")]
@@ -28,20 +28,16 @@ def main() -> int:
         require_unchanged(deps, "analysis")
         require_params(listed, "analysis")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        sys.exit(f"error: {error}")
     except Exception as error:
-        print(f"error: {bug(error, 'analysis')}", file=sys.stderr)
-        return 1
+        sys.exit(f"error: {bug(error, 'analysis')}")
     if stale:
         print(f"left out results that are out of date (run `dvc repro`): {described(stale)}")
     print(f"wrote {len(written)} files from results/ into analysis/; open {written[-1]}")
     end_quickly()
-    return 0
 
 
 if __name__ == "__main__":
     end_when_told()
     with reader_may_leave():
-        code = main()
-    sys.exit(code)
+        main()

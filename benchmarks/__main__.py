@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch.utils.benchmark import Timer
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.config.params import Params
@@ -24,7 +23,7 @@ from pipeline.runtime.precision import in_bfloat16
 from pipeline.runtime.process import set_up
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer
-from pipeline.tools.plan import data_size
+from pipeline.tools.plan import count_flops, data_size
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.configs import tokenizer_config, transformer_config
 
@@ -137,11 +136,10 @@ def main(names: list[str], seconds: float = SECONDS) -> None:
     for name in names:
         print(f"\n{name:36} {'time':>10} {'images/s':>10} {'GFLOP/s':>10}")
         for case in cases(name, device):
-            with FlopCounterMode(display=False) as counter:
-                case.run()  # also warms up
+            flops = count_flops(case.run)  # also warms up
             timer = Timer("run()", globals={"run": case.run}, num_threads=threads)
             median = timer.blocked_autorange(min_run_time=seconds).median
-            rate = counter.get_total_flops() / median / 1e9
+            rate = flops / median / 1e9
             print(
                 f"{case.name:36} {median:8.4f} s {case.images / median:10,.1f} {rate:10,.0f}",
                 flush=True,

@@ -73,7 +73,7 @@ def generate_autoregressive(
 
     Args:
         labels: class labels (B,).
-        bf16: run the network in bfloat16 where that is faster; "force": always.
+        bf16: True runs the network in bfloat16 where that is faster; "force" always does.
         cache: keep the keys and values of earlier positions, so that each step computes only one
             position. Without a cache, each step computes all positions so far. Figure 4 times
             both variants. In float32, both draw the same tokens; in bfloat16, rounding differs.
@@ -130,9 +130,9 @@ def token_nll(
     device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
 ) -> float:
-    """The exact mean negative log-likelihood (NLL) per token in nats, with a softmax over the K
-    codes, of the tokens (M, N) int64 of M images with class labels (M,) int64. Data-parallel
-    workers share the batches."""
+    """The exact negative log-likelihood (NLL) in nats, averaged over the tokens (M, N) int64 of M
+    images with class labels (M,) int64. Probabilities are over the K codes. Data-parallel workers
+    share the batches."""
     batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
     nats = ranks.sum_over(batches, lambda _, batch: token_nll_sum(model, *batch, device=device))
     return nats / len(tokens)

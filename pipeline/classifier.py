@@ -1,5 +1,5 @@
-"""The reference classifier, trained on real images. It computes the features for FID
-(without a download), the perceptual loss and the upper bound of CAS.
+"""The reference classifier, trained on real images. Metrics and the perceptual loss can
+use its features, which need no download. Rejection sampling uses its class probabilities.
 
 Images are NCHW with values in [0, 1].
 """
@@ -22,7 +22,7 @@ IMAGENET_SIDE = 256  # side in pixels to which torchvision resizes images for ev
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    architecture: str  # small, torchvision:<ResNet> or, with torchvision's weights, imagenet:<…>
+    architecture: str  # small, torchvision:<ResNet>, or imagenet:<ResNet> for torchvision's weights
     channels: int
     num_classes: int
     width: int  # channels of the small network's first stage
@@ -35,8 +35,8 @@ class Outputs(NamedTuple):
 
 
 class _Block(nn.Module):
-    """A residual block of two 3×3 convolutions with batch norm. With stride 2, the first halves the
-    sides of feature maps."""
+    """A residual block of two 3×3 convolutions with batch norm. With stride 2, the first
+    convolution halves the sides of the feature map."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()

@@ -61,8 +61,8 @@ def center_mask(size: tuple[int, int], fraction: float) -> Tensor:
 
 
 def outpaint_mask(size: tuple[int, int], side: Side, fraction: float) -> Tensor:
-    """The mask (H, W) of the `fraction` of an image's pixels that are nearest to `side` (in Table 2
-    the right half)."""
+    """The pixel mask (H, W) of the strip along `side` that covers a `fraction` of the image. (In
+    Table 2, this is the right half.)"""
     axis, before = SIDES[side]
     count = round(fraction * size[axis])
     mask = torch.zeros(size, dtype=torch.bool)
@@ -78,8 +78,8 @@ def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
     """The mask (B, grid, grid) bool of the tokens to generate: tokens that contain an unknown
     pixel, and all tokens at most `dilate` tokens away (1 in the release).
 
-    The authors' release supports only boxes. For boxes on token borders, this function gives the
-    same tokens as the release; for other boxes, the release can miss the last row or column.
+    The authors' release supports only boxes. If a box's sides lie on token borders, this function
+    gives the same tokens as the release; otherwise, the release can miss the last row or column.
 
     Args:
         mask: pixel mask (B, H, W) bool; H and W are multiples of `grid`.
@@ -93,7 +93,7 @@ def feather_weight(mask: Tensor, feather: int) -> Tensor:
     """Blending weight of the generated image: 1 on the mask, 0 beyond `feather` pixels from it.
 
     The mask is grown by half of `feather`, rounded down, and blurred with a Gaussian whose radius
-    is the other half, so that the ramp is finite and lies outside the mask. (The release blurs the
+    is the other half, so that the weight falls to 0 outside the mask. (The release blurs the
     dilated token mask with a σ of about one token: hidden pixels shine through at the mask's
     border, and known pixels far from the mask are mixed with their reconstruction.)
 
@@ -153,16 +153,16 @@ def edit(
 
     The masked image is tokenized, as the paper does for inpainting: the result does not depend on
     the pixels under the mask. (The release has only class-conditional editing: it encodes the whole
-    image and begins with the third of 12 iterations. Here, all T iterations are decoded.)
+    image and begins with the third of 12 iterations. This function runs all T iterations.)
 
     Args:
         images: images (B, C, H, W) uint8 on the CPU, of the size that the model generates.
         mask: pixel mask (B, H, W) bool, or one mask (H, W) for all images.
-        labels: classes (B,) int64: each image's own, or another class to generate (Figure 6).
+        labels: classes (B,) int64: each image's own class, or another one to generate (Figure 6).
         dilate: width in tokens of the border around the mask that is also generated, for the blend.
             On a small grid, the release's width of 1 can leave no known token.
-        feather: width in pixels of the blend around the mask. None is the width of the border that
-            `dilate` adds, so that known content is blended only with generated content.
+        feather: width in pixels of the blend around the mask. None: as wide as the border that
+            `dilate` adds, so that only pixels of generated tokens are blended into the image.
 
     Returns:
         The composite and intermediate results. On the mask, the composite is the decoded sample;
@@ -220,19 +220,19 @@ def outpaint_beyond(
     pixels), and `edit` generates the unknown pixels in the window.
 
     Args:
-        images: images (B, C, H, W) uint8, such as an earlier result. For left and right, they have
-            the model's height and at least its width; for top and bottom, the reverse.
+        images: images (B, C, H, W) uint8, such as an earlier result: of the model's height and at
+            least its width for left and right, of its width and at least its height otherwise.
         pixels: number of pixels to extend by.
         overlap: minimum width in pixels of a window's known part. The new part is generated from
             the known tokens, except those within `dilate` tokens of the new part.
         settings, dilate, feather: as for `edit`.
 
     Returns:
-        (B, C, H, W + pixels), or (B, C, H + pixels, W); bit-identical to the given
-        images more than `feather` pixels away from the side.
+        The extended images, (B, C, H, W + pixels) or (B, C, H + pixels, W). More than `feather`
+        pixels away from the extended side, the given images are unchanged.
 
     Raises:
-        UserError: the images are smaller than a window, or `overlap` is not between 0 and its size.
+        UserError: an image is smaller than the window, or `overlap` is not in (0, window size).
     """
     axis, before = SIDES[side]
     size = tokenizer.config.downsampling * math.isqrt(model.config.num_tokens)

@@ -74,10 +74,10 @@ def masked_nll(
     device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
 ) -> float:
-    """Mean negative log-likelihood (NLL) of masked tokens in nats, reported beside Table 3's NLL,
-    which the paper does not define. Masks are drawn as in training with `schedule`. Probabilities
-    are over the K codes, as in decoding. The mean is over the tokens of each image, then over
-    images, as in the loss.
+    """Mean negative log-likelihood (NLL) of masked tokens in nats. (The paper does not define the
+    NLL of its Table 3.) Masks are drawn as in training with `schedule`. Probabilities are over the
+    K codes, as in decoding. The mean is over the tokens of each image, then over images, as in the
+    loss.
 
     Args:
         tokens: tokens (M, N) int64 of M images.

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-STATES, CODES = 4, 8  # of the chain that the stage `oracle` decodes
+STATES, CODES = 4, 8  # numbers of hidden states and of codes in the stage `oracle`
 DISTANCES = (1, 2, 4, 8)  # between the two tokens of a pair
 
 
 @dataclass(frozen=True)
 class HiddenMarkovChain:
-    """A row of tokens with one hidden state each. The first state is uniform; so are the others,
-    if the columns of `transition` sum to 1.
+    """A row of tokens with one hidden state each. The first state is drawn uniformly; later states
+    are uniform too if the columns of `transition` sum to 1.
 
     Args:
         transition: (S, S) probabilities of the next state, for each state.
@@ -53,7 +53,7 @@ class HiddenMarkovChain:
         return torch.cat(tokens, dim=1)
 
     def pairs(self, distance: int) -> Tensor:
-        """The joint distribution (K, K) of two tokens at a distance."""
+        """The joint distribution (K, K) of two tokens that are `distance` positions apart."""
         steps = torch.linalg.matrix_power(self.transition, distance)
         return self.emission.T @ steps @ self.emission / len(self.transition)
 
@@ -79,9 +79,9 @@ def sticky_chain(stay: float = 0.85, own: float = 0.8) -> HiddenMarkovChain:
     """A chain whose state changes seldom, as the content of neighbouring patches does.
 
     Args:
-        stay: probability to keep a state; otherwise, the next state is uniform.
+        stay: probability of keeping the state; otherwise, the next state is drawn uniformly.
         own: probability that a state emits one of its own CODES / STATES codes; otherwise, the code
-            is uniform.
+            is drawn uniformly from all codes.
     """
     each = CODES // STATES
     codes = torch.eye(STATES).repeat_interleave(each, dim=1) / each
@@ -92,8 +92,8 @@ def sticky_chain(stay: float = 0.85, own: float = 0.8) -> HiddenMarkovChain:
 
 
 def pair_error(chain: HiddenMarkovChain, tokens: Tensor) -> float:
-    """Total variation between the pairs in rows of tokens (M, N) and the chain's pairs, averaged
-    over `DISTANCES`. 0: the pairs have the chain's distribution; 1: they have nothing in common."""
+    """Total variation distance between the distribution of token pairs in samples (M, N) and in the
+    chain, averaged over `DISTANCES`. 0: the distributions are equal; 1: they do not overlap."""
     codes, errors = chain.emission.shape[1], []
     for distance in DISTANCES:
         pairs = codes * tokens[:, :-distance] + tokens[:, distance:]

@@ -16,7 +16,7 @@ from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
 from stages.running import REPLICATES, replicate_folders
 
-# Sizes of other stages' sets of samples; here, only real images are measured at these sizes.
+# Params that set the number of samples in other stages; here, sets of real images have that size.
 SIZES = ("sweep.samples", "temperature.samples", "editing.images", "rejection.acceptance")
 
 

@@ -26,7 +26,7 @@ from pipeline.training.loop.run import join_with, run_training
 from pipeline.training.loop.training import Training, Workers
 
 INTERRUPTED = "error: interrupted; run again to resume from the last checkpoint"
-# Params that list the replicates: work on one replicate does not depend on other replicates.
+# Params that list replicates (training runs): work on one does not depend on the others.
 REPLICATES = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
 # Columns of result files that identify a row; all other columns are metrics.
 IDENTITY = {
@@ -48,11 +48,11 @@ def run_stage(name: str) -> None:
         check_files(params.model_dump(), name)
         main = import_module(f"stages.{name}").main
         if any(v for key, v in listed.items() if key.endswith(".bf16")) and not params.ray.use_gpu:
-            # Kept beside the checkpoints: a resumed training run computes as it began.
+            # The choice is stored with the checkpoints: a resumed run keeps its precision.
             print(f"{name}: on this CPU, {choice(logs_folder(params))}", flush=True)
         Thread(target=load_mlflow).start()  # while the stage waits for Ray
         summary = main(params)
-        require_params(listed, name)  # catches a change before the stage computed its key
+        require_params(listed, name)  # also catches a change before the stage's key was computed
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Writes each mask schedule γ to its own CSV file: stages depend only on schedules they use."""
+"""Writes each mask schedule γ to its own CSV file, so that stages depend only on those they use."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES

@@ -1,5 +1,5 @@
-"""Trains and samples with every mask schedule and number of iterations, with Ray Tune. Also does
-so with the decoding settings and training steps of `sweep.designs`."""
+"""Trains a model per mask schedule and seed with Ray Tune, and measures its samples at every number
+of iterations. Also covers the decoding settings and training steps of `sweep.designs`."""
 
 from operator import itemgetter
 from typing import Any
@@ -59,7 +59,7 @@ def _log(trial: Trial) -> None:
 
 def _best(rows: list[dict[str, Any]], params: Params) -> dict[str, Any]:
     """The schedule and number of iterations with the lowest FID (mean over seeds), and that FID.
-    The same samples choose the settings and give the FID."""
+    The FID is optimistic: the same samples choose the settings."""
     import pandas as pd
 
     fid, names = f"fid_{params.evaluation.extractor}", ["schedule", "iterations"]

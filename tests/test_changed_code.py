@@ -45,7 +45,7 @@ def test_a_stage_whose_code_or_input_changed_meanwhile_fails_and_leaves_no_recor
 
 
 def test_params_that_are_edited_meanwhile_do_not_pass_for_those_it_ran_with(stage, make_params):
-    said = r"^editing.feather: became 7 in params.yaml while edit ran with \d+; run edit again$"
+    said = r"^editing.feather: set to 7 in params.yaml while edit ran with \d+; run edit again$"
     with pytest.raises(UserError, match=said), stage:
         write_params(Path(), editing={"feather": 7})
     assert not Path("results/sources/edit.json").exists()
@@ -61,7 +61,7 @@ def test_params_that_change_before_the_stage_looks_are_told_too(stage, monkeypat
             return "made of the old ones"
 
     monkeypatch.setitem(sys.modules, "stages.edit", SimpleNamespace(main=main))
-    with pytest.raises(SystemExit, match=r"^error: editing.feather: became 7 in params.yaml while"):
+    with pytest.raises(SystemExit, match=r"^error: editing.feather: set to 7 in params.yaml while"):
         run_stage("edit")
     assert "made of" not in capsys.readouterr().out
 

@@ -20,7 +20,7 @@ class Exhibit:
     name: str  # stem of the exhibit's file names
     title: str
     paper: str = ""  # findings of the paper; empty if the paper has no such exhibit
-    here: list[str] = field(default_factory=list)  # findings of this run; ** is bold
+    here: list[str] = field(default_factory=list)  # findings of this run; words between ** are bold
     # The fields of `Results` that the exhibit is made from; set by the report.
     files: list[str] = field(default_factory=list)
 

@@ -1,8 +1,8 @@
 """Tests all claims, and writes the sentences that report the verdicts.
 
 Tables and figures draw no conclusions. One of twenty comparisons without an effect has a p below 5%
-by chance. Each p is therefore corrected for all comparisons of its family (Holm), and a claim is
-decided only if its corrected p is below 5%.
+by chance. Each p is therefore corrected (Holm) for all comparisons of its `Claim.family`, and a
+claim is decided only if its corrected p is below 5%.
 """
 
 import math
@@ -22,10 +22,9 @@ HYPOTHESIS = "hypothesis"  # in the source of a claim that the paper only suppos
 # The kinds of values that n counts.
 SEEDS, TIMINGS = "training seeds", "timings of each in one process"
 DIFFERENCE, RATIO, RHO = "difference", "ratio", "Spearman's ρ"  # kinds of effects
-SAMPLE_GROUPS = "groups of samples"
 ONE = {SEEDS: "training seed", TIMINGS: "timing of each"}  # singular
 SWEPT = "the sweep's models"
-NEAR = 0.1  # fraction of the way from chance to real images that counts as near chance
+NEAR = 0.1  # near chance: less than this part of the way from chance to real images' accuracy
 # The exhibits whose first claims open the report: quality, speed, schedules, T, editing.
 HEADLINES = ("table1-table", "figure4", "table3-table", "figure8", "table2-table")
 P_LEAST = 0.0001  # a smaller p is shown as "< 0.0001"
@@ -37,7 +36,7 @@ CERTAIN = "by construction"
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison of two sides."""
+    """One of a claim's comparisons of two sides, such as MaskGIT and the baseline."""
 
     effect: Effect  # the first side minus the second (logarithms for a ratio), or a correlation
     values: tuple[float, ...] = ()  # the mean of each side; empty if there is only an effect
@@ -85,7 +84,7 @@ class Claim:
     @property
     def family(self) -> tuple[str, bool]:
         """Claims of the same family are corrected together: the paper's claims of one section, or
-        our own claims about one exhibit. Claims about times, which vary between runs, are apart."""
+        our own claims about one exhibit. Claims about times, which vary, form other families."""
         return self.source.split(",")[0] or self.exhibit, self.noise == TIMINGS
 
     @property
@@ -112,7 +111,7 @@ class Claim:
         return min((part.effect.n for part in self.parts), default=0)
 
     def _support(self, part: Part) -> float:
-        """A part's one-sided p or, if p is NaN, its effect (positive if against the claim)."""
+        """How little a part supports the claim: its one-sided p or, if NaN, −sign × effect."""
         if math.isnan(part.effect.p):
             return -self.sign * part.effect.value
         return part.effect.one_sided(self.sign)
@@ -156,7 +155,7 @@ class Verdict:
 
     @property
     def power(self) -> tuple[float, float]:
-        """The power of the test of the part that supports the claim least, and the n for 80%."""
+        """The power of the test of the weakest comparison, and the least n for a power of 80%."""
         part = self.claim.weakest
         if part is None or math.isnan(self.p):
             return NAN, NAN
@@ -275,8 +274,8 @@ class Recognised:
 
 
 def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
-    """Which of MaskGIT, VQGAN∗ and the sweep's models have samples that are recognised near chance.
-    The sweep is judged by its best recognised (schedule, T). Empty for a data set of one class."""
+    """The networks (MaskGIT, VQGAN∗, the sweep's models) whose samples are hardly recognised more
+    often than by chance. The sweep's best (schedule, T) stands for it. Empty for a single class."""
     if results.data["classes"] < 2:
         return {}
     main = results.trained_with(params.training.label_smoothing)
@@ -290,8 +289,8 @@ def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
 
 
 def _near_chance(rows: pd.DataFrame, results: Results, params: Params) -> Recognised | None:
-    """The share of samples that the classifier recognises, over all rows. None without samples, and
-    if the interval starts above a tenth of the way from chance to the share of real images."""
+    """The share of all rows' samples that the classifier recognises. None if there are no samples,
+    or if the interval starts a tenth or more of the way from chance to the share of real images."""
     rows = rows.dropna(subset="class_accuracy")
     samples, data = int(rows["samples"].sum()), results.data
     if not samples:

@@ -45,7 +45,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 def _gaps(results: Results, params: Params) -> pd.DataFrame:
     """log FID of exponential minus that of cosine: a row per seed, a column per number of training
-    steps. Of the T that all models have, each seed's T is the best for another seed."""
+    steps. Each seed's T is the best for another seed, among the T that all models have."""
     (rows, main), fid, model = _rows(results, params), results.metric("fid"), ["schedule", "steps"]
     if main.pop("steps", None) is None:
         return pd.DataFrame()
@@ -60,7 +60,7 @@ def _gaps(results: Results, params: Params) -> pd.DataFrame:
 
 
 def table(results: Results, params: Params) -> Table:
-    """Every design, with its difference in FID from the paper's sampler at equal passes."""
+    """A row per setting of `sweep.designs` and T, compared with the main settings by FID."""
     rows, settings = _rows(results, params)
     keys = ["schedule", *settings, "iterations", "passes"]
     metrics, samples = [results.metric(kind) for kind in KINDS], rows["samples"]
@@ -92,7 +92,7 @@ def table(results: Results, params: Params) -> Table:
 
 
 def chart(results: Results, params: Params) -> Figure:
-    """FID and recall against the passes, or against the number that the designs vary most."""
+    """FID and recall against the number of forward passes, or a setting with more values."""
     fid, recall = results.label("fid"), results.label("recall")
     return Figure(
         name="designs",
@@ -104,9 +104,9 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def _rows(results: Results, params: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The designs' rows and the main settings' rows with the same schedules and numbers of passes;
-    and the main values of what the designs vary, other than schedule and T. A column `main` has the
-    FID of the main settings with the same schedule, seed and passes."""
+    """The rows of `sweep.designs`, and the main settings' rows with the same schedules and numbers
+    of forward passes. A column `main` has the FID of the main settings with the same schedule, seed
+    and passes. Also returns the main values of all varied settings except schedule and T."""
     designs, settings = results.designs, params.decoding_settings()
     values = asdict(settings) | {"steps": params.sweep.steps}
     names = [name for name in designs if name not in {*results.sweep, "passes"}]

@@ -86,9 +86,9 @@ def log_steps(axes: Axes, values: Iterable[float]) -> None:
 def figure(path: Path, size: tuple[float, float], facecolor: str = "white") -> Iterator[Figure]:
     """Yield a figure (`size` in inches), and save it as PNG. The same figure gives the same bytes.
 
-    pyplot is not used, so no display and no global state is involved. The user's own matplotlib
-    settings are ignored, and the PNG does not contain matplotlib's version. Letters without a font
-    are drawn as boxes, without warnings.
+    pyplot is not used, since it needs global state. The user's own matplotlib settings are ignored,
+    and the PNG does not contain matplotlib's version. Letters that no font has are drawn as boxes,
+    without warnings.
     """
     installed = fontManager.get_font_names()
     fonts = {"font.family": ["sans-serif", *(f for f in OTHER_FONTS if f in installed)]}
@@ -114,8 +114,8 @@ def panels(
 
     The legend, with `ncols` columns on a narrow screen, has the labelled lines of the last panel,
     and then the entries that the caller adds to the yielded dict (label → line or patch). `size` is
-    the figure's width and height in inches on a wide screen, `tall` its height on a narrow one;
-    `space` is between panels, as a fraction of a panel's size.
+    the figure's width and height in inches on a wide screen, and `tall` its height on a narrow one.
+    `space` is the gap between panels, as a fraction of a panel's size.
     """
     with figure(path, (NARROW, tall) if narrow else size) as canvas:
         canvas.set_layout_engine("constrained", wspace=space, hspace=space)

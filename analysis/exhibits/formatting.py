@@ -13,8 +13,6 @@ import pandas as pd
 from analysis.exhibits.results import LOWER_IS_BETTER, metric_label
 from pipeline.config.params import Params
 
-# Prefixes of the names of metrics for which lower is better.
-LOWER = (*LOWER_IS_BETTER, "perceptual")
 NONE = "–"
 LATEX: dict[str, str | int | None] = {letter: f"\\{letter}" for letter in "_%&#${}"}
 LATEX |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
@@ -23,7 +21,7 @@ LATEX |= {"ρ": r"$\rho$", "γ": r"$\gamma$", "−": "$-$", "–": "--", "…": 
 
 
 def number(value: float, like: float | None = None) -> str:
-    """Format a number with four significant digits (three below 1), or with `like`'s decimals."""
+    """Format a number with four significant digits (three below 1), or rounded as `like` is."""
     if math.isnan(value):
         return NONE
     scale = abs(value if like is None else like)
@@ -119,7 +117,7 @@ def column(cells: pd.DataFrame, metric: str, among: pd.Series | None = None) -> 
     if among is None:
         return texts
     means = means.where(among)
-    best = means.min() if metric.startswith(LOWER) else means.max()
+    best = means.min() if metric.startswith(LOWER_IS_BETTER) else means.max()
     tied = np.isclose(means, best, rtol=1e-9, atol=0)  # equal except for rounding
     if tied.sum() == means.count():
         return texts

@@ -20,7 +20,7 @@ def headline(results: Results, stale: Collection[str] = ()) -> dict[str, Values]
     from `stale` stages, whose results are out of date, are left out."""
     fid = results.metric("fid")
     rebuilt = results.evaluation["reconstruction"].get(f"r{fid}", math.nan)
-    # The FID of the sweep's best cell is of the same samples by which the cell was chosen.
+    # This FID is optimistic: the same samples choose the sweep's best (schedule, T).
     cells = results.sweep.groupby(["schedule", "iterations"])[fid].mean()
     schedule, iterations = cells.idxmin()
     edits = results.editing[results.editing["method"] == "maskgit"]

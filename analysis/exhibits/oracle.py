@@ -9,9 +9,9 @@ import pandas as pd
 
 from analysis.exhibits import formatting as fmt
 from analysis.exhibits.base import Figure, Table
-from analysis.exhibits.claims import SAMPLE_GROUPS, Claim, Part, by_pairs
+from analysis.exhibits.claims import Claim, Part, by_pairs
 from analysis.exhibits.drawing import log_steps, panels, schedule_colours
-from analysis.exhibits.results import Results, plain
+from analysis.exhibits.results import Results
 from analysis.exhibits.statistics import flipped, nested_choice
 from pipeline.config.params import RELEASE, Params
 
@@ -22,7 +22,7 @@ ALL, EXACT = "all", "exact"  # names in the columns `group` and `sampler`
 
 
 def table(results: Results, params: Params) -> Table:
-    """The error of pairs for every way to decode, with a column for each T."""
+    """The error of token pairs: a row per decoding setting, a column per T."""
     cells = results.oracle[results.oracle["group"] == ALL].drop(columns="group")
     names = [name for name in cells if name not in {*METRICS, "iterations"}]
     order = {"sort": False, "dropna": False}
@@ -47,7 +47,7 @@ def table(results: Results, params: Params) -> Table:
 
 
 def chart(results: Results, params: Params) -> Figure:
-    """The error of pairs against T, with tokens in random order and with the paper's sampler."""
+    """The error of token pairs against T, for the sampler `random` and for the paper's sampler."""
     return Figure(
         name="oracle",
         title="Figure 8 without a network",
@@ -91,7 +91,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
                 for first, second in ways
                 for part in _compared(results, n, first, second, metric)
             ],
-            noise=SAMPLE_GROUPS,
+            noise="groups of samples",
             networks=(),
         )
         for said, (metric, ways) in compared.items()
@@ -147,7 +147,7 @@ def _draw(results: Results, path: Path, narrow: bool = False) -> None:
             rows = rows[rows["tokens"] == largest]
             colours = schedule_colours(list(rows["schedule"].unique()))
             for name, line in rows.groupby("schedule", sort=False):
-                look: Any = {"marker": "o", "color": colours[name], "label": plain(name)}
+                look: Any = {"marker": "o", "color": colours[name], "label": fmt.setting(name)}
                 axes.plot(line["iterations"], line[ERROR], **look)
             exact = real.loc[real["tokens"] == largest, ERROR]
             legend["real samples"] = axes.axhline(exact.item(), color="k", ls=":")

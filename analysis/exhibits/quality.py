@@ -14,6 +14,7 @@ from analysis.exhibits.results import (
     DISTRIBUTION,
     EXTRACTORS,
     FEATURE_METRICS,
+    LOWER_IS_BETTER,
     MODELS,
     NETWORKS,
     Results,
@@ -84,7 +85,7 @@ def _outperforms(
         exhibit=exhibit,
         shown_in=shown_in,
         measure=measure,
-        sign=-1 if next(iter(metrics)).startswith(fmt.LOWER) else 1,
+        sign=-1 if next(iter(metrics)).startswith(LOWER_IS_BETTER) else 1,
         parts=parts,
         networks=BOTH,
     )

@@ -18,7 +18,7 @@ from pipeline.config.params import Params
 MEDIAN = -1  # value of `draw` in rows of the pixel-wise median over draws
 METRICS = ("psnr", "perceptual")
 KINDS = {"sample": BLUE, "median": VERMILION}
-MAX_IMAGES = 3  # of Figure 9
+MAX_IMAGES = 3  # images in Figure 9
 
 
 def claims(results: Results, params: Params) -> list[Claim]:

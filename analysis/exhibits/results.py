@@ -29,7 +29,7 @@ FEATURE_METRICS = {
 # Metrics that use the main extractor only; metrics based on neighbours use both extractors.
 DISTRIBUTION = ("fid", "fid_infinity", "is", "kid")
 OTHER_METRICS = {"nll": "NLL", "class_accuracy": "recognised", "psnr": "PSNR"}
-LOWER_IS_BETTER = {"fid", "fid_infinity", "kid", "nll"}
+LOWER_IS_BETTER = ("fid", "fid_infinity", "kid", "nll")
 SWEEP_METRICS = ["fid", "is", "kid", "nll", "precision", "recall", "class_accuracy"]  # of Table 3
 
 # Measured sets of images, with the paper's names for the networks that made the images.
@@ -86,12 +86,12 @@ class Results:
     evaluation: dict[str, dict[str, float]]  # a key of `MODELS` → metric → mean over seeds
     extractor: str  # main feature extractor, for FID, IS and KID
     second_extractor: str  # second feature extractor, for precision and recall
-    rows: pd.DataFrame  # one row per set of images: samples of a training run, …
+    rows: pd.DataFrame  # one row per set of images, such as a training run's samples
     real: pd.DataFrame  # held-out real images, in sets of several sizes
     sweep: pd.DataFrame  # one row per schedule, iterations and seed
     crossing: pd.DataFrame  # rows per training schedule and decoding schedule
     designs: pd.DataFrame  # rows per design of `sweep.designs`, iterations and seed
-    oracle: pd.DataFrame  # rows per number of tokens, way to decode and group of samples
+    oracle: pd.DataFrame  # rows per number of tokens, decoding setting and group of samples
     cas: pd.DataFrame
     temperature: pd.DataFrame
     editing: pd.DataFrame
@@ -200,11 +200,6 @@ def neighbour_metrics(columns: Iterable[str], extractor: str) -> list[str]:
     added, in the order of `FEATURE_METRICS`."""
     names = (f"{kind}_{extractor}" for kind in FEATURE_METRICS if kind not in DISTRIBUTION)
     return [name for name in names if name in columns]
-
-
-def plain(schedule: str) -> str:
-    """A mask schedule's name in words."""
-    return schedule.replace("_", " ")
 
 
 def metric_label(name: str, extractor: str) -> str:

@@ -24,7 +24,6 @@ from analysis.exhibits.results import (
     SWEEP_METRICS,
     Results,
     measure_note,
-    plain,
 )
 from pipeline.config.params import Params
 
@@ -68,7 +67,7 @@ def _families(results: Results, claim: "partial[Claim]") -> list[Claim]:
     logs = np.log(_best_values(results, "fid"))
     best, names, linear = paper.BEST_SCHEDULE, tuple(paper.TABLE_3), ["linear"]
     known, against = logs if best in logs else (), partial(_against, logs)
-    rivals = {plain(name): [name] for name in names if name != best}
+    rivals = {fmt.setting(name): [name] for name in names if name != best}
     others = {"linear": linear, "convex schedules": CONVEX}
     beats_all, beats_others = (
         [part for name in each for part in against([best], each[name], f"{best} and {name}")]
@@ -110,7 +109,7 @@ def _partly(family: Sequence[str], values: Iterable[str]) -> str:
     if len(found) in (0, len(family)):
         return ""
     were = "was" if len(found) == 1 else "were"
-    return f" (of the paper's, only {fmt.listed(map(plain, found))} {were} swept)"
+    return f" (of the paper's, only {fmt.listed(map(fmt.setting, found))} {were} swept)"
 
 
 def _over_iterations(results: Results, schedule: str, claim: "partial[Claim]") -> list[Claim]:
@@ -127,7 +126,7 @@ def _over_iterations(results: Results, schedule: str, claim: "partial[Claim]") -
         claim(
             said="quality peaks at a sweet spot of T and then worsens",
             source="4.4, Figure 8",
-            measure=f"{plain(schedule)}, log {results.label('fid')} per doubling of T",
+            measure=f"{fmt.setting(schedule)}, log {results.label('fid')} per doubling of T",
             sign=-1,
             parts=[
                 Part(stats.slope(logs, low), kind=f"change at T = {low}"),
@@ -144,7 +143,7 @@ def _over_iterations(results: Results, schedule: str, claim: "partial[Claim]") -
         claim(
             said="diversity falls as T grows",
             source=f"4.4, as a {HYPOTHESIS}",
-            measure=f"{plain(schedule)}, {results.label('recall')} per doubling of T",
+            measure=f"{fmt.setting(schedule)}, {results.label('recall')} per doubling of T",
             sign=-1,
             parts=[Part(stats.slope(recall, low, degree=1), kind="change")],
         ),
@@ -179,10 +178,10 @@ def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
         ours, theirs = (_found(family, rows[side]) for family in (bent, others))
         logs, crossed = rows.pivot_table(index="seed", columns=side, values="log").dropna(), ""
         if step == "decoding" and ours and theirs:
-            # Decodings of the same models err alike, so the error is of this comparison alone.
+            # One model's decodings have correlated errors: use the error of this comparison alone.
             logs = pd.DataFrame({each[0]: logs[each].mean(axis=1) for each in (ours, theirs)})
         if (ours, theirs) != (bent, others) and ours and theirs:
-            names = [fmt.listed(map(plain, family)) for family in (ours, theirs)]
+            names = [fmt.listed(map(fmt.setting, family)) for family in (ours, theirs)]
             crossed = f" ({names[0]} against {names[1]})"
         found.append(
             claim(
@@ -216,8 +215,8 @@ def schedule_order(names: Iterable[str]) -> list[str]:
 
 
 def summarize(results: Results) -> pd.DataFrame:
-    """Means over seeds of the sweep (columns of `over_seeds`, and samples per seed), per (schedule,
-    T), in the paper's order of schedules."""
+    """Means over seeds for each (schedule, T) of the sweep, in the paper's order of schedules. The
+    columns are those of `over_seeds`, and samples (per seed)."""
     keys = ["schedule", "iterations"]
     summary = stats.over_seeds(results.sweep, keys, sweep_metrics(results))
     samples = results.sweep.groupby(keys)["samples"].min().to_numpy()  # also sorted by keys
@@ -235,8 +234,8 @@ def best_iterations(summary: pd.DataFrame, metric: str, kind: str) -> pd.DataFra
 
 
 def nested_best(results: Results) -> pd.DataFrame:
-    """Means over seeds of each schedule, in the paper's order; another seed chooses a seed's T. The
-    columns of `over_seeds`, iterations (each seed's T, as text) and samples (per seed)."""
+    """Means over seeds of each schedule, in the paper's order; another seed chooses a seed's T.
+    Columns: those of `over_seeds`, iterations (each seed's T, as text) and samples (per seed)."""
     rows = at_best_iterations(results)
     cells = stats.over_seeds(rows, ["schedule"], sweep_metrics(results)).set_index("schedule")
     groups = rows.groupby("schedule")
@@ -290,7 +289,7 @@ def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> dict
         "nll": {paper.NLL: fmt.printed(cells["paper_nll"], 2)},
     }
     readable = {
-        "schedule": cells["schedule"].map(plain),
+        "schedule": cells["schedule"].map(fmt.setting),
         chosen: cells["iterations"].fillna(fmt.NONE),
         "T (paper)": fmt.printed(cells["paper_iterations"], 0),
     }
@@ -312,7 +311,7 @@ def grid(results: Results, params: Params) -> Table:
     cells = stats.with_real_images(summary, results, summary["samples"].max(), REAL_IMAGES)
     over = fmt.seeds_of(cells["seeds"], params)
     readable = {
-        "schedule": cells["schedule"].map(plain),
+        "schedule": cells["schedule"].map(fmt.setting),
         "T": cells["iterations"].map(fmt.count),
         "seeds": cells["seeds"].map(fmt.count),
     }
@@ -380,19 +379,19 @@ def crossing(results: Results, params: Params) -> Table:
 
 
 def _square(cells: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
-    """A row per training schedule, a column per decoding schedule, and the lowest mean of each."""
+    """A row per training schedule and a column per decoding schedule; then which mean is lowest."""
     names, decoded = (schedule_order(cells[side]) for side in ("schedule", "decoding_schedule"))
     cells = cells.assign(text=fmt.column(cells, metric))
     square = partial(cells.pivot, index="schedule", columns="decoding_schedule")
     means = square(values=f"{metric}_mean")
     table = square(values="text").loc[names, decoded].fillna(fmt.NONE)
-    table.columns = [fmt.heading(f"decoded: {plain(name)}", over) for name in decoded]
-    table["lowest in the row"] = means.idxmin(axis=1).map(plain)
+    table.columns = [fmt.heading(f"decoded: {fmt.setting(name)}", over) for name in decoded]
+    table["lowest in the row"] = means.idxmin(axis=1).map(fmt.setting)
     table["mean of the row"] = means.mean(axis=1).map(fmt.number)
     if names:
-        lowest = means[decoded].idxmin().map(plain)
+        lowest = means[decoded].idxmin().map(fmt.setting)
         table.loc["lowest in the column"] = [*lowest, fmt.NONE, fmt.NONE]
-    return table.rename(index=plain).rename_axis("trained").reset_index()
+    return table.rename(index=fmt.setting).rename_axis("trained").reset_index()
 
 
 # Figure 8: the mask schedules γ(r), and FID and IS against the iterations T
@@ -434,7 +433,7 @@ def _lowest(results: Results, schedule: str) -> list[str]:
     best, low, high = stats.lowest(logs)
     interval = "" if math.isnan(low) else f" (95% interval: {low:.3g} to {high:.3g})"
     return [
-        f"{plain(schedule)}: a parabola fitted to log FID over log T is least at T = "
+        f"{fmt.setting(schedule)}: a parabola fitted to log FID over log T is least at T = "
         f"**{best:.3g}**{interval}; T was {logs.columns[0]} to {logs.columns[-1]}."
     ]
 
@@ -444,7 +443,7 @@ def _draw_curves(results: Results, path: Path, narrow: bool = False) -> None:
         order = schedule_order(results.sweep["schedule"])
         for name, colour in schedule_colours(order).items():
             points = results.curves[name].iloc[::EVERY]
-            axes.plot(points["r"], points["gamma"], color=colour, label=plain(name))
+            axes.plot(points["r"], points["gamma"], color=colour, label=fmt.setting(name))
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.set(xlabel="progress of decoding r = t / T", ylabel="mask ratio γ(r)")
 
@@ -471,7 +470,7 @@ def _draw_metric(axes: Axes, summary: pd.DataFrame, metric: str, kind: str) -> N
         cells = summary[summary["schedule"] == name]
         mean, std = cells[f"{metric}_mean"], cells[f"{metric}_std"]
         low, high = np.maximum(mean - std, floor), mean + std
-        curve(axes, cells["iterations"], mean, low, high, colour, label=plain(name))
+        curve(axes, cells["iterations"], mean, low, high, colour, label=fmt.setting(name))
     look: dict[str, Any] = {"ms": 13, "mec": "white", "mew": 0.8, "zorder": 4}
     for row in best_iterations(summary, metric, kind).to_dict("records"):
         colour, mean = colours[row["schedule"]], row[f"{metric}_mean"]

@@ -19,10 +19,10 @@ from scipy import stats
 from analysis.exhibits.results import Results
 
 LEVEL = 0.95  # confidence level of every interval
-ALPHA = 0.05  # a corrected p below this value decides
+ALPHA = 0.05  # a corrected p below this value decides a claim
 NAN = math.nan
 POWER, MOST = 0.8, 200  # the power that a test should have; the largest n that is considered
-POINTS = 200  # in the range of T, of which each may be the lowest
+POINTS = 200  # values in the range of T at which `lowest` evaluates its parabola
 ROUNDING = 1e-12  # numbers that differ by less, relative to the largest, count as equal
 
 
@@ -42,8 +42,8 @@ class Effect:
         return self.p / 2 if self.value * sign > 0 else 1 - self.p / 2
 
     def power(self, level: float) -> tuple[float, float]:
-        """The power of the t test at a level, if the true effect and spread are those measured, and
-        the smallest n for a power of 80%. NaN for other tests; `MOST` if no smaller n suffices."""
+        """The power of the t test at a level, if the true effect and variance are those measured,
+        and the smallest n for a power of 80% (at most `MOST`). Both are NaN for other tests."""
         if math.isnan(self.df):
             return NAN, NAN
         n = np.arange(2, MOST + 1)
@@ -84,7 +84,7 @@ def contrast(logs: pd.DataFrame, first: Sequence[str], second: Sequence[str]) ->
     design (planned contrast): one row per block (seed), one column per treatment (mask schedule).
 
     The error is pooled over all treatments, with (blocks − 1) · (treatments − 1) degrees of
-    freedom. Errors are assumed to be independent, with equal variance, as those of log FID.
+    freedom. Errors (of log FID) are assumed to be independent and of equal variance.
     """
     n, treatments = logs.shape
     weights = logs.columns.isin(first) / len(first) - logs.columns.isin(second) / len(second)
@@ -98,8 +98,8 @@ def contrast(logs: pd.DataFrame, first: Sequence[str], second: Sequence[str]) ->
 
 
 def slope(values: pd.DataFrame, at: float, degree: int = 2) -> Effect:
-    """The slope, per doubling, at `at` of the polynomial that is fitted to each row's values over
-    log₂ of the columns' names (one-sample t test of the rows' slopes)."""
+    """The mean slope per doubling, at `at`, of polynomials fitted to each row's values over log₂ of
+    the columns' names (one-sample t test of the rows' slopes)."""
     if len(values.columns) <= degree:
         return Effect(NAN)
     fits = np.polyfit(np.log2(values.columns.to_numpy(float)), values.to_numpy().T, degree)
@@ -109,9 +109,9 @@ def slope(values: pd.DataFrame, at: float, degree: int = 2) -> Effect:
 
 
 def lowest(values: pd.DataFrame) -> tuple[float, float, float]:
-    """Where, between the first and the last column's name, the parabola fitted as in `slope` to
-    the mean of the rows is least; and the ends of its 95% interval, which holds all points whose
-    slope may be zero (Fieller). NaN if there are none."""
+    """Where, between the first and the last column's name, the parabola fitted to the rows' mean
+    (see `slope`) is least. Also returns the ends of the 95% interval, from all points where the
+    slope may be zero (Fieller); the ends are NaN if there is no such point."""
     steps = np.log2(values.columns.to_numpy(float))
     grid = np.linspace(steps[0], steps[-1], POINTS)
     best = grid[np.polyval(np.polyfit(steps, values.mean(), 2), grid).argmin()]
@@ -127,7 +127,7 @@ def _tested(value: float, error: float, df: float, n: int) -> Effect:
 
 
 def flipped(first: ArrayLike, second: ArrayLike) -> Effect:
-    """The mean difference of paired values, with the exact p over all signs of the differences."""
+    """The mean difference of paired values, with an exact sign-flip permutation test."""
     effect, differences = paired(first, second), np.subtract(first, second, dtype=float)
     if effect.n < 2:
         return effect
@@ -156,9 +156,9 @@ def welch(first: ArrayLike, second: ArrayLike) -> Effect:
 
 
 def separation(first: tuple[float, float], second: tuple[float, float], n: int) -> Effect:
-    """Test if all n numbers of one side (least, greatest) are below all n of the other side (exact
-    permutation test). The effect is the gap between the ranges, negative if the first range is
-    lower; 0 with p = 1 if the ranges overlap."""
+    """Test if all n numbers of one side are below all n of the other side (exact permutation test),
+    given each side's (least, greatest) number. The effect is the gap between these ranges, negative
+    if the first range is lower. If the ranges overlap, the effect is 0 and p is 1."""
     below, above = first[1] - second[0], first[0] - second[1]
     if below < 0 or above > 0:
         return Effect(below if below < 0 else above, p=min(1.0, 2 / math.comb(2 * n, n)), n=n)
@@ -167,9 +167,9 @@ def separation(first: tuple[float, float], second: tuple[float, float], n: int) 
 
 def trend(values: pd.DataFrame, expected: Sequence[float]) -> Effect:
     """Whether the columns rank as expected in each row (seed): the mean of the rows' Spearman's ρ,
-    with Page's test, which asks if all orderings of a row are equally likely.
+    with Page's test, whose null hypothesis is that all orderings of a row are equally likely.
 
-    The ρ of equal values is 0; that of fewer than three columns is NaN, as if all rows are equal.
+    A row of equal values has ρ = 0. With only such rows, or under three columns, the effect is NaN.
     """
     n, items = values.shape
     equal = [items < 3 or _equal(row) for row in values.to_numpy()]
@@ -214,7 +214,7 @@ def nested_choice(rows: pd.DataFrame, option: str, metric: str) -> pd.DataFrame:
     """For each seed, the row of the option that is best for the next seed; for the last seed, the
     first seed's best.
 
-    To choose and to report on the same samples is biased. A seed chooses for one other seed only:
+    To choose and report by the same samples would be biased. Each seed chooses for only one other:
     if all chose together, the reported values would be correlated, and a paired t test would find
     too many differences. A single seed chooses for itself. `rows` has one row per option and seed.
     The lowest value in column `metric` decides; among equal values, the smallest option wins.
@@ -257,8 +257,8 @@ def beside(ours: pd.DataFrame, theirs: pd.DataFrame, keys: list[str]) -> pd.Data
 
 def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFrame:
     """Metrics of single sets of images, with the columns of `over_seeds`. The 95% interval is over
-    images, estimated from the spread over random halves of a set. FID∞ gets the spread of FID,
-    since the bias that FID∞ removes hardly varies."""
+    images, estimated from the standard deviation over random halves of a set. FID∞ gets that of
+    FID, since the bias that FID∞ removes hardly varies."""
     quantile = student(halves)  # the standard deviation of few halves is itself uncertain
     columns = {}
     for metric in metrics:
@@ -273,9 +273,9 @@ def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFr
 def with_real_images(
     cells: pd.DataFrame, results: Results, samples: float, keys: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Append a row for held-out real images in sets of `samples` images, since FID depends on set
-    size: `keys` (the table's key columns), and the columns of `over_seeds` with means over disjoint
-    subsets, without an interval. No row is added if there are too few validation images."""
+    """Append a row for real validation images, with means over disjoint sets of `samples` images,
+    since FID depends on the size of a set. The row has no intervals; `keys` gives the values of
+    its key columns. No row is added if there are too few validation images."""
     rows = results.real[results.real["samples"] == samples]
     if rows.empty:
         return cells

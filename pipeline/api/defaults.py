@@ -25,7 +25,7 @@ class Decoding(TypedDict, total=False):
     remasking: float  # strength η of the samplers remask_capped and remask_rescaled, 0 to 1
     guidance_schedule: str  # guidance over the iterations: constant, linear or power_cosine
     softmax_temperature: float  # divides the logits of the categorical draw
-    softmax_temperature_end: float  # at the last iteration, reached linearly
+    softmax_temperature_end: float  # softmax temperature at the last iteration, reached linearly
     top_k: int  # draw from the k most probable codes; 0: from all codes
     top_p: float  # draw from the most probable codes whose probabilities add up to p
 

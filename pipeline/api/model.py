@@ -57,7 +57,7 @@ class Canvas(NamedTuple):
     """The images of a batch after one iteration of decoding, on the CPU."""
 
     iteration: int  # 1 to T
-    images: Tensor  # (B, C, H, W) uint8: all tokens, predicted and decoded; at T, the result
+    images: Tensor  # (B, C, H, W) uint8: decoded from predictions of all tokens; at T, the result
     masked: Tensor  # (B, H, W) bool: True on pixels of tokens that are masked again
 
     @property
@@ -92,7 +92,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return next(self.transformer.parameters()).device
 
     @classmethod
-    def from_pretrained(  # type: ignore[override] # a project is no repository
+    def from_pretrained(  # type: ignore[override] # a project is not a repository
         cls,
         source: Path | str | None = None,
         *,
@@ -229,7 +229,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         steps = generate(self.transformer, labels, settings, seed=first, device=self.device)
 
         def canvas(iteration: int, step: DecodingStep) -> Canvas:
-            again = step.masked & (iteration < settings.iterations)  # after T, none is masked
+            again = step.masked & (iteration < settings.iterations)  # after T, no token is masked
             masked = again.unflatten(-1, (self.grid, self.grid)).cpu()
             factor = self.tokenizer.config.downsampling
             pixels = masked.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
@@ -296,7 +296,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             Images (B, C, H, W) uint8, higher or wider than the model's images by the added pixels.
         """
         networks, several = self._networks(), [sides] if isinstance(sides, str) else list(sides)
-        # Windows are as high or as wide as the model's images, so images grow in one direction.
+        # Windows are as high or as wide as the model's images, so images grow along one axis.
         axes = {SIDES[side][0] if side in SIDES else None for side in several}
         if len(axes) != 1 or None in axes:
             reason = f"'{','.join(map(str, several))}' is not an allowed choice"

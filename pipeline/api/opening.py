@@ -33,7 +33,7 @@ TRAINING = ("train_tokenizer", "cache_tokens", "train_transformer")  # stages th
 SHIPPED = Path(__file__).with_name("pretrained")  # the default run's first model, in float16
 # Prefixes of the metrics that model cards show (docs/metrics.md).
 SHOWN = ("class_accuracy", "fid", "is", "precision", "recall", "nll")
-NEAR = 0.1  # share of the range from chance to the accuracy on real images
+NEAR = 0.1  # near chance: the lowest tenth of the range from chance to real images' accuracy
 Z = 1.959964  # half the width of a 95% interval, in standard deviations
 
 

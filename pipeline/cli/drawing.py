@@ -18,7 +18,7 @@ OUTPUT = (
     "NAME.png: a grid; NAME.gif: every decoding step; NAME.npz: for the ADM suite; NAME: a "
     "folder of PNGs."
 )
-SIDES = "left, right or left,right; or top, bottom or top,bottom"
+SIDES = "left, right, top or bottom, or two opposite sides such as left,right"
 PIXELS = "Number of pixels to add at each side. [default: half of the model's size]"
 
 
@@ -49,10 +49,7 @@ def sample(
     model: options.Model = None,
     replicate: options.Replicate = None,
 ) -> None:
-    """Draw pictures of classes.
-
-    Until your project has a trained model, the model that ships with the package is used.
-    """
+    """Draw pictures of one or more classes."""
     output_format(file, ".png", ".gif", ".npz", "")
     opened = open_model(model, replicate)
     from pipeline.tools.export import write_samples
@@ -111,8 +108,8 @@ def edit(
 ) -> None:
     """Fill a part of a picture with content of a class (Figure 6).
 
-    The part is a box, a mask, or the picture's middle. The result is the picture's centred square,
-    resized to the model's size; pixels far from the part do not change.
+    --box or --mask selects the part (default: the middle). The result is the picture's centred
+    square, resized to the model's size; pixels far from the part do not change.
     """
     done = f"{context.info_name}ed"  # edited or inpainted
     file = file or Path(f"{done}.png")
@@ -181,7 +178,7 @@ def save(
     model: options.Model = None,
     replicate: options.Replicate = None,
 ) -> None:
-    """Save a model as one folder, to keep or to share.
+    """Save a model as one folder.
 
     The folder holds safetensors, JSON, and a model card with the model's metrics.
     """
@@ -194,13 +191,13 @@ def demo(
     model: options.Model = None,
     replicate: options.Replicate = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; only loopback keeps other machines out.")
+        str, typer.Option(help="Address to listen on; a loopback address keeps other machines out.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="[default: 7860, or a free port]")
+        int | None, typer.Option(min=1, max=65535, help="[default: 7860 if free, else another]")
     ] = None,
 ) -> None:
-    """Serve a web page to try the model, on this machine only.
+    """Serve a web page to try the model.
 
     The page draws samples, compares schedules and edits pictures. Ctrl-C stops the server.
     """

@@ -104,11 +104,11 @@ Seed = Annotated[
     int, typer.Option(min=0, max=SEED, metavar="SEED", help="The same seed gives identical images.")
 ]
 Iterations = Annotated[
-    int | None, typer.Option("--iterations", "-T", metavar="T", help=f"Decoding steps. {OWN}")
+    int | None, typer.Option("--iterations", "-T", metavar="T", help=f"Decoding iterations. {OWN}")
 ]
 Schedule = Annotated[str | None, typer.Option(metavar="NAME", help=f"Mask schedule. {OWN}")]
 Temperature = Annotated[float | None, typer.Option(help=f"Choice temperature. {OWN}")]
-Guidance = Annotated[float | None, typer.Option(help=f"Classifier-free guidance. {OWN}")]
+Guidance = Annotated[float | None, typer.Option(help=f"Classifier-free guidance scale. {OWN}")]
 Rounding = Annotated[
     Literal["floor", "ceil"] | None,
     typer.Option(help=f"Rounding of the number of masked tokens. {OWN}"),
@@ -122,12 +122,12 @@ Settings = Annotated[
         help="Another decoding setting (docs/python.md), such as sampler=halton.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=PNG)]
 
 
 def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
-    """Open a model. Raises a `UserError` if `place` has no model, or none with that seed."""
+    """Open a model. Raises a `UserError` if `place` has no model, or no model with that seed."""
     if place and "/" not in place and not os.path.exists(place):
         way_out = "give an existing folder, or a repository on the Hub as owner/name"
         raise UserError("--model", f"there is no folder '{place}'", way_out)

@@ -37,8 +37,7 @@ def preset(
 ) -> None:
     """List the presets, or write one preset to params.yaml.
 
-    The list describes each preset and its cost. The comments in params.yaml stay; `git diff` shows
-    the changes.
+    The list describes each preset and its cost. The comments in params.yaml stay.
     """
     from pipeline.config.presets import apply_preset, preset_names, preset_summary
 
@@ -77,7 +76,8 @@ def plan(
     ] = None,
     classes: Annotated[int | None, typer.Option(min=1, max=IMAGES, help="Class count.")] = None,
     gpu: Annotated[
-        str | None, typer.Option(help="L4, A100, L40S, H100 or H200. [default: A100 if ray.use_gpu]")
+        str | None,
+        typer.Option(help="L4, A100, L40S, H100 or H200. [default: A100 if ray.use_gpu, else CPU]"),
     ] = None,
     tflops: Annotated[
         float | None, typer.Option(help="Achieved rate of a device, in 10¹² FLOP/s.")
@@ -85,7 +85,7 @@ def plan(
 ) -> None:
     """Estimate the time, FLOPs, parameters and disk of a run.
 
-    The number of images is --images if given, else the number of prepared or of published images.
+    Default of --images: the number of prepared images, else the data set's published size.
     """
     from pipeline.config.params import load_params
     from pipeline.config.presets import preset_params

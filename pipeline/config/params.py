@@ -24,8 +24,8 @@ class Params(schema.Section):
     preset: schema.Text = "mnist5k"
     """Name of the preset behind these values; recorded with every result."""
     seed: schema.Seed = 0
-    """Seed of every random draw. The same params give byte-identical results on one machine;
-    training on a GPU may differ by rounding."""
+    """Seed of all random draws that evaluation.seeds and sweep.seeds do not set. On one machine,
+    the same params give byte-identical results; only GPU training may differ by rounding."""
     data: schema.Data = schema.Data()
     classifier: schema.Classifier = schema.Classifier()
     tokenizer: schema.Tokenizer = schema.Tokenizer()
@@ -57,15 +57,15 @@ class Params(schema.Section):
 
     @property
     def stored_side(self) -> int:
-        """Maximum length in pixels of the shorter side of a stored image. Images are stored small,
-        since training decodes them very often: the smallest random crop is twice as wide as the
+        """Maximum length in pixels of a stored image's shorter side. Small images decode faster. At
+        this length, the smallest random crop of a square image is still twice as wide as the
         network's input."""
         smallest = min(self.data.crop_scale[0], self.classifier.crop_scale[0])
         return math.ceil(2 * self.data.image_size / smallest**0.5)
 
     @property
     def classifier_images(self) -> schema.Data:
-        """The params section `data` with `classifier.crop_scale`, to train the classifier."""
+        """The section `data` with `crop_scale` of section `classifier`, to train classifiers."""
         return self.data.model_copy(update={"crop_scale": self.classifier.crop_scale})
 
     @property
@@ -99,8 +99,8 @@ class Params(schema.Section):
         return DecodingSettings(**self.decoding.model_dump(exclude={"batch_size", *own}), **own)
 
     def sweep_designs(self) -> list[tuple[int, DecodingSettings]]:
-        """The decoding settings in the grids of `sweep.designs`, with the training steps of the
-        models to decode. What a grid omits is as in `decoding_settings()` and `sweep.steps`."""
+        """Pairs (training steps, decoding settings): all combinations in the grids `sweep.designs`.
+        `sweep.steps` replaces omitted steps, `decoding_settings()` other omitted settings."""
         key, grids = "sweep.designs", dict[int, list[dict[str, Any]]]()
         for grid in self.sweep.designs:
             settings = {name: grid[name] for name in grid if name != "steps"}
@@ -119,7 +119,7 @@ class Params(schema.Section):
         return [each for each in dict.fromkeys(found) if each[0] in self.sweep.schedules]
 
     def oracle_settings(self) -> list[DecodingSettings]:
-        """The decoding settings in the grids of `oracle.designs`; omitted ones are `RELEASE`'s."""
+        """Decoding settings in the grids of `oracle.designs`; omitted ones are as in `RELEASE`."""
         return _designs("oracle.designs", RELEASE, self.oracle.designs)
 
     @model_validator(mode="after")
@@ -155,11 +155,11 @@ class Params(schema.Section):
         self.oracle_settings()  # raises if a design is wrong
         total, needed = self.oracle.total_tokens, 100 * max(self.oracle.tokens)
         if total < needed:
-            reason = f"{total} tokens are fewer than 100 samples"
+            reason = f"{total} tokens are too few for 100 samples of the largest grid"
             raise UserError("oracle.total_tokens", reason, f"use at least {needed}")
-        dilate, known = self.editing.dilate, self.grid // 4  # known tokens beside a central box
+        dilate, known = self.editing.dilate, self.grid // 4  # unmasked tokens beside a centred box
         if dilate and dilate >= known:
-            reason = f"{dilate} leaves no known token in a grid of {self.grid}×{self.grid} tokens"
+            reason = f"{dilate} leaves no unmasked token in a grid of {self.grid}×{self.grid}"
             raise UserError("editing.dilate", reason, f"use at most {max(0, known - 1)}")
 
     def _check_samples(self) -> None:
@@ -183,7 +183,7 @@ class Params(schema.Section):
             reason = f"{training.label_smoothing} equals training.label_smoothing"
             raise UserError("training.other_label_smoothings", reason, "remove this value")
         designs, main = [each for _, each in self.sweep_designs()], training.mask_schedule
-        # Designs that name no schedule are skipped if the main schedule is not swept.
+        # Designs with the main schedule are skipped if it is not in sweep.schedules.
         named = [each.schedule for each in designs if each.schedule != main]
         for key, schedules in {"crossed": self.sweep.crossed, "designs": named}.items():
             if untrained := set(schedules) - set(self.sweep.schedules):
@@ -241,7 +241,7 @@ class Params(schema.Section):
 def _designs(
     key: str, settings: DecodingSettings, grids: list[dict[str, Any]]
 ) -> list[DecodingSettings]:
-    """The settings of a param's grids. Raises a `UserError` about `key`."""
+    """The decoding settings in the grids of the param `key`. Raises a `UserError` that names it."""
     try:
         return expanded(settings, grids)
     except ArgumentError as error:

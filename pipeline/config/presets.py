@@ -1,5 +1,5 @@
-"""Reads and applies presets. A preset `presets/NAME.yaml` has texts that describe the preset (see
-`Summary`), and the params that differ from the defaults or from the preset that `base` names."""
+"""Reads and applies presets. A file `presets/NAME.yaml` describes a preset (see `Summary`). It has
+the params that differ from the defaults or, if it has a key `base`, from the preset named there."""
 
 import io
 import os
@@ -22,7 +22,7 @@ class Summary(NamedTuple):
     hardware: str = ""
     cost: str = ""
     expected: str = ""  # expected metrics
-    measured: str = ""  # runs that the authors made; "never" if none
+    measured: str = ""  # runs of the preset that this project has made; "never" if none
 
 
 def preset_names() -> list[str]:
@@ -43,12 +43,12 @@ def preset_params(name: str) -> Params:
 
 def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
     """Write a preset's values into a params file, whose comments are kept. A file that is missing
-    or not valid YAML is replaced. Returns the preset's params. Raises the errors of
+    or not valid YAML is written anew. Returns the preset's params. Raises the errors of
     `preset_params`; the file is then unchanged."""
     from ruamel.yaml import YAML
 
     params, yaml = preset_params(name), YAML()
-    yaml.width = 100  # so that lists keep their line
+    yaml.width = 100  # so that lists are not broken over lines
     try:
         read_yaml(target)
         document = yaml.load(target)
@@ -74,7 +74,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _update(document: Any, values: dict[str, Any]) -> None:
-    """Replace the values of a ruamel.yaml document in place, which keeps its comments."""
+    """Replace the values of a ruamel.yaml document in place, so that its comments stay."""
     for key in [key for key in document if key not in values]:
         del document[key]
     for key, value in values.items():

@@ -46,14 +46,14 @@ class Replicate(NamedTuple):
 
 
 def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """The training runs of a network that the tables show, one per seed in `evaluation.seeds`. With
-    released weights, all seeds share one model, and only the samples differ."""
+    """The main replicates of a network, one per seed in `evaluation.seeds`. With released weights,
+    all seeds share one model, and only the samples differ."""
     seeds, released = params.evaluation.seeds, _released(params, network)
     return [Replicate(network, seed, seeds[0] if released else seed) for seed in seeds]
 
 
 def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Replicate:
-    """The training run in the tables with the given seed; None selects the first seed. Raises an
+    """The main replicate of a network with a seed; None selects the first seed. Raises an
     `ArgumentError` if the seed is not in `evaluation.seeds`."""
     known = {replicate.seed: replicate for replicate in main_replicates(params, network)}
     wanted = params.evaluation.seeds[0] if seed is None else seed
@@ -64,8 +64,8 @@ def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Re
 
 
 def replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """All training runs of a network: with `training.label_smoothing`, then, unless the weights are
-    released ones, with each of `training.other_label_smoothings`."""
+    """All replicates of a network: the main ones, then those with each value in
+    `training.other_label_smoothings`. Released weights have only main replicates."""
     others = [] if _released(params, network) else params.training.other_label_smoothings
     return main_replicates(params, network) + [
         Replicate(network, seed, seed, value)

@@ -101,11 +101,11 @@ class Section(BaseModel):
 
 class Data(Section):
     source: Annotated[Text, AfterValidator(_source)] = "mnist5k"
-    """`mnist5k` (5,000 digits, no download), `torchvision:NAME` or `folder:PATH`."""
+    """Data: `mnist5k` (5,000 digits), `torchvision:NAME` or `folder:PATH` (docs/pictures.md)."""
     download_dir: Annotated[Text, AfterValidator(os.path.expanduser)] = "data/raw"
     """Folder for torchvision downloads."""
     image_size: PositiveInt = 28
-    """Side in pixels; divisible by 2^(len(tokenizer.multipliers) - 1)."""
+    """Side in pixels; must be divisible by 2^(len(tokenizer.multipliers) - 1)."""
     channels: Literal[1, 3] = 1
     """1 for grey, 3 for RGB."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -127,17 +127,17 @@ class Data(Section):
 
 
 class Classifier(Section):
-    """The reference classifier, for metrics and for the perceptual loss of small images."""
+    """The reference classifier, for metrics and (see tokenizer.perceptual) the perceptual loss."""
 
     pretrained: Text | None = None
-    """Weights to use instead of training: `torchvision`, which downloads its ImageNet weights for
-    the architecture, or a file of such weights. The data set must have the same 1,000 classes."""
+    """Weights to use instead of training: a file of torchvision weights, or `torchvision` to
+    download ImageNet weights. The data set must have the same classes as the weights."""
     architecture: Annotated[str, _names(ARCHITECTURES)] = "small"
     """`small`, a residual network for small images, or a ResNet such as `torchvision:resnet50`."""
     width: PositiveInt = 16
     """Channels of the first stage of `small`; its features have 4 × width dimensions."""
     crop_scale: Range[Share] = [0.8, 1.0]
-    """Like data.crop_scale, for classifiers. Usual for ResNet-50 on ImageNet: 0.08 to 1."""
+    """As data.crop_scale, for training classifiers. Usual for ResNet-50 on ImageNet: 0.08 to 1."""
     steps: Steps = 400
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images per step."""
@@ -160,7 +160,7 @@ class Tokenizer(Section):
     res_blocks: PositiveInt = 1
     """Residual blocks in each level and in the middle. Release: 2."""
     embedding_dim: PositiveInt = 16
-    """Dimension of a code. Release: 256."""
+    """Dimension of a code's embedding. Release: 256."""
     codebook_size: Annotated[int, Field(ge=2, le=CODES)] = 64
     """Number of codes K. Paper: 1024."""
     steps: PositiveInt = 800
@@ -176,7 +176,7 @@ class Tokenizer(Section):
     perceptual: Literal["classifier", "lpips_vgg", "lpips_alex", "lpips_squeeze"] = "classifier"
     """Network of the perceptual loss. LPIPS networks are downloaded."""
     perceptual_weight: NonNegativeFloat = 0.1
-    """Weight of the perceptual loss. Release: 0.1, with a network that is not released."""
+    """Weight of the perceptual loss. Release: 0.1, with an unpublished network."""
     commitment_weight: NonNegativeFloat = 0.25
     """Weight of the commitment loss."""
     entropy_weight: NonNegativeFloat = 0.1
@@ -186,7 +186,7 @@ class Tokenizer(Section):
     adversarial_weight: NonNegativeFloat = 0.05
     """Weight of the non-saturating GAN loss. Release: 0.1."""
     adversarial_start: NonNegativeInt = 400
-    """Step at which the GAN loss starts; its weight ramps up over as many steps, at most 1000."""
+    """Steps before the GAN loss starts; its weight then rises over as many steps, at most 1000."""
     r1_weight: NonNegativeFloat = 0.5
     """Weight of the R1 penalty ‖∇D‖². Release: 10, too much for small images."""
     r1_every: PositiveInt = 8
@@ -210,9 +210,9 @@ class Tokens(Section):
     """The tokens that the transformers train on."""
 
     crops_per_image: PositiveInt = 4
-    """Number of random crops to encode per training image."""
+    """Random crops to encode per training image."""
     bf16: Bf16 = False
-    """Encode in bfloat16 if faster on the device; bfloat16 changed 0.6% of our tokens."""
+    """Encode in bfloat16 (values as for training.bf16), which changed 0.6% of tokens in a test."""
     batch_size: PositiveInt = 256
     """Images encoded at once."""
 
@@ -221,7 +221,7 @@ class Transformer(Section):
     """The network of MaskGIT and of the autoregressive baseline."""
 
     pretrained: Text | None = None
-    """Weights file to use instead of training MaskGIT; the sweep then only decodes."""
+    """Weights file to use instead of training MaskGIT, in the sweep too."""
     layers: PositiveInt = 2
     """Number of layers. Paper: 24."""
     hidden: Annotated[int, Field(ge=2)] = 128
@@ -264,7 +264,7 @@ class Training(Section):
     label_drop: Fraction = 0.0
     """Share of images whose class is hidden, for classifier-free guidance. Paper: 0."""
     bf16: Bf16 = True
-    """bfloat16 autocast; on a CPU only where it is faster, unless `force` (docs/presets.md)."""
+    """bfloat16 autocast; on a CPU, true uses it only if faster, force always (docs/presets.md)."""
     compile: bool = False
     """torch.compile of the transformer, for GPUs; needs Python's headers and a C compiler."""
     label_smoothing: Fraction = 0.1
@@ -289,7 +289,7 @@ class Autoregressive(Draw):
     steps: PositiveInt = 600
     """Training steps; equal to training.steps for a fair comparison."""
     bf16: Bf16 = False
-    """Sample in bfloat16. In float32, the key-value cache changes no token."""
+    """Sample in bfloat16; the key-value cache may then change some tokens."""
 
 
 class Ray(Section):
@@ -326,13 +326,13 @@ class Decoding(Draw):
     iterations: PositiveInt = 8
     """T, the number of decoding iterations. Paper: 8 at 256×256, 12 at 512×512."""
     choice_temperature: NonNegativeFloat = 4.5
-    """Initial scale of the Gumbel noise on the confidence, which decreases to 0."""
+    """Initial scale of the Gumbel noise on the confidence; the scale decreases to 0."""
     rounding: Literal["floor", "ceil"] = "floor"
     """Rounding of the number of tokens to mask. Release: floor; paper: ceil."""
     guidance_scale: NonNegativeFloat = 0.0
     """Classifier-free guidance s: (1 + s)·conditional − s·unconditional logits. Paper: 0."""
     guidance_schedule: Literal["constant", "linear", "power_cosine"] = "constant"
-    """Course of the guidance scale over the iterations."""
+    """How the guidance scale changes over the iterations."""
     sampler: Annotated[str, _names(SAMPLERS)] = "confidence"
     """Rule that chooses the tokens to mask again (docs/samplers.md). Paper: confidence."""
     remasking: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -349,16 +349,16 @@ class Sweep(Section):
     """The ablation of mask schedules (Table 3, Figure 8)."""
 
     schedules: Grid[Schedule] = [*SEVEN]
-    """Mask schedules to train with. Paper: the same. Also: arccos."""
+    """Mask schedules to train with. Paper: the same. Also possible: arccos."""
     iterations: Grid[PositiveInt] = [1, 2, 4, 8, 12, 24]
     """Values of T to decode each model with."""
     seeds: Grid[Seed] = [0, 1, 2]
     """Seeds to train each schedule with."""
     crossed: Distinct[Schedule] = ["cubic", "cosine", "linear", "square_root"]
-    """Mask schedules whose models also decode with the others' γ, at T = decoding.iterations."""
+    """Mask schedules whose models also decode with each other's γ, at T = decoding.iterations."""
     designs: list[dict[str, Any]] = [{"sampler": OTHERS, "iterations": [4, 8]}]
-    """Other ways to decode the models (docs/samplers.md). Each entry is a grid: it maps params of
-    the section decoding, schedule and steps (with which models are trained) to values."""
+    """Grids of other decoding settings for the models (docs/samplers.md). A grid maps params of the
+    section decoding to values; its keys schedule and steps set how the models are trained."""
     steps: Steps = 250
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""
@@ -372,13 +372,13 @@ class Oracle(Section):
     grids: Grid[Annotated[int, Field(ge=4)]] = [8, 16]
     """Sides of the token grids, which are read row by row; a side of 8 means N = 64."""
     total_tokens: PositiveInt = 51200
-    """Tokens to draw per N and way to decode: 800 samples of 64 tokens."""
+    """Tokens to draw per N and decoding setting, such as 800 samples of 64 tokens."""
     designs: list[dict[str, Any]] = [
         {"sampler": ["confidence", "random"], "iterations": [*FEW], "schedule": [*SEVEN]},
         {"choice_temperature": [1.0, 10.0], "iterations": [*FEW]},
         {"sampler": ["entropy", "margin", "halton", "remask_capped"], "iterations": [4, 8, 16, 32]},
     ]
-    """Ways to decode, as in sweep.designs; other settings have the release's values."""
+    """Grids of decoding settings, as in sweep.designs; omitted ones have the release's values."""
 
     @property
     def tokens(self) -> list[int]:
@@ -412,13 +412,13 @@ class Evaluation(Section):
     manifold_images: PositiveInt = 10000
     """Maximum samples and reference images for precision, recall, density and coverage."""
     is_splits: PositiveInt = 1
-    """Number of splits of the Inception Score. ADM: 5,000 samples per split."""
+    """Splits of the Inception Score. ADM: 5,000 samples per split."""
     kid_subsets: PositiveInt = 20
     """Number of random subsets that KID is averaged over."""
     kid_subset_size: Annotated[int, Field(ge=2)] = 100
     """Images per subset; sets with fewer images get no KID."""
     halves: Annotated[int, Field(ge=2)] = 20
-    """Number of random halves of an image set, to estimate metrics' standard deviations."""
+    """Random half-size subsets of an image set, to estimate metrics' standard deviations."""
 
 
 class Cas(Section):
@@ -435,7 +435,7 @@ class Temperature(Section):
     """Samples of MaskGIT at several values of decoding.choice_temperature."""
 
     values: Grid[NonNegativeFloat] = [0.0, 1.0, 2.0, 4.5, 8.0, 12.0]
-    """Choice temperatures; 0: always the most confident tokens."""
+    """Choice temperatures; 0: always keep the most confident tokens."""
     samples: PositiveInt = 1000
     """Samples per value and seed."""
 
@@ -444,7 +444,7 @@ class Editing(Section):
     """In- and outpainting of validation images (Table 2, Figures 6 and 7)."""
 
     images: PositiveInt = 200
-    """Number of validation images for each editing task."""
+    """Validation images per editing task."""
     iterations: Iterations = 8
     dilate: NonNegativeInt = 0
     """Tokens by which the mask grows on each side. Release: 1."""
@@ -463,7 +463,7 @@ class Reconstruction(Section):
     """Reconstruction of validation images from part of their tokens (Figure 10)."""
 
     images: PositiveInt = 50
-    """Number of validation images."""
+    """Validation images."""
     mask_ratios: Grid[Annotated[float, Field(ge=0, le=1)]] = [0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]
     """Shares of the tokens that are masked."""
     draws: PositiveInt = 5

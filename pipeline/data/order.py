@@ -12,9 +12,9 @@ class BatchOrder:
     epoch is a new permutation of all `items` images.
 
     Args:
-        block_start: index of the first image of each block (images stored together), then `items`;
-            default: one block. Blocks are permuted, then the images in each group of `window`
-            blocks. With several groups, batches are sorted, so that workers seldom share blocks.
+        block_start: first index of each block (stored together), then `items`; default: one block.
+        window: blocks per group; an epoch permutes blocks, then the images in each group. With
+            several groups, batches are sorted, so that workers seldom read the same block.
     """
 
     def __init__(

@@ -33,8 +33,8 @@ class TokenCache:
         return int(self._start[-1])
 
     def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N) int64, for each i of the crop `views[i]` of image `indices[i]`, and labels
-        (B,) int64."""
+        """Tokens (B, N) int64 and labels (B,) int64. Row i has the tokens of the crop `views[i]` of
+        the image `indices[i]`."""
         shard = np.searchsorted(self._start, indices, side="right") - 1
         tokens = np.empty((len(indices), self.num_tokens), dtype=np.int64)
         for number in np.unique(shard):

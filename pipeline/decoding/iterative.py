@@ -100,7 +100,7 @@ def decode(
     """
     unknown_at_start = unknown.sum(dim=-1)
     masked, total = unknown, torch.zeros((), device=tokens.device)
-    # A generator of its own, so that the offsets do not change the other samplers' draws.
+    # A separate generator, so that drawing offsets does not change what other samplers draw.
     own = torch.Generator(generator.device).manual_seed(generator.initial_seed())
     offset = _uniform(torch.Size((len(tokens), 1)), own, tokens.device)
 
@@ -135,7 +135,7 @@ def decode(
         )
         # A row without unknown tokens has only infinite scores: no token is below its cut-off.
         tokens, masked = sampled, SAMPLERS[settings.sampler](iteration) & unknown
-        del logits, log_probs, iteration  # else they would stay in memory in the next pass
+        del logits, log_probs, iteration  # else they would stay in memory during the next pass
         yield DecodingStep(sampled, masked)
     require_finite_logits(total)
 
@@ -153,7 +153,7 @@ def predictor(
         model = with_bfloat16_linears(model)
     rows = TOKENS // model.config.num_tokens
 
-    def predict(tokens: Tensor, mask: Tensor, labels: Tensor, scale: float) -> Tensor:
+    def guided(tokens: Tensor, mask: Tensor, labels: Tensor, scale: float) -> Tensor:
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=bf16):
             if scale == 0:
                 return model.predict(tokens, mask, labels)
@@ -164,12 +164,12 @@ def predictor(
         conditional, unconditional = both.float().chunk(2)
         return (1 + scale) * conditional - scale * unconditional
 
-    def guided(tokens: Tensor, mask: Tensor, progress: float) -> Tensor:
+    def predict(tokens: Tensor, mask: Tensor, progress: float) -> Tensor:
         share = GUIDANCE[settings.guidance_schedule](progress - 1 / settings.iterations)
-        with_scale = partial(predict, scale=settings.guidance_scale * share)
+        with_scale = partial(guided, scale=settings.guidance_scale * share)
         return in_parts(with_scale, rows, tokens, mask, labels)
 
-    return guided
+    return predict
 
 
 def generate(
@@ -183,7 +183,7 @@ def generate(
     """Generate tokens for class labels (B,) int64, starting with every token masked. Yields a
     `DecodingStep` after each iteration, as `decode` does."""
     shape = (len(labels), model.config.num_tokens)
-    return decode(
+    yield from decode(
         predictor(model, labels.to(device), settings),
         torch.zeros(shape, dtype=torch.long, device=device),
         torch.ones(shape, dtype=torch.bool, device=device),

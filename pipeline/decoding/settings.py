@@ -31,14 +31,14 @@ class DecodingSettings:
     schedule: str  # name of the mask schedule γ
     choice_temperature: float  # scale of the Gumbel noise on the confidence, annealed linearly to 0
     guidance_scale: float = 0.0  # s of classifier-free guidance; 0 (as in the paper) turns it off
-    bf16: bool | Literal["force"] = False  # bfloat16 where that is faster; "force": anywhere
+    bf16: bool | Literal["force"] = False  # bfloat16 where that is faster; "force": always
     rounding: Rounding = "floor"  # how to round the number of tokens to mask; "ceil" in the paper
-    # Beyond the paper, which has the default values:
+    # Settings beyond the paper; their default values give the paper's decoding:
     sampler: str = "confidence"  # name of the rule that chooses the tokens to mask again
     remasking: float = 0.05  # η, how often the samplers `remask_…` mask generated tokens again
-    guidance_schedule: str = "constant"  # name of the guidance's course over the iterations
-    softmax_temperature: float = 1.0  # divides the logits of a draw
-    softmax_temperature_end: float | None = None  # value at r = 1, reached linearly; None: the same
+    guidance_schedule: str = "constant"  # name in `GUIDANCE`: the scale's course over iterations
+    softmax_temperature: float = 1.0  # divides the logits before tokens are drawn
+    softmax_temperature_end: float | None = None  # value at the end, reached linearly; None: same
     top_k: int = 0  # draw from the k most probable codes; 0: all codes
     top_p: float = 1.0  # draw from the fewest codes whose probabilities add up to p
 
@@ -63,7 +63,7 @@ class DecodingSettings:
                 raise ArgumentError(name, f"{given} is not allowed", way_out)
 
     def temperature(self, progress: float) -> float:
-        """The softmax temperature at a progress from 0 to 1, the share of finished iterations."""
+        """The softmax temperature at `progress`, the share of finished iterations (0 to 1)."""
         first, last = self.softmax_temperature, self.softmax_temperature_end
         return first if last is None else first + progress * (last - first)
 

@@ -50,9 +50,9 @@ def open_networks(params: Params, second: bool, device: torch.device) -> Callabl
 def open_measured(
     maker: Maker, measures: Sequence[Maker], device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Return a function that calls `maker`'s function, which returns images (B, C, H, W) uint8, and
-    then the function of each of `measures` with the images and the same arguments. These return
-    named tensors (B, …). The images are not kept: 50,000 of 256×256 pixels take 10 GB."""
+    """Return a function that makes images (B, C, H, W) uint8 with `maker`'s function, and passes
+    them, with the same arguments, to the function of each of `measures`. It returns the measured
+    tensors (B, …) by name, not the images: 50,000 of 256×256 pixels take 10 GB."""
     make, opened = maker.open(device), [measure.open(device) for measure in measures]
 
     def measured(*arguments: object) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ class Evaluator:
             self.second_statistics = None if vgg else unless_few(statistics, self.second_reference)
 
     def labels(self, count: int) -> Tensor:
-        """Labels (count,) for samples, with the class frequencies of `evaluation.labels`."""
+        """Labels (count,) for samples, in the class proportions that `evaluation.labels` names."""
         images = ImageShards(IMAGES, "train")
         images_K = torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
         uniform = self.params.evaluation.labels == "uniform"
@@ -93,19 +93,19 @@ class Evaluator:
         return features.stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
-        """Return a maker whose function returns the extractors' outputs, and what `others` measure
-        (see `open_measured`), for the images (B, C, H, W) uint8 that `maker`'s function returns."""
+        """Return a maker of a function that makes images with `maker`'s function, and returns the
+        extractors' outputs for them and what `others` measure (see `open_measured`)."""
         networks = Maker(open_networks, self.params, self._second, here=self.networks)
         return Maker(open_measured, maker, (networks, *others))
 
     # Metrics of one row of a result file
 
     def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
-        """All metrics with the main extractor, and FID, precision, recall, density and coverage
-        with the second (not FID with VGG, whose 4,096 dimensions need too many samples), from the
-        extractors' outputs for M images. Names are `<metric>_<extractor>`; `<name>_std` is the
-        standard deviation over random halves of the set. `fid_infinity_<extractor>` is FID
-        extrapolated to infinitely many samples. Without labels (M,), `class_accuracy` is left out.
+        """All metrics of M images, from the extractors' outputs. The second extractor gives only
+        precision, recall, density, coverage and FID (not with VGG, whose 4,096 dimensions need too
+        many samples). Names are `<metric>_<extractor>`; `<name>_std` is the standard deviation over
+        random halves of the set; `fid_infinity_…` is FID extrapolated to infinitely many samples.
+        Without labels (M,), `class_accuracy` is left out.
         """
         evaluation, seed = self.params.evaluation, self.params.seed
         main, second = outputs["features"], outputs["second"]
@@ -124,8 +124,8 @@ class Evaluator:
             values = self.manifolds(main[rows], seed)
             return values | self.manifolds(second[rows], seed, second=True)
 
-        # `neighbours` uses at most `manifold_images` of the set. Its spread comes from halves of
-        # these images, since half of a large set may still contain `manifold_images` images.
+        # `neighbours` uses at most `manifold_images` of the set. Its standard deviation is over
+        # halves of these images, since half of a large set may have `manifold_images` images too.
         near = metrics.drawn(every, evaluation.manifold_images, seed)
         halved = partial(metrics.spreads, repeats=evaluation.halves, seed=seed)
         values = distribution(every) | neighbours(near) | halved(distribution, classes)
@@ -135,8 +135,8 @@ class Evaluator:
         return values | {"samples": len(every), "is_splits": evaluation.is_splits}
 
     def scores(self, outputs: Outputs, labels: Tensor | None, seed: int | None = None) -> Metrics:
-        """FID, IS and, if labels (M,) are given, `class_accuracy`, the share of samples that the
-        classifier recognises. `seed` splits the samples for IS; None means the param `seed`."""
+        """FID, IS and, if labels (M,) are given, `class_accuracy`: the share of samples that the
+        classifier assigns to their labels. `seed` splits samples for IS; None: the param `seed`."""
         seed = self.params.seed if seed is None else seed
         distance = unless_few(fid, outputs["features"], self.statistics)
         score = metrics.inception_score(outputs["logits"], self.params.evaluation.is_splits, seed)
@@ -167,8 +167,8 @@ class Evaluator:
 
 
 def proportional_labels(count: int, images_K: Tensor) -> Tensor:
-    """Labels (count,) in proportion to each class's number of images (classes,), by Sainte-Laguë.
-    Every prefix of the labels has nearly the same proportions; classes of equal size alternate."""
+    """Labels (count,) in proportion to each class's number of images (classes,), by Sainte-Laguë's
+    method. For every n, the first n labels have nearly the same proportions."""
     classes, total = len(images_K), images_K.sum().double()
     most_K = (images_K * (count + classes / 2) / total).long() + 1  # no class can get more
     label = torch.arange(classes).repeat_interleave(most_K)
@@ -177,8 +177,8 @@ def proportional_labels(count: int, images_K: Tensor) -> Tensor:
 
 
 def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
-    """How many of M samples with labels (M,) to keep in each class, (classes,). In total, the
-    rounded number acceptance · M is kept, at least 1, in the class proportions of the labels."""
+    """How many of M samples with labels (M,) to keep in each class, (classes,). In total,
+    acceptance · M samples (rounded, at least 1) are kept, in the labels' class proportions."""
     of_each_K = labels.bincount()
     kept = proportional_labels(max(1, round(acceptance * len(labels))), of_each_K)
     return kept.bincount(minlength=len(of_each_K))

@@ -25,7 +25,7 @@ from pipeline.runtime.batches import (
     drop_parts,
     load_part,
     load_tensors,
-    making,
+    make_parts,
     parts_of,
     save_tensors,
 )
@@ -119,13 +119,13 @@ def stored_tensors(
 ) -> dict[str, Tensor]:
     """Load named float32 tensors (count, …) of an image set, memory-mapped from `<tensor>.npy`
     files in `folder`. If the folder does not exist, compute the tensors first: `maker` opens a
-    function that returns the tensors of the images in range(start, stop). After a kill, the next
-    run resumes. Messages call the image set `name`."""
+    function that returns the tensors of the images in range(start, stop). If the process is
+    killed, the next run resumes. Messages call the image set `name`."""
     if not folder.exists():
         remove_temporary(folder.parent, folder.name)
         batches = [(start, min(start + PART, count)) for start in range(0, count, PART)]
         parts = parts_of(folder, batches)
-        list(making(parts, workers, maker, name, save_tensors))
+        make_parts(parts, workers, maker, name, save_tensors)
         with atomic_folder(folder) as temporary:
             for key, first in load_tensors(next(iter(parts))).items():
                 # Copy one batch at a time: all batches together may not fit in memory.

@@ -1,6 +1,6 @@
-"""Computes metrics of features and logits, and each metric's uncertainty: Inception Score, KID,
-precision and recall (as torch-fidelity defines them), density and coverage. No library computes
-density and coverage; torch-fidelity finds the reference's neighbours again for every image set."""
+"""Computes Inception Score, KID, precision and recall (as torch-fidelity defines them), density and
+coverage, and each metric's uncertainty. No library computes density and coverage; torch-fidelity
+would find the nearest neighbours in the reference again for every image set."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache, partial
@@ -82,7 +82,7 @@ _reference_radii = lru_cache(maxsize=2)(_radii)
 
 
 def drawn(features: Tensor, count: int, seed: int) -> Tensor:
-    """Select at most `count` rows of features (M, F) at random, in the same order. The selection
+    """Select at most `count` rows of features (M, F) at random, and keep their order. The selection
     depends only on M, `count` and the seed."""
     if len(features) <= count:
         return features
@@ -90,7 +90,7 @@ def drawn(features: Tensor, count: int, seed: int) -> Tensor:
     return features[chosen[:count].sort().values]
 
 
-drawn_reference = lru_cache(maxsize=2)(drawn)  # same tensor, so that `_reference_radii` is cached
+drawn_reference = lru_cache(maxsize=2)(drawn)  # the same tensor for `_reference_radii`'s cache
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -1,11 +1,11 @@
-"""Runs the ablation of mask schedules (Table 3, Figure 8). Each trial trains a model with one
-(schedule, seed), and decodes samples with every T, and with other decoding settings. If a design
-of `sweep.designs` names other training steps, further trials train models for as many steps.
+"""Runs the ablation of mask schedules (Table 3, Figure 8). Each trial trains a model with one mask
+schedule and seed, and decodes samples with every T and with other decoding settings. If
+`sweep.designs` lists other numbers of training steps, further trials train models with these.
 
 The name of a trial's run directory contains a hash of everything that the trial depends on, but not
-of the other trials. The name of a result file is a hash of the decoding settings. So after a kill,
-a trial resumes from its last checkpoint and computes only missing result files. If the param
-section `sweep` names more schedules or seeds, only new trials run. Samples are not stored: the
+of the other trials. The name of a result file is a hash of the decoding settings. So a killed
+trial resumes from its last checkpoint and computes only missing result files. If schedules or
+seeds are added to the param section `sweep`, only new trials run. Samples are not stored: the
 worker that decodes samples also extracts their features.
 """
 
@@ -40,8 +40,8 @@ from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model
 from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
-# The key of a trial omits these lists, which cover the whole grid. The trial's schedule curve is
-# added to the key, and the names of the trial's result files contain the decoding settings.
+# The hash in the name of a trial's run directory leaves these out, but includes the curve of the
+# trial's own schedule. The names of the trial's result files are hashes of the decoding settings.
 GRID = (
     *("sweep.schedules", "sweep.iterations", "sweep.seeds", "sweep.crossed", "sweep.designs"),
     *(f"decoding.{field.name}" for field in fields(DecodingSettings)),
@@ -70,7 +70,7 @@ class Trial:
     # Decodings of the model: result file -> settings. The first two are empty if the trial's
     # steps are not `sweep.steps`.
     decodings: dict[Path, DecodingSettings]  # with the trial's own schedule and every T
-    crossed: dict[Path, DecodingSettings]  # with every schedule of `sweep.crossed`, if in this list
+    crossed: dict[Path, DecodingSettings]  # with every schedule in `sweep.crossed`, if its own is
     designs: dict[Path, DecodingSettings]  # settings of `sweep.designs` with the trial's schedule
     training: TransformerTraining | None  # None if released weights replace training
     workers: Workers  # workers that train; then they decode (see `decoders`)
@@ -109,7 +109,7 @@ class Trial:
         ]
 
     def design_rows(self) -> dict[Other, list[Row]]:
-        """The result rows (one per T) of the decodings in `sweep.designs`, by their other settings.
+        """The result rows (one per T) of the decodings in `sweep.designs`, by all other settings.
         The column `passes` counts the network's forward passes per image."""
         found = defaultdict[Other, list[Row]](list)
         for file, how in self.designs.items():
@@ -126,7 +126,7 @@ def _row(file: Path, settings: Row) -> Row:
 
 
 def varied(params: Params) -> list[str]:
-    """The names in `sweep.designs`, other than schedule and T."""
+    """The names of the settings that `sweep.designs` lists, except schedule and T."""
     names = [name for design in params.sweep.designs for name in design]
     return [name for name in dict.fromkeys(names) if name not in ("schedule", "iterations")]
 
@@ -206,7 +206,7 @@ def measure_trial(trial: Trial) -> None:
     params, workers = trial.params, decoders(trial)
     sampler = Maker(_open_sampler, trial)
     evaluator = Evaluator(params, workers)
-    shown = evaluator.on_the_fly(sampler)
+    sampling = evaluator.on_the_fly(sampler)
     nll = masked_nll(
         sampler.open(workers.device).model,
         *TokenCache(TOKENS, "val").everything(),
@@ -229,7 +229,7 @@ def measure_trial(trial: Trial) -> None:
         said = {k: v for k, v in asdict(settings).items() if v != main[k] or k == "iterations"}
         name = " ".join(["sweep:", trial.name, *(f"{k}={v}" for k, v in said.items())])
         batches = sample_batches(settings, labels, batch_size=size, seed=seed)
-        measured_row(path, workers, shown, batches, name, measure)
+        measured_row(path, workers, sampling, batches, name, measure)
         upload(path)
 
 

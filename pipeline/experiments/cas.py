@@ -28,7 +28,7 @@ from pipeline.weights.configs import classifier_config
 
 REAL = "real"
 AUGMENTATIONS = {"none": False, "randaugment": True}
-ONE_PIXEL = Image.new("L", (1, 1))  # quick to augment, and takes the same number of draws as others
+ONE_PIXEL = Image.new("L", (1, 1))  # quick to augment, with as many random draws as any picture
 
 
 @dataclass(frozen=True, kw_only=True)

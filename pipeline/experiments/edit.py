@@ -122,7 +122,7 @@ def edit_rows(
     evaluator = Evaluator(params, workers)
     makers = [Maker(Editor, params, replicate) for replicate in folders]
     editor: Editor = makers[0].open(workers.device)
-    shown = [evaluator.on_the_fly(maker, Maker(open_distances, maker, params)) for maker in makers]
+    edits = [evaluator.on_the_fly(maker, Maker(open_distances, maker, params)) for maker in makers]
     extractor = evaluator.extractor
     scores = (f"fid_{extractor}", f"is_{extractor}", "class_accuracy")
 
@@ -139,9 +139,9 @@ def edit_rows(
         return own | {column: found[column] for column in (*scores, *DISTANCES) if column in found}
 
     methods: list[tuple[str, int | None, Maker, Path]] = [
-        (method, None, shown[0], baseline) for method in ("original", "nearest")
+        (method, None, edits[0], baseline) for method in ("original", "nearest")
     ]
-    own = zip(shown, folders.items(), strict=True)
+    own = zip(edits, folders.items(), strict=True)
     methods += [("maskgit", replicate.seed, maker, folder) for maker, (replicate, folder) in own]
     # Models are measured one after another, so that no worker has many networks in memory.
     rows = [row(*method, task) for method in methods for task in TASKS]

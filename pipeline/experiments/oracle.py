@@ -15,10 +15,10 @@ from pipeline.decoding.iterative import decode
 from pipeline.decoding.settings import DecodingSettings
 from pipeline.experiments.rows import Row, curve_hash
 from pipeline.oracle import CODES, pair_error, sticky_chain, token_entropy
-from pipeline.runtime.batches import BatchWorkers, Maker, load_tensors, making, save_tensors
+from pipeline.runtime.batches import BatchWorkers, Maker, load_tensors, make_parts, save_tensors
 from pipeline.runtime.files import value_hash
 
-GROUPS = 10  # of samples; each is also measured by itself, so that differences can be tested
+GROUPS = 10  # groups of samples; each is also measured alone, so that differences can be tested
 ALL = "all"
 METRICS = ("pair_error", "log_likelihood", "token_entropy")
 EXACT = "exact"  # named as a sampler: draws from the distribution itself
@@ -26,11 +26,11 @@ EXACT = "exact"  # named as a sampler: draws from the distribution itself
 
 def oracle_rows(params: Params, folder: Path, workers: BatchWorkers) -> list[Row]:
     """Compute rows for every number of tokens and decoding setting of `oracle.designs`: one for all
-    samples, and one for each group. Rows of the sampler `EXACT` are about samples of the
-    distribution itself.
+    samples, and one for each group. Rows of the sampler `EXACT` measure samples that are drawn from
+    the distribution itself.
 
     Args:
-        folder: run directory, which keeps finished settings' metrics for later runs.
+        folder: run directory, in which the metrics of finished settings are kept for later runs.
     """
     oracle, designs = params.oracle, params.oracle_settings()
     names = sorted(
@@ -42,7 +42,7 @@ def oracle_rows(params: Params, folder: Path, workers: BatchWorkers) -> list[Row
         how = [asdict(each), curve_hash(each.schedule)] if each else EXACT
         name = value_hash([params.seed, tokens, samples, how])[:16]
         batches[folder / f"{name}.safetensors"] = (params.seed, tokens, samples, each)
-    list(making(batches, workers, Maker(_open), "oracle", save_tensors))
+    make_parts(batches, workers, Maker(_open), "oracle", save_tensors)
     rows = []
     for file, (_, tokens, _, each) in batches.items():
         settings = asdict(each) if each else {"sampler": EXACT}

@@ -26,7 +26,7 @@ from pipeline.weights.published import load_model
 
 PICTURED = 8  # validation images in the figure
 GREY = 128  # grey level of the pixels of hidden tokens
-MEDIAN = -1  # draw number of the pixel-wise median of all draws
+MEDIAN = -1  # in results, the draw number of the pixel-wise median of all draws
 
 
 def hide_tokens(count: int, num_tokens: int, ratio: float, seed: int) -> Tensor:
@@ -60,9 +60,9 @@ class Reconstructor:
             hidden: mask (B, N) bool, True at hidden tokens.
 
         Returns:
-            mse and perceptual (B, draws + 1): distance of each draw, and then of the draws' median,
-            from the original, for pixel values in [0, 1]. samples and medians (b, C, H, W) uint8:
-            first draws and medians of the b chosen images with indices below `PICTURED`.
+            mse and perceptual (B, draws + 1): distances of each draw, and then of their median,
+            from the original (pixels in [0, 1]). samples and medians (b, C, H, W) uint8: the first
+            draw and the median of each of the b chosen images with an index below `PICTURED`.
         """
         draws = range(self.params.reconstruction.draws)
         tokens = self.tokenizer.encode(as_float(self.images[chosen]).to(self.device)).flatten(1)

@@ -23,9 +23,9 @@ KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
 def rejection_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row for each replicate (training run), acceptance rate and selection: "rejection",
-    or "random" with as many samples per class, since FID depends on the number of samples. Finished
-    rows are stored as `<acceptance>.json` in the replicates' run directories `folders`.
+    """Compute a row for each replicate (training run), acceptance rate and selection. The selection
+    "random" keeps as many samples per class as "rejection", since FID depends on this number.
+    Rows are stored as `<acceptance>.json` in the replicates' run directories `folders`.
 
     If `evaluation.extractor` is the reference classifier, the same network selects and measures. IS
     and `class_accuracy` then rise by construction.

@@ -1,4 +1,4 @@
-"""Computes rows of result files. Finished rows are stored, so that a run after a kill resumes."""
+"""Computes rows of result files. Finished rows are stored, so that a killed run can resume."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,11 +26,11 @@ def measured_row(
     measure: Callable[[dict[str, Tensor]], Row],
 ) -> Row:
     """Read a row of results from a JSON file. If the file does not exist, first compute the batches
-    and write the file; a run after a kill computes only the missing batches.
+    and write the file. If that run is killed, the next run computes only the missing batches.
 
     Args:
-        maker: opens the function that maps the arguments in `batches` to named tensors, such as
-            `Evaluator.on_the_fly` returns.
+        maker: opens the function that computes a batch's named tensors from its arguments, such as
+            the maker that `Evaluator.on_the_fly` returns.
         name: label of the batches in messages.
         measure: computes the row from the named tensors of all batches.
     """

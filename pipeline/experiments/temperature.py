@@ -23,7 +23,7 @@ def temperature_rows(
     evaluator, rows = Evaluator(params, workers), {}
     labels = evaluator.labels(params.temperature.samples)
     for replicate, folder in folders.items():
-        shown, seed = evaluator.on_the_fly(Maker(open_sampler, replicate)), replicate.seed
+        sampling, seed = evaluator.on_the_fly(Maker(open_sampler, replicate)), replicate.seed
         for value in params.temperature.values:
             batches = sample_batches(
                 replace(params.decoding_settings(), choice_temperature=value),
@@ -34,7 +34,7 @@ def temperature_rows(
             scores = measured_row(
                 folder / f"{value}.json",
                 workers,
-                shown,
+                sampling,
                 batches,
                 f"temperature: {value:g} seed {seed}",
                 lambda found: evaluator.scores(found, labels),

@@ -34,7 +34,7 @@ CHECKED = 256  # number of validation pictures to search for among the training 
 
 
 def open_source(name: str, download_dir: str, side: int) -> Source:
-    """Open the data set that `name` describes, a value of the param `data.source`. The shorter side
+    """Open the data set that `name` (a value of `data.source`) describes. The shorter side
     of its pictures is reduced to at most `side` pixels. Raises a `UserError` if the data set does
     not exist or cannot be used."""
     argument, downloads = name.partition(":")[2], str(in_project(download_dir))
@@ -140,9 +140,9 @@ class TorchvisionSource:
 
 
 class FolderSource:
-    """A data set in a folder with one subfolder per class, or with folders `train/` and `val/` (or
-    `valid/`, `validation/`, else `test/`) that each have one subfolder per class. The shorter side
-    of a stored picture has at most `side` pixels."""
+    """A data set in a folder with one subfolder per class, or with `train/` and `val/` that each
+    have one subfolder per class. `val/` may be named `valid/` or `validation/`; without any of
+    them, `test/` is used. The shorter side of a stored picture has at most `side` pixels."""
 
     def __init__(self, root: Path, side: int):
         if not root.is_dir():
@@ -203,7 +203,7 @@ class FolderSource:
         found = sum(file_hash(path) in known for path in val)
         if found == len(val):
             reason = f"the validation pictures in {root} are also training pictures"
-            way_out = "replace them, or delete their folder: data.val_fraction is then held out"
+            way_out = "replace them, or delete their folder to hold out data.val_fraction instead"
             raise UserError("data.source", reason, way_out)
         if found:
             what = f"{found} of {len(val)} validation pictures that were checked"
@@ -214,8 +214,8 @@ class FolderSource:
 
 
 def _splits(root: Path) -> dict[str | None, Path]:
-    """Map each split to its folder in `root`. If `root` has no splits, map None to the folder of
-    all images."""
+    """Map each split to its folder in `root`. If `root` has no validation split, map None to the
+    folder of all images."""
     folders = _subfolders(root)
     train, val, test = (
         next((folder for folder in folders if folder.name.lower() in names), None)

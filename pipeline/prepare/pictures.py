@@ -24,7 +24,7 @@ with contextlib.suppress(ImportError):  # the extra `heif` may not be installed
 
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
 HEIF_WAY_OUT = "install the extra heif (`pip install pillow-heif`), or convert to JPEG"
-LOSSY = ("JPEG", "MPO", "WEBP", "HEIF")  # formats that are stored as JPEG after a conversion
+LOSSY = ("JPEG", "MPO", "WEBP", "HEIF")  # stored as JPEG, unless tiny
 TINY = 64  # pictures of up to TINY×TINY pixels are stored uncompressed, which decodes faster
 
 # Pillow already warns about large pictures below PICTURE_PIXELS, and about unusual metadata.
@@ -39,8 +39,8 @@ def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
 
 
 def stored_file(path: Path, side: int) -> bytes:
-    """The bytes to store for a picture file. A JPEG or PNG that needs no cleaning and whose shorter
-    side has at most `side` pixels is stored unchanged. Raises the errors of `open_picture`."""
+    """The bytes to store for a picture file. A clean JPEG or PNG is stored unchanged if it is not
+    tiny and its shorter side has at most `side` pixels. Raises the errors of `open_picture`."""
     content, opened, image = _open(path, least=(side + 1, side + 1))
     clean = image is opened and opened.format in ("JPEG", "PNG")
     if clean and min(image.size) <= side and max(image.size) > TINY:
@@ -72,9 +72,9 @@ def clean_picture(
     """Clean a Pillow picture: apply the EXIF orientation, put transparent pixels on white, scale 16
     bits to 8, take the first frame, and convert to mode L or RGB. A picture that is already clean
     is returned as the same object. A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, if that
-    has at least the size `least`. Raises an `ArgumentError` if the picture, which the error calls
-    `name`, is too large or too narrow, has pixel values of an unknown range or, with `opaque`, is
-    partly transparent."""
+    has at least the size `least`. Raises an `ArgumentError` about `name` if the picture is too
+    large or too narrow, or if its values have an unknown range; with `opaque`, also if the picture
+    is partly transparent."""
     size = f"{image.width}×{image.height} pixels"
     if image.width * image.height > PICTURE_PIXELS:
         reason = f"{size}, more than the limit of {PICTURE_PIXELS:,} (docs/limits.md)"

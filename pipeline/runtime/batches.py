@@ -1,7 +1,7 @@
 """Computes batches of tensors or images, in this process or in Ray actors, and stores the batches.
 
-A batch depends only on its arguments (docs/cluster.md names an exception). The batches of an
-unfinished file are kept in `<file>.parts`: after a kill, only the missing batches are computed.
+A batch depends only on the arguments of its function (docs/cluster.md names an exception). The
+batches of an unfinished file are kept in `<file>.parts`; after a kill, only the rest is computed.
 """
 
 import shutil
@@ -38,7 +38,7 @@ class Maker:
         self.name = uuid.uuid4().hex  # the same in every process
 
     def open(self, device: torch.device) -> Any:
-        """Load the networks, unless an earlier call did, and return the function for batches."""
+        """Return the function that computes batches; load its networks if this is not yet done."""
         if self._here is None:
             self._here = self.opens(*self.args, device)
         return self._here
@@ -60,12 +60,9 @@ class BatchWorkers:
         for path, arguments in batches.items():
             yield path, function(*arguments)
 
-    def end(self) -> None:
-        """Release the workers' CPUs and GPUs."""
-
 
 def workers_of(ray: Any) -> BatchWorkers:
-    """The workers of the params section `ray`: this process if `num_workers` is 1, else actors."""
+    """Workers as set by the params in `ray`: this process if `num_workers` is 1, else actors."""
     return RayActors(ray) if ray.num_workers > 1 else BatchWorkers(worker_device(ray.use_gpu))
 
 
@@ -145,11 +142,10 @@ def drop_parts(path: Path) -> None:
     shutil.rmtree(parts_folder(path), ignore_errors=True)
 
 
-def making(
+def make_parts(
     batches: Batches, workers: BatchWorkers, maker: Maker, name: str, save: Save
-) -> Iterator[Path]:
-    """Compute the batches whose files are missing. Yield the path of every batch's file, in any
-    order, once the file exists; the caller may then delete the file. `name` labels the progress."""
+) -> None:
+    """Compute the batches whose files are missing. `name` labels the progress bar."""
     for folder in {part.parent for part in batches}:
         folder.mkdir(parents=True, exist_ok=True)
         remove_temporary(folder)
@@ -158,11 +154,9 @@ def making(
     if done:
         print(f"{name}: going on from batch {done} of {total}", flush=True)
     with progress(name, done, total, pause=PAUSE) as bar:
-        yield from [part for part in batches if part not in missing]
         for part, batch in workers.make(maker, missing) if missing else ():
             save(batch, part)
             bar(done := done + 1)
-            yield part
 
 
 def parts_of(path: Path, batches: Sequence[tuple]) -> Batches:
@@ -173,10 +167,10 @@ def parts_of(path: Path, batches: Sequence[tuple]) -> Batches:
 def make_tensors(
     path: Path, workers: BatchWorkers, maker: Maker, batches: Sequence[tuple], name: str
 ) -> dict[str, Tensor]:
-    """Compute batches of named tensors, and return the tensors of all batches. `path` itself is not
-    written: the batches stay in `parts_folder(path)` until the caller calls `drop_parts(path)`."""
+    """Compute batches of named tensors, and return each tensor joined over the batches. Nothing is
+    written to `path`: batches stay in `parts_folder(path)` until `drop_parts(path)` is called."""
     parts = parts_of(path, batches)
-    list(making(parts, workers, maker, name, save_tensors))
+    make_parts(parts, workers, maker, name, save_tensors)
     return joined([load_tensors(part) for part in parts])
 
 
@@ -188,8 +182,8 @@ def tensors_of(
     batches: Sequence[tuple],
     name: str,
 ) -> dict[str, Tensor]:
-    """Compute named tensors with the network in the file `weights`. Until all are computed, batches
-    are stored in `folder`; batches that a killed run computed with other weights are ignored."""
+    """Compute batches of named tensors with the network in the file `weights`, and return them
+    joined. A killed run with the same weights resumes from the batches in `folder`."""
     path = folder / f"{file_hash(weights)[:16]}.safetensors"
     tensors = make_tensors(path, workers, maker, batches, name)
     drop_parts(path)
@@ -197,10 +191,10 @@ def tensors_of(
 
 
 def write_files(files: Files, workers: BatchWorkers, maker: Maker, name: str, save: Save) -> None:
-    """Compute the batches of each missing file, and write their joined tensors with `save`."""
+    """Compute the batches of each missing file, join their tensors, and write them with `save`."""
     missing = {path: parts_of(path, own) for path, own in files.items() if not path.exists()}
     every = {part: own for parts in missing.values() for part, own in parts.items()}
-    list(making(every, workers, maker, name, save_tensors))
+    make_parts(every, workers, maker, name, save_tensors)
     for path, parts in missing.items():
         save(joined([load_tensors(part) for part in parts]), path)
     for path in files:
@@ -208,7 +202,7 @@ def write_files(files: Files, workers: BatchWorkers, maker: Maker, name: str, sa
 
 
 def joined(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Concatenate equally named tensors of all batches along the first axis."""
+    """Concatenate the tensors of each name over all batches, along the first axis."""
     return {name: torch.cat([each[name] for each in batches]) for name in batches[0]}
 
 

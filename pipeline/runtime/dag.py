@@ -25,7 +25,7 @@ FILE_PARAMS = (
     "evaluation.reference_statistics",
 )
 
-# Params that set how a training batch is split, and so the order of sums and the dropout masks.
+# Params that split a training batch, and so change the order of sums and the dropout masks.
 WHO = (
     *("ray.num_workers", "ray.cpus_per_worker", "training.accumulate"),
     *("sweep.workers_per_trial", "cas.workers_per_classifier"),
@@ -69,7 +69,7 @@ def project_key() -> dict[str, Any]:
 
 
 def _hash(path: Path | str) -> str:
-    """The hash of a file or folder. Unchanged files (by size and time) are not read again."""
+    """The hash of a file or folder. A file is read again only if its size or time has changed."""
 
     def known_hash(file: Path) -> str:
         state = file.stat()
@@ -84,8 +84,8 @@ def _file_hash(path: Path, size: int, modified: int) -> str:
 
 
 def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
-    """Raise a `UserError` if a dependency changed while a stage ran. `deps` has pairs of a path and
-    its hash at the start. (DVC would record that the new content gave the results.)"""
+    """Raise a `UserError` if a dependency changed while a stage ran: DVC would record that the new
+    content gave the results. `deps` has pairs (path, hash at the stage's start)."""
     for path, known in deps:
         if not os.path.exists(path) or _hash(path) != known:
             reason = f"changed while {stage} ran, so the results may mix old and new content"
@@ -95,7 +95,7 @@ def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
 def require_params(params: Mapping[str, Any], stage: str) -> None:
     """Raise a `UserError` if a param of the stage changed in params.yaml while the stage ran."""
     for key, (was, now) in differences(params, stage_params(stage)).items():
-        reason = f"became {str(now)[:80]} in {PARAMS_FILE} while {stage} ran with {str(was)[:80]}"
+        reason = f"set to {str(now)[:80]} in {PARAMS_FILE} while {stage} ran with {str(was)[:80]}"
         raise UserError(key, reason, f"run {stage} again")
 
 
@@ -106,7 +106,7 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tup
 
 
 def read_stages(root: Path = HERE) -> dict[str, dict[str, Any]]:
-    """The stages of dvc.yaml by name, each after the stages that it depends on."""
+    """The stages of dvc.yaml by name, in its order: a stage comes after those it depends on."""
     return read_yaml(root / DVC_FILE).get("stages", {})
 
 
@@ -132,7 +132,7 @@ def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
 
 
 def makers(root: Path = HERE) -> dict[str, str]:
-    """Map each dependency that is a stage's output, not code, to that stage's name."""
+    """Map each dependency that a stage makes to that stage's name. Code is left out."""
     stages = read_stages(root)
     outputs = {output: stage for stage in stages for output in stage_outputs(stage, root)}
     return {
@@ -158,11 +158,11 @@ def stages_up_to(stage: str | None) -> list[str]:
     return [name for name in order if name in needed]
 
 
-def stages_from(*stages: str, root: Path = HERE) -> set[str]:
-    """The given stages and all stages that depend on them."""
-    made_by, found = makers(root), set(stages)
-    for name in read_stages(root):
-        if any(made_by.get(dep) in found for dep in stage_deps(name, root)):
+def stages_from(stage: str) -> set[str]:
+    """The given stage and all stages that depend on it."""
+    made_by, found = makers(), {stage}
+    for name in read_stages():
+        if any(made_by.get(dep) in found for dep in stage_deps(name)):
             found.add(name)
     return found
 

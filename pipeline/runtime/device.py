@@ -25,7 +25,7 @@ def pick_device() -> torch.device:
 
 
 def computing_on() -> str:
-    """The picked GPU's name; without a GPU, "cpu", followed by the precision if one is set."""
+    """The name of the picked GPU; without one, "cpu", followed by the precision if it is set."""
     if _picked:
         return torch.cuda.get_device_name(_picked[-1])
     return ", ".join(filter(None, ("cpu", os.environ.get(PRECISION))))
@@ -43,14 +43,14 @@ def worker_device(use_gpu: bool) -> torch.device:
 
 def driver_device(use_gpu: bool, workers: int) -> torch.device:
     """The device of a stage's own process. With several workers, this process only collects
-    results, so it may run on a cluster's head without a GPU."""
+    results, so it may run on a cluster's head that has no GPU."""
     return worker_device(use_gpu and (workers == 1 or torch.cuda.is_available()))
 
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Within the block, compute float32 convolutions on a GPU in TF32 if `allowed`. TF32 has 10
-    bits of precision and several times float32's speed. Outside such blocks, TF32 is off."""
+    """Within the block, compute float32 convolutions on a GPU in TF32 if `allowed`. TF32 is several
+    times faster than float32, but has a 10-bit mantissa. Outside such blocks, TF32 is off."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = allowed
     try:

@@ -19,7 +19,7 @@ class UserError(Exception):
     """An error that the user can correct. Its text is one line, `subject: reason; way out`.
 
     Args:
-        subject: the file, param, option or server that is wrong; or, alone, the whole message.
+        subject: the wrong file, param, option or server; without a `reason`, the whole message.
         reason: what is wrong with the subject.
         way_out: how the user can correct the error.
     """
@@ -56,7 +56,7 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape control characters, and bytes of file names that are not UTF-8."""
+    """Escape control characters, and bytes that are not UTF-8 in the names of files."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

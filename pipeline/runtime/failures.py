@@ -17,8 +17,8 @@ MEMORY = ("allocate memory", "not enough memory", "out of memory")  # in message
 
 def bug(error: Exception, name: str) -> str:
     """The line to print when an error other than a `UserError` ends a stage or command. For a bug,
-    the line names a file with the traceback; a submitted job also prints the traceback. Raises the
-    error itself if that file cannot be written, or if the reader of a pipe has closed the pipe."""
+    the line names a file with the traceback; a submitted job also prints the traceback. Raises
+    `error` itself if that file cannot be written, or if `error` is a BrokenPipeError."""
     if isinstance(error, BrokenPipeError):
         raise error
     inner = innermost(error)
@@ -67,8 +67,8 @@ def require_readable(path: Path, error: BaseException) -> None:
 
 
 def in_a_line(error: BaseException) -> str:
-    """The first line of an error's message, without the Ray errors that wrap the error. The error's
-    type comes first, unless the error is a `UserError`."""
+    """The first line of an error's message, without the text of Ray errors that wrap it. The line
+    begins with the error's type, unless the error is a `UserError`."""
     inner = innermost(error)
     line, name = str(inner).strip().partition("\n")[0], type(inner).__name__
     if isinstance(inner, UserError):

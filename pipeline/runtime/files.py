@@ -27,8 +27,8 @@ def temporary_beside(path: Path) -> Path:
 
 
 def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> None:
-    """Remove temporary files and folders that a process left when it was killed while it wrote
-    `name` in a folder or, with `below`, anywhere below it. No process may be writing there."""
+    """Remove unfinished versions of `name` (default: of everything) that killed processes left in
+    `folder` and, if `below` is true, in its subfolders too. No process may be writing there."""
     pattern = f".{name}.{'[0-9a-f]' * 8}.tmp"
     for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
         if path.is_dir():
@@ -86,8 +86,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def publish_folder(source: Path, target: Path, *, keep: bool = False) -> None:
-    """Move a finished folder to `target`, which may be on another file system. With `keep`, or if
-    the move fails, `source` stays unchanged: `target` gets hard links or copies of its files."""
+    """Write a finished folder to `target`, as hard links or, on another file system, as copies. If
+    this succeeds, delete `source`, unless `keep` is true."""
     with atomic_folder(target) as new:
         shutil.copytree(source, new, dirs_exist_ok=True, copy_function=link_or_copy)
     if not keep:
@@ -114,8 +114,8 @@ def require_new(folder: Path) -> None:
 
 
 def require_file(path: Path | str, most: int | None = None) -> None:
-    """Raise a `UserError` unless a path is a regular file of at most `most` bytes (reading a pipe
-    would hang), or a FileNotFoundError if the path does not exist."""
+    """Raise a FileNotFoundError if a path does not exist, and a `UserError` if it is not a readable
+    regular file (reading a pipe would hang) or has more than `most` bytes."""
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -150,7 +150,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str, *keys: str, way_out: str = "delete the file and rerun") -> Any:
-    """Read a JSON file. Raises a `UserError` if the file is missing, not JSON, or lacks a key."""
+    """Read a JSON file. Raises a `UserError` if it is missing, is not JSON, or lacks a key."""
     try:
         value = json.loads(read_file(path).decode("utf-8"))
     except FileNotFoundError as error:
@@ -168,7 +168,7 @@ def read_yaml(path: Path) -> dict:
     try:
         values = copy.deepcopy(parse_yaml(read_file(path, YAML_BYTES).decode("utf-8")))
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; run from the project's root folder") from error
+        raise UserError(f"{path} is missing; run the command in the project folder") from error
     except ValueError as error:  # invalid YAML, or not UTF-8
         raise UserError(str(path), f"not valid YAML ({error})", "correct the file") from error
     if not isinstance(values, dict):
@@ -229,8 +229,8 @@ def value_hash(value: Any) -> str:
 
 
 def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> str:
-    """The hash of a file, or of a folder without backups and caches (`IGNORED`) and without files
-    whose hashes the folder's `manifest.json` lists. Raises a `UserError` if the path is missing."""
+    """The hash of a file or folder. A folder's hash leaves out backups and caches (`IGNORED`), and
+    files whose hashes its `manifest.json` lists. Raises a `UserError` if the path is missing."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} is missing; run `dvc repro` to make it")

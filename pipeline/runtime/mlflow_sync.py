@@ -24,7 +24,6 @@ from pipeline.runtime.run_log import ARTIFACTS, IMAGES, LOG, METRICS, RUN, SENT,
 from pipeline.runtime.secrets import redacted
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # this module repeats requests
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # With a pool, an open connection would write to a deleted database file without an error.
@@ -101,7 +100,7 @@ class Server:
         self._client: Any = None
 
     def ask(self, request: Callable[[Any], Any]) -> Any:
-        """Call `request(client)`. If it fails, raise `Unsent` with one line, without passwords."""
+        """Call `request(client)`. Errors become `Unsent`, with one line of text and no password."""
         try:
             client = self._connected()
             self.asked = time.monotonic()
@@ -136,8 +135,8 @@ class Server:
 
 
 def _make_database(file: Path) -> None:
-    """Create an SQLite database under a temporary name, and rename it, since a database that two
-    processes create at once, or that a killed process leaves unfinished, cannot be repaired."""
+    """Create an SQLite database under a temporary name, and rename it. If two processes created a
+    database at once, or if a kill left it unfinished, the database could not be repaired."""
     from mlflow import MlflowClient
 
     with FileLock(file.with_name(f".{file.name}.lock")):
@@ -158,7 +157,7 @@ def _kind(error: Exception) -> type[Unsent]:
 
 
 def _reason(error: Exception) -> str:
-    """An error's message in one line, without passwords; for system errors, only the reason."""
+    """An error's message in a line, without passwords; of an OS or SQLite error, only the cause."""
     text = " ".join(str(error).split()) or type(error).__name__
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|\(sqlite3\.\w+\) ([^[]+)", text)
     return one_line(redacted((found[1] or found[2]).strip() if found else text)[:200])
@@ -294,7 +293,7 @@ class Sync:
 
     def close(self, most: float = 60.0) -> str:
         """Send the remaining logs at a stage's end, for at most `most` seconds. Returns a message
-        about unsent logs and the reason; empty if all logs were sent."""
+        about logs that were not sent or were refused, with reasons; empty if there are none."""
         self._loaded.wait(most)
         answer, longest = ENDED[is_local(self.server.uri)]
         reason = self.send_rest(answer, min(most, longest))

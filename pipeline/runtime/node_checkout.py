@@ -38,7 +38,7 @@ class Remote:
         return self.settings["url"]
 
     def config(self, cache: Path) -> dict[str, Any]:
-        """DVC's configuration for a checkout without git, whose files are links into `cache`."""
+        """DVC's configuration for a checkout that has no git; its files are links into `cache`."""
         return {
             "core": {"no_scm": True, "remote": self.name},
             "cache": {"dir": str(cache), "type": ["hardlink", "symlink"]},
@@ -60,7 +60,7 @@ def default_remote() -> Remote | None:
 
 
 def cache_folder(remote: Remote) -> Path:
-    """This machine's DVC cache for jobs with a remote: a folder that users may delete."""
+    """This machine's folder for the DVC cache of jobs with a remote. Users may delete it."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches, "maskgit", value_hash(remote.url)[:16]).absolute()
 
@@ -77,7 +77,7 @@ class Checkout:
     lock: str = ""  # the content of dvc.lock
     inputs: tuple[str, ...] = ()  # the outputs of earlier stages that the stage depends on
     remote: Remote | None = None
-    keys: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)  # environment
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)  # those in `KEYS`
 
 
 @lru_cache(maxsize=1)  # a worker does one job at a time

@@ -19,15 +19,15 @@ from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.process import PRECISION
 
 Kind = Literal["products", "convolutions"]  # matrix products (transformers), or other networks
-Bf16 = bool | Literal["force"]  # a param: true where bfloat16 is faster; "force": always
+Bf16 = bool | Literal["force"]  # param; true: bfloat16 where faster; "force": always
 
 FASTER = 1.15  # bfloat16 is chosen if it is at least this many times as fast
 ROUNDS = 10
 
 
 def in_bfloat16(bf16: Bf16, device: torch.device, kind: Kind) -> bool:
-    """Whether to compute in bfloat16: if `bf16` is true, on GPUs, and on CPUs that are then faster;
-    if "force", always."""
+    """Whether to compute in bfloat16. If `bf16` is true: on GPUs, and on CPUs that are faster in
+    bfloat16. If it is "force": always."""
     return bf16 == "force" or (bf16 and (device.type != "cpu" or f"{kind} in bfloat16" in choice()))
 
 
@@ -79,7 +79,7 @@ def measured() -> str:
 def _times(block: nn.Module, batch: Tensor) -> tuple[float, float]:
     """The least CPU time of a training step in bfloat16 and in float32, in seconds."""
     least, number = [float("inf")] * 2, 0
-    while number < 4 or (number < 2 * ROUNDS and least[0] < 3 * least[1]):  # slower: emulated
+    while number < 4 or (number < 2 * ROUNDS and least[0] < 3 * least[1]):  # else emulated
         started = time.thread_time()
         with torch.autocast("cpu", torch.bfloat16, enabled=number % 2 == 0):
             result = block(batch)

@@ -45,7 +45,7 @@ def end_when_told() -> None:
 
 
 def end_quickly() -> None:
-    """Skip Python's slow clean-up at exit, unless Triton is loaded, which would report leaks."""
+    """Skip Python's slow clean-up at exit, unless Triton is loaded: Triton would report leaks."""
     if "triton" not in sys.modules:
         gc.freeze()
 
@@ -54,7 +54,7 @@ def end_quickly() -> None:
 def reader_may_leave() -> Iterator[None]:
     """Print lines at once, and exit quietly if the reader closes the output, as `| head` does."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a test's stream may not
+        if hasattr(stream, "reconfigure"):  # a test's stream may lack it
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         yield

@@ -15,7 +15,7 @@ def progress(
 ) -> Iterator[Callable[..., None]]:
     """Show the progress of a loop. Yields a function `update(done, text="")`, which the loop calls
     with the amount done so far, out of `total`, and a short text to show. A terminal shows a bar,
-    after `pause` seconds. A log gets at most one line per fifth of the work and `pause` seconds."""
+    after `pause` seconds. A log gets a line per fifth of the work, at most one per `pause`."""
     from tqdm import tqdm
 
     lines = enabled and not sys.stderr.isatty()
@@ -41,7 +41,7 @@ class Countdown:
     def __init__(self, stage: str, what: str, total: int, pending: int):
         self.stage, self.total, self.pending = stage, total, pending
         self._here, self._started = 0, time.monotonic()
-        print(f"{stage}: {total} {what}, {total - pending} finished before", flush=True)
+        print(f"{stage}: {total} {what}, {total - pending} already finished", flush=True)
 
     def done(self, name: str) -> None:
         """Count the training run `name` as done, and print the progress."""

@@ -54,10 +54,10 @@ def write_record(
 
 
 def out_of_date(root: Path = HERE) -> OutOfDate:
-    """The stages whose results are out of date, in the order of dvc.yaml. A stage is out of date if
-    dvc.lock has no results of it, if dvc.lock has other params or inputs than the project, or if
-    the stage depends on a stage that is out of date. Edited code does not count (`dvc commit` may
-    have accepted the edit). Without a dvc.lock, no stage is out of date."""
+    """The stages whose results are out of date, and why, in the order of dvc.yaml. A stage is out
+    of date if it has no results, if its params or inputs differ from those in dvc.lock, or if it
+    depends on a stage that is out of date. Edited code does not count (`dvc commit` may have
+    accepted the edit). Without a dvc.lock, no stage is out of date."""
     if not (locked := _locked(root)):
         return {}
     made, found = dag.makers(root), OutOfDate()
@@ -76,7 +76,7 @@ def out_of_date(root: Path = HERE) -> OutOfDate:
 
 
 def _reason(stage: str, locked: dict[str, Any], current: dict[str, str], root: Path) -> str:
-    """Why a stage's results are out of date, without regard to earlier stages; empty if not."""
+    """Why a stage's results are out of date, apart from earlier stages; empty if they are not."""
     if stage not in locked or not (root / SOURCES / f"{stage}.json").exists():
         return NO_RESULTS
     params = dag.flatten(locked[stage].get("params", {}).get(PARAMS_FILE.name, {}))
@@ -110,7 +110,7 @@ def dvc_hash(path: Path) -> str:
 
 
 def has_inputs(stage: str, folders: Sequence[Path], root: Path = HERE) -> bool:
-    """Whether a stage's results are up to date and computed from what `folders` now contain."""
+    """Whether a stage's results are up to date, and `folders` contain what the stage read."""
     inputs = _hashes(_locked(root).get(stage, {}), "deps").items()
     same = (dvc_hash(root / path) == known for path, known in inputs if Path(path) in folders)
     return bool(inputs) and stage not in out_of_date(root) and all(same)

@@ -44,15 +44,15 @@ def only_tensors() -> Iterator[None]:
         try:
             yield
         except UnpicklingError as error:
-            raise ValueError("damaged, or holds more than tensors (no code was run)") from error
+            raise ValueError("damaged, or holds more than tensors; its code was not run") from error
         finally:
             os.environ[FORCE] = before
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a dict of weights, memory-mapped, from a zip file that `torch.save` wrote. Raises a
-    ValueError if the file holds anything but a dict of dense tensors. A damaged file raises errors
-    of nearly any type."""
+    ValueError if the file holds anything but a dict of dense tensors. A damaged file may raise
+    an error of any other type."""
     with ZipFile(path) as archive:  # torch does not verify checksums
         if broken := archive.testzip():
             raise ValueError(f"{broken} in the zip file does not match its checksum")

@@ -132,7 +132,7 @@ def why_no_cluster(address: str) -> str | None:
         try:
             grpc.channel_ready_future(channel).result(timeout=ANSWER)
         except grpc.FutureTimeoutError:
-            return "the server there is not a Ray head (usual port: 6379; dashboard: 8265)"
+            return "the server there is not a Ray head (usually port 6379; 8265 is the dashboard)"
     return None
 
 
@@ -146,8 +146,8 @@ def why_unreachable(host: str, port: int) -> str | None:
 
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
-    """Raise a `UserError` if the workers do not fit into the cluster; only print this if an
-    autoscaler may add nodes. `key` names the param with the number of workers."""
+    """Raise a `UserError` if the workers do not fit into the cluster. If an autoscaler may add
+    nodes, print a line instead. `key` names the param with the number of workers."""
     import ray
 
     if (found := room_for({"CPU": cpus_per_worker, "GPU": int(use_gpu)})) >= workers:
@@ -181,5 +181,5 @@ def may_grow() -> bool:
 
 
 def wait_longer(seconds: float) -> None:
-    """Make Ray Train wait `seconds` for its workers; its default is four tries of a minute."""
+    """Make Ray Train wait `seconds` for its workers. By default, it waits about four minutes."""
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(seconds))

@@ -48,7 +48,7 @@ class RunLog:
 
     @property
     def run_id(self) -> str:
-        """MLflow's id of the run; empty if the run was not sent yet."""
+        """MLflow's id of the run; empty if the run has not been sent yet."""
         sent = self.folder / SENT
         return read_json(sent)["run_id"] if sent.exists() else ""
 
@@ -132,8 +132,8 @@ class RunLog:
             shutil.copyfile(path, copy)
 
     def log_image(self, path: Path | str, name: str, step: int) -> None:
-        """Log a copy of a PNG picture. MLflow shows the pictures of a `name` with a slider over the
-        steps. Files are named as by `mlflow.log_image`; logging a picture twice stores one file.
+        """Log a copy of a PNG picture. MLflow shows all pictures of one `name` with a slider over
+        the steps. Files are named as `mlflow.log_image` does; a repeated picture is skipped.
         Does nothing on a machine where the run did not begin."""
         if not (self.folder / RUN).exists():
             return
@@ -197,7 +197,7 @@ def _now() -> int:
 
 
 def origin() -> dict[str, str]:
-    """Tags with the origin of a run: the project's own tags, and tags that MLflow displays."""
+    """Tags with the origin of a run: those of `provenance`, and tags that MLflow displays."""
     tags, user = provenance(), "unknown"
     with contextlib.suppress(KeyError, OSError):  # a container may have no user name
         user = getpass.getuser()

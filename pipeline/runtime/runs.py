@@ -50,9 +50,9 @@ def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
 
 
 def provenance() -> dict[str, str]:
-    """The origin of a run, as MLflow tags: commit, dirty flag (whether changes are uncommitted, or
-    "unknown"), DVC stage and lock, host. A submitted job, which has no git history, gets its commit
-    and flag from `maskgit submit`."""
+    """The origin of a run, as MLflow tags: git commit, whether there are uncommitted changes (true,
+    false or unknown), DVC's stage, experiment and hash of dvc.lock, and host. A submitted job has
+    no git history, so `maskgit submit` passes it the first two."""
     changed = _git("status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changed is None else str(bool(changed)).lower()
     lock = Path("dvc.lock")

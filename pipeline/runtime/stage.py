@@ -41,14 +41,14 @@ class Stage:
         open_storage(params.ray.storage_path, in_project(params.ray.folder))
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
-        """The run directory of the stage or, given an `identity` such as a seed, of one job of the
-        stage, such as a training run. `ignore` names params and dependencies that the job does not
-        use. Files in a run directory survive a kill."""
+        """The stage's run directory; with an `identity`, such as a seed, the directory of a job of
+        the stage, such as a training run. `ignore` names params and dependencies that the job does
+        not use. Files in a run directory survive a kill."""
         return run_dir(self.name, self._part(*ignore) | identity, self.params.ray.folder)
 
     def _part(self, *ignore: str) -> dict[str, Any]:
         """The stage's key without the ignored entries and, if `ray.elastic` is true, without the
-        number of workers."""
+        params that set the number of workers and split batches (`dag.WHO`)."""
         return dag.part_of_key(self._key, (*ignore, *self.params.ray.not_in_key))
 
     def __enter__(self) -> "Stage":
@@ -105,8 +105,8 @@ def logs_folder(params: Any) -> Path:
 
 
 def open_reproduction(params: Any) -> RunLog:
-    """Begin or resume the MLflow run of a whole `dvc repro`, the parent of its stages' runs. All
-    params and all code identify the run, so a repeated `dvc repro` resumes the same run."""
+    """Begin or resume the MLflow run of a whole `dvc repro`; its child runs are the stages' runs.
+    If neither params nor code have changed, a repeated `dvc repro` resumes the same run."""
     key = dag.project_key()
     digest, preset = value_hash(key), key["params"].get("preset", "run")
     note = (

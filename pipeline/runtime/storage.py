@@ -33,7 +33,7 @@ class Storage:
     runs: Path  # the folder of all run directories
 
     def place(self, path: Path) -> str:
-        """The path, in the store, of the copy of a file or folder."""
+        """The path in the object store where a local file or folder has its copy."""
         return f"{self.folder}/{path.relative_to(self.runs).as_posix()}"
 
 
@@ -52,8 +52,8 @@ def use_storage(storage: Storage | None) -> None:
 
 
 def open_storage(storage_path: str, runs: Path) -> None:
-    """Use the object store at `storage_path`, unless it is a folder. Raises a `UserError` if fsspec
-    cannot open the store."""
+    """Use the object store at `storage_path`, or no store if `storage_path` is a folder. Raises a
+    `UserError` if fsspec cannot open the store."""
     use_storage(None)
     if "://" in storage_path:
         names = S3_ENVIRONMENT if storage_path.startswith("s3://") else {}

@@ -1,4 +1,4 @@
-"""Reads result files. A missing or damaged file raises an error of one line."""
+"""Reads result files. A missing or damaged file raises an error with a message of one line."""
 
 import io
 from pathlib import Path
@@ -15,8 +15,8 @@ DAMAGED = "delete the file and run `dvc repro`"
 
 
 def read_rows(path: Path, keys: list[str], values: list[str]) -> "pd.DataFrame":
-    """Read a CSV file with columns `keys` and `values`, sorted by `keys`. Empty cells become NaN.
-    Raises a `UserError` if the file is missing or damaged."""
+    """Read a CSV file that has the columns `keys` and `values`, and sort the rows by `keys`. Empty
+    cells become NaN. Raises a `UserError` if the file is missing or damaged."""
     import pandas as pd
 
     try:
@@ -43,5 +43,5 @@ def with_nan(metrics: dict[str, float | None]) -> dict[str, float]:
 
 
 def has_param(column: "pd.Series", value: float) -> "pd.Series":
-    """For each cell of a result file's column, whether it holds a param's (rounded) value."""
+    """For each cell of a column, whether it is a param's value, rounded as in a result file."""
     return column.map(as_written) == as_written(value)

@@ -51,7 +51,7 @@ class Needs:
 
     workers: int  # workers per trial
     resources: Mapping[str, float]  # resources per worker, with Ray's names
-    max_failures: int  # restarts of a trial whose worker was lost
+    max_failures: int  # maximum restarts of a trial that lost a worker
     folder: Path  # absolute path; holds Tune's own files while Tune runs
     waits: bool = False  # trials only wait for their workers, which Ray Train starts
 
@@ -68,8 +68,8 @@ def run_trials(
 
     Args:
         function: an importable function; its return value is pickled back to this process.
-        trials: picklable values, each with a unique `name`, and `folders`, the run directories
-            that the trial reads and writes.
+        trials: picklable values, each with a unique `name`, and with `folders` (the run directories
+            that the trial reads and writes).
         on_done: called in this process with each finished trial and the function's value.
 
     Raises:

@@ -55,7 +55,7 @@ class BlurPool(nn.Module):
 
 
 class StyleGanBlock(nn.Module):
-    """A residual block of StyleGAN's discriminator, which halves the sides of feature maps."""
+    """A residual block of StyleGAN's discriminator. It halves the sides of feature maps."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()

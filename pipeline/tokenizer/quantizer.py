@@ -97,7 +97,7 @@ def entropy_loss(distances: Tensor, temperature: float, ranks: Ranks = ALONE) ->
 
 def code_usage(counts: Tensor) -> tuple[float, float]:
     """The fraction of codes that are used, and the perplexity of code use (the effective number of
-    codes), from the number of times that each code was chosen (K,)."""
+    codes). `counts` (K,) is the number of times that each code was chosen."""
     p = counts.double() / counts.sum().clamp(min=1)
     perplexity = torch.exp(-(p * p.clamp(min=1e-12).log()).sum())
     return (counts > 0).double().mean().item(), perplexity.item()

@@ -1,7 +1,6 @@
 """`maskgit demo`: serves a web page to try a model, until Ctrl-C."""
 
 import os
-import signal
 import tempfile
 import threading
 from contextlib import suppress
@@ -12,6 +11,7 @@ from PIL import Image
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.limits import PICTURE_BYTES, PICTURE_FORMATS, PICTURE_PIXELS
+from pipeline.runtime.process import end_when_told
 
 if TYPE_CHECKING:
     from pipeline.api.model import MaskGIT
@@ -31,7 +31,7 @@ def serve(model: "MaskGIT", host: str, port: int) -> None:
     """Serve the page for a model on `port`, which must be free, until Ctrl-C."""
     guard_uploads()
     # `kill` stops the server as Ctrl-C does, so that no picture is left behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_when_told()
     with tempfile.TemporaryDirectory(prefix="maskgit-demo-") as folder, suppress(KeyboardInterrupt):
         # Gradio reads its temporary folder and the telemetry switch when it is imported.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}

@@ -61,7 +61,7 @@ def fillings(
     for layer in layers:
         hole |= np.asarray(layer.getchannel("A").crop(area)) > 0
     if not hole.any():
-        raise UserError("no part is marked yet", "", "draw over the part to redraw")
+        raise UserError("no part is marked yet", "", "paint over the part to redraw")
     side = model.image_size
     small = picture.resize((side, side), Image.Resampling.NEAREST)
     if enlarged(small) == picture:  # an enlarged example; resizing would smooth it
@@ -96,7 +96,7 @@ def build(model: MaskGIT) -> gr.Blocks:
 
 
 def _sampling(model: MaskGIT, panels: int) -> None:
-    """Add the controls for sampling, and `panels` canvases with their own schedule and sampler."""
+    """Add the controls for sampling, and `panels` canvases, each with a schedule and a sampler."""
     most = min(SAMPLES, model.defaults.batch_size)
     with gr.Row():
         with gr.Column(scale=1):
@@ -136,7 +136,7 @@ def _editing(model: MaskGIT) -> None:
                 canvas_size=(side, side),
                 fixed_canvas=True,
                 type="pil",
-                label="Draw over the part to draw again",
+                label="Paint over the part to redraw",
                 height=480,
                 brush=gr.Brush(colors=["#e8590c"], color_mode="fixed"),
                 layers=False,

@@ -18,7 +18,6 @@ from pipeline.config.replicates import NetworkName, main_replicate
 from pipeline.data.images.pixels import from_chw, grid_picture, in_threads, save_picture
 from pipeline.data.images.shards import SAMPLES, ImageShards, View
 from pipeline.evaluation.image_sets import ArrayImages, ImageSet, batches
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, atomic_folder, require_new
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.provenance import require_current
@@ -84,14 +83,12 @@ def export_samples(
 ) -> int:
     """Write the samples that the stage `evaluate` drew from a trained network, as an `.npz` in the
     ADM suite's layout or as PNGs. Returns the number of samples written. Raises a `UserError` if
-    they are missing or out of date, or the path has an unsupported suffix or cannot be written.
+    they are missing or out of date, or the path cannot be written.
 
     Args:
         seed: training seed of the network; None for the first seed.
         everything: include the samples that only CAS uses and Table 1 does not measure.
     """
-    if path.suffix not in ("", ".npz"):
-        raise UserError(str(path), "unsupported suffix", "use .npz, or no suffix for PNGs")
     folder = main_replicate(params, network, seed).samples
     require_current("evaluate")
     count = None if everything else params.evaluation.samples

@@ -31,8 +31,8 @@ LOCAL_CONFIG = Path(".dvc/config.local")
 @dataclass(frozen=True)
 class Order:
     """The stage that a job has to run, and its settings. Settings may contain passwords, and Ray
-    shows every job's command and environment, so an encrypted file beside the code holds the order;
-    the command holds the key.
+    shows every job's command and environment. So the order is an encrypted file beside the code,
+    and the command contains only the key.
 
     Args:
         stage: name of a stage in dvc.yaml; None for all stages.
@@ -79,7 +79,7 @@ def main(folder: Path) -> None:
     (folder / ORDER).unlink()
     with _checkout(remote):
         for stage in stages_up_to(order.stage):
-            # `--pull` also fetches dependencies that only serve display, such as a tokenizer.
+            # `--pull` also fetches what later stages need only for pictures, such as the tokenizer.
             _dvc("repro", "--pull", "--single-item", stage)
             push(remote)  # after each stage, so that a failed job keeps its finished stages
 

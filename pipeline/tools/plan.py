@@ -139,7 +139,7 @@ class Plan:
     is unknown or `tflops` is out of range.
 
     Args:
-        gpu: name of the GPU; None for an A100, or for the CPU if `ray.use_gpu` is false.
+        gpu: name of the GPU; None for an A100 if `ray.use_gpu` is true, else for the CPU.
         tflops: achieved rate of one device, in 10¹² FLOP/s; overrides the rate of `gpu`.
     """
 

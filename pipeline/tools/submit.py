@@ -87,8 +87,8 @@ def _refused(address: str, error: Exception) -> UserError:
 
 
 def _environment() -> dict[str, str]:
-    """The environment variables for the job's stages: those of MLflow and the object store, the
-    number of threads here, and the commit, because .git is not uploaded."""
+    """The environment variables for the job's stages: those of MLflow and the object store, this
+    machine's number of threads, and the commit, because .git is not uploaded."""
     origin, names = provenance(), (THREADS, *KEYS)
     told = {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_") or k in names}
     return told | {"MASKGIT_COMMIT": origin["git.commit"], "MASKGIT_DIRTY": origin["git.dirty"]}
@@ -108,7 +108,7 @@ def _command(key: str, remote: Remote | None) -> str:
 
 def _followed(client: Any, address: str, job: str, then: str) -> str:
     """Show a job's output until the job ends, and connect again after a lost connection. Returns a
-    line with `then`, a text on where the results are, at its end. Raises a `UserError` if the job
+    line that ends with `then`, which says where the results are. Raises a `UserError` if the job
     fails, the connection stays lost, or the user presses Ctrl-C."""
     at, printed, lost = f"--address {redacted(address)}", 0, 0
     goes_on = (

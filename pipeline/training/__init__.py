@@ -1,1 +1,1 @@
-"""Trains tokenizer, classifier, MaskGIT and baseline with one loop that resumes after kills."""
+"""Trains tokenizer, classifier, MaskGIT and baseline. A killed training run resumes when rerun."""

@@ -25,7 +25,7 @@ from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import WEIGHTS, load_model
 
-# As usual with AdamW for classifiers of ImageNet (DeiT, ConvNeXt).
+# The usual values for ImageNet classifiers trained with AdamW (DeiT, ConvNeXt).
 WEIGHT_DECAY, LABEL_SMOOTHING = 0.05, 0.1
 BATCH = 500  # validation images per batch
 LOGGED = 5000  # maximum validation images on which the logged accuracy is measured
@@ -57,9 +57,9 @@ class ClassifierTraining(Training):
 
 def new_classifier(config: ClassifierConfig, device: torch.device) -> Classifier:
     """Create a classifier with random weights. Weights are in the channels-last format, in which
-    bfloat16 convolutions are fastest. With fewer than 8 channels, the format is channels-first: on
-    CPUs without AVX-512, oneDNN's 1×1 convolutions of stride 2 would write out of bounds (oneDNN
-    issue 6035)."""
+    bfloat16 convolutions are fastest. The small classifier with `width` below 8 stays
+    channels-first: on CPUs without AVX-512, oneDNN's channels-last 1×1 convolutions of stride 2
+    would write out of bounds (oneDNN issue 6035)."""
     classifier = Classifier(config).to(device)
     if config.architecture == "small" and config.width < 8:
         return classifier
@@ -131,8 +131,8 @@ def accuracy(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy on M images, given in batches (B, C, H, W) uint8, and labels (M,);
-    over the images of all workers, if each worker passes its own images."""
+    """Top-1 and top-5 accuracy on M images in batches (B, C, H, W) uint8, with labels (M,). If each
+    worker passes its own images, the accuracy is over the images of all workers."""
     model.eval()
     best = torch.cat([best_classes(model, batch, device) for batch in batches])
     return _right(best, labels, ranks)
@@ -160,8 +160,8 @@ def _right(best: Tensor, labels: Tensor, ranks: Ranks = ALONE) -> tuple[float, f
 def held_out_accuracy(
     folder: Path, params: Params, parts: Path, workers: BatchWorkers
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy of a published classifier on all validation images. The folder
-    `parts` stores computed batches, so that a run after a kill resumes."""
+    """Top-1 and top-5 accuracy of a published classifier on all validation images. Computed
+    batches are saved in the folder `parts`; a killed run resumes from them."""
     labels = torch.from_numpy(ImageShards(IMAGES, "val").labels)
     starts, count = range(0, len(labels), BATCH), len(labels)
     batches = [(start, min(start + BATCH, count)) for start in starts]

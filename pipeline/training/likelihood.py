@@ -28,8 +28,8 @@ def held_out_nll(
 ) -> float:
     """Negative log-likelihood (NLL) of the validation tokens under the published network in
     `folder`, in nats per token. MaskGIT's NLL covers only masked tokens, and the baseline's covers
-    all tokens, so the two cannot be compared. `seed` draws MaskGIT's masks. The folder `parts`
-    stores computed batches, so that a run after a kill resumes."""
+    all tokens, so the two cannot be compared. `seed` draws MaskGIT's masks. Computed batches
+    are saved in the folder `parts`; a killed run resumes from them."""
     images = len(TokenCache(TOKENS, "val"))
     # Send the model itself: workers on other nodes cannot read this stage's outputs.
     maker = Maker(_open_nats, load_model(folder, network), params, seed)

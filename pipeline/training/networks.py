@@ -1,4 +1,4 @@
-"""Trains both transformers once per seed and label smoothing, and publishes the models."""
+"""Trains MaskGIT or the baseline once per seed and label smoothing, and publishes the models."""
 
 import shutil
 from dataclasses import replace
@@ -35,7 +35,7 @@ from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model, save_model
 from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
-# The key of a training run omits these params for all runs, and adds the run's own values instead.
+# A training run's key omits these params of all runs, and has the run's own values instead.
 OTHERS = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
 SAMPLES = "samples_{}.png"
 ROWS, COLUMNS = 4, 10  # maximum rows and columns of the sample grid logged with each checkpoint
@@ -96,7 +96,7 @@ def _log(training: TransformerTraining) -> None:
 
 
 def _log_samples(training: TransformerTraining, model: Network, step: int) -> None:
-    """Draw samples of a network in training, and save and log them to MLflow as one picture."""
+    """Draw samples from a network during its training, and log them to MLflow as one picture."""
     classes = model.config.num_classes
     labels = balanced_labels(ROWS * min(classes, COLUMNS), classes)
     tokenizer = load_model(TOKENIZER, "tokenizer", next(model.parameters()).device)
@@ -112,8 +112,8 @@ def _log_samples(training: TransformerTraining, model: Network, step: int) -> No
 
 def convert_transformer(params: Params) -> dict[str, float]:
     """Convert and publish the weights file that `transformer.pretrained` names. Raises a
-    `UserError`, and writes nothing, if the weights differ from params.yaml in architecture, or from
-    the data set in the number of classes. Returns the metrics."""
+    `UserError`, and writes nothing, if the weights' architecture is not that of params.yaml, or if
+    their number of classes is not the data set's. Returns the metrics."""
     workers, (first, *_) = workers_of(params.ray), main_replicates(params, "transformer")
     cpu, classes = torch.device("cpu"), TokenCache(TOKENS, "train").num_classes
     model = open_pretrained_transformer(params, cpu, classes)

@@ -178,7 +178,7 @@ class TokenizerTask(Task):
 
     def _balance(self, step: int) -> dict[str, float]:
         """Measure the discriminator's influence on the decoder's last layer: the gradient norm of
-        the weighted adversarial loss, divided by that of reconstruction and perceptual losses."""
+        the weighted adversarial loss, divided by that of reconstruction plus perceptual loss."""
         p, weight = self.params, self._adversarial_weight(step)
         if weight == 0:
             return {}

@@ -19,8 +19,8 @@ from pipeline.weights.published import load_model
 
 
 class Coder:
-    """Encodes images of a split with the tokenizer: `crops` random crops of each image, or, if 0,
-    the centre crop."""
+    """Encodes images of a split with the tokenizer: `crops` random crops of each image, or its
+    centre crop if `crops` is 0."""
 
     def __init__(self, split: str, crops: int, params: Params, device: torch.device):
         self.tokenizer = load_model(TOKENIZER, "tokenizer", device)

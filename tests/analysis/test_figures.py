@@ -11,18 +11,13 @@ from analysis.exhibits import drawing, samples, schedules
 from analysis.exhibits.drawing import draw_mosaic
 
 COLOURS = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0]], np.uint8)
+SOLID = np.broadcast_to(COLOURS.reshape(2, 2, 1, 1, 3), (2, 2, 16, 16, 3))  # cell i has colour i
 DPI = 80  # at which a cell of the smallest size, 0.6 inches, has whole pixels
 
 
 @pytest.fixture(autouse=True)
 def resolution(monkeypatch):
     monkeypatch.setattr(drawing, "DPI", DPI)
-
-
-def solid(rows: int, columns: int, side: int = 16) -> np.ndarray:
-    """(rows, columns, side, side, 3): cell i has colour i."""
-    cells = COLOURS[: rows * columns].reshape(rows, columns, 1, 1, 3)
-    return np.broadcast_to(cells, (rows, columns, side, side, 3))
 
 
 def places_of(path, colour: np.ndarray) -> np.ndarray:
@@ -34,8 +29,8 @@ def places_of(path, colour: np.ndarray) -> np.ndarray:
 def test_a_mosaic_has_every_picture_in_its_place_on_a_transparent_ground(tmp_path):
     empty = np.array([[False, False], [False, True]])
     labels = {"row_labels": ["a", "b"], "column_labels": ["c", "d"]}
-    draw_mosaic(solid(2, 2), tmp_path / "a.png", empty=empty, block=(2, 1), **labels)
-    draw_mosaic(solid(2, 2), tmp_path / "b.png", empty=empty, block=(2, 2), **labels)
+    draw_mosaic(SOLID, tmp_path / "a.png", empty=empty, block=(2, 1), **labels)
+    draw_mosaic(SOLID, tmp_path / "b.png", empty=empty, block=(2, 2), **labels)
     places = [places_of(tmp_path / "a.png", colour) for colour in COLOURS]
     *areas, none = [len(place) for place in places]
     assert min(areas) == pytest.approx((0.6 * DPI) ** 2, rel=0.1) and none == 0

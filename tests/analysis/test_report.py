@@ -202,9 +202,8 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.mark.slow
 def test_command_needs_no_cluster_no_server_and_no_network_of_its_own(here):
     program = (
-        "import sys; from analysis.__main__ import main; code = main(); "
-        "print([m for m in ('ray', 'mlflow', 'dvc', 'torchvision') if m in sys.modules]); "
-        "sys.exit(code)"
+        "import sys; from analysis.__main__ import main; main(); "
+        "print([m for m in ('ray', 'mlflow', 'dvc', 'torchvision') if m in sys.modules])"
     )
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
@@ -222,36 +221,28 @@ def test_command_needs_no_cluster_no_server_and_no_network_of_its_own(here):
 
 
 @pytest.mark.parametrize("changed", ["analysis/report/a.py", "results/cas/rows.csv", "params.yaml"])
-def test_code_results_and_params_that_change_meanwhile_fail_it(here, monkeypatch, capsys, changed):
+def test_code_results_and_params_that_change_meanwhile_fail_it(here, monkeypatch, changed):
     def meanwhile(*_) -> list[Path]:
         text = Path(changed).read_text()
         Path(changed).write_text(re.sub(r"(?m)^seed: \d+|^lr.*", "seed: 9", text) + "\n")
         return [Path("report.html")]
 
     monkeypatch.setattr(analysis, "build", meanwhile)
-    assert analysis.main() == 1
     subject = {"params.yaml": "seed", "analysis/report/a.py": "analysis/report"}
-    assert capsys.readouterr().err.startswith(f"error: {subject.get(changed, changed)}: ")
+    with pytest.raises(SystemExit, match=f"^error: {subject.get(changed, changed)}: "):
+        analysis.main()
 
 
 @pytest.fixture
-def open_report(browser, report):
-    """Opens the report in a real browser's window; whatever it complains of is an error at the
-    end."""
-    pages, complaints = [], []
-
-    def open_page(width: int, height: int = 800):
-        page = browser.new_page(viewport={"width": width, "height": height})
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("requestfailed", lambda request: complaints.append(request.url[:80]))
-        page.route("http*://**", lambda route: complaints.append(route.request.url))
-        pages.append(page)
-        page.goto(report.as_uri())
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
+def page(browser, report, width):
+    """The report in a real browser's window; whatever it complains of is an error at the end."""
+    window, complaints = browser.new_page(viewport={"width": width, "height": 800}), []
+    window.on("console", lambda message: complaints.append(message.text))
+    window.on("requestfailed", lambda request: complaints.append(request.url[:80]))
+    window.route("http*://**", lambda route: complaints.append(route.request.url))
+    window.goto(report.as_uri())
+    yield window
+    window.close()
     assert complaints == []
 
 
@@ -268,8 +259,7 @@ SHRUNK = """() => [...document.images].map((image) => {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_window_and_every_letter_is_legible(open_report, width):
-    page = open_report(width)
+def test_nothing_is_wider_than_the_window_and_every_letter_is_legible(page, width):
     page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     widths = page.evaluate("[...document.images].map((image) => image.naturalWidth)")

@@ -129,7 +129,6 @@ def test_a_saved_model_is_drawn_from_elsewhere(run, model, tmp_path, monkeypatch
     ("arguments", "named"),
     [
         ("sample --classes class9", "class9"),
-        ("sample --model nowhere", "nowhere"),
         ("sample --output x.jpg", "--output"),
         ("edit PHOTO --class 0 --output x.webp", "--output"),
         ("edit PHOTO --class 0 --box 0,0,5,5 --mask m.png", "box and mask"),

@@ -29,7 +29,6 @@ WRONG = [
     ("training.lr", math.inf),
     ("training.ema_decay", 1.0),
     ("training.loss_on", "some"),
-    ("training.mask_schedule", "cosin"),
     ("training.other_label_smoothings", [0.2, 0.2]),
     ("training.other_label_smoothings", [0.1]),  # training.label_smoothing itself
     ("classifier.architecture", "torchvision:vgg16"),

@@ -103,7 +103,7 @@ def test_a_countdown_counts_all_and_reckons_with_those_of_this_run(now, capsys):
     count.done("linear/seed0")
     count.done("cubic/seed0")
     assert capsys.readouterr().out.splitlines() == [
-        "sweep: 21 trials, 18 finished before",
+        "sweep: 21 trials, 18 already finished",
         "sweep: cosine/seed0 done, 19 of 21, about 2 h 0 min left",
         "sweep: linear/seed0 done, 20 of 21, about 31 min left",  # 62 for two
         "sweep: cubic/seed0 done, 21 of 21",

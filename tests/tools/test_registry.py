@@ -32,7 +32,6 @@ for names, seed in ((["3", "7"], 1), (["3", "7"], 1), (["3", "7"], 2), (["cat"],
 
 
 @pytest.mark.soak
-@pytest.mark.slow
 def test_a_registered_model_answers_with_pictures(smoke, tmp_path):
     (smoke.folder / "mlflow.db").unlink()  # the file names the original folder
     smoke.run("python", "-m", "pipeline", "sync")

@@ -45,7 +45,6 @@ def test_no_experiment_and_no_server_are_one_line(uri, way_out):
 
 
 @pytest.mark.soak
-@pytest.mark.slow
 def test_the_server_shows_the_runs_until_ctrl_c(tmp_path):
     from mlflow import MlflowClient
 

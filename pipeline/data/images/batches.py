@@ -24,7 +24,7 @@ Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,)
 
 
 class Batches(Dataset[Batch], ABC):
-    """Training batches of images by step. Each batch is a pure function of (seed, step)."""
+    """Maps a step to its training batch of images, as a pure function of (seed, step)."""
 
     def __call__(self, step: int) -> Batch:
         return self.finish(step, self.load(step))

@@ -24,7 +24,7 @@ from pipeline.runtime.batches import (
     Maker,
     drop_parts,
     load_part,
-    making,
+    make_parts,
     parts_folder,
 )
 
@@ -44,14 +44,14 @@ def draw_samples(
     name: str,
 ) -> None:
     """Draw samples and write them as shards, unless the shards exist. The worker that draws a
-    batch also encodes its images. A run after a kill draws only the missing batches.
+    batch also encodes its images. If a run was killed, the next run draws only missing batches.
 
     Args:
-        batches: arguments for each batch of the function that draws a batch (B, C, H, W) uint8.
-        maker: opens this function, which draws a batch.
+        batches: for each batch, the arguments of the function that draws it.
+        maker: opens the function that draws a batch (B, C, H, W) uint8.
         labels: labels (M,) of the samples.
         batch_size: number of samples in each batch but the last.
-        name: label of the samples in messages.
+        name: name of the samples in progress messages.
     """
     if (folder / MANIFEST).exists():  # the manifest is written last
         return
@@ -63,7 +63,7 @@ def draw_samples(
         start = int(path.stem) * batch_size
         write_shard(path, items[start : start + len(encoded)], encoded)
 
-    list(making(files, workers, Maker(_encoder, maker), name, save_batch))
+    make_parts(files, workers, Maker(_encoder, maker), name, save_batch)
     drawn = pa.concat_tables([load_part(file, open_shard) for file in files])["image"]
     source: Any = SimpleNamespace(items=items, read=lambda index: drawn[index].as_py())
     shards = write_shards(source, range(len(items)), SAMPLES, shard_size, folder)

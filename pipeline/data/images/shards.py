@@ -29,7 +29,7 @@ SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.bi
 GROUP = 64  # images per record batch
 WINDOW = 256  # record batches shuffled together: 16,384 images, few enough to stay in memory
 MANIFEST = "manifest.json"
-SAMPLES = "samples"  # split of samples, which the stage `evaluate` publishes
+SAMPLES = "samples"  # the only split of samples, which the stage `evaluate` publishes
 
 
 class Item(NamedTuple):

@@ -1,8 +1,8 @@
 """Samplers: rules that choose which tokens are masked after an iteration of decoding.
 
 The paper's sampler is `confidence`; later work proposed the others. All share the loop of `decode`,
-which draws a code for every masked token before it calls the sampler. These modules do not import
-torch, which takes a second, except `truncation`.
+which draws a code for every masked token before it calls the sampler. Except for `truncation`,
+these modules do not import torch, which takes a second.
 """
 
 from collections.abc import Callable

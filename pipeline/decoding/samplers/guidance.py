@@ -1,4 +1,4 @@
-"""Guidance schedules: how the scale of classifier-free guidance grows over the iterations."""
+"""Guidance schedules: how the scale of classifier-free guidance changes over the iterations."""
 
 import math
 from collections.abc import Callable

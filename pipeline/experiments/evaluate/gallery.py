@@ -79,7 +79,7 @@ def _write_decoding(params: Params, replicate: Replicate, path: Path, device: to
 def _write_neighbours(
     params: Params, replicate: Replicate, view: View, path: Path, workers: BatchWorkers
 ) -> None:
-    # Compare a whole block: with few rows, the bits of products depend on the number of threads.
+    # Compare a whole block: with few rows, rounding depends on the number of threads.
     count = min(BLOCK, params.evaluation.samples)
     samples = View(ImageShards(replicate.samples, SAMPLES), params.data, count=count)
     evaluator = Evaluator(params, workers)

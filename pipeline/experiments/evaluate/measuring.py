@@ -101,23 +101,23 @@ def _replicate_row(
         publish_folder(samples, replicate.samples, keep=True)
         row = read_json(file)
     else:
-        shown = evaluator.on_the_fly(sampler)
-        row = measured_row(file, workers, shown, batches, name, measure)
+        sampling = evaluator.on_the_fly(sampler)
+        row = measured_row(file, workers, sampling, batches, name, measure)
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
     return {"images": network} | own | row
 
 
 def drop_samples(folders: Mapping[Replicate, Path]) -> None:
     """Delete the samples in the run directories, but not the published copies. Call this function
-    at the end of a stage, because a run that resumes after a kill needs the samples."""
+    at the end of a stage, because a killed run needs the samples to resume."""
     for replicate, folder in folders.items():
         if replicate.main:
             shutil.rmtree(folder / ENCODED, ignore_errors=True)
 
 
 def mean_metrics(rows: list[Row], params: Params) -> dict[str, dict[str, float | None]]:
-    """Average the metrics of each image set over the seeds, for training runs with
-    `training.label_smoothing`. A mean is None if the metric is missing for a seed."""
+    """Average the metrics of each image set over the seeds. Training runs with another label
+    smoothing than `training.label_smoothing` are left out. A mean is None if a value is missing."""
     main = params.training.label_smoothing
     sets: dict[str, list[Row]] = {}
     for row in rows:
@@ -141,7 +141,7 @@ def _reconstruction_row(real: View, folder: Path, evaluator: Evaluator, features
     """The row of metrics of the reconstructed validation images, read from `folder` or computed.
     `features` are those of the original validation images, (R, F)."""
     count = len(real)
-    shown = evaluator.on_the_fly(Maker(_open_rebuilder, real))
+    rebuilding = evaluator.on_the_fly(Maker(_open_rebuilder, real))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
     def measure(found: dict[str, Tensor]) -> Row:
@@ -150,7 +150,7 @@ def _reconstruction_row(real: View, folder: Path, evaluator: Evaluator, features
         return values | {f"rfid_{evaluator.extractor}": rfid}
 
     file, name = folder / "reconstruction.json", "evaluate: reconstructions"
-    row = measured_row(file, evaluator.workers, shown, batches, name, measure)
+    row = measured_row(file, evaluator.workers, rebuilding, batches, name, measure)
     return {"images": "reconstruction"} | row
 
 

@@ -21,8 +21,8 @@ State = dict[str, Any]  # {task, step, history}
 
 
 class RunDirCheckpoints:
-    """Stores the two newest checkpoints of a training run in one process, in the run directory. A
-    thread writes each checkpoint while training continues."""
+    """Stores the two newest checkpoints of a training run without Ray Train, in its run directory.
+    A thread writes each checkpoint while training continues."""
 
     def __init__(self, folder: Path):
         self.path, self.before = folder / CHECKPOINT, folder / BEFORE

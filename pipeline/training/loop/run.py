@@ -33,7 +33,7 @@ from pipeline.training.loop.training import Training, Workers, train
 
 def join_with(workers: Workers, key: str) -> None:
     """Connect to Ray for training. Raises a `UserError` if the connection fails, or if the cluster
-    can never run the workers; the error names `key`, the param that sets their number."""
+    can never run the workers. `key` names the param that sets their number, for the message."""
     join_ray()
     key = key if workers.count > 1 else "ray.cpus_per_worker"
     require_resources(workers.count, workers.cpus, workers.use_gpu, key)
@@ -53,7 +53,7 @@ def run_jobs(
         jobs: objects with `name`, `folders`, `workers`, `finished`, and `log` (MLflow run or None).
         key: name of the param that sets the number of workers per job.
         what: plural name of the jobs in messages, such as "training runs".
-        on_end: called with each finished job, including jobs that an earlier run finished.
+        on_end: called with each finished job, including jobs finished in an earlier run.
     """
     pending = [job for job in jobs if not job.finished]
     for job in jobs:

@@ -97,7 +97,7 @@ class Training(ABC):
 
     def finish(self, state: dict[str, Any], seconds: float) -> Any:
         """Save results other than checkpoints. `run_training` returns this method's return value.
-        `state` is the final {task, step, history}, and `seconds` the time since the last resume."""
+        `state` is the final {task, step, history}; `seconds` counts from the last (re)start."""
         return state
 
     @property
@@ -106,7 +106,7 @@ class Training(ABC):
 
     @property
     def run_dir(self) -> Path:
-        """The folder of the checkpoints; its path gives Ray Train's run name and storage path."""
+        """The folder of the checkpoints. Ray Train's run name and storage derive from its path."""
         return self.folder / "train" if self.workers.under_ray_train else self.folder
 
 

@@ -127,7 +127,7 @@ def _read(path: Path | str, kind: str) -> tuple[Path, Weights, Callable[[Weights
             raise UserError(str(path), f"holds a {of}, not a {kind}", f"give the {kind}'s file")
     raise UserError(
         str(path),
-        f"has no tokenizer or transformer weights (its first: {next(iter(weights), 'none')[:100]})",
+        f"has no tokenizer or transformer weights (found: {next(iter(weights), 'none')[:100]})",
         "give the authors' file, the PyTorch port's file or a published model",
     )
 

@@ -1,4 +1,4 @@
-"""Renames weights that others have published to this project's names.
+"""Converts weights that others have published to this project's names and shapes.
 
 Two sources are known: the authors' release (flax numbers modules in the order of their creation),
 and the PyTorch port of their tokenizer (`maskgit_vqgan.py` in open-muse and 1d-tokenizer).
@@ -51,7 +51,7 @@ def from_port(weights: Weights, config: TokenizerConfig) -> Weights:
     """Rename the weights of the PyTorch port of the authors' tokenizer."""
     deepest = len(config.multipliers) - 1
 
-    def level(match: re.Match[str]) -> str:  # level 0 is finest in the port, coarsest here
+    def level(match: re.Match[str]) -> str:  # level 0 is finest in the port, coarsest in ours
         kind = "levels" if match[2] == "block" else "upsample"
         return f"decoder.{kind}.{deepest - int(match[1])}."
 
