@@ -85,14 +85,12 @@ def sampling(config: TransformerConfig, batch: int, device: torch.device) -> Ite
         settings = DecodingSettings(ITERATIONS, "cosine", choice_temperature=4.5, bf16=bf16)
         yield Case(
             f"decoding, T = {ITERATIONS}, {_name(dtype)}",
-            lambda how=settings: list(generate(ours, labels, how, seed=0, device=device)),
+            lambda how=settings: list(generate(ours, labels, how, seed=0)),
             batch,
         )
         yield Case(
             f"autoregressive with cache, {_name(dtype)}",
-            lambda bf16=bf16: generate_autoregressive(
-                baseline, labels, seed=0, bf16=bf16, device=device
-            ),
+            lambda bf16=bf16: generate_autoregressive(baseline, labels, seed=0, bf16=bf16),
             batch,
         )
 

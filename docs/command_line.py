@@ -31,7 +31,7 @@ Run commands in the project's folder. `python -m pipeline` is the same as `maskg
 - Exit codes: 0, success; 1, an error, with one line on stderr that says how to correct it; 2, wrong
   usage; 130, Ctrl-C.
 
-`python docs/command_line.py` makes this page from the help of the commands.
+`python docs/command_line.py` makes this page.
 """
 
 

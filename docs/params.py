@@ -24,7 +24,7 @@ above 0, unless a range is given. *Reruns* names the first stages that a change 
 most params of the section, then for each exception. Later stages that use the new outputs also run,
 up to the report (`analysis`). *Paper* and *release* are the authors' values for ImageNet.
 
-`python docs/params.py` makes this page from `pipeline/config/schema.py` and `dvc.yaml`.
+`python docs/params.py` makes this page.
 """
 BOUNDS = {"multipleOf": "multiple of ", "minimum": "≥", "exclusiveMinimum": ">"}
 BOUNDS |= {"maximum": "≤", "exclusiveMaximum": "<"}

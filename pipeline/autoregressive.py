@@ -4,7 +4,6 @@ tokens and hyperparameters, but predicts one token after another in raster order
 Shape suffixes of variables: B batch, N tokens, V vocabulary, K codes.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,13 +14,11 @@ from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import generator
 from pipeline.decoding.iterative import gumbel_noise, require_finite_logits
 from pipeline.decoding.samplers.truncation import truncated
-from pipeline.masking import masked_token_loss
+from pipeline.masking import BATCH, masked_token_loss
 from pipeline.runtime.precision import Bf16, in_bfloat16
 from pipeline.transformer import TokenTransformer
 from pipeline.transformer.kernels import with_bfloat16_linears
 from pipeline.transformer.network import KeyValueCache
-
-BATCH = 500  # images per batch when the likelihood is measured
 
 
 class AutoregressiveTransformer(TokenTransformer):
@@ -42,21 +39,6 @@ class AutoregressiveTransformer(TokenTransformer):
         return self.logits(self.encode(self.sequence(tokens_BN, labels_B)))
 
 
-def next_token_logits(
-    model: AutoregressiveTransformer, ids_BN: Tensor, n: int, caches: Sequence[KeyValueCache] = ()
-) -> Tensor:
-    """Logits (B, K) of token n, from the class and the tokens before it.
-
-    Args:
-        ids_BN: vocabulary ids, as `model.sequence` returns them; ids after position n are ignored.
-        caches: one cache per block with the first n positions, so that only position n is
-            computed. Without caches, all positions up to n are computed.
-    """
-    first = n if caches else 0
-    hidden_BSD = model.encode(ids_BN[:, first : n + 1], caches, start=first)
-    return model.code_logits(hidden_BSD[:, -1])
-
-
 @torch.no_grad()
 def generate_autoregressive(
     model: AutoregressiveTransformer,
@@ -65,7 +47,6 @@ def generate_autoregressive(
     seed: int,
     bf16: Bf16 = False,
     cache: bool = True,
-    device: torch.device | str = "cpu",
     **truncation: Any,
 ) -> Tensor:
     """Draw tokens (B, N) int64, one after another, from softmax(logits). Raises a `UserError` if
@@ -79,7 +60,7 @@ def generate_autoregressive(
             both variants. In float32, both draw the same tokens; in bfloat16, rounding differs.
         truncation: temperature, top_k and top_p, as in `truncated`.
     """
-    device = torch.device(device)
+    device = model.device
     bf16 = in_bfloat16(bf16, device, "products")
     if bf16:
         model = with_bfloat16_linears(model)
@@ -108,7 +89,9 @@ def _generate_rows(
     ids_bN, total = model.sequence(tokens_bN, labels_b), torch.zeros((), device=device)
     for n in range(config.num_tokens):
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits_bK = next_token_logits(model, ids_bN, n, caches)
+            first = n if cache else 0
+            hidden_bSD = model.encode(ids_bN[:, first : n + 1], caches, start=first)
+            logits_bK = model.code_logits(hidden_bSD[:, -1])
         total += logits_bK.float().sum()
         logits_bK = truncated(logits_bK.float(), **truncation)
         shape = torch.Size((len(labels_B), logits_bK.shape[-1]))
@@ -127,31 +110,24 @@ def token_nll(
     labels: Tensor,
     *,
     batch_size: int = BATCH,
-    device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
 ) -> float:
     """The exact negative log-likelihood (NLL) in nats, averaged over the tokens (M, N) int64 of M
     images with class labels (M,) int64. Probabilities are over the K codes. Data-parallel workers
     share the batches."""
     batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
-    nats = ranks.sum_over(batches, lambda _, batch: token_nll_sum(model, *batch, device=device))
+    nats = ranks.sum_over(batches, lambda _, batch: token_nll_sum(model, *batch))
     return nats / len(tokens)
 
 
 @torch.no_grad()
-def token_nll_sum(
-    model: AutoregressiveTransformer,
-    tokens: Tensor,
-    labels: Tensor,
-    *,
-    device: torch.device | str = "cpu",
-) -> float:
+def token_nll_sum(model: AutoregressiveTransformer, tokens: Tensor, labels: Tensor) -> float:
     """Each image's mean NLL per token in nats (see `token_nll`), summed over a batch's images."""
 
     def total(tokens: Tensor, labels: Tensor) -> Tensor:
-        tokens, count = tokens.to(device), len(tokens)
-        logits = model.predict(tokens, labels.to(device)).float().flatten(0, 1)
-        sample = torch.arange(count, device=device).repeat_interleave(tokens.shape[1])
+        tokens, count = tokens.to(model.device), len(tokens)
+        logits = model.predict(tokens, labels.to(model.device)).float().flatten(0, 1)
+        sample = torch.arange(count, device=model.device).repeat_interleave(tokens.shape[1])
         loss = masked_token_loss(logits, tokens.flatten(), sample, count, label_smoothing=0.0)
         return torch.tensor([count * loss.item()], dtype=torch.float64)
 

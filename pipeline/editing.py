@@ -17,7 +17,6 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.seeds import generator, mix
 from pipeline.decoding.iterative import decode, predictor
 from pipeline.decoding.settings import DecodingSettings
-from pipeline.runtime.errors import UserError
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 
@@ -41,13 +40,7 @@ class Edited(NamedTuple):
 
 
 def box_mask(size: tuple[int, int], top: int, left: int, height: int, width: int) -> Tensor:
-    """The pixel mask of a box in an image of the given size (H, W). All arguments are in pixels.
-    Raises a `UserError` if the box is empty or not inside the image."""
-    inside = 0 <= top < top + height <= size[0] and 0 <= left < left + width <= size[1]
-    if not inside:
-        box = f"top {top}, left {left}, height {height}, width {width}"
-        image = f"an image of {size[0]}×{size[1]} pixels (height × width)"
-        raise UserError("box", f"{box} is not inside {image}", "give a box inside the image")
+    """The pixel mask of a box in an image of the given size (H, W). All arguments are in pixels."""
     mask = torch.zeros(size, dtype=torch.bool)
     mask[top : top + height, left : left + width] = True
     return mask
@@ -167,15 +160,11 @@ def edit(
     Returns:
         The composite and intermediate results. On the mask, the composite is the decoded sample;
         more than `feather` pixels away from the mask, the composite is bit-identical to the image.
-
-    Raises:
-        UserError: images or mask differ in size from the model's images.
     """
     f, grid = tokenizer.config.downsampling, math.isqrt(model.config.num_tokens)
-    _check_sizes(images, mask, grid * f)
     masks = mask[None] if mask.ndim == 2 else mask  # (1 or B, H, W)
     unknown = pixel_mask_to_tokens(masks, grid, dilate).expand(len(images), -1, -1)
-    device = next(model.parameters()).device
+    device = model.device
     known_tokens = tokenizer.encode(as_float(fill_unknown(images, mask)).to(device))
     steps = decode(
         predictor(model, labels.to(device), settings),
@@ -190,14 +179,6 @@ def edit(
     # lerp is exact at weights 0 and 1.
     composite = torch.lerp(images.float(), canvas.float(), weight).round().to(torch.uint8)
     return Edited(tokens.view_as(known_tokens).cpu(), unknown, canvas, composite)
-
-
-def _check_sizes(images: Tensor, mask: Tensor, side: int) -> None:
-    for name, given in (("image", images.shape[-2:]), ("mask", mask.shape[-2:])):
-        if given != (side, side):
-            size = f"{given[0]}×{given[1]} pixels (height × width)"
-            reason = f"{size} given, but the model's images have {side}×{side}"
-            raise UserError(f"the {name}", reason, f"resize or crop the {name}")
 
 
 def outpaint_beyond(
@@ -230,21 +211,10 @@ def outpaint_beyond(
     Returns:
         The extended images, (B, C, H, W + pixels) or (B, C, H + pixels, W). More than `feather`
         pixels away from the extended side, the given images are unchanged.
-
-    Raises:
-        UserError: an image is smaller than the window, or `overlap` is not in (0, window size).
     """
     axis, before = SIDES[side]
     size = tokenizer.config.downsampling * math.isqrt(model.config.num_tokens)
     extent, length = images.shape[axis], images.shape[axis] + pixels
-    if extent < size:
-        reason = (
-            f"{extent} pixels {'wide' if axis == -1 else 'high'}, but the model's images are {size}"
-        )
-        raise UserError("the image", reason, "enlarge the image")
-    if not 0 < overlap < size:
-        reason = f"{overlap} is not within 1–{size - 1}, since the model's images are {size}×{size}"
-        raise UserError("overlap", reason, f"use 1 to {size - 1}")
     wide = F.pad(images, [pixels if name == side else 0 for name in SIDES])
     borders: dict[str, Any] = {"dilate": dilate, "feather": feather}
     for number, known in enumerate(range(extent, length, size - overlap)):

@@ -71,7 +71,6 @@ def masked_nll(
     seed: int,
     min_masking_rate: float = 0.0,
     batch_size: int = BATCH,
-    device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
 ) -> float:
     """Mean negative log-likelihood (NLL) of masked tokens in nats. (The paper does not define the
@@ -93,7 +92,6 @@ def masked_nll(
             schedule=schedule,
             seed=seed,
             min_masking_rate=min_masking_rate,
-            device=device,
         )
 
     batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
@@ -110,11 +108,10 @@ def masked_nll_sum(
     schedule: str,
     seed: int,
     min_masking_rate: float = 0.0,
-    device: torch.device | str = "cpu",
 ) -> float:
     """Each image's mean NLL per masked token in nats (see `masked_nll`), summed over the images of
     a batch. The batch's index `number` seeds the batch's masks."""
-    noise = generator(seed, "nll", number)
+    noise, device = generator(seed, "nll", number), model.device
     masks = sample_training_mask(len(tokens), tokens.shape[1], schedule, noise, min_masking_rate)
 
     def total(tokens: Tensor, mask: Tensor, labels: Tensor) -> Tensor:

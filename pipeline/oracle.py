@@ -75,14 +75,10 @@ class HiddenMarkovChain:
         return forward, backward.flip(0), total
 
 
-def sticky_chain(stay: float = 0.85, own: float = 0.8) -> HiddenMarkovChain:
-    """A chain whose state changes seldom, as the content of neighbouring patches does.
-
-    Args:
-        stay: probability of keeping the state; otherwise, the next state is drawn uniformly.
-        own: probability that a state emits one of its own CODES / STATES codes; otherwise, the code
-            is drawn uniformly from all codes.
-    """
+def sticky_chain() -> HiddenMarkovChain:
+    """A chain whose state changes seldom, as the content of neighbouring patches does."""
+    stay = 0.85  # probability of keeping the state; otherwise, the next state is drawn uniformly
+    own = 0.8  # probability that a state emits one of its own CODES / STATES codes, else any code
     each = CODES // STATES
     codes = torch.eye(STATES).repeat_interleave(each, dim=1) / each
     return HiddenMarkovChain(

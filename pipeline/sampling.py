@@ -23,12 +23,11 @@ def balanced_labels(count: int, num_classes: int) -> Tensor:
 def sample_tokens(model: Network, settings: DecodingSettings, labels: Tensor, seed: int) -> Tensor:
     """Sample tokens (B, N) int64 for class labels (B,) from MaskGIT or from the autoregressive
     baseline, which uses only the settings bf16, softmax_temperature, top_k and top_p."""
-    how: Any = {"seed": seed, "device": next(model.parameters()).device}
     if isinstance(model, AutoregressiveTransformer):
-        how |= {"bf16": settings.bf16, "temperature": settings.softmax_temperature}
+        how: Any = {"bf16": settings.bf16, "temperature": settings.softmax_temperature}
         how |= {"top_k": settings.top_k, "top_p": settings.top_p}
-        return generate_autoregressive(model, labels, **how)
-    return list(generate(model, labels, settings, **how))[-1].sampled
+        return generate_autoregressive(model, labels, seed=seed, **how)
+    return list(generate(model, labels, settings, seed=seed))[-1].sampled
 
 
 class Sampler:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, SAMPLES
-from pipeline.config.replicates import NETWORKS, main_replicates
+from pipeline.config.replicates import LISTED, NETWORKS, main_replicates
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasTraining, run_cas
 from pipeline.runtime.files import read_json
 from pipeline.runtime.stage import Stage
 from pipeline.training.loop.run import run_jobs
 from pipeline.training.loop.training import Workers
-from stages.running import REPLICATES, replicate_folders, write_rows
+from stages.running import replicate_folders, write_rows
 
 
 def main(params: Params) -> str:
@@ -26,7 +26,7 @@ def trainings(params: Params, stage: Stage) -> list[CasTraining]:
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     workers = params.cas.workers_per_classifier or params.ray.num_workers
     sets: list[tuple[str, int, Path, Path]] = [
-        (REAL, seed, stage.folder(*REPLICATES, SAMPLES.as_posix(), seed=seed), IMAGES)
+        (REAL, seed, stage.folder(*LISTED, SAMPLES.as_posix(), seed=seed), IMAGES)
         for seed in params.evaluation.seeds
     ]
     for network in NETWORKS:

@@ -2,7 +2,7 @@
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
-from pipeline.config.replicates import NETWORKS, replicates
+from pipeline.config.replicates import LISTED, NETWORKS, replicates
 from pipeline.experiments.evaluate.gallery import write_gallery
 from pipeline.experiments.evaluate.measuring import (
     drop_samples,
@@ -14,7 +14,7 @@ from pipeline.experiments.evaluate.measuring import (
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
-from stages.running import REPLICATES, replicate_folders
+from stages.running import replicate_folders
 
 # Params that set the number of samples in other stages; here, sets of real images have that size.
 SIZES = ("sweep.samples", "temperature.samples", "editing.images", "rejection.acceptance")
@@ -25,7 +25,7 @@ def main(params: Params) -> str:
     with Stage("evaluate", params) as stage:
         every = [r for network in NETWORKS for r in replicates(params, network)]
         models = (folder.as_posix() for folder in NETWORKS.values())
-        images_folder = stage.folder(*REPLICATES, *SIZES, *models)
+        images_folder = stage.folder(*LISTED, *SIZES, *models)
         folders = replicate_folders(stage, every, *SIZES)
         rows = evaluate_all(params, folders, images_folder, workers)
         metrics = mean_metrics(rows, params)

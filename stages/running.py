@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import RESULTS, SAMPLES, check_files
-from pipeline.config.replicates import NETWORKS, Replicate
+from pipeline.config.replicates import LISTED, NETWORKS, Replicate
 from pipeline.runtime.dag import differences, require_params, stage_params, stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
@@ -26,8 +26,6 @@ from pipeline.training.loop.run import join_with, run_training
 from pipeline.training.loop.training import Training, Workers
 
 INTERRUPTED = "error: interrupted; run again to resume from the last checkpoint"
-# Params that list replicates (training runs): work on one does not depend on the others.
-REPLICATES = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
 # Columns of result files that identify a row; all other columns are metrics.
 IDENTITY = {
     *("images", "network", "seed", "samples", "augmentation", "training_images", "mask_ratio"),
@@ -84,7 +82,7 @@ def replicate_folders(
     """Map each replicate (training run of a network) to a run directory for the stage's work with
     its model. The directory depends on that model (with `samples`, on samples drawn from it), but
     not on other replicates or on the params in `ignore`."""
-    ignored = (*REPLICATES, *ignore, *(str(path) for path in (*NETWORKS.values(), SAMPLES)))
+    ignored = (*LISTED, *ignore, *(str(path) for path in (*NETWORKS.values(), SAMPLES)))
     found = {}
     for r in replicates:
         own = {"network": r.network, "seed": r.seed, "main": r.main}  # main: more is measured

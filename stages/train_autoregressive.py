@@ -11,5 +11,5 @@ def main(params: Params) -> str:
     steps = {"steps": params.autoregressive.steps}
     training = params.training.model_copy(update=steps)
     params = params.model_copy(update={"training": training})
-    nll = train_network(params, "autoregressive", AutoregressiveTask)["val_nll"]
+    nll = train_network(params, AutoregressiveTask)["val_nll"]
     return f"train_autoregressive: validation NLL {nll:.3f}; models in {AUTOREGRESSIVE}"

@@ -11,5 +11,5 @@ def main(params: Params) -> str:
     if params.transformer.pretrained:
         metrics = convert_transformer(params)
     else:
-        metrics = train_network(params, "transformer", TransformerTask)
+        metrics = train_network(params, TransformerTask)
     return f"train_transformer: validation NLL {metrics['val_nll']:.3f}; models in {TRANSFORMER}"

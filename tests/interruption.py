@@ -56,7 +56,8 @@ def fit(
     folder = checkpoints.path.parent
     params: Any = SimpleNamespace(toy=SimpleNamespace(steps=steps, checkpoint_every=every))
     toy = Toy(name="toy", params=params, seed=7, folder=folder, workers=ONE, log=log)
-    return train(toy, task, checkpoints, ranks)["history"]
+    task.ranks = ranks
+    return train(toy, task, checkpoints)["history"]
 
 
 def cut(path: Path) -> None:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from pipeline.data.seeds import mix
 from pipeline.editing import SIDES, edit, outpaint_beyond, outpaint_mask
-from pipeline.runtime.errors import UserError
 from tests.editing_inputs import DECODING, F_PIXELS, models, random_images
 
 
@@ -63,15 +62,3 @@ def test_outpainting_beyond_is_edits_of_windows_in_turn(side):
         assert torch.equal(part.narrow(axis, *inner), shorter.narrow(axis, *inner))
         new = longer.narrow(axis, 0 if before else extent, longer.shape[axis] - extent)
         assert (new.flatten(2).amax(dim=-1) > 0).all()  # the blank that the window started with
-
-
-@pytest.mark.parametrize(
-    ("shape", "overlap", "said"),
-    [((10, 8), 5, "8 pixels"), ((10, 10), 10, "overlap"), ((12, 10), 5, "12×10")],
-)
-def test_outpainting_beyond_says_what_does_not_fit(shape, overlap, said):
-    model, tokenizer = models(5)
-    images, labels = random_images(0, 1, 3, *shape), torch.tensor([0])
-    how = {"side": "right", "pixels": 4, "seed": 0, "overlap": overlap}
-    with pytest.raises(UserError, match=said):
-        outpaint_beyond(model, tokenizer, images, labels, DECODING, **how)

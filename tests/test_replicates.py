@@ -60,7 +60,7 @@ def train_stage(own_project, monkeypatch):
     def run(params, network="transformer"):
         trained.clear()
         Path("params.yaml").write_text(json.dumps(params.model_dump()))
-        metrics = networks.train_network(params, network, TASKS[network])
+        metrics = networks.train_network(params, TASKS[network])
         return list(trained), metrics
 
     return run
@@ -185,4 +185,4 @@ def test_the_baseline_trains_for_steps_of_its_own(monkeypatch):
     monkeypatch.setattr(train_autoregressive, "train_network", train_network)
     train_autoregressive.main(with_params(training=TRAINING, autoregressive={"steps": 9}))
     params, *rest = train_network.call_args.args
-    assert [params.training.steps, *rest] == [9, "autoregressive", AutoregressiveTask]
+    assert [params.training.steps, *rest] == [9, AutoregressiveTask]

@@ -89,7 +89,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
 
     @property
     def device(self) -> torch.device:
-        return next(self.transformer.parameters()).device
+        return self.transformer.device
 
     @classmethod
     def from_pretrained(  # type: ignore[override] # a project is not a repository
@@ -226,7 +226,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             raise ArgumentError("count", reason, f"give 1 to {most}")
         settings = self.defaults.settings(self.num_tokens, decoding)
         first = mix(whole("seed", seed), "batch", 0)  # the seed of `sample`'s first batch
-        steps = generate(self.transformer, labels, settings, seed=first, device=self.device)
+        steps = generate(self.transformer, labels, settings, seed=first)
 
         def canvas(iteration: int, step: DecodingStep) -> Canvas:
             again = step.masked & (iteration < settings.iterations)  # after T, no token is masked

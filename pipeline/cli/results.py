@@ -61,7 +61,7 @@ def export(
         bool, typer.Option("--all", help="Include samples that only the stage cas uses.")
     ] = False,
 ) -> None:
-    """Write samples of NETWORK (transformer or autoregressive) for other evaluation tools."""
+    """Write a network's samples for other evaluation tools."""
     from pipeline.config.params import load_params
     from pipeline.tools.export import export_samples
 

@@ -1,6 +1,5 @@
-"""Lists the replicates (training runs) of the two networks that Table 1 compares. Main replicates
-are trained with `training.label_smoothing`; as an ablation, the others are trained with
-`training.other_label_smoothings`."""
+"""Lists the replicates (training runs) of the networks of Table 1: the main replicates, and the
+replicates of the ablation, which are trained with `training.other_label_smoothings`."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,6 +10,8 @@ from pipeline.runtime.errors import ArgumentError
 
 NetworkName = Literal["transformer", "autoregressive"]
 NETWORKS: dict[NetworkName, Path] = {"transformer": TRANSFORMER, "autoregressive": AUTOREGRESSIVE}
+# Params that list the replicates: work on one replicate does not depend on other replicates.
+LISTED = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
 
 
 class Replicate(NamedTuple):

@@ -173,16 +173,11 @@ def predictor(
 
 
 def generate(
-    model: MaskGitTransformer,
-    labels: Tensor,
-    settings: DecodingSettings,
-    *,
-    seed: int,
-    device: torch.device | str = "cpu",
+    model: MaskGitTransformer, labels: Tensor, settings: DecodingSettings, *, seed: int
 ) -> Iterator[DecodingStep]:
     """Generate tokens for class labels (B,) int64, starting with every token masked. Yields a
     `DecodingStep` after each iteration, as `decode` does."""
-    shape = (len(labels), model.config.num_tokens)
+    shape, device = (len(labels), model.config.num_tokens), model.device
     yield from decode(
         predictor(model, labels.to(device), settings),
         torch.zeros(shape, dtype=torch.long, device=device),

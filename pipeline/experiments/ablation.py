@@ -79,10 +79,6 @@ class Trial:
     log: RunLog  # the trial's MLflow run
 
     @property
-    def schedule(self) -> str:
-        return self.params.training.mask_schedule
-
-    @property
     def folders(self) -> list[Path]:
         training = [] if self.training is None else self.training.folders
         return [self.folder, *training]
@@ -210,13 +206,13 @@ def measure_trial(trial: Trial) -> None:
     nll = masked_nll(
         sampler.open(workers.device).model,
         *TokenCache(TOKENS, "val").everything(),
-        schedule=trial.schedule,
+        schedule=params.training.mask_schedule,
         min_masking_rate=params.training.min_masking_rate,
         seed=trial.seed,
-        device=workers.device,
     )
     labels = evaluator.labels(params.sweep.samples)
-    own = {"schedule": trial.schedule, "seed": trial.seed, "samples": len(labels), "nll": nll}
+    own = {"schedule": params.training.mask_schedule, "seed": trial.seed}
+    own |= {"samples": len(labels), "nll": nll}
     size, seed = params.decoding.batch_size, mix(trial.seed, "sweep")
     main = asdict(params.decoding_settings())
 

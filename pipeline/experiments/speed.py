@@ -50,15 +50,13 @@ def methods(params: Params, config: TransformerConfig, device: torch.device) -> 
     bf16 = params.decoding.bf16 and params.autoregressive.bf16
     iterations = min(params.decoding.iterations, config.num_tokens)
     settings = replace(params.decoding_settings(iterations=iterations), bf16=bf16)
-    common: dict[str, Any] = {"seed": params.seed, "device": device}
 
     def parallel(labels: Tensor) -> Tensor:
-        return list(generate(maskgit, labels, settings, **common))[-1].sampled
+        return list(generate(maskgit, labels, settings, seed=params.seed))[-1].sampled
 
     def one_by_one(cache: bool) -> Callable[[Tensor], Tensor]:
-        return lambda labels: generate_autoregressive(
-            baseline, labels, bf16=bf16, cache=cache, **common
-        )
+        how: dict[str, Any] = {"seed": params.seed, "bf16": bf16, "cache": cache}
+        return lambda labels: generate_autoregressive(baseline, labels, **how)
 
     return {
         "maskgit": Method(maskgit, iterations, parallel),

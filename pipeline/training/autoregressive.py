@@ -32,4 +32,4 @@ class AutoregressiveTask(TransformerTask):
     def _nll(self) -> float:
         model = self.average.module
         assert isinstance(model, AutoregressiveTransformer)  # `network`
-        return token_nll(model, *self.validation, device=self.device, ranks=self.ranks)
+        return token_nll(model, *self.validation, ranks=self.ranks)

@@ -51,7 +51,7 @@ def _open_nats(
     def nats(number: int) -> dict[str, Tensor]:
         rows = slice(number * BATCH, (number + 1) * BATCH)
         if isinstance(model, AutoregressiveTransformer):
-            total = token_nll_sum(model, tokens[rows], labels[rows], device=device)
+            total = token_nll_sum(model, tokens[rows], labels[rows])
         else:
             total = masked_nll_sum(
                 *(model, tokens[rows], labels[rows]),
@@ -59,7 +59,6 @@ def _open_nats(
                 schedule=training.mask_schedule,
                 min_masking_rate=training.min_masking_rate,
                 seed=seed,
-                device=device,
             )
         return {"nats": torch.tensor([total], dtype=torch.float64)}
 

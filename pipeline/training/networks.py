@@ -12,8 +12,8 @@ from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS, TOKENIZER, TOKENS
 from pipeline.config.replicates import (
+    LISTED,
     NETWORKS,
-    NetworkName,
     Replicate,
     label_smoothing,
     main_replicates,
@@ -35,18 +35,15 @@ from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model, save_model
 from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
-# A training run's key omits these params of all runs, and has the run's own values instead.
-OTHERS = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
 SAMPLES = "samples_{}.png"
 ROWS, COLUMNS = 4, 10  # maximum rows and columns of the sample grid logged with each checkpoint
 
 
-def train_network(
-    params: Params, network: NetworkName, task_type: type[TransformerTask]
-) -> dict[str, float]:
+def train_network(params: Params, task_type: type[TransformerTask]) -> dict[str, float]:
     """Train a network once per seed and label smoothing, as trials of Ray Tune. Publish the models,
     and write the metrics and the first training run's history. Returns the metrics, averaged over
     the training runs with `training.label_smoothing`."""
+    network = task_type.kind
     with Stage(f"train_{network}", params) as stage:
         trainings = {r: _training(params, r, task_type, stage) for r in replicates(params, network)}
         every = list(trainings.values())
@@ -76,7 +73,7 @@ def _training(
         params=params.model_copy(update={"training": params.training.model_copy(update=own)}),
         task_type=task_type,
         seed=seed,
-        folder=stage.folder(*OTHERS, **values),
+        folder=stage.folder(*LISTED, **values),
         workers=Workers.of(params.ray, params.ray.num_workers),
         log=stage.run.child(f"{stage.hash}/{replicate.name}", replicate.name, values, note),
     )
@@ -99,7 +96,7 @@ def _log_samples(training: TransformerTraining, model: Network, step: int) -> No
     """Draw samples from a network during its training, and log them to MLflow as one picture."""
     classes = model.config.num_classes
     labels = balanced_labels(ROWS * min(classes, COLUMNS), classes)
-    tokenizer = load_model(TOKENIZER, "tokenizer", next(model.parameters()).device)
+    tokenizer = load_model(TOKENIZER, "tokenizer", model.device)
     autoregressive = isinstance(model, AutoregressiveTransformer)
     settings = training.params.decoding_settings(autoregressive=autoregressive)
     images = tokens_to_images(tokenizer, sample_tokens(model, settings, labels, training.seed))

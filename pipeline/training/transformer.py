@@ -162,7 +162,6 @@ class TransformerTask(Task):
             schedule=self.training.mask_schedule,
             min_masking_rate=self.training.min_masking_rate,
             seed=self.seed,
-            device=self.device,
             ranks=self.ranks,
         )
 

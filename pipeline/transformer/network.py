@@ -114,6 +114,10 @@ class TokenTransformer(nn.Module):
         self.apply(_init_weights)
         nn.init.trunc_normal_(self.position_embedding, std=0.02, a=-0.04, b=0.04)
 
+    @property
+    def device(self) -> torch.device:
+        return self.vocabulary_bias.device
+
     def encode(
         self, ids_BS: Tensor, caches: Sequence[KeyValueCache] = (), start: int = 0
     ) -> Tensor:

@@ -1,7 +1,6 @@
 """Metrics of two image folders against torch-fidelity's own run on them, with the real networks at
 random weights."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,7 @@ from torch_fidelity import calculate_metrics
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from pipeline.data.seeds import mix
-from pipeline.evaluation.features import Features, Network, extract, open_extractor
-from pipeline.evaluation.fid import fid
+from pipeline.evaluation.features import Features, Network, open_extractor
 from pipeline.evaluation.image_files import open_images
 from pipeline.evaluation.image_sets import ArrayImages
 from pipeline.evaluation.metrics import inception_score, kid, manifolds
@@ -34,16 +32,6 @@ def pictures(count: int, seed: int, contrast: float) -> np.ndarray:
     strength = torch.rand(count, 3, 1, 1, generator=noise)
     values = 128 + contrast * 60 * (coarse + strength * fine)
     return values.clamp(0, 255).to(torch.uint8).numpy()
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory) -> Path:
-    """A folder with the sets `samples` and `reference`, as PNGs and `.npy`."""
-    folder = tmp_path_factory.mktemp("sets")
-    for name, array in (("samples", pictures(66, 0, 1.0)), ("reference", pictures(68, 1, 0.8))):
-        np.save(folder / f"{name}.npy", array)
-        export_pngs(ArrayImages(array), folder / name)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -79,28 +67,14 @@ def theirs(samples: Path, reference: Path, weights: str, **metrics) -> dict[str,
     )
 
 
-def test_fid(sets, weights):
-    """Of Inception's 64-d pool, whose covariance few images give."""
-    layer = {"fid": True, "feature_layer_fid": "64"}
-    wanted = theirs(sets / "samples", sets / "reference", weights, **layer)
-    network = inception.FeatureExtractorInceptionV3(
-        "first-layers", ["64"], feature_extractor_weights_path=weights
-    )
-    extractor = partial(extract, lambda images: Features(*network(images)), CPU)
-    found = [every(extractor, sets / name) for name in ("samples", "reference")]
-    ours = fid(*(each.features for each in found))
-    assert ours == pytest.approx(wanted["frechet_inception_distance"], rel=1e-3)
-
-
 def every(extractor: Network, path: Path) -> Features:
     images = open_images(path)
     return extractor(images.read(0, len(images)))
 
 
-def test_is_kid_precision_and_recall(sets, weights, tmp_path, make_params):
-    counts = {"samples": 18, "reference": 22}
-    for name, count in counts.items():
-        images = np.load(sets / f"{name}.npy")[:count]
+def test_is_kid_precision_and_recall(weights, tmp_path, make_params):
+    sets = {"samples": pictures(18, 0, 1.0), "reference": pictures(22, 1, 0.8)}
+    for name, images in sets.items():
         export_pngs(ArrayImages(images), tmp_path / name)
     wanted = theirs(
         tmp_path / "samples",
@@ -117,7 +91,7 @@ def test_is_kid_precision_and_recall(sets, weights, tmp_path, make_params):
     )
     evaluation = make_params(evaluation={"inception_weights": weights}).evaluation
     extractor = open_extractor("inception", None, evaluation, CPU)
-    samples, reference = (every(extractor, tmp_path / name) for name in counts)
+    samples, reference = (every(extractor, tmp_path / name) for name in sets)
     assert samples.features.shape == (18, 2048) and samples.logits.shape == (18, 1008)
     score = inception_score(samples.logits, 1, seed=7)
     assert score == pytest.approx(wanted["inception_score_mean"], rel=1e-3) and score > 2

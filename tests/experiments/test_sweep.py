@@ -106,13 +106,13 @@ def test_what_names_the_files_of_trials_and_any_decoding_setting_is_an_axis(root
     given |= {"seeds": [4], "steps": 7, "designs": []}
     params = with_params(sweep=given)
     plain = found(params)
-    assert [(t.schedule, t.seed) for t in plain] == [("cosine", 4), ("square", 4)]
+    assert [t.name for t in plain] == ["cosine/seed4", "square/seed4"]
     assert [s.iterations for s in plain[0].decodings.values()] == [1, 3]
     assert {s.schedule for s in plain[1].decodings.values()} == {"square"}
     own = list(plain[0].decodings.items())
     assert list(plain[0].crossed.items()) == own[1:]  # at the main model's T, and measured once
     assert plain[1].crossed == {}
-    assert [t.training.steps for t in plain] == [7, 7] and plain[1].training.seed == 4
+    assert [t.params.training.steps for t in plain] == [7, 7] and plain[1].training.seed == 4
     designs = [{"top_p": [1.0, 0.9], "iterations": [3, 2]}, {"schedule": "square", "top_k": 4}]
     wide = found(with_params(sweep=given | {"designs": designs}))
     varied = [(s.iterations, s.top_p) for s in wide[0].designs.values()]
@@ -125,7 +125,7 @@ def test_what_names_the_files_of_trials_and_any_decoding_setting_is_an_axis(root
     longer = {"schedule": "square", "steps": [7, 9], "iterations": [1, 2]}
     *same, more = found(with_params(sweep=given | {"designs": [longer]}))
     assert [t.decodings for t in same] == [t.decodings for t in plain]
-    assert (more.name, more.training.steps, more.decodings) == ("square/steps9/seed4", 9, {})
+    assert (more.name, more.params.training.steps, more.decodings) == ("square/steps9/seed4", 9, {})
     assert [s.iterations for s in more.designs.values()] == [1, 2]
     assert not set(more.designs) & set(same[1].designs)  # the same settings, another model
     assert {t.training.folder for t in same} == {t.training.folder for t in plain}

@@ -7,8 +7,6 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from pipeline.decoding.iterative import decode
-from pipeline.decoding.settings import DecodingSettings
 from pipeline.oracle import HiddenMarkovChain, pair_error, sticky_chain, token_entropy
 from tests.tiny_networks import seeded
 
@@ -46,14 +44,8 @@ def test_probabilities_are_sums_over_all_paths():
     assert torch.allclose(CHAIN.pairs(2), pairs, atol=1e-6)
 
 
-@pytest.mark.parametrize("drawn", ["sampled", "decoded in random order"])
-def test_samples_have_the_distribution(drawn):
-    if drawn == "sampled":
-        tokens = CHAIN.sample(MANY, N, seeded(1))
-    else:
-        blank, unknown = torch.zeros(MANY, N, dtype=torch.long), torch.ones(MANY, N).bool()
-        how = DecodingSettings(N, "linear", 0.0, sampler="random")
-        tokens = list(decode(CHAIN.predict, blank, unknown, how, seeded(1)))[-1].sampled
+def test_samples_have_the_distribution():
+    tokens = CHAIN.sample(MANY, N, seeded(1))
     numbers = (tokens * torch.tensor([K**n for n in reversed(range(N))])).sum(dim=1)
     expected = joint().double().numpy()
     counts = numbers.bincount(minlength=K**N).numpy()

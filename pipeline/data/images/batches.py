@@ -93,8 +93,7 @@ def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callabl
                 generator=torch.Generator(),  # else the loader draws from the global generator
             )
             coming = iter(loader)
-        images, labels = next(coming)
-        return images, labels
+        return next(coming)
 
     return next_batch
 

@@ -58,11 +58,7 @@ def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
 
 def _pictures(view: View, rows: Iterable[int]) -> np.ndarray:
     """Centre crops (n, H, W, C) uint8 of the images at the indices `rows`."""
-    return _channels_last(view.centers(rows).numpy())
-
-
-def _channels_last(images: np.ndarray) -> np.ndarray:
-    return images.transpose(0, 2, 3, 1)
+    return view.centers(rows).permute(0, 2, 3, 1).numpy()
 
 
 def _write_decoding(params: Params, replicate: Replicate, path: Path, device: torch.device) -> None:
@@ -70,10 +66,10 @@ def _write_decoding(params: Params, replicate: Replicate, path: Path, device: to
     model = load_model(replicate.folder, "transformer", device)
     labels = balanced_labels(DECODED, model.config.num_classes)
     settings, side = params.decoding_settings(), params.grid
-    steps = list(generate(model, labels, settings, seed=replicate.seed, device=device))
-    canvases = [_channels_last(tokens_to_images(tokenizer, s.sampled).numpy()) for s in steps]
+    steps = list(generate(model, labels, settings, seed=replicate.seed))
+    images = torch.stack([tokens_to_images(tokenizer, s.sampled) for s in steps])
     masks = [s.masked.unflatten(-1, (side, side)).cpu().numpy() for s in steps]
-    write_npz(path, {"images": np.stack(canvases), "masked": np.stack(masks)})
+    write_npz(path, {"images": images.movedim(-3, -1).numpy(), "masked": np.stack(masks)})
 
 
 def _write_neighbours(

@@ -183,7 +183,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
         torch.distributed.all_gather_object(machines, machines[0])
     try:
         task = training.task(ranks, ray.train.torch.get_device())
-        train(training, task, RayTrainCheckpoints(training.run_dir, ranks), ranks)
+        train(training, task, RayTrainCheckpoints(training.run_dir, ranks))
     except Diverged as error:
         return {"error": error.args}
     return {"machines": machines}

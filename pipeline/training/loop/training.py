@@ -82,15 +82,6 @@ class Training(ABC):
     workers: Workers
     log: RunLog | None = None  # MLflow run that logs each new row of the history
 
-    @property
-    def steps(self) -> int:
-        return getattr(self.params, self.section).steps
-
-    @property
-    def every(self) -> int:
-        """Steps between checkpoints."""
-        return getattr(self.params, self.section).checkpoint_every
-
     @abstractmethod
     def task(self, ranks: Ranks, device: torch.device) -> Task:
         """Build the task of one data-parallel worker, on the worker's device."""
@@ -111,10 +102,7 @@ class Training(ABC):
 
 
 def train(
-    training: Training,
-    task: Task,
-    checkpoints: RunDirCheckpoints | RayTrainCheckpoints,
-    ranks: Ranks = ALONE,
+    training: Training, task: Task, checkpoints: RunDirCheckpoints | RayTrainCheckpoints
 ) -> State:
     """Train a worker's task from the last checkpoint to the last step. Returns the final state
     {task, step, history}. The history has a row of losses and measurements for each checkpoint.
@@ -123,7 +111,8 @@ def train(
         Diverged: a loss, a measurement or a weight is not finite; the last checkpoint is kept.
     """
     name, seed, workers = training.name, training.seed, training.workers
-    steps, every, first = training.steps, training.every, ranks.rank == 0
+    settings, first = getattr(training.params, training.section), task.ranks.rank == 0
+    steps, every, ranks = settings.steps, settings.checkpoint_every, task.ranks
     state = checkpoints.load() or {"step": 0, "history": []}
     start = saved = state["step"]
     if "task" in state:
