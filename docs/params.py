@@ -20,9 +20,9 @@ OPENING = """# Every param
 Quote a list for the shell: `-S 'sweep.iterations=[2,4,8]'`. `maskgit params` checks `params.yaml`.
 
 A param is listed with its default and, in parentheses, the allowed values; a whole number must be
-above 0, unless a range is given. *Reruns* names the first stages that a change runs again: for
-most params of the section, then for each exception. Later stages that use the new outputs also run,
-up to the report (`analysis`). *Paper* and *release* are the authors' values for ImageNet.
+above 0, unless a range is given. *Reruns* names the first stages that a change of the section, or
+of the param if its line says so, runs again. Later stages that use the new outputs also run, up to
+the report (`analysis`). *Paper* and *release* are the authors' values for ImageNet.
 
 `python docs/params.py` makes this page.
 """
@@ -75,7 +75,7 @@ def stages(key: str, dag: dict[str, Any]) -> str:
     }
     needed = sources(dag)
     first = [name for name in dag["stages"] if name in names and not needed[name] & names]
-    return ", ".join(f"`{name}`" for name in first) or "none (no result changes)"
+    return ", ".join(f"`{name}`" for name in first) or "no stage"
 
 
 def shown(value: Any) -> str:
@@ -93,15 +93,12 @@ def section(fields: dict[str, dict[str, Any]], prefix: str, dag: dict[str, Any])
     """The body of a section: the stages that its params reach, and one line per param."""
     reached = {key: stages(prefix + key, dag) for key in fields}
     usual, _ = Counter(reached.values()).most_common(1)[0]
-    others: dict[str, list[str]] = {}
-    for key, names in reached.items():
-        if names != usual:
-            others.setdefault(names, []).append(f"`{key}`")
-    said = [f"for {', '.join(keys)}: {names}" for names, keys in others.items()]
-    lines = ["; ".join([f"Reruns: {usual}", *said]) + ".", ""]
+    lines = [f"Reruns {usual}.", ""]
     for key, field in fields.items():
         kind = allowed(field)
         meaning = " ".join(field["description"].split()).replace("<", "&lt;")
+        if reached[key] != usual:
+            meaning += f" Reruns {reached[key]}."
         lines.append(
             f"- `{key}: {shown(field['default'])}`{f' ({kind})' if kind else ''}. {meaning}"
         )

@@ -79,9 +79,9 @@ def _check_inputs(stage: str) -> None:
 def replicate_folders(
     stage: Stage, replicates: Iterable[Replicate], *ignore: str, samples: bool = False
 ) -> dict[Replicate, Path]:
-    """Map each replicate (training run of a network) to a run directory for the stage's work with
-    its model. The directory depends on that model (with `samples`, on samples drawn from it), but
-    not on other replicates or on the params in `ignore`."""
+    """Map each replicate (training run of a network) to a run directory for what the stage computes
+    with its model. The directory's name depends on the model's files (if `samples`, on its samples'
+    files), and on neither other replicates nor the params in `ignore`."""
     ignored = (*LISTED, *ignore, *(str(path) for path in (*NETWORKS.values(), SAMPLES)))
     found = {}
     for r in replicates:

@@ -262,8 +262,8 @@ def p_value(p: float) -> str:
 
 @dataclass(frozen=True)
 class Recognised:
-    """How many samples the reference classifier recognises: the share, its 95% interval (Wilson,
-    over samples), the share that guessing would reach, and the share of real images."""
+    """The share of samples that the reference classifier assigns to their class, its 95% interval
+    (Wilson, over samples), and the shares of guessing and of real images."""
 
     share: float
     low: float

@@ -142,8 +142,8 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
 
 
 def _measured(results: Results, params: Params) -> pd.DataFrame:
-    """A row per set of images, with parameters, steps and CAS. If there are more or fewer real
-    images than samples, one more row has real images in sets as large as the samples."""
+    """A row per set of images, with parameters, steps and CAS. If the numbers of real
+    images and of samples differ, one more row measures as many real images as samples."""
     y, _ = results.manifold_extractors
     metrics = [*map(results.metric, DISTRIBUTION)]
     metrics += [*(f"{kind}_{y}" for kind in DIVERSITY), *_added(results)]

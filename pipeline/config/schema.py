@@ -221,7 +221,7 @@ class Transformer(Section):
     """The network of MaskGIT and of the autoregressive baseline."""
 
     pretrained: Text | None = None
-    """Weights file to use instead of training MaskGIT, in the sweep too."""
+    """Weights file to use instead of training MaskGIT; the sweep then trains no model either."""
     layers: PositiveInt = 2
     """Number of layers. Paper: 24."""
     hidden: Annotated[int, Field(ge=2)] = 128

@@ -25,9 +25,9 @@ EXACT = "exact"  # named as a sampler: draws from the distribution itself
 
 
 def oracle_rows(params: Params, folder: Path, workers: BatchWorkers) -> list[Row]:
-    """Compute rows for every number of tokens and decoding setting of `oracle.designs`: one for all
-    samples, and one for each group. Rows of the sampler `EXACT` measure samples that are drawn from
-    the distribution itself.
+    """Compute rows for every number of tokens and decoding setting of `oracle.designs`: one row for
+    all samples, and one for each of `GROUPS` groups of samples. For comparison, samples of `EXACT`
+    are drawn directly from the known distribution.
 
     Args:
         folder: run directory, in which the metrics of finished settings are kept for later runs.

@@ -88,7 +88,7 @@ def _server() -> str:
 
 def _log(model: "MaskGIT", weights: Path, name: str, run_id: str, digest: str) -> str:
     """Log the model to an MLflow run, register the model, and return its version. The version is
-    created with the tag of its weights, so that a second attempt after a kill finds the version."""
+    created with a tag, the weights' hash, by which a retry finds a version that already exists."""
     import mlflow
     import pandas as pd
 

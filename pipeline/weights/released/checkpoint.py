@@ -133,7 +133,7 @@ def _read(path: Path | str, kind: str) -> tuple[Path, Weights, Callable[[Weights
 
 
 def _weights(path: Path) -> Weights:
-    """Read a weights file, and keep its names and shapes. Code in the file is never run."""
+    """Read a weights file, without converting names or shapes. Its code is never run."""
     try:
         require_file(path)
     except FileNotFoundError as error:
