@@ -40,7 +40,7 @@ class Edited(NamedTuple):
 
 
 def box_mask(size: tuple[int, int], top: int, left: int, height: int, width: int) -> Tensor:
-    """The pixel mask of a box in an image of the given size (H, W). All arguments are in pixels."""
+    """The pixel mask of a box inside an image of the given size (H, W), all in pixels."""
     mask = torch.zeros(size, dtype=torch.bool)
     mask[top : top + height, left : left + width] = True
     return mask
@@ -204,8 +204,8 @@ def outpaint_beyond(
         images: images (B, C, H, W) uint8, such as an earlier result: of the model's height and at
             least its width for left and right, of its width and at least its height otherwise.
         pixels: number of pixels to extend by.
-        overlap: minimum width in pixels of a window's known part. The new part is generated from
-            the known tokens, except those within `dilate` tokens of the new part.
+        overlap: minimum width of a window's known part, from 1 to the window's size - 1 pixels.
+            The new part is generated from the known tokens that are farther than `dilate` away.
         settings, dilate, feather: as for `edit`.
 
     Returns:

@@ -60,7 +60,7 @@ def _gaps(results: Results, params: Params) -> pd.DataFrame:
 
 
 def table(results: Results, params: Params) -> Table:
-    """A row per setting of `sweep.designs` and T, compared with the main settings by FID."""
+    """A row per T and setting of `sweep.designs`, and the main settings; FID is compared."""
     rows, settings = _rows(results, params)
     keys = ["schedule", *settings, "iterations", "passes"]
     metrics, samples = [results.metric(kind) for kind in KINDS], rows["samples"]

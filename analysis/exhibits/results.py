@@ -29,7 +29,7 @@ FEATURE_METRICS = {
 # Metrics that use the main extractor only; metrics based on neighbours use both extractors.
 DISTRIBUTION = ("fid", "fid_infinity", "is", "kid")
 OTHER_METRICS = {"nll": "NLL", "class_accuracy": "recognised", "psnr": "PSNR"}
-LOWER_IS_BETTER = ("fid", "fid_infinity", "kid", "nll")
+LOWER_IS_BETTER = ("fid", "fid_infinity", "kid", "nll")  # beginnings of columns' names
 SWEEP_METRICS = ["fid", "is", "kid", "nll", "precision", "recall", "class_accuracy"]  # of Table 3
 
 # Measured sets of images, with the paper's names for the networks that made the images.

@@ -25,7 +25,7 @@ class Params(schema.Section):
     """Name of the preset behind these values; recorded with every result."""
     seed: schema.Seed = 0
     """Seed of all random draws that evaluation.seeds and sweep.seeds do not set. On one machine,
-    the same params give byte-identical results; only GPU training may differ by rounding."""
+    the same params give byte-identical results; training on a GPU may differ by rounding."""
     data: schema.Data = schema.Data()
     classifier: schema.Classifier = schema.Classifier()
     tokenizer: schema.Tokenizer = schema.Tokenizer()

@@ -101,7 +101,7 @@ class Section(BaseModel):
 
 class Data(Section):
     source: Annotated[Text, AfterValidator(_source)] = "mnist5k"
-    """Data: `mnist5k` (5,000 digits), `torchvision:NAME` or `folder:PATH` (docs/pictures.md)."""
+    """`mnist5k` (5,000 digits, no download), `torchvision:NAME` or `folder:PATH`."""
     download_dir: Annotated[Text, AfterValidator(os.path.expanduser)] = "data/raw"
     """Folder for torchvision downloads."""
     image_size: PositiveInt = 28
@@ -358,7 +358,7 @@ class Sweep(Section):
     """Mask schedules whose models also decode with each other's γ, at T = decoding.iterations."""
     designs: list[dict[str, Any]] = [{"sampler": OTHERS, "iterations": [4, 8]}]
     """Grids of other decoding settings for the models (docs/samplers.md). A grid maps params of the
-    section decoding to values; its keys schedule and steps set how the models are trained."""
+    section decoding, or schedule, to values. A value of steps trains further models."""
     steps: Steps = 250
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""

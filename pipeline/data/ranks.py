@@ -53,7 +53,7 @@ class Ranks:
             gradient.copy_(part.view(gradient.shape))
 
     def sum_over(self, batches: Sequence[Batch], measure: Callable[[int, Batch], float]) -> float:
-        """The sum of `measure(index, batch)` over batches, divided among the workers. Values are
+        """The sum of `measure(index, batch)` over batches, which the workers share. Values are
         added in the order of batches, so the sum is bit-identical for any number of workers."""
         values = torch.zeros(len(batches), dtype=torch.float64)
         for number in range(self.rank, len(batches), self.workers):

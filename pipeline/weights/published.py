@@ -31,7 +31,14 @@ MODELS: dict[str, tuple[type[nn.Module], type]] = {
 
 def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Tensor]) -> None:
     """Write a model's config and state dict to a folder, atomically. `kind` is the key of the
-    model's class in `MODELS`."""
+    model's class in `MODELS`. Raises a `UserError` if a weight is NaN or infinite; the folder is
+    then unchanged."""
+    if (name := not_finite(weights)) is not None:
+        raise UserError(
+            str(folder),
+            f"{name} of the {kind} has NaN or infinite values, so the {kind} is not published",
+            "lower the learning rate (or turn bf16 off) and train again",
+        )
     with atomic_folder(folder) as temporary:
         content = save({k: v.contiguous() for k, v in weights.items()})
         (temporary / WEIGHTS).write_bytes(content)

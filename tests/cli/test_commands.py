@@ -73,6 +73,7 @@ def test_a_command_line_that_cannot_be_read_ends_with_2(arguments, wanted, run):
         ("edit x.png --class 1 --box ٤,4,20,20", "--box: .*four integers"),
         ("demo --host 203.0.113.1", "cannot listen on 203.0.113.1"),
         ("plan nope", ".*nope"),
+        ("export transformer x.png", "--output: .*unsupported suffix"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_the_way_out(arguments, wanted, run):

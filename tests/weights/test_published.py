@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from pipeline.transformer import MaskGitTransformer
@@ -28,3 +29,14 @@ def test_a_published_model_is_loaded_frozen_or_refused_in_one_line(tmp_path):
         with refused(folder, way_out="get another"):
             load_model(folder, "transformer", way_out="get another")
         (folder / name).write_bytes(files[name])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_model_is_published_with_finite_weights_only(tmp_path, value):
+    weights = MaskGitTransformer(TINY).state_dict()
+    save_model(tmp_path / "model", "transformer", TINY, weights)
+    before = (tmp_path / "model/model.safetensors").read_bytes()
+    weights["blocks.0.mlp_in.weight"].flatten()[0] = value
+    with refused(match=r"blocks\.0\.mlp_in\.weight.*not published"):
+        save_model(tmp_path / "model", "transformer", TINY, weights)
+    assert (tmp_path / "model/model.safetensors").read_bytes() == before
