@@ -358,7 +358,7 @@ class Sweep(Section):
     """Mask schedules whose models also decode with each other's γ, at T = decoding.iterations."""
     designs: list[dict[str, Any]] = [{"sampler": OTHERS, "iterations": [4, 8]}]
     """Grids of other decoding settings for the models (docs/samplers.md). A grid maps params of the
-    section decoding, or schedule, to values. A value of steps trains further models."""
+    section decoding, schedule (of training too) and steps (of training) to values."""
     steps: Steps = 250
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""

@@ -38,7 +38,7 @@ class Maker:
         self.name = uuid.uuid4().hex  # the same in every process
 
     def open(self, device: torch.device) -> Any:
-        """Return the function that computes batches; load its networks if this is not yet done."""
+        """Return the function that computes batches. Only the first call loads its networks."""
         if self._here is None:
             self._here = self.opens(*self.args, device)
         return self._here

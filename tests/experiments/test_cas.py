@@ -87,9 +87,8 @@ def test_a_classifier_is_trained_for_each_set_augmentation_and_seed():
     jobs = trainings(with_params(cas={"steps": 7}), named)
     keys = {(job.images, job.augmentation, job.seed) for job in jobs}
     assert keys == set(product((cas.REAL, *NETWORKS), cas.AUGMENTATIONS, (0, 1)))
-    assert len({job.folder for job in jobs}) == len(jobs) and {
-        job.params.classifier.steps for job in jobs
-    } == {7}
+    assert len({job.folder for job in jobs}) == len(jobs)
+    assert {job.params.classifier.steps for job in jobs} == {7}
     for job in jobs:
         own = IMAGES if job.images == cas.REAL else SAMPLES / job.images / f"seed{job.seed}"
         assert job.samples == own
