@@ -54,7 +54,8 @@ def generate_autoregressive(
 
     Args:
         labels: class labels (B,).
-        bf16: True runs the network in bfloat16 where that is faster; "force" always does.
+        bf16: True runs the network in bfloat16 on GPUs, and on CPUs that are faster in bfloat16;
+            "force" always runs the network in bfloat16.
         cache: keep the keys and values of earlier positions, so that each step computes only one
             position. Without a cache, each step computes all positions so far. Figure 4 times
             both variants. In float32, both draw the same tokens; in bfloat16, rounding differs.

@@ -1,8 +1,8 @@
 """Editing (paper, section 4.3): decoding starts with a mask that covers only some of the tokens.
 
-Inpainting, outpainting and class-conditional editing are one call with different masks and labels.
-Pixel masks are bool, True where the content is unknown and is to be generated; a token grid is
-(B, h, w), and f is the tokenizer's downsampling, in pixels per token.
+Inpainting, outpainting and class-conditional editing all call `edit`, with different masks and
+labels. A pixel mask is bool: True marks unknown pixels, which `edit` generates. A token grid is
+(B, h, w), and f is the tokenizer's downsampling factor, in pixels per token.
 """
 
 import math
@@ -40,7 +40,7 @@ class Edited(NamedTuple):
 
 
 def box_mask(size: tuple[int, int], top: int, left: int, height: int, width: int) -> Tensor:
-    """The pixel mask of a box inside an image of the given size (H, W), all in pixels."""
+    """The pixel mask (H, W) of a box in an image of `size` (H, W). All arguments are in pixels."""
     mask = torch.zeros(size, dtype=torch.bool)
     mask[top : top + height, left : left + width] = True
     return mask
@@ -54,8 +54,8 @@ def center_mask(size: tuple[int, int], fraction: float) -> Tensor:
 
 
 def outpaint_mask(size: tuple[int, int], side: Side, fraction: float) -> Tensor:
-    """The pixel mask (H, W) of the strip along `side` that covers a `fraction` of the image. (In
-    Table 2, this is the right half.)"""
+    """The pixel mask (H, W) of a strip along the edge `side` that covers a `fraction` of the image.
+    (Table 2 outpaints the right half.)"""
     axis, before = SIDES[side]
     count = round(fraction * size[axis])
     mask = torch.zeros(size, dtype=torch.bool)
@@ -68,8 +68,8 @@ def _dilate(mask: Tensor, radius: int) -> Tensor:
 
 
 def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
-    """The mask (B, grid, grid) bool of the tokens to generate: tokens that contain an unknown
-    pixel, and all tokens at most `dilate` tokens away (1 in the release).
+    """The mask (B, grid, grid) bool of the tokens to generate: the tokens that contain an unknown
+    pixel, and their neighbours up to `dilate` rows and columns away (1 in the release).
 
     The authors' release supports only boxes. If a box's sides lie on token borders, this function
     gives the same tokens as the release; otherwise, the release can miss the last row or column.
@@ -85,10 +85,10 @@ def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
 def feather_weight(mask: Tensor, feather: int) -> Tensor:
     """Blending weight of the generated image: 1 on the mask, 0 beyond `feather` pixels from it.
 
-    The mask is grown by half of `feather`, rounded down, and blurred with a Gaussian whose radius
-    is the other half, so that the weight falls to 0 outside the mask. (The release blurs the
-    dilated token mask with a σ of about one token: hidden pixels shine through at the mask's
-    border, and known pixels far from the mask are mixed with their reconstruction.)
+    The mask is grown by `feather` // 2 pixels, and then blurred with a Gaussian kernel whose radius
+    is the rest of `feather`, so that the weight falls to 0 outside the mask. (The release blurs
+    the dilated token mask with a σ of about one token. As a result, hidden pixels show through at
+    the mask's border, and known pixels far from the mask are mixed with their reconstruction.)
 
     Returns:
         (B, H, W) float32 for a mask (B, H, W) bool; exactly 0 where the mask is more than `feather`
@@ -144,16 +144,17 @@ def edit(
 ) -> Edited:
     """Generate the masked part of images for given class labels, and blend it into the images.
 
-    The masked image is tokenized, as the paper does for inpainting: the result does not depend on
-    the pixels under the mask. (The release has only class-conditional editing: it encodes the whole
-    image and begins with the third of 12 iterations. This function runs all T iterations.)
+    The masked image is tokenized, as in the paper's inpainting, so the result does not depend on
+    the pixels under the mask. (The release supports only class-conditional editing: it tokenizes
+    the whole image and starts at the third of 12 iterations. This function runs all T iterations.)
 
     Args:
         images: images (B, C, H, W) uint8 on the CPU, of the size that the model generates.
         mask: pixel mask (B, H, W) bool, or one mask (H, W) for all images.
-        labels: classes (B,) int64: each image's own class, or another one to generate (Figure 6).
-        dilate: width in tokens of the border around the mask that is also generated, for the blend.
-            On a small grid, the release's width of 1 can leave no known token.
+        labels: class labels (B,) int64 of the content to generate: each image's own class, or
+            another class (Figure 6).
+        dilate: width in tokens of a border around the mask. Tokens in the border are generated too,
+            for the blend. On a small grid, the release's width of 1 can leave no known token.
         feather: width in pixels of the blend around the mask. None: as wide as the border that
             `dilate` adds, so that only pixels of generated tokens are blended into the image.
 
@@ -201,11 +202,12 @@ def outpaint_beyond(
     pixels), and `edit` generates the unknown pixels in the window.
 
     Args:
-        images: images (B, C, H, W) uint8, such as an earlier result: of the model's height and at
-            least its width for left and right, of its width and at least its height otherwise.
+        images: images (B, C, H, W) uint8, such as an earlier result. Along the extended axis, they
+            are at least as large as the model's images; along the other axis, exactly as large.
         pixels: number of pixels to extend by.
-        overlap: minimum width of a window's known part, from 1 to the window's size - 1 pixels.
-            The new part is generated from the known tokens that are farther than `dilate` away.
+        overlap: minimum number of known pixels in a window along the extended axis, from 1 to the
+            window's size - 1. New pixels are generated from the known tokens of the window that
+            are more than `dilate` tokens away.
         settings, dilate, feather: as for `edit`.
 
     Returns:

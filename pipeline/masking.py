@@ -51,7 +51,7 @@ def masked_token_loss(
     paper's equation 1 has a sum over the masked tokens.)
 
     Args:
-        logits: logits (M, V) at the M positions in the loss (see `training.loss_on`).
+        logits: logits (M, V) at the M positions that count in the loss (see `training.loss_on`).
         target: true codes (M,).
         sample: index of the image that each position belongs to, (M,) in [0, batch_size).
     """

@@ -15,8 +15,9 @@ DISTANCES = (1, 2, 4, 8)  # between the two tokens of a pair
 
 @dataclass(frozen=True)
 class HiddenMarkovChain:
-    """A row of tokens with one hidden state each. The first state is drawn uniformly; later states
-    are uniform too if the columns of `transition` sum to 1.
+    """The distribution of a row of tokens, each drawn from the hidden state at its position. States
+    form a Markov chain. The first state is drawn uniformly; if the columns of `transition` sum to
+    1, the later states are uniform too.
 
     Args:
         transition: (S, S) probabilities of the next state, for each state.

@@ -47,8 +47,9 @@ def _unit(maps: Tensor) -> Tensor:
 
 def open_distance_map(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
     """Open a map of perceptual distances: a function that maps two batches of images (B, C, H, W)
-    in [0, 1] to the distance at each pixel, (B, H, W). Arguments and errors are those of
-    `open_perceptual`, whose distance is the map's mean (up to interpolation at image edges)."""
+    in [0, 1] to the distance at each pixel, (B, H, W). The map's mean is the distance that
+    `open_perceptual` gives, up to interpolation at image edges. Arguments are as for that function.
+    Raises a `UserError` if the weights of an LPIPS backbone cannot be downloaded or read."""
     if name == "classifier":
         return partial(classifier_distance_map, classifier)
     network = _lpips_network(name.removeprefix("lpips_"), device, by_place=True)

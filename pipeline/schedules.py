@@ -43,9 +43,9 @@ def mask_ratio(schedule: str, r: "Tensor | float", num_tokens: "Tensor | int") -
 
 
 def curve_csv(schedule: str, num_tokens: int) -> str:
-    """Tabulate a mask schedule as CSV with all digits: a column r, and columns `gamma_<N>`, where N
-    is `num_tokens` (the tokens per image of this data set) or one of `SIZES`. Stages depend on the
-    file, so they run again if the schedule's function changes."""
+    """Tabulate a mask schedule as CSV text in full precision. The columns are r and, for
+    `num_tokens` (the tokens per image of this data set) and each N in `SIZES`, `gamma_<N>`. Other
+    stages depend on a file with this text, so they run again if the schedule's function changes."""
     import torch
 
     r = torch.linspace(0, 1, POINTS, dtype=torch.float64)

@@ -22,7 +22,7 @@ def main(params: Params) -> str:
 
 
 def trainings(params: Params, stage: Stage) -> list[CasTraining]:
-    """A training run for each seed, augmentation and image set (samples, or real images)."""
+    """One training run per seed, augmentation and image set (real, or a network's samples)."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     workers = params.cas.workers_per_classifier or params.ray.num_workers
     sets: list[tuple[str, int, Path, Path]] = [

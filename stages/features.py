@@ -1,4 +1,4 @@
-"""Computes the features of the training images, which metrics compare with samples' features."""
+"""Computes features of the training images. Metrics compare samples' features with these."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import FEATURES

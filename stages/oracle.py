@@ -1,4 +1,4 @@
-"""Decodes tokens with exact conditional probabilities in place of the network's."""
+"""Decodes tokens with a known distribution's exact conditional probabilities, without a network."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, RESULTS

@@ -1,4 +1,4 @@
-"""Measures the samples of MaskGIT and the baseline that rejection sampling keeps (Table 4)."""
+"""Measures the samples that rejection sampling keeps, for MaskGIT and the baseline (Table 4)."""
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS, main_replicates

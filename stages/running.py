@@ -79,9 +79,9 @@ def _check_inputs(stage: str) -> None:
 def replicate_folders(
     stage: Stage, replicates: Iterable[Replicate], *ignore: str, samples: bool = False
 ) -> dict[Replicate, Path]:
-    """Map each replicate (training run of a network) to a run directory for what the stage computes
-    with its model. The directory's name depends on the model's files (if `samples`, on its samples'
-    files), and on neither other replicates nor the params in `ignore`."""
+    """Map each replicate to a run directory, for what the stage computes with the replicate's model
+    or, if `samples` is true, with its samples. The directory changes if the files of the model (or
+    of the samples) change. It does not depend on other replicates or on the params `ignore`."""
     ignored = (*LISTED, *ignore, *(str(path) for path in (*NETWORKS.values(), SAMPLES)))
     found = {}
     for r in replicates:
@@ -94,7 +94,7 @@ def replicate_folders(
 def train_one(
     kind: Callable[..., Training], name: str, params: Params, stage: Stage
 ) -> dict[str, Any]:
-    """Train a stage's only network, and write its history. Returns the last checkpoint."""
+    """Train a stage's only network, and write its training curve. Returns the last checkpoint."""
     training = kind(
         name=name,
         params=params,
@@ -119,8 +119,9 @@ def write_rows(
     group: Callable[[Any], str],
     step: Callable[[Any], float] = lambda row: 0,
 ) -> str:
-    """Write rows to a result file, log the file to MLflow, and log each metric's mean over the
-    rows of each group and step. Returns the stage's summary."""
+    """Write rows to the result file `file`, and log the file to MLflow. Rows with the same
+    `group(row)` and `step(row)` belong together: their mean of each metric is logged too. Returns
+    the stage's summary, one line for the terminal."""
     path = RESULTS / file
     write_csv(path, rows)
     stage.run.log_artifact(path)

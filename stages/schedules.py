@@ -1,4 +1,4 @@
-"""Writes each mask schedule γ to its own CSV file, so that stages depend only on those they use."""
+"""Writes a CSV file per mask schedule γ, so that a stage depends only on the schedules it uses."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES

@@ -1,5 +1,5 @@
-"""Trains a model per mask schedule and seed with Ray Tune, and measures its samples at every number
-of iterations. Also covers the decoding settings and training steps of `sweep.designs`."""
+"""Trains a model per mask schedule and seed with Ray Tune, and measures its samples for each number
+of iterations T. Also trains with the steps, and decodes with the settings, of `sweep.designs`."""
 
 from operator import itemgetter
 from typing import Any
@@ -39,8 +39,8 @@ def main(params: Params) -> str:
 
 
 def _log(trial: Trial) -> None:
-    """Log a finished trial: the training curve, metrics with T as the step, and the best T.
-    MLflow sorts groups by name, so the group `T` (Figure 8) comes first."""
+    """Log a finished trial to MLflow: the training curve, the metrics with T as the step, and the T
+    with the lowest FID. MLflow sorts groups by name, so the group `T` (Figure 8) comes first."""
     run = trial.log.begin()  # its worker may have logged on another machine
     for row in trial.training.history if trial.training else ():
         run.log_training(row)
@@ -59,7 +59,7 @@ def _log(trial: Trial) -> None:
 
 def _best(rows: list[dict[str, Any]], params: Params) -> dict[str, Any]:
     """The schedule and number of iterations with the lowest FID (mean over seeds), and that FID.
-    The FID is optimistic: the same samples choose the settings."""
+    This FID is biased low, since the samples that it measures also selected the settings."""
     import pandas as pd
 
     fid, names = f"fid_{params.evaluation.extractor}", ["schedule", "iterations"]

@@ -1,4 +1,4 @@
-"""Draws and measures samples of the main model at several choice temperatures."""
+"""Draws and measures samples of MaskGIT's main replicates at several choice temperatures."""
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import main_replicates

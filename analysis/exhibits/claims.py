@@ -36,7 +36,7 @@ CERTAIN = "by construction"
 
 @dataclass(frozen=True)
 class Part:
-    """One of a claim's comparisons of two sides, such as MaskGIT and the baseline."""
+    """One of the comparisons that test a claim, usually of two sides: MaskGIT and the baseline."""
 
     effect: Effect  # the first side minus the second (logarithms for a ratio), or a correlation
     values: tuple[float, ...] = ()  # the mean of each side; empty if there is only an effect
@@ -83,8 +83,8 @@ class Claim:
 
     @property
     def family(self) -> tuple[str, bool]:
-        """Claims of the same family are corrected together: the paper's claims of one section, or
-        our own claims about one exhibit. Claims about times, which vary, form other families."""
+        """The claim's family, whose comparisons are corrected together: the paper's claims of one
+        section, or our own about one exhibit. Claims about times, which vary, are separate."""
         return self.source.split(",")[0] or self.exhibit, self.noise == TIMINGS
 
     @property
@@ -95,9 +95,10 @@ class Claim:
 
     @property
     def p(self) -> float:
-        """The claim's two-sided p; NaN if a part could not be tested. The claim holds if all parts
-        hold (intersection-union: the largest one-sided p). It fails if a part is reversed
-        (Bonferroni: number of parts × smallest one-sided p against a part)."""
+        """The claim's two-sided p: twice the smaller of the p for "all parts hold"
+        (intersection-union: the largest one-sided p) and the p for "a part is reversed"
+        (Bonferroni: number of parts × smallest one-sided p against a part). NaN if a part could
+        not be tested, if n is too small, or if the claim cannot fail."""
         effects = [part.effect for part in self.parts]
         untested = any(math.isnan(effect.p) for effect in effects)
         if self.certain or self.n < self.fewest or untested:
@@ -111,7 +112,7 @@ class Claim:
         return min((part.effect.n for part in self.parts), default=0)
 
     def _support(self, part: Part) -> float:
-        """How little a part supports the claim: its one-sided p or, if NaN, −sign × effect."""
+        """How weakly a part supports the claim: the one-sided p, or −sign × effect if p is NaN."""
         if math.isnan(part.effect.p):
             return -self.sign * part.effect.value
         return part.effect.one_sided(self.sign)
@@ -120,7 +121,7 @@ class Claim:
 def by_pairs(
     ours: pd.Series, theirs: pd.Series, sides: str = "", test: Callable[..., Effect] = paired
 ) -> list[Part]:
-    """Compare two series by seed. Returns one `Part`, or none if the series share no seed."""
+    """Compare two series by seed. Returns a list of one `Part`, empty if no seed is in both."""
     a, b = ours.align(theirs, join="inner")
     return [Part(test(a, b), (a.mean(), b.mean()), sides)] if len(a) else []
 
@@ -137,8 +138,8 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The verdict: shown here, not shown here (the data contradict a part), undecided, or by
-        construction."""
+        """The verdict: "shown here", "not shown here" (the data contradict a part), "undecided", or
+        "by construction" (the claim cannot fail)."""
         if self.claim.certain:
             return CERTAIN
         if math.isnan(self.adjusted) or self.adjusted >= ALPHA:
@@ -149,7 +150,7 @@ class Verdict:
 
     @property
     def mixed(self) -> bool:
-        """Whether the claim fails because of some parts, while other parts support it."""
+        """Whether the verdict is "not shown here", although some parts have the expected sign."""
         values = [part.effect.value * self.claim.sign for part in self.claim.parts]
         return self.word == NOT_SHOWN and any(value > 0 for value in values)
 
@@ -214,8 +215,8 @@ class Verdict:
 def judge(
     claims: list[Claim], results: Results, params: Params, left_out: Collection[str] = ()
 ) -> list[Verdict]:
-    """The verdicts on the claims, in the order of `claims`. Claims about exhibits that are
-    `left_out` (anchors), because their results are out of date, get no verdict but count as
+    """The verdicts on the claims, in the order of `claims`. `left_out` has the anchors of exhibits
+    whose results are out of date. Claims about these exhibits get no verdict, but count as
     comparisons with p = 1, so that the correction stays strict."""
     barely = barely_trained(results, params)
     reasons = [_reason(claim, barely, params, left_out) for claim in claims]
@@ -237,7 +238,7 @@ def judge(
 def _reason(
     claim: Claim, barely: Collection[str], params: Params, left_out: Collection[str]
 ) -> str:
-    """Why a claim cannot be tested on its networks; empty if it can."""
+    """The reason not to test a claim, such as a barely trained network; empty if there is none."""
     if not claim.networks:
         return ""
     if params.transformer.pretrained:
@@ -263,7 +264,7 @@ def p_value(p: float) -> str:
 @dataclass(frozen=True)
 class Recognised:
     """The share of samples that the reference classifier assigns to their class, its 95% interval
-    (Wilson, over samples), and the shares of guessing and of real images."""
+    (Wilson, over samples), the share that guessing would find, and the share for real images."""
 
     share: float
     low: float
@@ -274,8 +275,8 @@ class Recognised:
 
 
 def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
-    """The networks (MaskGIT, VQGAN∗, the sweep's models) whose samples are hardly recognised more
-    often than by chance. The sweep's best (schedule, T) stands for it. Empty for a single class."""
+    """The networks (MaskGIT, VQGAN∗, the sweep's models) whose samples are recognised little better
+    than by chance. The best recognised (schedule, T) represents the sweep. Empty for one class."""
     if results.data["classes"] < 2:
         return {}
     main = results.trained_with(params.training.label_smoothing)
@@ -289,8 +290,9 @@ def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
 
 
 def _near_chance(rows: pd.DataFrame, results: Results, params: Params) -> Recognised | None:
-    """The share of all rows' samples that the classifier recognises. None if there are no samples,
-    or if the interval starts a tenth or more of the way from chance to the share of real images."""
+    """The share of the samples of all `rows` that the classifier recognises. None if there are no
+    samples, or if the interval's lower end exceeds chance by at least a tenth of the difference
+    between chance and the share for real images."""
     rows = rows.dropna(subset="class_accuracy")
     samples, data = int(rows["samples"].sum()), results.data
     if not samples:
@@ -375,8 +377,8 @@ def warnings(results: Results, params: Params, left_out: Collection[str]) -> lis
 
 
 def _count(verdicts: list[Verdict]) -> str:
-    """Count the verdicts of the paper's claims, the paper's hypotheses, and our own claims. What
-    holds by construction is counted apart."""
+    """Count the verdicts of the paper's claims, the paper's hypotheses, and our own claims. Claims
+    that hold by construction have their own count."""
     words: dict[str, list[str]] = {"claims of the paper": [], "hypotheses": [], "own claims": []}
     for verdict in verdicts:
         source = verdict.claim.source

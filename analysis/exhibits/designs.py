@@ -20,7 +20,7 @@ KINDS = ("fid", "precision", "recall", "class_accuracy")
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """The claim that cosine overtakes exponential in longer training, if the sweep's steps vary."""
+    """The claim that cosine overtakes exponential in longer training; empty if no steps vary."""
     gaps = _gaps(results, params)
     if len(gaps.columns) < 2:
         return []
@@ -44,8 +44,8 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _gaps(results: Results, params: Params) -> pd.DataFrame:
-    """log FID of exponential minus that of cosine: a row per seed, a column per number of training
-    steps. Each seed's T is the best for another seed, among the T that all models have."""
+    """log FID of exponential minus log FID of cosine: a row per seed, a column per number of
+    training steps. T is chosen for each seed by another seed, among the T of all models."""
     (rows, main), fid, model = _rows(results, params), results.metric("fid"), ["schedule", "steps"]
     if main.pop("steps", None) is None:
         return pd.DataFrame()
@@ -60,7 +60,7 @@ def _gaps(results: Results, params: Params) -> pd.DataFrame:
 
 
 def table(results: Results, params: Params) -> Table:
-    """A row per T and setting of `sweep.designs`, and the main settings; FID is compared."""
+    """A row per setting and T: those of `sweep.designs`, and the main settings to compare with."""
     rows, settings = _rows(results, params)
     keys = ["schedule", *settings, "iterations", "passes"]
     metrics, samples = [results.metric(kind) for kind in KINDS], rows["samples"]
@@ -92,7 +92,7 @@ def table(results: Results, params: Params) -> Table:
 
 
 def chart(results: Results, params: Params) -> Figure:
-    """FID and recall against the number of forward passes, or a setting with more values."""
+    """FID and recall against the number of forward passes, or a setting if it has more values."""
     fid, recall = results.label("fid"), results.label("recall")
     return Figure(
         name="designs",
@@ -104,9 +104,10 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def _rows(results: Results, params: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The rows of `sweep.designs`, and the main settings' rows with the same schedules and numbers
-    of forward passes. A column `main` has the FID of the main settings with the same schedule, seed
-    and passes. Also returns the main values of all varied settings except schedule and T."""
+    """Returns a tuple of a table and a dict. The table has the rows of `sweep.designs`, the main
+    settings' rows with the same schedules and numbers of forward passes, and a column `main`: the
+    FID of the main settings with the same schedule, seed and passes. The dict has the main values
+    of all varied settings except schedule and T."""
     designs, settings = results.designs, params.decoding_settings()
     values = asdict(settings) | {"steps": params.sweep.steps}
     names = [name for name in designs if name not in {*results.sweep, "passes"}]

@@ -110,11 +110,12 @@ def panels(
     space: float = 0.02,
     ncols: int = 1,
 ) -> Iterator[tuple[list[Axes], dict[str, Artist]]]:
-    """Like `figure`, for charts: panels side by side, or one above the other on a narrow screen.
+    """Like `figure`, but yields the panels of a chart, and a dict for entries of the legend.
 
-    The legend, with `ncols` columns on a narrow screen, has the labelled lines of the last panel,
-    and then the entries that the caller adds to the yielded dict (label → line or patch). `size` is
-    the figure's width and height in inches on a wide screen, and `tall` its height on a narrow one.
+    Panels are side by side, or one above the other on a narrow screen. The legend shows the
+    labelled lines of the last panel, then the entries that the caller adds to the dict (label →
+    line or patch); on a narrow screen, the legend has `ncols` columns. `size` is the figure's width
+    and height in inches on a wide screen, and `tall` is the figure's height on a narrow screen.
     `space` is the gap between panels, as a fraction of a panel's size.
     """
     with figure(path, (NARROW, tall) if narrow else size) as canvas:
@@ -140,8 +141,8 @@ def curve(
     shade: float = 0.15,
     **look: Any,
 ) -> Artist:
-    """Draw a line with markers, and a band from `low` to `high` of opacity `shade`; return the
-    band."""
+    """Draw a line with markers, and a band between `low` and `high` with opacity `shade`. Returns
+    the band."""
     axes.plot(x, y, marker="o", color=colour, **look)
     return axes.fill_between(x, low, high, color=colour, alpha=shade, lw=0)
 
@@ -164,9 +165,10 @@ def draw_mosaic(
     block: tuple[int, int] | None = None,
     empty: np.ndarray | None = None,
 ) -> None:
-    """Draw pictures, (rows, columns, H, W, C) uint8 with C = 1 or 3, with thin gaps. `empty`, of
-    shape (rows, columns), is True for cells without a picture. A block has `block` rows and
-    columns, and wider gaps around it. Each column, or each block, has one column label."""
+    """Draw pictures, (rows, columns, H, W, C) uint8 with C = 1 or 3, with thin gaps between them.
+    `empty`, of shape (rows, columns), is True for cells without a picture. `block` is the number of
+    rows and columns in a block; gaps between blocks are wider. `column_labels` has one label for
+    each column, or one for each block in a row of blocks."""
     rows, columns, height, width, _ = images.shape
     gap = max(1, height // 16)
     down, across = block or (rows, columns)
@@ -199,7 +201,7 @@ def draw_mosaic(
 def _laid_out(
     images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, empty: np.ndarray | None
 ) -> np.ndarray:
-    """Place the pictures on a transparent canvas, (H, W, 4) uint8."""
+    """Put pictures at rows `tops` and columns `lefts` of a transparent canvas, (H, W, 4) uint8."""
     height, width = images.shape[2:4]
     canvas = np.zeros((tops[-1] + height, lefts[-1] + width, 4), np.uint8)
     for r, top in enumerate(tops):
@@ -211,7 +213,7 @@ def _laid_out(
 
 
 def _fitted(labels: Sequence[str], room: float) -> tuple[list[str], float]:
-    """Break labels into lines, and choose a font size at which they fit into `room` points."""
+    """Break labels into lines for a width of `room` points. Returns the labels and a font size."""
     longest = max((len(word) for label in labels for word in label.split()), default=1)
     size = float(np.clip(room / (LETTER * longest), *LETTERS))
     line = max(1, int(room / (LETTER * size)))
@@ -219,7 +221,7 @@ def _fitted(labels: Sequence[str], room: float) -> tuple[list[str], float]:
 
 
 def even_selection(available: int, most: int) -> np.ndarray:
-    """At most `most` indices below `available`, evenly spaced, including the first and last."""
+    """At most `most` evenly spaced indices from 0 to `available` − 1, including both ends."""
     return np.linspace(0, available - 1, min(available, most)).round().astype(int)
 
 

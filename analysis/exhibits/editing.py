@@ -50,7 +50,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def table(results: Results, params: Params) -> Table:
-    """For each task: a row per method, then models that only the paper has."""
+    """For each task: a row per method, then a row per model that only the paper measured."""
     rows = [
         (task, model, *score)
         for task, scores in paper.TABLE_2.items()

@@ -1,6 +1,7 @@
 """Formats numbers and tables as text, Markdown and LaTeX.
 
-In all tables, "±" is half the width of a 95% interval; headings say over what, such as seeds.
+In all tables, "±" is half the width of a 95% interval. The heading says what the interval is
+computed over, such as seeds.
 """
 
 import math
@@ -21,7 +22,7 @@ LATEX |= {"ρ": r"$\rho$", "γ": r"$\gamma$", "−": "$-$", "–": "--", "…": 
 
 
 def number(value: float, like: float | None = None) -> str:
-    """Format a number with four significant digits (three below 1), or rounded as `like` is."""
+    """Format with four significant digits (three below 1), or with the decimals used for `like`."""
     if math.isnan(value):
         return NONE
     scale = abs(value if like is None else like)
@@ -79,7 +80,7 @@ def extent(values: pd.Series) -> str:
 
 
 def seeds_of(seeds: pd.Series, params: Params) -> str:
-    """What intervals are computed over: "3 training seeds". Empty for one seed (no interval)."""
+    """Name the seeds behind the intervals: "3 training seeds". Empty for one seed (no interval)."""
     repeated = seeds[seeds > 0]  # without rows that have no seed, such as a floor
     if repeated.empty or repeated.max() < 2:
         return ""
@@ -97,21 +98,21 @@ def counted_label(name: str, extractor: str, samples: pd.Series) -> str:
 
 
 def heading(label: str, over: str) -> str:
-    """A column's heading: its label, and what its intervals are over unless `over` is empty."""
+    """A column's heading: `label` and, unless empty, `over`: what intervals are computed over."""
     return f"{label}, ± 95% interval over {over}" if over else label
 
 
 def columns(
     cells: pd.DataFrame, labels: Mapping[str, str], over: str, among: pd.Series | None = None
 ) -> dict[str, list[str]]:
-    """Format several metrics (`labels`: metric → label) as columns, by heading. `over` is what
-    intervals are over, such as "3 training seeds", or empty; for `among` see `column`."""
+    """Format several metrics (`labels`: metric → label). Returns a dict of heading → column. `over`
+    says what intervals are over ("3 training seeds") or is empty; for `among` see `column`."""
     return {heading(label, over): column(cells, name, among) for name, label in labels.items()}
 
 
 def column(cells: pd.DataFrame, metric: str, among: pd.Series | None = None) -> list[str]:
-    """Format a metric's columns of `statistics.over_seeds` as "mean ± half of the 95% interval".
-    `among` marks the rows that can be compared; the best mean of these rows is bold."""
+    """Format a metric's columns from `statistics.over_seeds` as "mean ± half of the 95% interval".
+    `among` marks comparable rows; the best mean of these rows is bold, unless all are equal."""
     means = cells[f"{metric}_mean"]
     texts = [spread(*pair) for pair in zip(means, cells[f"{metric}_ci95"], strict=True)]
     if among is None:

@@ -59,8 +59,8 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """Claims about decoding alone, which must hold for every number of tokens N. n counts groups of
-    samples."""
+    """Claims about decoding alone. A claim holds only if it holds for every number of tokens N; its
+    n counts groups of samples."""
     ours = _rows(results, RELEASE.sampler)
     steps = sorted(set(ours.loc[ours["schedule"] == "cosine", "iterations"]))
     if not steps:
@@ -99,7 +99,8 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 class Way(NamedTuple):
-    """A sampler, a mask schedule, and T: a number, `BEST` (chosen by its error) or `EVERY`."""
+    """A way to decode: a sampler, a mask schedule, and T, which is a number, `BEST` (the T with the
+    least error for another group) or `EVERY` (the mean over all T)."""
 
     sampler: str
     schedule: str = ""
@@ -116,7 +117,7 @@ def _compared(results: Results, tokens: int, first: Way, second: Way, metric: st
 
 
 def _rows(results: Results, sampler: str) -> pd.DataFrame:
-    """The rows of a sampler with the release's other settings, for each group and for `ALL`."""
+    """A sampler's rows with the release's other settings, for every schedule, T and group."""
     rows = results.oracle[results.oracle["sampler"] == sampler]
     others = {name for name in rows if hasattr(RELEASE, name)}
     for name in others - {"sampler", "schedule", "iterations"} if sampler != EXACT else ():
@@ -126,7 +127,7 @@ def _rows(results: Results, sampler: str) -> pd.DataFrame:
 
 
 def _metrics(results: Results, tokens: int, way: Way) -> pd.DataFrame:
-    """Metrics by group: at a T, at the T that is best for another group, or averaged over T."""
+    """The metrics of each group at one T, at the T best for another group, or averaged over T."""
     rows = _rows(results, way.sampler)
     rows = rows[(rows["tokens"] == tokens) & (rows["seed"] != ALL)]
     rows = rows[rows["schedule"] == way.schedule] if way.schedule else rows

@@ -129,5 +129,5 @@ FID, IS, NLL = "FID (paper, Inception)", "IS (paper, Inception)", "NLL (paper)"
 
 
 def side(image_size: int) -> int:
-    """The paper's image side, 256 or 512, that images of `image_size` pixels are compared with."""
+    """Which of the paper's image sides, 256 or 512, to compare with images of side `image_size`."""
     return 512 if image_size >= 512 else 256

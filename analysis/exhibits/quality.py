@@ -1,4 +1,4 @@
-"""Quality and diversity of both networks' samples (Tables 1 and 5), and label smoothing."""
+"""Quality and diversity of samples of MaskGIT and VQGAN∗ (Tables 1 and 5), and label smoothing."""
 
 import math
 from typing import Any
@@ -49,7 +49,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _by_table_1(results: Results, value: float, note: str, *at: str) -> list[Claim]:
-    """Claims about the metrics of Table 1, for networks trained with one label smoothing."""
+    """Claims about the metrics of Table 1, for networks trained with label smoothing `value`."""
     x, (y, _) = results.extractor, results.manifold_extractors
     rows, found = results.trained_with(value), []
     measured = {"fid": fid_extractors(results), "is": [x], "recall": [y], "precision": [y]}
@@ -61,7 +61,7 @@ def _by_table_1(results: Results, value: float, note: str, *at: str) -> list[Cla
 
 
 def fid_extractors(results: Results) -> list[str]:
-    """The extractors of which FID was measured. FID is better if it is better with all of them."""
+    """The extractors that FID was measured with. A claim about FID must hold for all of them."""
     return [x for x in (results.extractor, results.second_extractor) if f"fid_{x}" in results.rows]
 
 
@@ -122,9 +122,9 @@ def table1(results: Results, params: Params) -> Table:
 
 
 def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFrame:
-    """One row per set of images (means over a network's training runs, or the values of one set):
-    model, over (what the intervals are over: "3 training seeds", or "images" for one set), seeds,
-    and the columns of `over_seeds` for each metric."""
+    """One row per set of images: the means over a network's training runs, or the values of one
+    set. The columns are model, over (what the intervals are computed over: "3 training seeds", or
+    "images" for one set), seeds, and the columns of `over_seeds` for each metric."""
     rows = results.rows.reindex(columns=results.rows.columns.union(metrics, sort=False))
     main = rows.loc[results.trained_with(params.training.label_smoothing).index]
     sets = []
@@ -142,8 +142,8 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
 
 
 def _measured(results: Results, params: Params) -> pd.DataFrame:
-    """A row per set of images, with parameters, steps and CAS. If the numbers of real
-    images and of samples differ, one more row measures as many real images as samples."""
+    """A row per set of images, with metrics, parameters, steps and CAS. If the numbers of
+    real images and of samples differ, another row has metrics of as many real images as samples."""
     y, _ = results.manifold_extractors
     metrics = [*map(results.metric, DISTRIBUTION)]
     metrics += [*(f"{kind}_{y}" for kind in DIVERSITY), *_added(results)]
@@ -237,7 +237,7 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
 
 
 def table5(results: Results, params: Params) -> Table:
-    """Precision and recall with a second network's features, and CAS without RandAugment."""
+    """Precision and recall with another extractor than in Table 1, and CAS without RandAugment."""
     _, x = results.manifold_extractors
     metrics = [f"{kind}_{x}" for kind in DIVERSITY]
     sets = sets_of(results, params, metrics)

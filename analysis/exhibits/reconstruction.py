@@ -22,8 +22,9 @@ MAX_IMAGES = 3  # images in Figure 9
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """The claim that PSNR falls faster, per 10% of the tokens, in the step of mask ratios after 90%
-    than in the step before 90%. (Against all earlier steps, any bend would support the claim.)"""
+    """The claim that PSNR falls faster, per 10% of the tokens, from a mask ratio of 90% to the next
+    ratio than from the previous ratio to 90%. (If the comparison were with all earlier ratios, any
+    bend would support the claim.)"""
     rows = results.reconstruction
     samples = rows[rows["draw"] != MEDIAN]
     psnr = samples.groupby(["seed", "mask_ratio"])["psnr"].mean().unstack().dropna(axis=1)
@@ -54,7 +55,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def table(results: Results, params: Params) -> Table:
-    """PSNR and perceptual distance of samples, and of the samples' median, by mask ratio."""
+    """PSNR and perceptual distance of samples and of their pixel-wise median, by mask ratio."""
     cells = by_mask_ratio(results.reconstruction)
     labels = {"psnr": "PSNR (dB)", "perceptual": "perceptual distance"}
     labels = {
@@ -95,11 +96,11 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per mask ratio, with the number of seeds and of draws per seed, and the share of
-    tokens that was hidden (a whole number of tokens). psnr and perceptual are averaged over seeds,
-    as `<metric>_sample` (mean over draws) and `<metric>_median` (of the draws' median image). Each
-    also has `_std` (standard deviation over images) and `_ci95` (half of the 95% interval over
-    seeds, or over images if every mask ratio has one seed)."""
+    """One row per mask ratio: `seeds`, `draws` (per seed) and `hidden` (the share of tokens that
+    was masked; a whole number of tokens). For both metrics (psnr, perceptual), `<metric>_sample` is
+    the mean over draws and seeds, and `<metric>_median` the mean over seeds for the draws' median
+    image. Each also has `_std` (standard deviation over images) and `_ci95` (half of the 95%
+    interval: over seeds, or over images if every mask ratio has one seed)."""
     kinds = rows.assign(kind=np.where(rows["draw"] == MEDIAN, "median", "sample"))
     draws = rows[rows["draw"] != MEDIAN].groupby("mask_ratio")
     found = {"hidden": draws["hidden"].mean()}

@@ -1,4 +1,4 @@
-"""Classifier-based rejection sampling (Table 4), against the same number of random samples."""
+"""Classifier-based rejection sampling (Table 4), compared with random selection of as many."""
 
 import pandas as pd
 
@@ -43,8 +43,8 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _smallest_share(results: Results) -> tuple[pd.DataFrame, float | None]:
-    """MaskGIT's rows at the smallest acceptance rate below 1 at which both selections have a FID,
-    and this rate. If there is no such rate, no rows and None."""
+    """Returns a tuple of MaskGIT's rows at an acceptance rate, and this rate: the smallest below 1
+    at which both selections have a FID. If there is none, returns an empty table and None."""
     rows = results.rejection[results.rejection["network"] == "transformer"]
     known = rows[(rows["acceptance"] < 1) & rows[results.metric("fid")].notna()]
     both = known.groupby("acceptance")["selection"].nunique()
@@ -96,8 +96,8 @@ def table(results: Results, params: Params) -> Table:
 
 
 def _measured(results: Results) -> pd.DataFrame:
-    """Means over seeds: MaskGIT first, and rejection before random at each acceptance; then real
-    images in sets of the same sizes."""
+    """Means over seeds: MaskGIT's rows, then VQGAN∗'s, with rejection before random selection at
+    each acceptance rate; then real images in sets of the same sizes."""
     metrics = [results.metric("fid"), results.metric("is")]
     metrics += [*neighbour_metrics(results.rejection, results.extractor), "class_accuracy"]
     rows = results.rejection.assign(model=results.rejection["network"].map(MODELS))

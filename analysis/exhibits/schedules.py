@@ -1,5 +1,5 @@
 """Mask schedules and numbers of iterations (section 4.4: Table 3 and Figure 8), and crossed
-schedules: training with one schedule, decoding with another. The paper always changes both."""
+schedules: training with one schedule, decoding with another. The paper uses one for both."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -48,7 +48,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def at_best_iterations(results: Results) -> pd.DataFrame:
-    """One row of the sweep per schedule and seed, at the T with the best FID for another seed."""
+    """One row of the sweep per schedule and seed, at the T at which another seed's FID is best."""
     fid = results.metric("fid")
     groups = results.sweep.groupby("schedule")
     chosen = [stats.nested_choice(rows, "iterations", fid) for _, rows in groups]
@@ -56,7 +56,7 @@ def at_best_iterations(results: Results) -> pd.DataFrame:
 
 
 def _best_values(results: Results, kind: str) -> pd.DataFrame:
-    """A metric at the T of `at_best_iterations`: one row per seed, one column per schedule."""
+    """A metric at the T chosen by `at_best_iterations`: a row per seed, a column per schedule."""
     best = at_best_iterations(results)
     return best.pivot(index="seed", columns="schedule", values=results.metric(kind)).dropna()
 
@@ -89,7 +89,7 @@ def _against(
     logs: pd.DataFrame, ours: Iterable[str], theirs: Iterable[str], sides: str = ""
 ) -> list[Part]:
     """Compare log FID (a row per seed, a column per schedule) of two families of schedules. Returns
-    one `Part`, or none if a family was not swept."""
+    a list of one `Part`, empty if a family was not swept."""
     first, second = (_found(family, logs) for family in (ours, theirs))
     if not first or not second or logs.empty:
         return []
@@ -216,7 +216,7 @@ def schedule_order(names: Iterable[str]) -> list[str]:
 
 def summarize(results: Results) -> pd.DataFrame:
     """Means over seeds for each (schedule, T) of the sweep, in the paper's order of schedules. The
-    columns are those of `over_seeds`, and samples (per seed)."""
+    columns are those of `over_seeds`, and `samples`, the number of samples per seed."""
     keys = ["schedule", "iterations"]
     summary = stats.over_seeds(results.sweep, keys, sweep_metrics(results))
     samples = results.sweep.groupby(keys)["samples"].min().to_numpy()  # also sorted by keys
@@ -234,8 +234,9 @@ def best_iterations(summary: pd.DataFrame, metric: str, kind: str) -> pd.DataFra
 
 
 def nested_best(results: Results) -> pd.DataFrame:
-    """Means over seeds of each schedule, in the paper's order; another seed chooses a seed's T.
-    Columns: those of `over_seeds`, iterations (each seed's T, as text) and samples (per seed)."""
+    """Means over seeds of each schedule, in the paper's order. Another seed chooses each seed's T.
+    The columns are those of `over_seeds`, `iterations` (the T of all seeds, as text) and `samples`
+    (the number of samples per seed)."""
     rows = at_best_iterations(results)
     cells = stats.over_seeds(rows, ["schedule"], sweep_metrics(results)).set_index("schedule")
     groups = rows.groupby("schedule")
@@ -379,7 +380,7 @@ def crossing(results: Results, params: Params) -> Table:
 
 
 def _square(cells: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
-    """A row per training schedule and a column per decoding schedule; then which mean is lowest."""
+    """A row per training schedule, a column per decoding schedule, and the lowest mean of each."""
     names, decoded = (schedule_order(cells[side]) for side in ("schedule", "decoding_schedule"))
     cells = cells.assign(text=fmt.column(cells, metric))
     square = partial(cells.pivot, index="schedule", columns="decoding_schedule")

@@ -65,7 +65,7 @@ def half_width(values: ArrayLike) -> float:
 
 @cache
 def student(n: int) -> float:
-    """Half of the 95% interval of a mean of n values, in standard errors."""
+    """The t quantile for n values: half of their mean's 95% interval, in standard errors."""
     return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))
 
 
@@ -98,8 +98,8 @@ def contrast(logs: pd.DataFrame, first: Sequence[str], second: Sequence[str]) ->
 
 
 def slope(values: pd.DataFrame, at: float, degree: int = 2) -> Effect:
-    """The mean slope per doubling, at `at`, of polynomials fitted to each row's values over log₂ of
-    the columns' names (one-sample t test of the rows' slopes)."""
+    """Fit a polynomial to each row's values over log₂ of the columns' names, and test the rows'
+    slopes at `at` (one-sample t test). The effect is the mean slope, per doubling."""
     if len(values.columns) <= degree:
         return Effect(NAN)
     fits = np.polyfit(np.log2(values.columns.to_numpy(float)), values.to_numpy().T, degree)
@@ -109,9 +109,10 @@ def slope(values: pd.DataFrame, at: float, degree: int = 2) -> Effect:
 
 
 def lowest(values: pd.DataFrame) -> tuple[float, float, float]:
-    """Where, between the first and the last column's name, the parabola fitted to the rows' mean
-    (see `slope`) is least. Also returns the ends of the 95% interval, from all points where the
-    slope may be zero (Fieller); the ends are NaN if there is no such point."""
+    """Fit a parabola to the rows' mean over log₂ of the columns' names, and find its lowest point.
+    Returns a tuple of this point, between the first and the last column's name, and the ends of its
+    95% interval, which has all points where the slope may be zero (Fieller). The ends are NaN if
+    there is no such point."""
     steps = np.log2(values.columns.to_numpy(float))
     grid = np.linspace(steps[0], steps[-1], POINTS)
     best = grid[np.polyval(np.polyfit(steps, values.mean(), 2), grid).argmin()]
@@ -186,8 +187,8 @@ def trend(values: pd.DataFrame, expected: Sequence[float]) -> Effect:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values, in the given order, for multiple comparisons (Holm 1979). The chance of any
-    false positive at a corrected p below 5% is at most 5%, also for dependent tests. NaN (not
+    """Correct p-values for multiple comparisons (Holm 1979), and keep their order. The chance of
+    any false positive at a corrected p below 5% is at most 5%, also for dependent tests. NaN (not
     tested) stays NaN and does not count as a comparison."""
     tested = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     adjusted, highest = [NAN] * len(p_values), 0.0
@@ -198,27 +199,28 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _equal(values: np.ndarray, scale: float | None = None) -> bool:
-    """Whether values are equal within the rounding error of numbers as large as `scale`."""
+    """Whether values are equal up to rounding errors relative to `scale` (or the largest value)."""
     largest = np.abs(values).max() if scale is None else scale
     return bool(np.ptp(values) <= ROUNDING * largest)
 
 
 def by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
-    """The mean of a metric over the rows of each seed, without missing values."""
+    """The mean of a metric for each seed. Rows without a seed or without the metric are ignored."""
     if metric not in rows:
         return pd.Series(dtype=float)
     return rows.dropna(subset=["seed", metric]).groupby("seed")[metric].mean()
 
 
 def nested_choice(rows: pd.DataFrame, option: str, metric: str) -> pd.DataFrame:
-    """For each seed, the row of the option that is best for the next seed; for the last seed, the
-    first seed's best.
+    """For each seed, the row of the option that is best for the next seed. The first seed follows
+    the last.
 
-    To choose and report by the same samples would be biased. Each seed chooses for only one other:
-    if all chose together, the reported values would be correlated, and a paired t test would find
-    too many differences. A single seed chooses for itself. `rows` has one row per option and seed.
-    The lowest value in column `metric` decides; among equal values, the smallest option wins.
-    Options that some seeds lack are not chosen.
+    A result would be biased if the same samples both chose the option and gave the result. Each
+    seed chooses for only one other seed: if all seeds chose together, the reported values would be
+    correlated, and a paired t test would find too many differences. A single seed chooses for
+    itself. `rows` has one row per option and seed. The best option is the one with the lowest value
+    in column `metric`, and the smallest one among equals. Options that some seeds lack are not
+    chosen.
     """
     values = rows.pivot(index=option, columns="seed", values=metric).dropna()
     if values.empty:
@@ -257,8 +259,8 @@ def beside(ours: pd.DataFrame, theirs: pd.DataFrame, keys: list[str]) -> pd.Data
 
 def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFrame:
     """Metrics of single sets of images, with the columns of `over_seeds`. The 95% interval is over
-    images, estimated from the standard deviation over random halves of a set. FID∞ gets that of
-    FID, since the bias that FID∞ removes hardly varies."""
+    images, estimated from the standard deviation over random halves of a set. FID∞ gets the
+    interval of FID, since the bias that FID∞ removes hardly varies."""
     quantile = student(halves)  # the standard deviation of few halves is itself uncertain
     columns = {}
     for metric in metrics:
@@ -274,8 +276,8 @@ def with_real_images(
     cells: pd.DataFrame, results: Results, samples: float, keys: Mapping[str, Any]
 ) -> pd.DataFrame:
     """Append a row for real validation images, with means over disjoint sets of `samples` images,
-    since FID depends on the size of a set. The row has no intervals; `keys` gives the values of
-    its key columns. No row is added if there are too few validation images."""
+    since FID depends on the size of a set. The row has no intervals. `keys` has the row's values in
+    the key columns. No row is added if there are too few validation images."""
     rows = results.real[results.real["samples"] == samples]
     if rows.empty:
         return cells

@@ -42,7 +42,7 @@ NEW = "new"  # the folder in which all files are made before any is moved to its
 
 
 class Place(NamedTuple):
-    """An exhibit (a table or figure) of the report before it is made."""
+    """An entry of the report: an exhibit (a table or figure), and how to make it."""
 
     anchor: str  # HTML id of the exhibit in the report; claims refer to this id
     label: str  # name of the exhibit for readers
@@ -147,7 +147,7 @@ def judged(results: Results, params: Params, left_out: Collection[str] = ()) -> 
 
 
 def _maker(name: str, made: Mapping[str, str]) -> str:
-    """The stage that writes the file behind a field of `Results`."""
+    """The stage that writes the file of the field `name` of `Results`; `made`: file → stage."""
     return made[os.path.normpath(RESULTS / FILES[name])]
 
 

@@ -59,8 +59,8 @@ def write_report(
     params: Params,
     stale: OutOfDate,
 ) -> None:
-    """Write the report. The folder `figures` has the drawn figures; `sections` already leaves out
-    the results of `stale` stages, which are out of date."""
+    """Write the report to `path`. The folder `figures` has the drawn figures. `stale` stages are
+    out of date; `sections` must not contain exhibits from their results."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -144,7 +144,7 @@ def _picture(path: Path) -> dict[str, str | int]:
 
 
 def _data_name(params: Params) -> str:
-    """The name of the data set, such as mnist5k or CIFAR10, or of its folder."""
+    """The name of the data set, such as mnist5k or CIFAR10, or the name of its folder."""
     kind, _, name = params.data.source.partition(":")
     return Path(name).name or kind
 

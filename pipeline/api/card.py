@@ -1,5 +1,5 @@
-"""The model card (README.md) of a folder that `save_pretrained` writes, and the names of the files
-that are downloaded from such a folder on the Hugging Face Hub."""
+"""The template of the model card (README.md) that `save_pretrained` writes, and the patterns of
+the file names that are downloaded from the Hugging Face Hub."""
 
 FILES = ["*.json", "*.safetensors", "README.md"]  # no other file, and so no code, is downloaded
 CARD = """\

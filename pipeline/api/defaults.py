@@ -51,8 +51,9 @@ class Defaults:
         )
 
     def settings(self, num_tokens: int, given: Decoding, *, edit: bool = False) -> DecodingSettings:
-        """The model's default decoding settings, overridden by the options of a method call. Raises
-        an `ArgumentError` if the name or the value of an option is not allowed."""
+        """Returns the settings of a method call: the options `given`, and the model's defaults for
+        all others. If `edit` is true, `iterations` defaults to `editing_iterations`. Raises an
+        `ArgumentError` if the name or the value of an option is not allowed."""
         if unknown := given.keys() - (known := Decoding.__annotations__).keys():
             raise ArgumentError(min(unknown), "not a decoding option", f"use {' or '.join(known)}")
         own: dict[str, Any] = {k: v for k, v in given.items() if v is not None}

@@ -17,8 +17,8 @@ Classes = Class | Sequence[Class]
 
 
 def whole(name: str, given: Any) -> int:
-    """Convert an int, or a NumPy or PyTorch integer, to an int. Raises an `ArgumentError` that
-    names the argument `name` for anything else."""
+    """Convert an int, or a NumPy or PyTorch integer, to an int. If `given` is anything else, raises
+    an `ArgumentError` about the argument called `name`."""
     try:
         return operator.index(given)
     except (TypeError, RuntimeError):  # RuntimeError: some tensors that hold no single number
@@ -26,10 +26,10 @@ def whole(name: str, given: Any) -> int:
 
 
 def labels_for(classes: Classes | None, count: int | None, names: Sequence[str]) -> Tensor:
-    """Labels (count,) int64 that cycle through the given classes, or through all classes if None.
-    If `count` is None, one label per class. A string is a class's name or, if no name matches, a
-    class's number. Raises an `ArgumentError` if the model lacks a class, `classes` is empty, or
-    `count` is below 1."""
+    """Returns `count` labels (count,) int64, which cycle through `classes`. If `classes` is None,
+    they cycle through all classes. If `count` is None, each class gets one label. A string is a
+    class's name or, if no name matches, a class's number. Raises an `ArgumentError` if the model
+    lacks a class, `classes` is empty, or `count` is below 1."""
     given: Any = range(len(names)) if classes is None else classes
     several = [given] if np.ndim(given) == 0 else list(given)
     if not several:

@@ -70,12 +70,12 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     """A tokenizer and the transformer that was trained on its tokens.
 
     Methods return images as uint8 tensors (B, C, H, W) on the CPU; `to_pil` makes Pillow images.
-    Pictures are Pillow images or paths (cut to their centred square and resized to the model's
-    size), or tensors of the model's size, uint8 or floats in [0, 1]. Classes are names or numbers,
-    one or several. On one machine, the same call with the same seed gives identical images.
+    A picture is a Pillow image or a path (cut to its centred square and resized to the model's
+    size), or a tensor of the model's size, uint8 or float in [0, 1]. `classes` is one class or
+    several, by name or number. On one machine, the same call and seed give identical images.
 
-    Decoding uses the run's settings (`defaults`), which the keywords of `Decoding` override. A
-    value that is not allowed raises a ValueError that names the allowed values.
+    Decoding uses the training run's settings (`defaults`), unless keywords (see `Decoding`)
+    override them. A value that is not allowed raises a ValueError that names the allowed values.
     """
 
     def __init__(self, opened: Opened):
@@ -107,12 +107,12 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
                 a repository of the Hugging Face Hub ("owner/name"; a local folder of that name
                 takes precedence). None opens the current folder's model or, before training, the
                 model that ships with this package (with a warning).
-            seed: training seed of the model (`evaluation.seeds`); None for the first seed.
+            seed: the model's training seed, one of `evaluation.seeds`; None for the first of them.
             device: the networks' device; None for the GPU if PyTorch finds one, else the CPU.
             hub: options of `huggingface_hub.snapshot_download`, such as `revision` or `token`.
 
         Raises:
-            UserError: the model is missing or damaged, or has another seed.
+            UserError: the model is missing or damaged, or was not trained with `seed`.
         """
         if source is not None and not os.path.exists(source):
             try:
@@ -136,11 +136,12 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         """Open released tokenizer and transformer weights (accepted formats: docs/released.md).
 
         Args:
-            preset: preset that has the checkpoints' architecture, and sets the decoding settings.
+            preset: a preset with the checkpoints' architecture; its decoding settings become
+                the model's defaults.
             classes: class names, by label; None to use the class numbers as names.
 
         Raises:
-            UserError: a file is missing or damaged, or holds another architecture.
+            UserError: a file is missing or damaged, or its architecture is not the preset's.
         """
         params, device = preset_params(preset), _device(device)
         network = open_pretrained_transformer(params, device, path=transformer)
@@ -194,12 +195,12 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         seed: int = 0,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
-        """Draw images (count, C, H, W) uint8 of classes. `sample` returns one tensor;
-        `sample_batches` yields batches of `defaults.batch_size` images.
+        """Draw `count` images of the given classes. `sample` returns one tensor (count, C, H, W)
+        uint8; `sample_batches` yields batches of at most `defaults.batch_size` images.
 
         Args:
-            classes: class names or numbers; None for all classes.
-            count: number of images, which cycle through the classes; None for one image per class.
+            classes: class names or numbers, which the images take in turn; None for all classes.
+            count: number of images; None for one image per class.
         """
         draw = Sampler(*self._networks())
         labels = labels_for(classes, count, self.classes)
@@ -247,17 +248,17 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         seed: int = 0,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
-        """Regenerate a region of each picture as content of a class, and blend the region's edges
-        (section 4.3, Figure 6). The region's old content is not used, so with the picture's own
-        class, an edit is inpainting (Table 2, Figure 7). `edit` returns one tensor; `edit_batches`
-        yields batches.
+        """Fill a region of each picture with content of a class, and blend the region's edges into
+        the picture (section 4.3, Figure 6). The model does not see the old content of the region:
+        with the picture's own class, the method inpaints (Table 2, Figure 7). `edit` and `inpaint`
+        are the same and return one tensor; `edit_batches` yields batches.
 
         Args:
             classes: one class for all pictures, or one class per picture.
-            box: the region (left, top, right, bottom), in pixels of the original pictures. The
-                default region is the centred box of half the height and width.
-            mask: instead of `box`, a picture of the original size or an array (H, W), light or True
-                in the region.
+            box: the region (left, top, right, bottom), in pixels of the original pictures. Without
+                `box` and `mask`, the region is the centred box of half the height and width.
+            mask: the region, instead of `box`: a picture or an array (H, W) of the original size,
+                whose pixels are light or True inside the region.
 
         Returns:
             Images (B, C, H, W) uint8, of the model's size; only the region and its border change.
@@ -289,7 +290,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         `outpaint` returns one tensor; `outpaint_batches` yields batches.
 
         Args:
-            sides: "left", "right" or both, or "top", "bottom" or both.
+            sides: one side ("left", "right", "top" or "bottom") or a list of two opposite sides.
             pixels: number of pixels to add at each side; None for half of the model's size.
 
         Returns:
@@ -323,7 +324,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return {"settings": settings, "dilate": own.dilate, "feather": own.feather}
 
     def _batches(self, images: Tensor, classes: Classes) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Split pictures and their classes into batches (number, pictures, labels)."""
+        """Split pictures into batches. Yields tuples of a batch's index, pictures and labels."""
         labels, size = labels_for(classes, None, self.classes), self.defaults.batch_size
         if len(labels) not in (1, len(images)):
             reason = f"{len(labels)} classes for {len(images)} pictures"
@@ -351,8 +352,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return torch.cat([tokens_to_images(tokenizer, c.to(self.device)) for c in chunks])
 
     def reconstruct(self, pictures: Pictures) -> Tensor:
-        """Encode pictures as tokens, and decode the tokens to images (B, C, H, W) uint8. The
-        tokenizer's decoder limits the quality of samples too, so samples cannot look better."""
+        """Encode pictures as tokens, and decode the tokens to images (B, C, H, W) uint8. The same
+        decoder draws samples, so samples cannot look better than these reconstructions."""
         return self.decode(self.encode(pictures))
 
     @staticmethod

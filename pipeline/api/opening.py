@@ -38,7 +38,7 @@ Z = 1.959964  # half the width of a 95% interval, in standard deviations
 
 
 class ModelWarning(UserWarning):
-    """Warns that a model is the shipped one, out of date or barely trained."""
+    """Warns that a model is out of date or barely trained, or ships with this package."""
 
 
 class Description(BaseModel):
@@ -84,10 +84,10 @@ def _same_weights(network: nn.Module, folder: Path) -> bool:
 def open_model(folder: Path | None, seed: int | None, device: torch.device) -> Opened:
     """Open the model of a project (the root or `models/`), or a folder that `save_pretrained`
     wrote. None opens the current folder or, before training, the model that ships with this
-    package. A warning appears if the model is the shipped one, out of date or barely trained.
+    package. Warns (`ModelWarning`) if a model is from this package, out of date or barely trained.
 
     Raises:
-        UserError: the model is missing or damaged, or has another seed.
+        UserError: the model is missing or damaged, or was not trained with `seed`.
     """
     shipped = folder is None and not _trained_here()
     opened = _open(folder or (SHIPPED if shipped else HERE), seed, device)
@@ -128,8 +128,9 @@ def _open(folder: Path, seed: int | None, device: torch.device) -> Opened:
 
 
 def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
-    """Open a project's model: released weights if params.yaml names a file, else the model trained
-    with `seed`; None opens the model of the first seed."""
+    """Open a project's model. A network has the released weights if params.yaml names their file,
+    otherwise the weights that the project trained. `seed` selects the transformer's training run;
+    None selects the first seed."""
     params = load_params(root / PARAMS_FILE)
     replicate = main_replicate(params, "transformer", seed)
     folders = root / TOKENIZER, root / replicate.folder
@@ -175,8 +176,8 @@ def open_saved(folder: Path, seed: int | None, device: torch.device) -> Opened:
 
 
 def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float], bool]:
-    """Read the metrics of the MaskGIT trained with `seed`, and decide whether the model is barely
-    trained. Returns ({}, False) if the project has no results of its current models."""
+    """Returns the metrics of the MaskGIT trained with `seed`, by name, and whether the model is
+    barely trained. Returns ({}, False) if the project has no results of its current models."""
     path = root / RESULTS / "evaluation/rows.csv"
     if not path.exists() or not has_inputs("evaluate", (TOKENIZER, TRANSFORMER), root):
         return {}, False
@@ -201,9 +202,10 @@ def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float
 
 
 def is_barely_trained(accuracy: float, real: float, samples: int, chance: float) -> bool:
-    """Whether a model's class accuracy is near chance: whether its 95% interval (Wilson) reaches
-    into the lowest tenth of the range from chance to the accuracy on real images. The report uses
-    the same rule for all seeds together (`near_chance` in analysis/exhibits/claims.py)."""
+    """Returns True if a model's class accuracy is near chance. The rule: the lower bound of the
+    accuracy's 95% interval (Wilson) lies in or below the lowest tenth of the range from chance to
+    the accuracy on real images. The report applies the same rule to all seeds together
+    (`near_chance` in analysis/exhibits/claims.py)."""
     variance = accuracy * (1 - accuracy) / samples + (Z / (2 * samples)) ** 2
     low = (accuracy + Z**2 / (2 * samples) - Z * math.sqrt(variance)) / (1 + Z**2 / samples)
     return low < chance + NEAR * max(real - chance, 0.0)

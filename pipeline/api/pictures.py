@@ -24,9 +24,10 @@ _ONE = (Image.Image, Path, str)
 def open_picture(
     picture: Picture, channels: int = 3, name: str = "pictures", *, opaque: bool = False
 ) -> Image.Image:
-    """Open a picture file or take a Pillow picture, and return it upright, in grey (`channels` 1)
-    or RGB. Raises a `UserError` that names the file or the argument `name` if the picture is
-    missing, cannot be used or, with `opaque`, is partly transparent."""
+    """Returns a picture (a path, or a Pillow picture) as an upright Pillow picture, grey if
+    `channels` is 1, else RGB. Raises a `UserError` if the picture is missing, cannot be used or, if
+    `opaque` is true, is partly transparent. The error names the file or, for a Pillow picture, the
+    argument called `name`."""
     if isinstance(picture, Image.Image):
         opened = clean.clean_picture(picture, name, opaque=opaque)
     else:
@@ -35,9 +36,9 @@ def open_picture(
 
 
 def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[tuple[int, int]]]:
-    """Convert pictures to a batch (B, C, side, side) uint8, and return the set of the original
-    sizes (width, height) too. Files and Pillow pictures are cut to their centred square and
-    resized; tensors must have the model's size.
+    """Convert pictures to a batch. Returns a tuple of the batch (B, C, side, side) uint8 and the
+    set of the pictures' original sizes (width, height). Files and Pillow pictures are cut to their
+    centred square and resized; tensors must have the model's size.
 
     Raises:
         ArgumentError: a tensor has an unsupported shape, dtype or value, or the list is empty.
@@ -70,9 +71,10 @@ def _checked(images: Tensor, channels: int, side: int) -> Tensor:
 def pixel_mask(
     box: Box | None, mask: Mask | None, sizes: set[tuple[int, int]], side: int
 ) -> Tensor:
-    """The mask (side, side) bool of the pixels to regenerate: all pixels that the box or mask
-    touches after cropping and resizing. The default is the centred box of half height and width.
-    `sizes` are the pictures' original sizes (width, height), to which box and mask refer."""
+    """Returns the mask (side, side) bool of the pixels to regenerate: all pixels that the box or
+    mask touches after cropping and resizing. The default is the centred box of half the height and
+    width. The box and the mask are in pixels of the original pictures, whose sizes (width, height)
+    are `sizes`."""
     if box is None and mask is None:
         return center_mask((side, side), 0.5)
     if box is not None and mask is not None:
@@ -105,8 +107,8 @@ def _boxed(box: Box, width: int, height: int) -> Tensor:
 
 
 def _as_bool(mask: Mask | None) -> np.ndarray:
-    """Convert a picture or an array to a mask (H, W) bool, True where values are above half of the
-    range 0 to 1 or 0 to 255."""
+    """Convert a picture or an array to a mask (H, W) bool. A pixel is True if its value is above
+    0.5 or, if the array has values above 1, above 127."""
     if isinstance(mask, _ONE):
         # Transparent pixels would become white and so be regenerated.
         mask = np.array(open_picture(mask, channels=1, name="mask", opaque=True))

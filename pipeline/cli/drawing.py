@@ -106,10 +106,11 @@ def edit(
     model: options.Model = None,
     replicate: options.Replicate = None,
 ) -> None:
-    """Fill a part of a picture with content of a class (Figure 6).
+    """Fill a region with content of a class (Figure 6).
 
-    --box or --mask selects the part (default: the middle). The result is the picture's centred
-    square, resized to the model's size; pixels far from the part do not change.
+    --box or --mask selects the region (default: a centred box of half the height and width). The
+    result is the picture's centred square, resized to the model's size; pixels far from the region
+    do not change.
     """
     done = f"{context.info_name}ed"  # edited or inpainted
     file = file or Path(f"{done}.png")
@@ -180,7 +181,7 @@ def save(
 ) -> None:
     """Save a model as one folder.
 
-    The folder holds safetensors, JSON, and a model card with the model's metrics.
+    The folder holds safetensors, JSON, and a model card with metrics.
     """
     open_model(model, replicate).save_pretrained(folder)
     print(f"model in {folder}; `maskgit sample --model {folder}` draws samples")
@@ -194,7 +195,7 @@ def demo(
         str, typer.Option(help="Address to listen on; a loopback address keeps other machines out.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="[default: 7860 if free, else another]")
+        int | None, typer.Option(min=1, max=65535, help="[default: 7860, or another free port]")
     ] = None,
 ) -> None:
     """Serve a web page to try the model.

@@ -1,5 +1,5 @@
-"""The Typer application, to which other modules add commands, and the options that several
-commands share."""
+"""Defines the Typer application and the options that several commands share. Other modules add
+the commands."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 
 def examples(*lines: str) -> str:
-    """Format example commands, given without `maskgit`, for the end of a command's help."""
+    """Format example commands for the end of a command's help. `lines` omit `maskgit`."""
     title = "Examples" if len(lines) > 1 else "Example"
     return f"\b\n{title}:" + "".join(f"\n  maskgit {line}" for line in lines)
 
@@ -57,7 +57,7 @@ def box_of(text: str) -> tuple[int, ...]:
 
 
 def setting_of(text: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE, whose value is JSON or a name. Raises a `UserError` for any other text."""
+    """Parse NAME=VALUE. VALUE is JSON, else a string. Raises a `UserError` if = is missing."""
     name, equals, value = text.partition("=")
     if not equals:
         raise UserError("--set", f"'{text}' has no =", "write NAME=VALUE, such as sampler=halton")
@@ -89,7 +89,7 @@ Box = Annotated[
     typer.Option(
         parser=box_of,
         metavar="X0,Y0,X1,Y1",
-        help="Left, top, right and bottom of the part to redraw, in pixels.",
+        help="Left, top, right and bottom of the region to redraw, in pixels.",
     ),
 ]
 Mask = Annotated[
@@ -111,7 +111,7 @@ Temperature = Annotated[float | None, typer.Option(help=f"Choice temperature. {O
 Guidance = Annotated[float | None, typer.Option(help=f"Classifier-free guidance scale. {OWN}")]
 Rounding = Annotated[
     Literal["floor", "ceil"] | None,
-    typer.Option(help=f"Rounding of the number of masked tokens. {OWN}"),
+    typer.Option(help=f"Round the number of masked tokens: floor or ceil. {OWN}"),
 ]
 Settings = Annotated[
     list[Any] | None,
@@ -127,7 +127,8 @@ Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help
 
 
 def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
-    """Open a model. Raises a `UserError` if `place` has no model, or no model with that seed."""
+    """Open the model at `place`, the value of --model. Raises a `UserError` if no model is there,
+    or if the training seed `replicate` has no model."""
     if place and "/" not in place and not os.path.exists(place):
         way_out = "give an existing folder, or a repository on the Hub as owner/name"
         raise UserError("--model", f"there is no folder '{place}'", way_out)
@@ -149,9 +150,9 @@ def warnings_as_notes() -> Iterator[None]:
 
 
 def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) -> None:
-    """Raise a `UserError` if a command must not write its output to a path: if the suffix is not in
-    `formats` ("" allows a folder), or if the path belongs to the project, is read-only, or is an
-    input file of the command (`reads`)."""
+    """Raise a `UserError` if a command must not write its output to `path`, because the suffix is
+    not in `formats` ("" allows a new or empty folder), or because the path belongs to the project,
+    cannot be written, or is one of the command's input files (`reads`)."""
     suffix = path.suffix.lower()
     if suffix not in formats:
         known = " or ".join(name or "no suffix (a folder of PNGs)" for name in formats)

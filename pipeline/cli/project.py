@@ -37,7 +37,7 @@ def preset(
 ) -> None:
     """List the presets, or write one preset to params.yaml.
 
-    The list describes each preset and its cost. The comments in params.yaml stay.
+    The list describes each preset and its cost. Writing keeps the comments in params.yaml.
     """
     from pipeline.config.presets import apply_preset, preset_names, preset_summary
 
@@ -69,10 +69,10 @@ def params() -> None:
 
 @app.command(epilog=examples("plan", "plan imagenet256 --gpu H100"))
 def plan(
-    name: Annotated[str | None, typer.Argument(help="A preset, in place of params.yaml.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Preset; omit to plan params.yaml.")] = None,
     images: Annotated[
         int | None,
-        typer.Option(min=1, max=IMAGES, help="Number of images, including held-out ones."),
+        typer.Option(min=1, max=IMAGES, help="Number of training and held-out images."),
     ] = None,
     classes: Annotated[int | None, typer.Option(min=1, max=IMAGES, help="Class count.")] = None,
     gpu: Annotated[
@@ -85,7 +85,7 @@ def plan(
 ) -> None:
     """Estimate the time, FLOPs, parameters and disk of a run.
 
-    Default of --images: the number of prepared images, else the data set's published size.
+    --images defaults to the number of prepared images or, if none, to the published number.
     """
     from pipeline.config.params import load_params
     from pipeline.config.presets import preset_params
@@ -102,8 +102,8 @@ def submit(
 ) -> None:
     """Run the DAG, or a stage, as a job on a Ray cluster.
 
-    Ray uploads the code, without files that .gitignore lists. Data travel through the default DVC
-    remote; `dvc repro --pull` fetches the results. Without a remote, the cluster must see this
+    Ray uploads the code, except files that .gitignore lists. DVC transfers data through its default
+    remote; `dvc repro --pull` fetches the results. Without a remote, the cluster's nodes need this
     folder at the same path.
     """
     from pipeline.tools.submit import submit as run

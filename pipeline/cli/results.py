@@ -42,8 +42,8 @@ def report(
 def ui() -> None:
     """Browse the runs in MLflow's UI, served on loopback.
 
-    Prints links; Ctrl-C stops the UI. If MLFLOW_TRACKING_URI names a server, the links lead to that
-    server, and no UI is started.
+    Prints links; Ctrl-C stops the UI. If MLFLOW_TRACKING_URI names a server, the links lead there,
+    and no UI starts.
     """
     from pipeline.tools.ui import main
 
@@ -77,7 +77,7 @@ def measure(
 ) -> None:
     """Compare images with the training images; print the metrics.
 
-    std: a metric's standard deviation over image sets of this size, from random halves of the set.
+    std: a metric's standard deviation over image sets of this size, estimated from random halves.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.measure import measured, table
@@ -108,8 +108,8 @@ def sync() -> None:
 def register(replicate: Replicate = None) -> None:
     """Add the model of the last run to MLflow's registry.
 
-    The model becomes a version of maskgit-<preset>, tagged with its FID. If a version with the same
-    weights exists, only its tag is updated.
+    The model becomes a version of maskgit-<preset>, tagged with its FID. If a version has the same
+    weights, only its tag is updated.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.registry import register as add

@@ -10,9 +10,9 @@ TOKENS = 2**15  # maximum tokens that a network processes at once without gradie
 
 
 def in_parts(function: Callable[..., Tensor], rows: int, *batch: Tensor) -> Tensor:
-    """Compute `function(*batch)` on at most `rows` rows of the tensors at a time (0 counts as 1),
-    and join the results. The function must map each row independently, and draw no random
-    numbers."""
+    """Compute `function(*batch)` on at most `rows` rows of the tensors at a time (on one row if
+    `rows` is 0), and concatenate the results. `function` must map each row independently of the
+    other rows, and must draw no random numbers."""
     rows = max(1, rows)
     if len(batch[0]) <= rows:
         return function(*batch)

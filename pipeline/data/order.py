@@ -12,9 +12,11 @@ class BatchOrder:
     epoch is a new permutation of all `items` images.
 
     Args:
-        block_start: first index of each block (stored together), then `items`; default: one block.
-        window: blocks per group; an epoch permutes blocks, then the images in each group. With
-            several groups, batches are sorted, so that workers seldom read the same block.
+        block_start: first index of each block of images that are stored together, followed by
+            `items`. By default, all images form one block.
+        window: blocks per group. An epoch permutes the blocks, then the images of each group. With
+            several groups, the indices in a batch are sorted, so that two workers seldom read the
+            same block.
     """
 
     def __init__(

@@ -53,8 +53,8 @@ class Ranks:
             gradient.copy_(part.view(gradient.shape))
 
     def sum_over(self, batches: Sequence[Batch], measure: Callable[[int, Batch], float]) -> float:
-        """The sum of `measure(index, batch)` over batches, which the workers share. Values are
-        added in the order of batches, so the sum is bit-identical for any number of workers."""
+        """The sum of `measure(index, batch)` over batches, which are divided among the workers. The
+        values are added in batch order, so the sum is bit-identical for any number of workers."""
         values = torch.zeros(len(batches), dtype=torch.float64)
         for number in range(self.rank, len(batches), self.workers):
             values[number] = measure(number, batches[number])
@@ -78,5 +78,5 @@ class _Mean(torch.autograd.Function):
 
 
 def sum_in_order(values: Tensor) -> float:
-    """Sum values (n,) in order; `torch.sum` and Python's `sum` may round differently."""
+    """Add values (n,) from first to last. `torch.sum` and Python's `sum` may round differently."""
     return reduce(add, values.tolist(), 0.0)

@@ -33,8 +33,8 @@ class TokenCache:
         return int(self._start[-1])
 
     def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N) int64 and labels (B,) int64. Row i has the tokens of the crop `views[i]` of
-        the image `indices[i]`."""
+        """Tokens (B, N) int64 and labels (B,) int64. Row i belongs to the image with the index
+        `indices[i]`, and its tokens to this image's stored crop with the index `views[i]`."""
         shard = np.searchsorted(self._start, indices, side="right") - 1
         tokens = np.empty((len(indices), self.num_tokens), dtype=np.int64)
         for number in np.unique(shard):

@@ -31,14 +31,13 @@ class DecodingStep(NamedTuple):
 def num_tokens_to_mask(
     settings: DecodingSettings, step: int, unknown_at_start: Tensor, unknown_now: Tensor
 ) -> Tensor:
-    """The number of tokens of each sample, (B,) int64, that stay masked after iteration `step`
-    (0-based): ⌊N·γ((step + 1)/T)⌋ as in the release, or ⌈N·γ((step + 1)/T)⌉ as in the paper. Each
-    iteration leaves at least one token masked and, if more than one token is masked, reveals at
-    least one.
+    """The number of tokens of each sample that stay masked after iteration `step` (0-based), (B,)
+    int64: ⌊N·γ((step + 1)/T)⌋ as in the release, or ⌈N·γ((step + 1)/T)⌉ as in the paper, but at
+    most `unknown_now` - 1, so that each iteration reveals a token. The number is never below 1.
 
     Args:
-        unknown_at_start: N, the number of unknown tokens when decoding began, (B,).
-        unknown_now: number of masked tokens when the iteration began, (B,).
+        unknown_at_start: N, each sample's number of unknown tokens when decoding began, (B,).
+        unknown_now: each sample's number of masked tokens when the iteration began, (B,).
     """
     progress = (step + 1) / settings.iterations
     scheduled = unknown_at_start * mask_ratio(settings.schedule, progress, unknown_at_start)
@@ -67,9 +66,9 @@ def sample_categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def require_finite_logits(total: Tensor) -> None:
-    """Raise a `UserError` if the sum of all logits (or log-probabilities) of a decoding is NaN or
-    infinite: then a logit was too, and the drawn tokens are meaningless. The sum is checked once,
-    after the last iteration, since reading it waits for the GPU."""
+    """Raise a `UserError` if `total`, the sum of the logits (or log-probabilities) of a decoding,
+    is NaN or infinite. Then some logit is NaN or infinite, and the drawn tokens are meaningless.
+    Call this function once, after the last iteration, because reading `total` waits for the GPU."""
     if not total.isfinite():
         reason = "the network's logits are NaN or infinite: training diverged"
         raise UserError("decoding", reason, "train the network again (`dvc repro -f <stage>`)")
@@ -83,13 +82,13 @@ def decode(
     settings: DecodingSettings,
     generator: torch.Generator,
 ) -> Iterator[DecodingStep]:
-    """Generate the unknown tokens in T iterations, all tokens in parallel.
+    """Generate the unknown tokens in T iterations. Each iteration predicts all tokens in parallel.
 
     Args:
-        predict: maps tokens (B, N), the mask (B, N; True is [MASK]) and the progress (t + 1)/T to
-            logits (B, N, K) over the K codes. Tokens under the mask are ignored.
+        predict: maps tokens (B, N), a mask (B, N) and the progress (t + 1)/T to logits (B, N, K)
+            over the K codes. The mask is True at [MASK] tokens, whose values `predict` ignores.
         tokens: (B, N) int64; values at unknown positions are ignored.
-        unknown: (B, N) bool; True at tokens to generate, whose number may differ between rows.
+        unknown: (B, N) bool; True at tokens to generate. Rows may differ in their number.
         generator: source of all randomness.
 
     Yields:

@@ -76,12 +76,12 @@ class DecodingSettings:
 
 
 def expanded(settings: DecodingSettings, grids: Iterable[dict[str, Any]]) -> list[DecodingSettings]:
-    """Expand grids of decoding settings: one entry per combination of values, without duplicates.
+    """Return the decoding settings for each combination of values in each grid, without duplicates.
     Raises an `ArgumentError` if a name or a value is not allowed.
 
     Args:
-        settings: values of the settings that a grid omits.
-        grids: dicts from a setting's name to a value or a list of values.
+        settings: supplies the values of settings that a grid omits.
+        grids: each grid maps a setting's name to a value or a list of values.
     """
     names, found = [field.name for field in fields(settings)], dict[DecodingSettings, None]()
     for grid in grids:

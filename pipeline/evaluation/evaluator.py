@@ -50,9 +50,10 @@ def open_networks(params: Params, second: bool, device: torch.device) -> Callabl
 def open_measured(
     maker: Maker, measures: Sequence[Maker], device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Return a function that makes images (B, C, H, W) uint8 with `maker`'s function, and passes
-    them, with the same arguments, to the function of each of `measures`. It returns the measured
-    tensors (B, …) by name, not the images: 50,000 of 256×256 pixels take 10 GB."""
+    """Return a function `measured(*arguments)`. It makes images (B, C, H, W) uint8 by calling the
+    function of `maker` with `arguments`, and passes the images and `arguments` to the function of
+    each of `measures`. It returns the tensors (B, …) of all measures by name, but no images: 50,000
+    images of 256×256 pixels take 10 GB."""
     make, opened = maker.open(device), [measure.open(device) for measure in measures]
 
     def measured(*arguments: object) -> dict[str, Tensor]:
@@ -65,7 +66,7 @@ def open_measured(
 
 class Evaluator:
     """Computes metrics of image sets, with the training images as the reference. `workers` compute
-    features in batches. Pass `second` to load the second extractor, which `metrics` needs."""
+    features in batches. If `second`, also loads the second extractor; `metrics` requires it."""
 
     def __init__(self, params: Params, workers: BatchWorkers, second: bool = False):
         self.params, self.workers, self._second = params, workers, second
@@ -93,20 +94,20 @@ class Evaluator:
         return features.stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
-        """Return a maker of a function that makes images with `maker`'s function, and returns the
-        extractors' outputs for them and what `others` measure (see `open_measured`)."""
+        """Return a `Maker` whose function makes images with the function of `maker`, and returns
+        the extractors' outputs for the images and the tensors of `others` (see `open_measured`)."""
         networks = Maker(open_networks, self.params, self._second, here=self.networks)
         return Maker(open_measured, maker, (networks, *others))
 
     # Metrics of one row of a result file
 
     def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
-        """All metrics of M images, from the extractors' outputs. The second extractor gives only
-        precision, recall, density, coverage and FID (not with VGG, whose 4,096 dimensions need too
-        many samples). Names are `<metric>_<extractor>`; `<name>_std` is the standard deviation over
-        random halves of the set; `fid_infinity_…` is FID extrapolated to infinitely many samples.
-        Without labels (M,), `class_accuracy` is left out.
-        """
+        """All metrics of M images, from the extractors' outputs. An extractor's metrics are named
+        `<metric>_<extractor>`. The second extractor is used only for precision, recall, density,
+        coverage and FID (no FID with VGG: its 4,096 dimensions need too many samples). `<name>_std`
+        is the standard deviation of `<name>` over random halves of the set, and `fid_infinity_…` is
+        FID extrapolated to infinitely many samples. If `labels` (M,) is None, the result has no
+        `class_accuracy`."""
         evaluation, seed = self.params.evaluation, self.params.seed
         main, second = outputs["features"], outputs["second"]
         every = torch.arange(len(main))
@@ -136,7 +137,7 @@ class Evaluator:
 
     def scores(self, outputs: Outputs, labels: Tensor | None, seed: int | None = None) -> Metrics:
         """FID, IS and, if labels (M,) are given, `class_accuracy`: the share of samples that the
-        classifier assigns to their labels. `seed` splits samples for IS; None: the param `seed`."""
+        classifier assigns to their labels. `seed` (None: the param `seed`) seeds IS's splits."""
         seed = self.params.seed if seed is None else seed
         distance = unless_few(fid, outputs["features"], self.statistics)
         score = metrics.inception_score(outputs["logits"], self.params.evaluation.is_splits, seed)
@@ -167,8 +168,8 @@ class Evaluator:
 
 
 def proportional_labels(count: int, images_K: Tensor) -> Tensor:
-    """Labels (count,) in proportion to each class's number of images (classes,), by Sainte-Laguë's
-    method. For every n, the first n labels have nearly the same proportions."""
+    """Labels (count,), whose class proportions follow the image counts `images_K` (classes,) by
+    Sainte-Laguë's method. For every n, the first n labels have nearly the same proportions."""
     classes, total = len(images_K), images_K.sum().double()
     most_K = (images_K * (count + classes / 2) / total).long() + 1  # no class can get more
     label = torch.arange(classes).repeat_interleave(most_K)
@@ -177,8 +178,8 @@ def proportional_labels(count: int, images_K: Tensor) -> Tensor:
 
 
 def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
-    """How many of M samples with labels (M,) to keep in each class, (classes,). In total,
-    acceptance · M samples (rounded, at least 1) are kept, in the labels' class proportions."""
+    """The number of samples to keep in each class, (classes,), if M samples have the labels (M,).
+    The total is acceptance · M (rounded, at least 1), in the class proportions of `labels`."""
     of_each_K = labels.bincount()
     kept = proportional_labels(max(1, round(acceptance * len(labels))), of_each_K)
     return kept.bincount(minlength=len(of_each_K))

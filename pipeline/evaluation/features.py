@@ -118,9 +118,9 @@ def stored_tensors(
     folder: Path, count: int, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[str, Tensor]:
     """Load named float32 tensors (count, …) of an image set, memory-mapped from `<tensor>.npy`
-    files in `folder`. If the folder does not exist, compute the tensors first: `maker` opens a
-    function that returns the tensors of the images in range(start, stop). If the process is
-    killed, the next run resumes. Messages call the image set `name`."""
+    files in `folder`. If the folder does not exist, first compute the tensors: the function of
+    `maker` maps (start, stop) to the tensors of the images in range(start, stop). If the process is
+    killed, the next run resumes. `name` labels the progress messages."""
     if not folder.exists():
         remove_temporary(folder.parent, folder.name)
         batches = [(start, min(start + PART, count)) for start in range(0, count, PART)]
@@ -171,7 +171,7 @@ def reference_features(name: str) -> Tensor:
 def reference_statistics(params: Params) -> Statistics:
     """The reference mean and covariance of FID, from the file `evaluation.reference_statistics` or,
     if this param is null, of the training images. Raises a `UserError` if the file cannot be read,
-    or has another number of features."""
+    or if it does not have as many features as the main extractor."""
     name, published = params.evaluation.extractor, params.evaluation.reference_statistics
     path = of_project(published) if published else FEATURES / name / "statistics.npz"
     found, dimensions = load_statistics(path), reference_features(name).shape[1]

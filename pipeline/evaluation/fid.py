@@ -67,8 +67,8 @@ def _load(path: Path) -> Statistics:
 
 
 def fid(samples: Tensor, reference: Tensor | Statistics) -> float:
-    """Fréchet distance between Gaussians fitted to sample features (M, F) and to a reference, which
-    is given as features (R, F) or statistics. Raises `TooFew` if M ≤ F."""
+    """Fréchet distance between two Gaussians: one fitted to sample features (M, F), the other to a
+    reference, given as features (R, F) or statistics. Raises `TooFew` if M ≤ F or R ≤ F."""
     if isinstance(reference, Tensor):
         reference = statistics(reference)
     mu, sigma = statistics(samples)

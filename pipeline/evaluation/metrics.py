@@ -46,10 +46,11 @@ def inception_score(logits: Tensor, splits: int, seed: int) -> float:
 
 
 def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> dict[str, float]:
-    """Precision and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) of features (M,
-    F) against (R, F). Density (which may exceed 1) and coverage resemble precision and recall, but
-    are robust to outliers. All use balls: an image's ball reaches to the image's k-th nearest
-    neighbour in its own set (k: `neighbors`). Raises `TooFew` if M or R is at most `neighbors`."""
+    """Precision and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) of sample
+    features (M, F) against reference features (R, F). Density (which may exceed 1) and coverage
+    resemble precision and recall, but are robust to outliers. All four use a ball around each
+    image, whose radius is the distance to the k-th nearest neighbour in the image's own set
+    (k is `neighbors`). Raises `TooFew` if M or R is at most `neighbors`."""
     _require("evaluation.neighbors", neighbors + 1, len(samples), len(reference))
     radii_R, radii_M = _reference_radii(reference, neighbors), _radii(samples, neighbors)
     precise = hits = 0
@@ -94,8 +95,7 @@ drawn_reference = lru_cache(maxsize=2)(drawn)  # the same tensor for `_reference
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """The share of M samples for which the class of the largest logit equals the label, from logits
-    (M, classes) and labels (M,)."""
+    """The top-1 accuracy (0 to 1) of logits (M, classes) for labels (M,)."""
     return (logits.argmax(dim=1) == labels).double().mean().item()
 
 
@@ -130,12 +130,12 @@ def spreads(
 ) -> dict[str, float | None]:
     """Estimate the standard deviation of each metric over fresh sets of M samples, from random
     halves of one set, each with half of every class (the delete-half jackknife of Shao & Wu 1989).
-    Returns each estimate as `<name>_std`; None if a half is too small for the metric.
+    Returns each estimate as `<name>_std`, which is None if a half is too small for the metric.
 
-    The mean of a half, drawn without replacement, deviates from the set's mean as much as the set's
-    mean deviates from the true mean. So a metric that uses every image needs no correction factor.
-    (For a metric that uses only part of a set, halve that part.) A bootstrap would draw duplicates,
-    which distort the nearest neighbours of precision and recall.
+    If a half is drawn without replacement, its mean deviates from the set's mean as much as the
+    set's mean deviates from the true mean. So a metric that uses every image needs no correction
+    factor. (If a metric uses only some images of a set, pass only these images.) A bootstrap would
+    draw duplicates, which distort the nearest neighbours of precision and recall.
 
     Args:
         metrics: maps indices (m,) into the set to named values; a value is None if m is too small.

@@ -1,6 +1,7 @@
 """Runs the ablation of mask schedules (Table 3, Figure 8). Each trial trains a model with one mask
-schedule and seed, and decodes samples with every T and with other decoding settings. If
-`sweep.designs` lists other numbers of training steps, further trials train models with these.
+schedule and seed, and decodes samples with every T in `sweep.iterations`, every schedule in
+`sweep.crossed` and the settings in `sweep.designs`. If `sweep.designs` lists other numbers of
+training steps, further trials train a model with each of these numbers.
 
 The name of a trial's run directory contains a hash of everything that the trial depends on, but not
 of the other trials. The name of a result file is a hash of the decoding settings. So a killed
@@ -63,7 +64,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Trial:
-    """A model trained with one (mask schedule, steps, seed), and the settings of its decodings."""
+    """A model with one (mask schedule, steps, seed), and the decoding settings to measure."""
 
     name: str
     seed: int
@@ -94,19 +95,19 @@ class Trial:
         return not self.missing
 
     def rows(self) -> list[Row]:
-        """The result rows of the decodings with the schedule that the model was trained with."""
+        """The rows of `decodings`, one per T: each decodes with the schedule used in training."""
         return [_row(file, {"iterations": how.iterations}) for file, how in self.decodings.items()]
 
     def crossing(self) -> list[Row]:
-        """The result rows of the decodings with the schedules of `sweep.crossed`."""
+        """The rows of `crossed`, one per decoding schedule in `sweep.crossed`."""
         return [
             {"decoding_schedule": how.schedule} | _row(file, {"iterations": how.iterations})
             for file, how in self.crossed.items()
         ]
 
     def design_rows(self) -> dict[Other, list[Row]]:
-        """The result rows (one per T) of the decodings in `sweep.designs`, by all other settings.
-        The column `passes` counts the network's forward passes per image."""
+        """Map each combination of the settings `varied` to its result rows, one per T. The column
+        `passes` counts the network's forward passes per image."""
         found = defaultdict[Other, list[Row]](list)
         for file, how in self.designs.items():
             setting = asdict(how) | {"steps": self.params.training.steps}
@@ -117,7 +118,7 @@ class Trial:
 
 
 def _row(file: Path, settings: Row) -> Row:
-    """Read the row of a result file, and add decoding settings; columns are sorted by name."""
+    """Read a row from a result file, add `settings` as columns, and sort the columns by name."""
     return dict(sorted((read_json(file) | settings).items()))
 
 
@@ -184,8 +185,8 @@ def _files(folder: Path, decodings: list[DecodingSettings]) -> dict[Path, Decodi
 
 
 def run_trial(trial: Trial) -> None:
-    """Train a trial's model, unless training is finished or released weights replace the model.
-    Then run `measure_trial`."""
+    """Train a trial's model, unless it is already trained or the trial uses released weights. Then
+    run `measure_trial`."""
     trial.log.begin()
     if trial.training is not None and not trial.training.finished:
         run_training(trial.training)
@@ -197,7 +198,7 @@ def run_trial(trial: Trial) -> None:
 
 def measure_trial(trial: Trial) -> None:
     """For every missing result file of a trial, decode samples with the trial's model, and write
-    metrics of the samples to the file."""
+    metrics of the samples and the model's validation NLL to the file."""
     download(*trial.folders)
     params, workers = trial.params, decoders(trial)
     sampler = Maker(_open_sampler, trial)
@@ -230,8 +231,8 @@ def measure_trial(trial: Trial) -> None:
 
 
 def decoders(trial: Trial) -> BatchWorkers:
-    """The workers that decode a trial's samples: this process if training has one or two workers,
-    else all workers except one, which computes metrics."""
+    """The workers that decode a trial's samples. If the trial trains with one or two workers, this
+    process decodes; with n > 2 workers, n - 1 actors decode, and this process computes metrics."""
     count = max(1, trial.workers.count - 1)
     return workers_of(trial.params.ray.model_copy(update={"num_workers": count}))
 

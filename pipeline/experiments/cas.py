@@ -54,8 +54,8 @@ class CasTraining(ClassifierTraining):
 
 
 def run_cas(training: CasTraining) -> None:
-    """Train a classifier, from the last checkpoint if one exists, and write a row with its top-1
-    and top-5 accuracy on the validation images."""
+    """Train a classifier, or resume its training from the last checkpoint. Then write a row with
+    the classifier's top-1 and top-5 accuracy on the validation images to `training.result`."""
     weights, workers = run_training(training)["task"]["model"], training.workers
     if workers.under_ray_train:
         row = run_beside(_measure, training, weights, resources=workers.resources)

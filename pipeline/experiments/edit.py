@@ -59,9 +59,9 @@ class Editor:
         self.borders: dict[str, Any] = {"dilate": editing.dilate, "feather": editing.feather}
 
     def __call__(self, rows: Tensor, task: str | None = None, seed: int | None = None) -> Tensor:
-        """Edit the images with indices `rows` (B,), given the images' own classes. Returns the
-        composites (B, C, H, W) uint8. Without a task, returns the originals; without a seed, copies
-        each unknown pixel from the nearest known pixel, as a baseline."""
+        """Edit the images with indices `rows` (B,), with each image's own class as the label.
+        Returns the composites (B, C, H, W) uint8. If `task` is None, returns the originals. If only
+        `seed` is None, fills each unknown pixel with its nearest known pixel, as a baseline."""
         images = self.images(rows)
         if task is None:
             return images
@@ -91,8 +91,9 @@ class Editor:
 def open_distances(
     maker: Maker, params: Params, device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Make a function that computes `hole_distances` between the results of an `Editor` (which
-    `maker` opens) and the originals. Without a task, the function returns no distances."""
+    """Return a function that compares edited images with the originals by `hole_distances`. `maker`
+    opens the `Editor` that edits the images. If `task` is None, the function returns no distances.
+    """
     editor: Editor = maker.open(device)
     classifier = load_model(CLASSIFIER, "classifier", device)
     distance_map = open_distance_map(params.tokenizer.perceptual, classifier, device)
@@ -111,13 +112,14 @@ def open_distances(
 def edit_rows(
     params: Params, folders: Mapping[Replicate, Path], baseline: Path, workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row for every task, method and seed: scores of the composites, and distances from
-    the original images over the unknown pixels. Each task also has a row for the original images,
-    without distances. Finished rows are stored as `<task>.json`.
+    """Compute a row for every task and every method: each seed's MaskGIT model, and the baseline
+    `nearest`, which fills unknown pixels with their nearest known pixels. A row has scores of the
+    composites, and distances from the originals over the unknown pixels. Another row per task has
+    scores of the originals only. Finished rows are stored as `<task>.json` or `originals.json`.
 
     Args:
         folders: run directory of each replicate (one seed's model).
-        baseline: run directory for the rows of the baseline and of the originals.
+        baseline: run directory for the rows of `nearest` and of the originals.
     """
     evaluator = Evaluator(params, workers)
     makers = [Maker(Editor, params, replicate) for replicate in folders]
@@ -149,13 +151,13 @@ def edit_rows(
 
 
 def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]:
-    """Edit n validation images, the first of each class, with the model of the first seed.
+    """Edit n validation images, each of a different class, with the model of the first seed.
 
     Returns:
-        uint8 arrays of pictures. inpainting (n, 3, H, W, C): image with a grey centre, composite,
-        original. class_edit (n, 2 + k, H, W, C): original, image with a grey centre, and the centre
-        regenerated as each of k classes, whose names are class_edit_labels (k,). outpainting
-        (n, 1 + s, H, W, C): image with a grey right half, and s outpaintings. panorama
+        A dict with uint8 arrays of pictures. inpainting (n, 3, H, W, C): image with a grey centre,
+        composite, original. class_edit (n, 2 + k, H, W, C): original, image with a grey centre, and
+        k composites whose centre shows each of k classes; class_edit_labels (k,) names the classes.
+        outpainting (n, 1 + s, H, W, C): image with a grey right half, and s outpaintings. panorama
         (n, H, 3 W, C): image extended to the left and right.
     """
     replicate = main_replicates(params, "transformer")[0]

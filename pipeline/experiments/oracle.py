@@ -25,12 +25,13 @@ EXACT = "exact"  # named as a sampler: draws from the distribution itself
 
 
 def oracle_rows(params: Params, folder: Path, workers: BatchWorkers) -> list[Row]:
-    """Compute rows for every number of tokens and decoding setting of `oracle.designs`: one row for
-    all samples, and one for each of `GROUPS` groups of samples. For comparison, samples of `EXACT`
-    are drawn directly from the known distribution.
+    """Decode and measure samples for every number of tokens in `oracle.tokens` and every setting in
+    `oracle.designs`. The samples of a setting form `GROUPS` groups; each group gets a row, and so
+    do all samples together. For comparison, further rows, whose sampler is named `EXACT`, measure
+    samples drawn directly from the known distribution.
 
     Args:
-        folder: run directory, in which the metrics of finished settings are kept for later runs.
+        folder: run directory, which keeps the metrics of finished settings for later runs.
     """
     oracle, designs = params.oracle, params.oracle_settings()
     names = sorted(
@@ -62,8 +63,8 @@ def _open(device: torch.device) -> Callable[..., dict[str, Tensor]]:
     def measure(
         seed: int, length: int, samples: int, settings: DecodingSettings | None
     ) -> dict[str, Tensor]:
-        """The metrics of each group and of all samples, (GROUPS + 1, 3). If `settings` is None,
-        the samples are the distribution's own."""
+        """Return `values` (GROUPS + 1, 3): the `METRICS` of each group, then of all samples. If
+        `settings` is None, the samples are drawn directly from the known distribution."""
         own, shape = generator(seed, "oracle", length), (GROUPS * samples, length)
         if settings is None:
             tokens = chain.sample(*shape, own)

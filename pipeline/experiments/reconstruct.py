@@ -60,9 +60,10 @@ class Reconstructor:
             hidden: mask (B, N) bool, True at hidden tokens.
 
         Returns:
-            mse and perceptual (B, draws + 1): distances of each draw, and then of their median,
-            from the original (pixels in [0, 1]). samples and medians (b, C, H, W) uint8: the first
-            draw and the median of each of the b chosen images with an index below `PICTURED`.
+            A dict of tensors. mse and perceptual (B, draws + 1): distances from the originals with
+            pixels in [0, 1]; one column per draw, and a last column for the draws' median image.
+            samples and medians (b, C, H, W) uint8: the first draw and the median image, for the b
+            chosen images with an index below `PICTURED`.
         """
         draws = range(self.params.reconstruction.draws)
         tokens = self.tokenizer.encode(as_float(self.images[chosen]).to(self.device)).flatten(1)
@@ -103,16 +104,17 @@ class Reconstructor:
 def reconstruct_hidden(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
-    """Reconstruct validation images with a share of their tokens hidden. The results of each mask
-    ratio are stored as `<ratio>.safetensors` in the run directories `folders`, one per replicate
-    (one seed's model).
+    """Hide a share of the tokens of validation images, and reconstruct the images. The results of
+    each mask ratio are stored as `<ratio>.safetensors` in the run directories `folders`, one per
+    replicate (one seed's model).
 
     Returns:
-        A row for every seed, mask ratio and draw; draw -1 is the median of all draws. PSNR and
-        perceptual distance are computed per image and then averaged. Also the first seed's
-        uint8 pictures of n images at r ratios: originals (n, H, W, C); inputs with hidden tokens in
-        grey, samples (first draws) and medians, each (r, n, H, W, C). hidden (r,) has the shares of
-        hidden tokens, which differ from the ratios by rounding.
+        A tuple of rows and pictures. There is a row for every seed, mask ratio and draw; draw -1 is
+        the median of all draws. PSNR and perceptual distance are averaged over images. The pictures
+        are a dict of the first seed's uint8 arrays for n images and r ratios: originals (n, H, W,
+        C); inputs (images with hidden tokens in grey), samples (first draws) and medians, each
+        (r, n, H, W, C). The dict also has hidden (r,): the real shares of hidden tokens, which
+        differ from the ratios by rounding.
     """
     rows, pictures = list[Row](), list[dict[str, np.ndarray]]()
     for replicate, folder in folders.items():
@@ -151,8 +153,8 @@ def reconstruct_hidden(
 
 
 def _over_images(mse: Tensor, perceptual: Tensor) -> dict[str, float]:
-    """Mean and standard deviation, over M images, of PSNR in dB and of perceptual distance, from
-    MSE (M,) and perceptual distances (M,)."""
+    """Mean (`psnr`, `perceptual`) and standard deviation (`…_std`) over M images of the PSNR in dB,
+    computed from `mse` (M,), and of the perceptual distances `perceptual` (M,)."""
     values = {"psnr": [psnr(each) for each in mse.tolist()], "perceptual": perceptual.tolist()}
     spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
     return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
@@ -167,7 +169,7 @@ def median_image(samples: Tensor) -> Tensor:
 
 
 def grey_tokens(images: Tensor, hidden: Tensor) -> Tensor:
-    """Paint the pixels of hidden tokens grey. Images are (n, C, H, W) uint8, `hidden` (n, N)."""
+    """Paint hidden tokens' pixels grey in images (n, C, H, W) uint8; `hidden` is (n, N) bool."""
     side = round(hidden.shape[1] ** 0.5)
     grid = hidden.unflatten(1, (1, side, side)).float()
     return images.masked_fill(F.interpolate(grid, images.shape[-2:]).bool(), GREY)

@@ -23,12 +23,13 @@ KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
 def rejection_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row for each replicate (training run), acceptance rate and selection. The selection
-    "random" keeps as many samples per class as "rejection", since FID depends on this number.
-    Rows are stored as `<acceptance>.json` in the replicates' run directories `folders`.
+    """Compute a row for each replicate (training run), acceptance rate and selection. "rejection"
+    selects the samples that the classifier rates highest. "random" selects as many samples of each
+    class at random, since FID depends on the number of samples. Rows are stored as
+    `<acceptance>.json` in the replicates' run directories `folders`.
 
-    If `evaluation.extractor` is the reference classifier, the same network selects and measures. IS
-    and `class_accuracy` then rise by construction.
+    The reference classifier also computes `class_accuracy`, which thus rises by construction. So
+    does IS if `evaluation.extractor` is the reference classifier.
     """
     evaluator, rows = Evaluator(params, workers), []
     for replicate, folder in folders.items():
@@ -67,8 +68,9 @@ def _selections(
 
 
 def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
-    """The log-odds log p/(1 − p), (M,) float64, of p = p(label | image), from logits (M, classes)
-    and labels (M,). Log-odds rank samples like p, but without ties where p rounds to 1."""
+    """From logits (M, classes) and labels (M,), compute the log-odds log(p / (1 − p)) (M,) float64,
+    where p is the probability of an image's label. Log-odds and p order images alike, but
+    log-odds have no ties where p rounds to 1."""
     own = F.one_hot(labels, logits.shape[1]).bool()
     logits = logits.double()
     return logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)

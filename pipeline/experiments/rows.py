@@ -29,8 +29,8 @@ def measured_row(
     and write the file. If that run is killed, the next run computes only the missing batches.
 
     Args:
-        maker: opens the function that computes a batch's named tensors from its arguments, such as
-            the maker that `Evaluator.on_the_fly` returns.
+        maker: opens the function that maps the arguments in `batches` to a batch's named tensors.
+            `Evaluator.on_the_fly` returns such a maker.
         name: label of the batches in messages.
         measure: computes the row from the named tensors of all batches.
     """
@@ -50,5 +50,6 @@ def open_sampler(replicate: Replicate, device: torch.device) -> Sampler:
 
 
 def curve_hash(schedule: str) -> str:
-    """The hash of a mask schedule's curve, for keys of results that depend on the curve."""
+    """The hash of a mask schedule's tabulated curve. Keys of results include this hash, so that
+    results are computed again if the curve changes."""
     return tree_hash(CURVES / f"{schedule}.csv")

@@ -19,7 +19,7 @@ def temperature_rows(
 ) -> list[Row]:
     """Compute a row with the scores of samples for every temperature and replicate (training run).
     A seed gives the same random numbers at every temperature. Finished rows are stored as
-    `<value>.json` in the replicates' run directories `folders`."""
+    `<temperature>.json` in the replicates' run directories `folders`."""
     evaluator, rows = Evaluator(params, workers), {}
     labels = evaluator.labels(params.temperature.samples)
     for replicate, folder in folders.items():

@@ -84,8 +84,8 @@ LABELS = ("targets", "labels", "_labels")  # attributes that give labels without
 
 
 class TorchvisionSource:
-    """A classification data set of torchvision, downloaded if possible. Pictures that the data set
-    lists as files are read as in `FolderSource`; torchvision opens all others."""
+    """A classification data set of torchvision, downloaded if possible. If the data set lists its
+    picture files, they are read as in `FolderSource`; otherwise, torchvision opens the pictures."""
 
     version = "torchvision"
 
@@ -243,7 +243,7 @@ def _hidden(name: str) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield all files in a folder and its subfolders. Links to folders are not followed."""
+    """Yield the files in a folder and its subfolders. Skips hidden names and links to folders."""
     for path in sorted(folder.iterdir()):
         if not _hidden(path.name) and not path.is_dir():
             yield path
@@ -260,9 +260,9 @@ SOURCES: dict[str, Callable[[str, str, int], Source]] = {
 
 
 def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str, list[int]]:
-    """Split a data set by its own split, or else by holding out a fraction of each class. Returns
-    the indices of each split's images, in random order. Raises a `UserError` if a class has no
-    training images."""
+    """Split a data set into training and validation. If the source defines no split, hold out
+    `val_fraction` of each class. Returns the indices of each split's images, in random order.
+    Raises a `UserError` if a class has no training images."""
     rng = np.random.default_rng(seed)
     by_class: list[list[int]] = [[] for _ in source.class_names]
     split: dict[str, list[int]] = {"train": [], "val": []}

@@ -71,10 +71,10 @@ def clean_picture(
 ) -> Image.Image:
     """Clean a Pillow picture: apply the EXIF orientation, put transparent pixels on white, scale 16
     bits to 8, take the first frame, and convert to mode L or RGB. A picture that is already clean
-    is returned as the same object. A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, if that
-    has at least the size `least`. Raises an `ArgumentError` about `name` if the picture is too
-    large or too narrow, or if its values have an unknown range; with `opaque`, also if the picture
-    is partly transparent."""
+    is returned as the same object. If `least` (width, height) is given, a JPEG is decoded at 1/2,
+    1/4 or 1/8 of its size where the result is at least that large. Raises an `ArgumentError` about
+    `name` if the picture is too large or too narrow, or has 32-bit values of an unknown range; with
+    `opaque`, also if the picture is partly transparent."""
     size = f"{image.width}×{image.height} pixels"
     if image.width * image.height > PICTURE_PIXELS:
         reason = f"{size}, more than the limit of {PICTURE_PIXELS:,} (docs/limits.md)"
@@ -111,8 +111,8 @@ def clean_picture(
 
 
 def _open(path: Path | str, **how: Any) -> tuple[bytes, Image.Image, Image.Image]:
-    """Read a picture file, and clean it with the options `how` of `clean_picture`. Returns the
-    file's bytes, the picture as opened, and the clean picture."""
+    """Read a picture file, and clean the picture; `how` is passed to `clean_picture`. Returns a
+    tuple of the file's bytes, the picture as opened, and the clean picture."""
     name, content = str(path), b""
     try:
         content = read_file(path, PICTURE_BYTES)

@@ -130,8 +130,8 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
 
 
 def adversarial_ramp(step: int, start: int) -> float:
-    """Weight in [0, 1] of the adversarial loss: 0 before step `start`, then rising linearly over
-    `start` steps (at most 1,000), so that an untrained discriminator cannot harm the generator."""
+    """Weight in [0, 1] of the adversarial loss. It is 0 before step `start`, then rises linearly to
+    1 over min(start, 1000) steps, so that an untrained discriminator cannot harm the generator."""
     if step < start:
         return 0.0
     return min(1.0, (step - start + 1) / min(max(start, 1), 1000))

@@ -68,7 +68,8 @@ class VectorQuantizer(nn.Module):
         Args:
             z: encoder outputs (B, D, h, w) for this worker's share of the batch.
             dead: codes to replace, (K,) bool.
-            ranks: the workers, which all draw the same new codes from the outputs of all workers.
+            ranks: the data-parallel workers. New codes are drawn from the outputs of all workers,
+                and are the same on every worker.
         """
         flat = z.movedim(1, -1).flatten(0, -2)
         draw = torch.randint(len(flat) * ranks.workers, (len(dead),), generator=generator)
@@ -85,7 +86,7 @@ def entropy_loss(distances: Tensor, temperature: float, ranks: Ranks = ALONE) ->
 
     Args:
         distances: squared distances (M, K); the logits are -distances / temperature.
-        ranks: the workers, over which the mean posterior is averaged.
+        ranks: the data-parallel workers. The mean posterior is averaged over all workers.
     """
     log_prob = (-distances / temperature).log_softmax(dim=-1)
     prob = log_prob.exp()

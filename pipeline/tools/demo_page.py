@@ -1,4 +1,4 @@
-"""Builds the web page of `maskgit demo`: controls, and pictures that the Python API draws."""
+"""Builds the web page of `maskgit demo`, which draws pictures with the Python API."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,12 +46,12 @@ def fillings(
     seed: int,
     **decoding: Any,
 ) -> Image.Image:
-    """Fill the marked part of a picture several times. Returns the results as one row of pictures.
-    Raises a `UserError` if the page has no picture, or no part is marked.
+    """Redraw the marked area of a picture `FILLINGS` times. Returns one picture with all results in
+    a row. Raises a `UserError` if the editor has no picture, or if no area is marked.
 
     Args:
-        picture: the editor's canvas, transparent outside the picture.
-        layers: the brush strokes, transparent where the picture is kept.
+        picture: the editor's canvas, transparent outside the picture; None if the editor is empty.
+        layers: the brush strokes, which are transparent where the picture is not marked.
     """
     area = None if picture is None else picture.getchannel("A").getbbox()
     if picture is None or area is None:
@@ -96,7 +96,7 @@ def build(model: MaskGIT) -> gr.Blocks:
 
 
 def _sampling(model: MaskGIT, panels: int) -> None:
-    """Add the controls for sampling, and `panels` canvases, each with a schedule and a sampler."""
+    """Add sampling controls and `panels` canvases. Each canvas has its own schedule and sampler."""
     most = min(SAMPLES, model.defaults.batch_size)
     with gr.Row():
         with gr.Column(scale=1):
@@ -168,7 +168,8 @@ def _editing(model: MaskGIT) -> None:
 
 
 def _schedule(model: MaskGIT, number: int = 0) -> gr.Dropdown:
-    """A menu of mask schedules. Menu 0 starts at the model's schedule, menu 1 at another one."""
+    """Create a menu of mask schedules. The menu initially shows the model's schedule if `number` is
+    0, or another schedule if `number` is 1."""
     own = model.defaults.decoding.schedule
     names = [own, *(name for name in SCHEDULES if name != own)]
     return gr.Dropdown(list(SCHEDULES), value=names[number], label="Mask schedule")

@@ -62,8 +62,8 @@ def findings_text(findings: list[Finding]) -> str:
 
 
 def packages() -> Finding:
-    """Check that the packages that `maskgit-pipeline` requires are installed; in a project, also
-    those of its extra `pipeline`."""
+    """Check that the packages that `maskgit-pipeline` requires are installed. In a project, also
+    check the packages that its extra `pipeline` requires."""
     from packaging.requirements import Requirement
 
     wrong, extras = [], ("", "pipeline") if DVC_FILE.exists() else ("",)

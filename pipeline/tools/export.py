@@ -29,10 +29,10 @@ FRAME, LAST = 250, 2000  # milliseconds that each canvas and the result are show
 def write_samples(
     model: MaskGIT, path: Path, classes: list[str] | None, count: int, seed: int, decoding: Any
 ) -> None:
-    """Draw samples, and write a file or folder whose suffix selects the format: .png, a grid; .gif,
-    the canvas after each iteration; .npz, for the ADM suite; no suffix, a folder of PNGs. The
-    samples cycle through `classes` (names or numbers), or through all classes if None. Raises a
-    `UserError` if the model has no such class, or the path cannot be written."""
+    """Draw samples and write them to `path`. The suffix selects the format: `.png` is a grid,
+    `.gif` shows the canvas after each iteration, `.npz` is for the ADM suite, and no suffix is a
+    folder of PNGs. The samples cycle through `classes` (names or numbers); None means all classes.
+    Raises a `UserError` if the model has no such class, or if `path` cannot be written."""
     form = path.suffix.lower()
     if form == ".gif":
         steps = model.sample_steps(classes, count, seed=seed, **decoding)
@@ -81,13 +81,14 @@ def export_samples(
     seed: int | None = None,
     everything: bool = False,
 ) -> int:
-    """Write the samples that the stage `evaluate` drew from a trained network, as an `.npz` in the
-    ADM suite's layout or as PNGs. Returns the number of samples written. Raises a `UserError` if
-    they are missing or out of date, or the path cannot be written.
+    """Write the samples that the stage `evaluate` drew from a trained network. A path with a suffix
+    becomes an `.npz` in the ADM suite's layout, and any other path a folder of PNGs. Returns the
+    number of samples written. Raises a `UserError` if the samples are missing or out of date, or if
+    `path` cannot be written.
 
     Args:
         seed: training seed of the network; None for the first seed.
-        everything: include the samples that only CAS uses and Table 1 does not measure.
+        everything: also write the samples beyond `evaluation.samples`, which only CAS uses.
     """
     folder = main_replicate(params, network, seed).samples
     require_current("evaluate")

@@ -1,8 +1,9 @@
 """The job that `maskgit submit` starts on the cluster: `python -m pipeline.tools.job FOLDER`.
 
 Without a DVC remote, the job works in the project's own folder. With a remote, the job works in the
-copy that Ray unpacked: it runs each stage with `dvc repro --pull` and pushes the outputs. Jobs with
-the same remote share a folder (`cache_folder`) for DVC's cache and for run directories.
+copy of the code that Ray unpacked: it runs each stage with `dvc repro --pull`, then pushes the
+outputs. On each machine, jobs with the same remote share a folder (`cache_folder`) for DVC's cache
+and for run directories.
 """
 
 import json
@@ -30,9 +31,9 @@ LOCAL_CONFIG = Path(".dvc/config.local")
 
 @dataclass(frozen=True)
 class Order:
-    """The stage that a job has to run, and its settings. Settings may contain passwords, and Ray
-    shows every job's command and environment. So the order is an encrypted file beside the code,
-    and the command contains only the key.
+    """A job's stage and environment variables. The variables may contain passwords, but Ray shows
+    every job's command and environment. Therefore, the order is sent as an encrypted file beside
+    the code, and the command contains only the decryption key.
 
     Args:
         stage: name of a stage in dvc.yaml; None for all stages.
@@ -53,7 +54,7 @@ class Order:
 
     @classmethod
     def opened(cls, folder: Path) -> "Order":
-        """Decrypt the order in a folder, and remove the key from the environment variables."""
+        """Remove the key from the environment, and use the key to decrypt the order in `folder`."""
         from cryptography.fernet import Fernet
 
         key = os.environ.pop(KEY)
@@ -86,8 +87,8 @@ def main(folder: Path) -> None:
 
 @contextmanager
 def _checkout(remote: Remote) -> Iterator[None]:
-    """Connect the current folder to the DVC remote within the block; afterwards, remove the
-    remote's keys from the folder."""
+    """Within the block, connect the current folder to the DVC remote. On exit, delete DVC's local
+    config file, which may contain the remote's keys."""
     from dvc.config import Config
 
     cache = cache_folder(remote)
@@ -111,9 +112,10 @@ def _checkout(remote: Remote) -> Iterator[None]:
 
 
 def push(remote: Remote) -> int:
-    """Push the outputs of finished stages and the run cache to the DVC remote; `dvc repro --pull`
-    in a clone then runs no stage. Returns the number of files. Raises a `UserError` if the push
-    fails. (`dvc push --run-cache` would skip outputs with `cache: false`.)"""
+    """Push the outputs of finished stages, and the run cache, to the DVC remote. In a clone,
+    `dvc repro --pull` then fetches the outputs and runs no stage. Returns the number of files.
+    Raises a `UserError` if the push fails. (`dvc push --run-cache` would skip outputs with
+    `cache: false`.)"""
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)  # DVC warns about stages that have not run

@@ -20,11 +20,12 @@ from pipeline.runtime.provenance import require_current
 
 
 def measured(params: Params, path: Path) -> dict[str, float | None]:
-    """Metrics of an image set against the training images; `<name>_std` is a metric's standard
-    deviation, if known. An `.npz` with labels is measured as in Table 1. Without labels, the
-    subsets for FID∞ and for standard deviations are not balanced by class. Raises a `UserError` if
-    the set cannot be read, has the wrong image size, unknown labels or too few images for FID, or
-    if the features of the training images are missing or out of date."""
+    """Compute the metrics of the images at `path`, with the training images as the reference.
+    Returns values by name; `<name>_std` is a metric's standard deviation, if known. If an `.npz`
+    has labels, its images are measured as in Table 1. Without labels, the subsets for FID∞ and for
+    standard deviations are not balanced by class. Raises a `UserError` if the images cannot be
+    read, have the wrong size or unknown labels, or are too few for FID, or if the features of the
+    training images are missing or out of date."""
     require_current("features")
     images, data = open_images(path), params.data
     labels = _labels(images, path)

@@ -47,9 +47,10 @@ KNOWN: dict[str, tuple[int, int | None, int]] = {
 
 
 def data_size(params: Params, images: int | None = None, classes: int | None = None) -> DataSize:
-    """The size of `data.source`: the given numbers, else the size of the prepared images, else the
-    published size. `images` includes held-out images (the share `data.val_fraction`). Raises a
-    `UserError` if the size is unknown, or if there are fewer images than classes."""
+    """The size of `data.source`: the arguments if given, else the size of the prepared images, else
+    the published size. `images` counts training and validation images; the share
+    `data.val_fraction` is for validation. Raises a `UserError` if the size is unknown, or if there
+    are fewer training images than classes."""
     source, manifest, size = params.data.source, IMAGES / "manifest.json", 0
     known, origin = KNOWN.get(source), "published size"
     if images is not None:
@@ -208,7 +209,8 @@ class Plan:
 
     def _step(self, schedule: str | None) -> float:
         """FLOPs of a training step for one image. The head is computed only for tokens in the loss:
-        the mean number of masked tokens under a mask schedule, or all tokens."""
+        all tokens if `schedule` is None or `training.loss_on` is "all", else the mean number of
+        masked tokens under the schedule."""
         import torch
 
         from pipeline.schedules import mask_ratio
@@ -221,8 +223,8 @@ class Plan:
         return 3 * (self.costs.body + masked * self.costs.head)
 
     def disk(self) -> dict[str, tuple[float, float]]:
-        """The bytes that each stage writes, as (outputs, files below `ray.storage_path`). DVC
-        stores a second copy of the outputs in its cache."""
+        """For each stage, the bytes of its outputs and of its files below `ray.storage_path`. The
+        second copy of the outputs in DVC's cache is not counted here."""
         p, e, parameters = self.params, self.params.evaluation, self.costs.parameters
         names = ("tokenizer", "transformer", "classifier")
         coder, transformer, classifier = (4 * parameters[name] for name in names)

@@ -6,8 +6,9 @@ from pipeline.runtime.errors import UserError
 
 
 def free_port(host: str, port: int | None, usual: int) -> int:
-    """Return `port` if it is free. If `port` is None, return `usual` if free, else any free port.
-    Raises a `UserError` if the host is not an address of this machine, or the port is taken."""
+    """Return `port` if it is free. If `port` is None, return the port `usual` if it is free, else
+    any free port. Raises a `UserError` if `host` is empty or not an address of this machine, or if
+    `port` is taken."""
     if not host:  # sockets would listen on all addresses
         raise UserError("--host", "an empty host means all addresses", "give 127.0.0.1")
     for number in (usual, 0) if port is None else (port,):

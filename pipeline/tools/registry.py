@@ -31,10 +31,10 @@ WEIGHTS = "weights"  # tag of a model version: the hash of its weights
 
 
 def register(params: Params, seed: int | None = None) -> str:
-    """Register the last run's model with training seed `seed` (None: the first) in MLflow, as a
-    version of `maskgit-<preset>`. If a version with the same weights exists, only set its FID tag.
-    Returns a line with the version and its FID. Raises a `UserError` if the model is missing, its
-    FID is out of date, or MLflow does not answer."""
+    """Register a model of the last run in MLflow, as a version of `maskgit-<preset>`. `seed` is the
+    model's training seed; None selects the first seed. If a version with the same weights exists,
+    only update its FID tag. Returns a line with the version and its FID. Raises a `UserError` if
+    the model is missing, its FID is out of date, or MLflow does not answer."""
     import mlflow
 
     from pipeline.api.model import MaskGIT
@@ -87,8 +87,8 @@ def _server() -> str:
 
 
 def _log(model: "MaskGIT", weights: Path, name: str, run_id: str, digest: str) -> str:
-    """Log the model to an MLflow run, register the model, and return its version. The version is
-    created with a tag, the weights' hash, by which a retry finds a version that already exists."""
+    """Log the model to the MLflow run `run_id`, register the model, and return its version.
+    Registration also sets a tag, the weights' hash, by which a retry finds an existing version."""
     import mlflow
     import pandas as pd
 

@@ -1,8 +1,8 @@
 """`maskgit submit`: runs the DAG, or a stage, as a job on a Ray cluster.
 
-With a default DVC remote, Ray uploads the code (without files that .gitignore lists) as the job's
-working directory, and data travel through the remote. Without a remote, the job works in this
-folder, which the cluster must see at the same path.
+If the project has a default DVC remote, Ray uploads the code (without files that .gitignore lists)
+as the job's working directory, and DVC transfers the data through the remote. Without a remote, the
+job works in this folder, so the cluster's nodes must have the folder at the same path.
 """
 
 import os
@@ -33,10 +33,10 @@ TRIES, PAUSE = 20, 3.0  # failed requests in a row before giving up; seconds bet
 
 
 def submit(stage: str | None, address: str) -> str:
-    """Run a stage of dvc.yaml with its dependencies, or all stages if `stage` is None, as a Ray
-    job, and show the job's output. `address` is the URL of the cluster's dashboard. Returns a line
-    to print at the end. Raises a `UserError` if no cluster answers, or if the job is refused or
-    fails."""
+    """Run a stage of dvc.yaml and its dependencies (or all stages, if `stage` is None) as a Ray
+    job, and print the job's output. `address` is the URL of the cluster's dashboard. Returns a line
+    that says where the results are. Raises a `UserError` if no cluster answers, or if the job is
+    refused or fails."""
     load_params()  # refuse wrong params and stages before any upload
     stages_up_to(stage)
     client, remote = _client(address), default_remote()
@@ -107,9 +107,9 @@ def _command(key: str, remote: Remote | None) -> str:
 
 
 def _followed(client: Any, address: str, job: str, then: str) -> str:
-    """Show a job's output until the job ends, and connect again after a lost connection. Returns a
-    line that ends with `then`, which says where the results are. Raises a `UserError` if the job
-    fails, the connection stays lost, or the user presses Ctrl-C."""
+    """Print a job's output until the job ends; reconnect after a lost connection. Returns a line
+    that ends with the text `then`, which says where the results are. Raises a `UserError` if the
+    job fails, if the connection stays lost, or if the user presses Ctrl-C."""
     at, printed, lost = f"--address {redacted(address)}", 0, 0
     goes_on = (
         f"job {job} continues: `ray job logs --follow {job} {at}` shows its output, and "
@@ -145,8 +145,8 @@ def _without_key(text: str) -> str:
 
 
 def _reason(log: str, message: str | None) -> str:
-    """The job's last error line, from this project or else from DVC; if the job printed no error,
-    the last line of output."""
+    """Why a job failed: the last error line that this project printed, else DVC's last error line,
+    else the last line of output, else Ray's message."""
     for pattern in (r"^error: (.+)", r"^ERROR: (.+)", r"^(.*\S.*)"):
         if lines := re.findall(pattern, log, re.MULTILINE):
             return lines[-1]

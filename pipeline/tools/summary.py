@@ -34,9 +34,9 @@ BySeed = dict[str, float | None]  # None if not measured, since JSON has no NaN
 
 
 def summary_values() -> dict[str, Any]:
-    """The results as numbers: each metric of MaskGIT and the baseline by seed. `out_of_date` lists
-    stages whose results are left out because they are out of date. Raises a `UserError` if a result
-    file is missing or damaged."""
+    """The results as a dict for JSON. Each metric of MaskGIT and the baseline is a dict from seed
+    to value. `out_of_date` lists the stages whose results are left out because they are out of
+    date. Raises a `UserError` if a result file is missing or damaged."""
     params, stale = load_params(), out_of_date()
     values: dict[str, Any] = {
         "preset": params.preset,

@@ -20,9 +20,10 @@ BY_NAME = quote("tags.`mlflow.runName`")
 
 
 def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
-    """Links to MLflow's pages: all runs of the experiment `name`, and charts of the newest sweep,
-    like Figure 8. The charts show the trials of one seed, because MLflow draws ten runs by default.
-    Raises a `UserError` if the experiment does not exist, or if the tracking store does not answer.
+    """Links to MLflow's pages, by title: all runs of the experiment `name`, and charts of the
+    newest sweep, as in Figure 8. The charts show only the trials of `seed`, because MLflow draws
+    ten runs by default. Raises a `UserError` if the experiment does not exist, or if the tracking
+    store does not answer.
 
     Args:
         uri: URI of the tracking store.

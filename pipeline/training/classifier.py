@@ -56,10 +56,10 @@ class ClassifierTraining(Training):
 
 
 def new_classifier(config: ClassifierConfig, device: torch.device) -> Classifier:
-    """Create a classifier with random weights. Weights are in the channels-last format, in which
-    bfloat16 convolutions are fastest. The small classifier with `width` below 8 stays
-    channels-first: on CPUs without AVX-512, oneDNN's channels-last 1×1 convolutions of stride 2
-    would write out of bounds (oneDNN issue 6035)."""
+    """Create a classifier with random weights in the channels-last format, in which bfloat16
+    convolutions are fastest. A "small" classifier with `width` below 8 stays channels-first: on
+    CPUs without AVX-512, oneDNN's channels-last 1×1 convolutions of stride 2 would write out of
+    bounds (oneDNN issue 6035)."""
     classifier = Classifier(config).to(device)
     if config.architecture == "small" and config.width < 8:
         return classifier
@@ -131,8 +131,9 @@ def accuracy(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy on M images in batches (B, C, H, W) uint8, with labels (M,). If each
-    worker passes its own images, the accuracy is over the images of all workers."""
+    """Top-1 and top-5 accuracy on batches of images (B, C, H, W) uint8. `labels` (M,) has the
+    labels of all M images in the batches. If each worker passes its own images, the accuracy covers
+    the images of all workers."""
     model.eval()
     best = torch.cat([best_classes(model, batch, device) for batch in batches])
     return _right(best, labels, ranks)
@@ -160,8 +161,8 @@ def _right(best: Tensor, labels: Tensor, ranks: Ranks = ALONE) -> tuple[float, f
 def held_out_accuracy(
     folder: Path, params: Params, parts: Path, workers: BatchWorkers
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy of a published classifier on all validation images. Computed
-    batches are saved in the folder `parts`; a killed run resumes from them."""
+    """Top-1 and top-5 accuracy of the published classifier in `folder` on all validation images.
+    Results of finished batches are saved in the folder `parts`, so that a killed run can resume."""
     labels = torch.from_numpy(ImageShards(IMAGES, "val").labels)
     starts, count = range(0, len(labels), BATCH), len(labels)
     batches = [(start, min(start + BATCH, count)) for start in starts]

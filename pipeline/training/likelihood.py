@@ -27,9 +27,9 @@ def held_out_nll(
     workers: BatchWorkers,
 ) -> float:
     """Negative log-likelihood (NLL) of the validation tokens under the published network in
-    `folder`, in nats per token. MaskGIT's NLL covers only masked tokens, and the baseline's covers
-    all tokens, so the two cannot be compared. `seed` draws MaskGIT's masks. Computed batches
-    are saved in the folder `parts`; a killed run resumes from them."""
+    `folder`, in nats per token. MaskGIT's NLL covers only masked tokens, and the baseline's NLL
+    covers all tokens, so the two values cannot be compared. `seed` is the seed of MaskGIT's masks.
+    Results of finished batches are saved in the folder `parts`, so that a killed run can resume."""
     images = len(TokenCache(TOKENS, "val"))
     # Send the model itself: workers on other nodes cannot read this stage's outputs.
     maker = Maker(_open_nats, load_model(folder, network), params, seed)

@@ -40,9 +40,9 @@ ROWS, COLUMNS = 4, 10  # maximum rows and columns of the sample grid logged with
 
 
 def train_network(params: Params, task_type: type[TransformerTask]) -> dict[str, float]:
-    """Train a network once per seed and label smoothing, as trials of Ray Tune. Publish the models,
-    and write the metrics and the first training run's history. Returns the metrics, averaged over
-    the training runs with `training.label_smoothing`."""
+    """Train a network once for each seed and label smoothing, as trials of Ray Tune. Publish the
+    models, and write the metrics and the history of the first seed's training run. Returns the
+    metrics, averaged over the training runs with `training.label_smoothing` (one per seed)."""
     network = task_type.kind
     with Stage(f"train_{network}", params) as stage:
         trainings = {r: _training(params, r, task_type, stage) for r in replicates(params, network)}
@@ -81,8 +81,8 @@ def _training(
 
 
 def _log(training: TransformerTraining) -> None:
-    """Log the history and samples of a finished training run to MLflow, since another machine may
-    have trained the network. Rows that are already in MLflow are not logged again."""
+    """Log the history and samples of a finished training run. Another machine may have trained the
+    network, so this machine's log may lack them. Rows that the log already has are skipped."""
     assert training.log is not None
     log = training.log.begin()
     for row in training.history:
@@ -108,9 +108,9 @@ def _log_samples(training: TransformerTraining, model: Network, step: int) -> No
 
 
 def convert_transformer(params: Params) -> dict[str, float]:
-    """Convert and publish the weights file that `transformer.pretrained` names. Raises a
-    `UserError`, and writes nothing, if the weights' architecture is not that of params.yaml, or if
-    their number of classes is not the data set's. Returns the metrics."""
+    """Convert and publish the weights file that `transformer.pretrained` names. Returns the
+    metrics. Raises a `UserError`, and writes nothing, if the weights do not have the architecture
+    in params.yaml or the data set's number of classes."""
     workers, (first, *_) = workers_of(params.ray), main_replicates(params, "transformer")
     cpu, classes = torch.device("cpu"), TokenCache(TOKENS, "train").num_classes
     model = open_pretrained_transformer(params, cpu, classes)

@@ -63,9 +63,9 @@ class TokenizerTraining(Training):
 
 
 class TokenizerTask(Task):
-    """One worker's share of training a tokenizer and its discriminator, with a moving average of
-    the tokenizer's weights. The number of workers changes results only through the order of sums:
-    the entropy loss and the replacement of unused codes use the images of all workers.
+    """One worker's share of training a tokenizer and its discriminator. Keeps a moving average of
+    the tokenizer's weights. The entropy loss and the replacement of unused codes use the images of
+    all workers, so the number of workers changes results only through the order of sums.
 
     Args:
         perceptual: maps (images, reconstruction) to distances (B,); see `open_perceptual`.
@@ -178,7 +178,8 @@ class TokenizerTask(Task):
 
     def _balance(self, step: int) -> dict[str, float]:
         """Measure the discriminator's influence on the decoder's last layer: the gradient norm of
-        the weighted adversarial loss, divided by that of reconstruction plus perceptual loss."""
+        the weighted adversarial loss, divided by the gradient norm of the reconstruction loss plus
+        the weighted perceptual loss."""
         p, weight = self.params, self._adversarial_weight(step)
         if weight == 0:
             return {}

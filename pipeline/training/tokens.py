@@ -44,9 +44,9 @@ class Coder:
 def cache_tokens(
     split: str, crops: int, params: Params, folder: Path, workers: BatchWorkers
 ) -> list[dict]:
-    """Encode a split's images into files `<split>-<number>.npy`, each (n, views, N) uint16: the N
-    tokens of each crop (view) of n images. `crops` is the number of random crops per image; 0
-    encodes the centre crop. Existing files are kept. Returns {file, count, hash} for each file."""
+    """Encode a split's images into files `<split>-<number>.npy`: arrays (n, views, N) uint16, with
+    N tokens for each view (crop) of n images. `crops` is the number of random crops per image; 0
+    means one centre crop. Existing files are kept. Returns {file, count, hash} for each file."""
     images, size = ImageShards(IMAGES, split), params.tokens.batch_size
     remove_temporary(folder)
     batches: dict[Path, list[tuple[int, int]]] = {}

@@ -12,8 +12,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Dropout(nn.Module):
-    """Dropout that is faster on a CPU than PyTorch's, which takes a sixth of a training step at the
-    paper's size. Four elements share 64 random bits, so p is rounded to a multiple of 1/65,536."""
+    """Dropout that is faster on a CPU than PyTorch's. (PyTorch's dropout takes a sixth of a CPU
+    training step at the paper's size.) Each element uses 16 random bits, so p is rounded to a
+    multiple of 1/65,536."""
 
     def __init__(self, p: float):
         super().__init__()
@@ -61,8 +62,8 @@ def onednn_takes_bfloat16() -> bool:
 
 class BFloat16Linear(nn.Module):
     """A linear layer in bfloat16, for prediction only. On a CPU, the weights are stored in oneDNN's
-    layout, which avoids reordering them at every call. This layout changes no result, except that a
-    `LinearGelu` rounds only once, after the GELU."""
+    layout, which avoids reordering them at every call. The layout changes no result, except that a
+    `LinearGelu` rounds to bfloat16 only once, after the GELU."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -88,9 +89,10 @@ class BFloat16Linear(nn.Module):
 
 
 def with_bfloat16_linears(model: Network) -> Network:
-    """Copy a model, with linear layers in bfloat16, for use without gradients: autocast would cast
-    the weights at every call. Results are the same as under autocast, except that oneDNN rounds
-    once less at each GELU. The copy shares all other parameters with the model."""
+    """Return a copy of a model with linear layers in bfloat16, for use without gradients. The copy
+    avoids autocast's conversion of the weights at every call. Results are the same as under
+    autocast, except that oneDNN rounds once less at each GELU. The copy shares all other parameters
+    with the model."""
     copied = copy.deepcopy(model, {id(p): p for p in model.parameters()})
     for parent in list(copied.modules()):
         for name, layer in list(parent.named_children()):

@@ -49,7 +49,8 @@ class KeyValueCache:
         self.keys = self.values = torch.empty(0)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append keys and values (B, heads, s, d) of s positions; return those of all positions."""
+        """Store the keys and values (B, heads, s, d) of the next s positions. Returns a tuple of
+        the keys and the values of all positions so far."""
         if self.filled == 0:
             batch, heads, _, dim = k.shape
             self.keys, self.values = (x.new_empty(batch, heads, self.length, dim) for x in (k, v))
@@ -121,8 +122,9 @@ class TokenTransformer(nn.Module):
     def encode(
         self, ids_BS: Tensor, caches: Sequence[KeyValueCache] = (), start: int = 0
     ) -> Tensor:
-        """Hidden states (B, S, D) of vocabulary ids (B, S) at the positions from `start` on. The
-        class token has position 0. `caches`, one per block, hold the positions before `start`."""
+        """Compute the hidden states (B, S, D) of vocabulary ids (B, S). The first id has position
+        `start`; the class token has position 0. If `caches` are given (one per block), they hold
+        the keys and values before `start`, and the new ids' keys and values are appended."""
         positions_SD = self.position_embedding[start : start + ids_BS.shape[1]]
         x_BSD = self.dropout(self.embedding_norm(self.token_embedding(ids_BS) + positions_SD))
         for i, block in enumerate(self.blocks):
@@ -153,7 +155,7 @@ class MaskGitTransformer(TokenTransformer):
     causal = False
 
     def sequence(self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor) -> Tensor:
-        """Vocabulary ids (B, 1 + N): the class token, then the tokens, or [MASK] if masked."""
+        """Vocabulary ids (B, 1 + N): the class token, then N tokens, with [MASK] at masked ones."""
         ids_BN = tokens_BN.masked_fill(mask_BN, self.config.mask_id)
         return torch.cat([self.class_ids(labels_B), ids_BN], dim=1)
 
@@ -165,8 +167,8 @@ class MaskGitTransformer(TokenTransformer):
     def forward(
         self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor, where: Tensor
     ) -> Tensor:
-        """Logits (len(where), V) over the whole vocabulary, only at the positions in the loss:
-        `where` has their flat int64 indices into (B, N)."""
+        """Logits (len(where), V) over the whole vocabulary, only at the positions that count in the
+        loss. `where` (int64) has the indices of these positions in the flattened (B, N) tokens."""
         hidden_BSD = self.encode(self.sequence(tokens_BN, mask_BN, labels_B))
         return self.logits(hidden_BSD[:, 1:].flatten(0, 1).index_select(0, where))
 

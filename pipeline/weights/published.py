@@ -53,7 +53,7 @@ def load_model(
 
     Raises:
         UserError: the folder is missing or holds another kind of model, or the weights are damaged,
-            do not match the network, or are not finite. The message ends with `way_out`.
+            do not match the network, or are not finite. `way_out` is the advice in the message.
     """
     model_class, config_class = MODELS[kind]
     file = Path(folder, WEIGHTS)

@@ -37,8 +37,8 @@ class Batches(Dataset[Batch], ABC):
         numbers from global random generators."""
 
     def finish(self, step: int, loaded: Any) -> Batch:
-        """Convert what `load` returned to a batch. Call this method only while no other thread
-        draws random numbers: it may use PyTorch's global generator, and then restores its state."""
+        """Convert the result of `load` to a batch. Call `finish` only while no other thread draws
+        random numbers: `finish` may use PyTorch's global generator, whose state it restores."""
         return loaded
 
 
@@ -62,10 +62,10 @@ class ImageBatches(Batches):
 
 
 def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """Return a function that maps a step to its batch and prepares the next batches in advance, in
-    `loaders` processes or, if 0, in a thread. The first step may be any step; later steps must be
-    consecutive. When training on a CPU with one core, a thread would slow down training, so no
-    batch is prepared in advance. `device` is the device of the trained model."""
+    """Return a function that maps a step to its batch. `loaders` processes prepare the next batches
+    in advance. If `loaders` is 0, a thread prepares the next batch, but not on a CPU with one core,
+    where a thread would slow down training. The first call may pass any step; later calls must pass
+    consecutive steps. `device` is the device of the trained model."""
     if loaders:
         return _by_loaders(batches, loaders, device)
     if device.type == "cpu" and cores() == 1:
@@ -75,8 +75,8 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
 
 
 def _by_loaders(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """Load batches in advance with a `DataLoader`. The returned function starts the
-    loader processes at its first call; they end when it is deleted or the training process ends."""
+    """Load batches in advance with a `DataLoader`. The first call of the returned function starts
+    the loader processes. They end when the function is deleted or the training process ends."""
     coming: Iterator[Batch] | None = None
 
     def next_batch(step: int) -> Batch:

@@ -86,8 +86,8 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def random_resized_crop(image: Image.Image, data: ImageParams, seed: tuple) -> Image.Image:
-    """Crop a random box of the image and resize it to a square. With `data.flip`, mirror the result
-    with probability 1/2. Equal seeds give the same crop."""
+    """Crop a random box (see `crop_box`) and resize it to `data.image_size` × `data.image_size`. If
+    `data.flip` is true, mirror the result with probability 1/2. Equal seeds give the same crop."""
     digest = hashlib.blake2b(repr(seed).encode(), digest_size=16).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
     box, size = crop_box(*image.size, data, rng), (data.image_size, data.image_size)
@@ -116,8 +116,8 @@ def _center_box(width: int, height: int) -> Box:
 
 
 def grid_picture(images: Tensor, columns: int) -> Image.Image:
-    """Arrange images (n, C, H, W) uint8 in rows of `columns` images on a white picture. Small
-    images are enlarged without smoothing."""
+    """Arrange images (n, C, H, W) uint8 in rows of `columns` images on a white background. Images
+    less than `SCALE_TO` pixels high are enlarged without smoothing."""
     rows = -(-len(images) // columns)
     # Pad each image with a gap above and to the left, and fill the last row with blank images.
     cells = F.pad(images, (GAP, 0, GAP, 0, 0, 0, 0, rows * columns - len(images)), value=255)

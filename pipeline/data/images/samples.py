@@ -1,5 +1,5 @@
-"""Draws samples of a model with one seed, and stores them as shards, like the data set's images.
-The stage `evaluate` draws and publishes samples; other stages read them."""
+"""Draws samples from a model, and stores them as shards, like the data set's images. The stage
+`evaluate` draws and publishes the samples of one seed's model; other stages read them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,7 +48,7 @@ def draw_samples(
 
     Args:
         batches: for each batch, the arguments of the function that draws it.
-        maker: opens the function that draws a batch (B, C, H, W) uint8.
+        maker: makes the function that draws a batch (B, C, H, W) uint8 (see `Maker`).
         labels: labels (M,) of the samples.
         batch_size: number of samples in each batch but the last.
         name: name of the samples in progress messages.

@@ -92,8 +92,8 @@ def write_shard(path: Path, items: Sequence[Item], images: Iterable[bytes]) -> N
 def write_manifest(
     folder: Path, class_names: list[str], name: str, shards: dict[str, list[dict]]
 ) -> dict:
-    """Write the labels of each split, and `manifest.json` with the class names, images per class
-    and shards. `name` is recorded as the images' source. Returns the manifest's content."""
+    """Write the labels of each split, and `manifest.json` with the class names, the image counts of
+    all classes and the shards. The manifest gives `name` as its "source". Returns the manifest."""
     counts = {}
     for split, entries in shards.items():
         files = [folder / entry["file"] for entry in entries]
@@ -118,7 +118,7 @@ class ImageShards:
 
     Attributes:
         labels: labels (n,) int64 of the images.
-        group_start: index of the first image of each record batch, and n at the end.
+        group_start: index of the first image of each record batch, followed by n.
     """
 
     def __init__(self, folder: Path | str, split: str):

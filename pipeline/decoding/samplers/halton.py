@@ -20,8 +20,9 @@ def halton_order(i: Iteration) -> "Tensor":
 
 @cache
 def halton_rank(num_tokens: int) -> list[int]:
-    """The position of each token of a square grid, row by row, in the Halton order: the order in
-    which the Halton sequence (base 2 for rows, 3 for columns) first reaches the tokens."""
+    """The rank of each token of a square grid in the Halton order: the order in which the Halton
+    sequence (base 2 for rows, 3 for columns) first reaches the tokens. The ranks are listed row by
+    row of the grid."""
     from scipy.stats import qmc  # takes half a second to import
 
     side, order = math.isqrt(num_tokens), dict[int, int]()

@@ -1,4 +1,4 @@
-"""What a sampler knows about an iteration of decoding."""
+"""Defines `Iteration`, the input of a sampler in one iteration of decoding."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Iteration:
     offset: "Tensor"  # (B, 1) from U[0, 1), the same in all iterations
 
     def least(self, score: "Tensor") -> "Tensor":
-        """Mask the `mask_len` tokens with the lowest scores (B, N) among the masked tokens."""
+        """Select the `mask_len` masked tokens with the lowest scores (B, N), as (B, N) bool."""
         return mask_by_confidence(score.where(self.masked, math.inf), self.mask_len)
 
     def noisy(self, score: "Tensor") -> "Tensor":

@@ -11,7 +11,7 @@ def truncated(
 
     Args:
         top_k: number of most probable codes to keep (ties are kept too); 0 keeps all codes.
-        top_p: keep the fewest codes whose probabilities add up to p; 1 keeps all codes.
+        top_p: keep the fewest codes whose total probability is at least `top_p`; 1 keeps all codes.
     """
     if temperature != 1:
         logits = logits / temperature

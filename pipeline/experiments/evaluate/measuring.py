@@ -1,5 +1,5 @@
-"""Computes the metrics of Table 1 for the samples of every training run, for images reconstructed
-by the tokenizer (which limit the quality of samples) and for real validation images."""
+"""Computes the metrics of Table 1 for the samples of every training run, real validation images,
+and their reconstructions by the tokenizer, whose quality limits the quality of samples."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -35,8 +35,9 @@ BLOCK, REFERENCE = 1000, 10_000
 def evaluate_all(
     params: Params, folders: Mapping[Replicate, Path], images_folder: Path, workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row of metrics for the samples of each replicate (training run), for reconstructed
-    and for real validation images. Publish the samples of main replicates (not of ablations).
+    """Compute a row of metrics for the samples of each replicate (training run), one for the
+    reconstructed validation images and one for the real ones. Publish the samples of the main
+    replicates, that is, of those with the label smoothing `training.label_smoothing`.
 
     Args:
         folders: run directory of each replicate.
@@ -57,9 +58,9 @@ def evaluate_all(
 def _replicate_row(
     replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str], real: Tensor
 ) -> Row:
-    """The row of metrics of a replicate (training run): read from `folder`, or computed from new
-    samples. Publish the samples of a main replicate. `real` has the features (R, F) of the
-    validation images."""
+    """Read the row of metrics of a replicate (training run) from `folder`, or compute the row from
+    new samples. Publish the samples if the replicate is a main replicate. `real` (R, F) are the
+    features of the validation images."""
     params, network, file = evaluator.params, replicate.network, folder / "row.json"
     count, workers = params.evaluation.samples, evaluator.workers
     sampler = Maker(open_sampler, replicate)
@@ -116,8 +117,8 @@ def drop_samples(folders: Mapping[Replicate, Path]) -> None:
 
 
 def mean_metrics(rows: list[Row], params: Params) -> dict[str, dict[str, float | None]]:
-    """Average the metrics of each image set over the seeds. Training runs with another label
-    smoothing than `training.label_smoothing` are left out. A mean is None if a value is missing."""
+    """Average the metrics of each image set over the seeds. Leave out training runs whose label
+    smoothing is not `training.label_smoothing`. A mean is None if a seed's value is None."""
     main = params.training.label_smoothing
     sets: dict[str, list[Row]] = {}
     for row in rows:
@@ -138,8 +139,8 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _reconstruction_row(real: View, folder: Path, evaluator: Evaluator, features: Tensor) -> Row:
-    """The row of metrics of the reconstructed validation images, read from `folder` or computed.
-    `features` are those of the original validation images, (R, F)."""
+    """Read the row of metrics of the reconstructed validation images from `folder`, or compute it.
+    `features` (R, F) are the features of the original validation images."""
     count = len(real)
     rebuilding = evaluator.on_the_fly(Maker(_open_rebuilder, real))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
@@ -161,9 +162,10 @@ def _open_rebuilder(real: View, device: torch.device) -> Callable[[int, int], Te
 
 
 def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
-    """Compute FID, IS and class accuracy of disjoint subsets of the validation images, for every
-    number of samples that a stage measures: the scores that perfect samples would get. The run
-    directory `folder` stores the extractors' outputs for the validation images."""
+    """Compute FID, IS and class accuracy of subsets of the validation images: the scores that
+    perfect samples would get. For every number of samples that a stage measures, the images are
+    split into as many disjoint subsets of this size as possible, with one row per subset. The
+    extractors' outputs for the validation images are stored in the run directory `folder`."""
     evaluator = Evaluator(params, workers, second=True)
     images = View(ImageShards(IMAGES, "val"), params.data)
     outputs, rows = evaluator.outputs(images, folder / REAL), []
@@ -179,8 +181,8 @@ def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
 
 
 def real_columns(params: Params) -> list[str]:
-    """The CSV columns of `real_rows`, which returns no rows if the validation images are fewer than
-    the smallest subset."""
+    """The CSV columns of `real_rows`. An empty table needs them, too: `real_rows` returns no rows
+    if there are fewer validation images than the smallest subset needs."""
     name = params.evaluation.extractor
     return ["samples", "subset", f"fid_{name}", f"is_{name}", "class_accuracy"]
 
@@ -200,8 +202,8 @@ def nearest(
     features: Tensor, reference: Tensor, count: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Find the `count` rows of a reference (R, F) that are nearest to each row of features (M, F).
-    Returns distances and indices (M, count), on the CPU. `device` computes the distances; ImageNet
-    takes two hours on one CPU core."""
+    Returns a tuple (distances, indices) of tensors (M, count) on the CPU. The
+    distances are computed on `device`. For ImageNet, this takes two hours on one CPU core."""
     found = []
     for block in features.to(device).split(BLOCK):
         others = reference.split(REFERENCE)

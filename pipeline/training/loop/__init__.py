@@ -1,2 +1,2 @@
-"""The training loop and its parts: the start with or without Ray, checkpoints (from which a killed
-run resumes), moving averages of weights, and a check for divergence."""
+"""The training loop and its helpers: starting a run with or without Ray, checkpoints from which a
+killed run resumes, moving averages of weights, and a check for divergence."""

@@ -120,8 +120,9 @@ def save_checkpoint(state: State, path: Path, before: Path | None = None) -> Non
 
 
 def load_checkpoint(path: Path) -> State:
-    """Read a checkpoint that `save_checkpoint` wrote. Code in the file is never executed. Raises a
-    `PassingError` if the file cannot be read now, and a `UserError` if it is damaged."""
+    """Read a checkpoint that `save_checkpoint` wrote, without executing code in the file. Raises a
+    `PassingError` if reading fails for now (see `require_readable`), or a `UserError` if the file
+    is damaged."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types of errors for damaged files

@@ -33,7 +33,8 @@ from pipeline.training.loop.training import Training, Workers, train
 
 def join_with(workers: Workers, key: str) -> None:
     """Connect to Ray for training. Raises a `UserError` if the connection fails, or if the cluster
-    can never run the workers. `key` names the param that sets their number, for the message."""
+    is too small for the workers and has no autoscaler. The message names `key`, the param with the
+    number of workers."""
     join_ray()
     key = key if workers.count > 1 else "ray.cpus_per_worker"
     require_resources(workers.count, workers.cpus, workers.use_gpu, key)
@@ -141,8 +142,8 @@ def _fit(training: Training) -> State:
 
 
 def _place(run: Path) -> dict[str, Any]:
-    """The arguments of Ray Train's `RunConfig` that name the storage of a run: the object store of
-    the param `ray.storage_path`, or the run directory if the param names no object store."""
+    """Arguments for Ray Train's `RunConfig`: the run's name, and where to store the run. The
+    storage is the object store that the param `ray.storage_path` names, else the run directory."""
     store = storage()
     if store is None:
         return {"name": run.name, "storage_path": str(run.parent)}
@@ -156,8 +157,8 @@ def _place(run: Path) -> dict[str, Any]:
 
 
 def _failed(training: Training, error: Exception) -> BaseException:
-    """The error to raise after Ray Train gives up: a worker's `UserError`, else another error in a
-    worker's code, else a `UserError` about a lost worker."""
+    """The error to raise after Ray Train gives up: a worker's `UserError` if one exists, else
+    another error in a worker's code, else a `UserError` that says that a worker was lost."""
     workers = getattr(error, "worker_failures", {}).values()
     found = [innermost(failure) for failure in workers] or [innermost(error)]
     own = [one for one in found if not type(one).__module__.startswith("ray.")]
@@ -167,9 +168,9 @@ def _failed(training: Training, error: Exception) -> BaseException:
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Train as one of Ray Train's data-parallel workers. Returns the machines of all workers or, if
-    training diverged, the error. All other errors are raised, so that Ray Train stops all
-    workers."""
+    """Train as one of Ray Train's data-parallel workers. Returns {machines}, the machines of all
+    workers, or {error}, the arguments of a `Diverged` error. Raises all other errors, so that Ray
+    Train stops all workers."""
     import ray.train
     import ray.train.torch
 

@@ -49,7 +49,7 @@ LAYOUTS: tuple[tuple[str, tuple[str, ...], Callable[[Weights, Any], Weights]], .
 def open_pretrained_tokenizer(
     params: Params, device: torch.device, path: Path | str | None = None
 ) -> Tokenizer:
-    """Load the tokenizer at `path`, or at `tokenizer.pretrained` (see `load_pretrained`)."""
+    """Load the tokenizer at `path`, by default `tokenizer.pretrained` (see `load_pretrained`)."""
     path = path or of_project(str(params.tokenizer.pretrained))
     return load_pretrained(path, tokenizer_config(params)).to(device)
 
@@ -60,8 +60,8 @@ def open_pretrained_transformer(
     num_classes: int | None = None,
     path: Path | str | None = None,
 ) -> MaskGitTransformer:
-    """Load the transformer at `path`, or at `transformer.pretrained` (see `load_pretrained`). The
-    transformer must have `num_classes` classes; None accepts any number."""
+    """Load the transformer at `path`, by default `transformer.pretrained` (see `load_pretrained`).
+    `num_classes` is the number that the file must have; None accepts any number of classes."""
     path = path or of_project(str(params.transformer.pretrained))
     if num_classes is None:
         num_classes = pretrained_num_classes(path, params.tokenizer.codebook_size)
@@ -87,7 +87,7 @@ def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfi
             theirs, ours = json.loads(about.read_bytes()), {"kind": kind} | asdict(config)
             for key in ("kind", "heads", "codebook_size"):  # not visible in names and shapes
                 if key in theirs and theirs[key] != ours.get(key):
-                    raise ValueError(f"{key} is {theirs[key]}, not {ours.get(key)}")
+                    raise ValueError(f"the file's {key} is {theirs[key]}, not {ours.get(key)}")
         model.load_state_dict(convert(weights, config))
         if name := not_finite(model.state_dict()):
             raise ValueError(f"{name} has NaN or infinite values")
@@ -100,9 +100,9 @@ def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfi
 
 
 def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
-    """The number of classes of a transformer's checkpoint, whose token embedding has one row per
-    code, one per class, and one for [MASK]. Raises a `UserError` if the file cannot be read, or has
-    too few rows for the codebook."""
+    """The number of classes of a transformer checkpoint, from the rows of its token embedding: one
+    per code, one per class, and one for [MASK]. Raises a `UserError` if the file cannot be read, or
+    if the embedding has too few rows for `codebook_size` codes."""
     path, weights, _ = _read(path, "transformer")
     keys = (TOKEN_EMBEDDINGS, "token_embedding.weight")
     rows = next((len(weights[key]) for key in keys if key in weights), 0)
@@ -133,7 +133,7 @@ def _read(path: Path | str, kind: str) -> tuple[Path, Weights, Callable[[Weights
 
 
 def _weights(path: Path) -> Weights:
-    """Read a weights file, without converting names or shapes. Its code is never run."""
+    """Read a weights file without executing its code. Names and shapes are not converted."""
     try:
         require_file(path)
     except FileNotFoundError as error:

@@ -111,7 +111,7 @@ def _renamed(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
 
 
 def _from_flax(name: str, weight: Tensor) -> tuple[str, Tensor]:
-    """Convert a module's weight to PyTorch's name and layout."""
+    """Convert the name and the axes of a flax weight to PyTorch's. Returns both."""
     module, _, leaf = name.rpartition("/")
     if leaf == "kernel":
         weight = weight.permute(3, 2, 0, 1) if weight.ndim == 4 else weight.T  # HWIO → OIHW
