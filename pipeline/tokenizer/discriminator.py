@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.data.ranks import ALONE, Ranks
-
 WIDEST = 512  # maximum channels of a convolution in StyleGAN's discriminator
 SMALLEST = 4  # side in pixels of the last feature map
 
@@ -135,8 +133,3 @@ def adversarial_ramp(step: int, start: int) -> float:
     if step < start:
         return 0.0
     return min(1.0, (step - start + 1) / min(max(start, 1), 1000))
-
-
-def gradient_norm(loss: Tensor, weight: Tensor, ranks: Ranks = ALONE) -> Tensor:
-    """‖∂loss/∂weight‖ for the loss averaged over workers. Keeps the graph for `loss.backward()`."""
-    return ranks.mean(torch.autograd.grad(loss, weight, retain_graph=True)[0]).norm()

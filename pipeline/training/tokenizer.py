@@ -25,7 +25,6 @@ from pipeline.tokenizer.discriminator import (
     adversarial_ramp,
     discriminator_loss,
     generator_loss,
-    gradient_norm,
     make_discriminator,
     r1_penalty,
 )
@@ -137,7 +136,7 @@ class TokenizerTask(Task):
             + losses["codebook"]
             + p.entropy_weight * losses["entropy"]
         )
-        weight = self._adversarial_weight(step)
+        weight = p.adversarial_weight * adversarial_ramp(step, p.adversarial_start)
         if weight > 0:
             self.discriminator.requires_grad_(False)
             losses["adversarial"] = generator_loss(self.discriminator(reconstruction))
@@ -153,10 +152,6 @@ class TokenizerTask(Task):
         if p.adversarial_weight > 0 and step >= p.adversarial_start:
             losses |= self._discriminator_step(images, reconstruction.detach(), step)
         return losses
-
-    def _adversarial_weight(self, step: int) -> float:
-        ramp = adversarial_ramp(step, self.params.adversarial_start)
-        return self.params.adversarial_weight * ramp
 
     def _discriminator_step(self, images: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
         loss = discriminator_loss(self.discriminator(images), self.discriminator(fake))
@@ -174,24 +169,7 @@ class TokenizerTask(Task):
         batches = self.ranks.rows(self.validation).split(BATCH)
         sums = [rebuild(self.average.module, images, self.device)[1] for images in batches]
         total = sum(sums[1:], start=sums[0])
-        return quality(self.ranks.total(total)) | self._balance(step)
-
-    def _balance(self, step: int) -> dict[str, float]:
-        """Measure the discriminator's influence on the decoder's last layer: the gradient norm of
-        the weighted adversarial loss, divided by the gradient norm of the reconstruction loss plus
-        the weighted perceptual loss."""
-        p, weight = self.params, self._adversarial_weight(step)
-        if weight == 0:
-            return {}
-        mine = self.ranks.rows(self.validation[: p.batch_size])
-        images = as_float(mine.to(self.device))
-        output, _ = self.model(images)
-        perceptual = self.perceptual(images, output).mean()
-        faithful = F.mse_loss(output, images) + p.perceptual_weight * perceptual
-        fooling = weight * generator_loss(self.discriminator(output))
-        layer = self.model.decoder.out.weight
-        pull, other = (gradient_norm(loss, layer, self.ranks) for loss in (fooling, faithful))
-        return {"adversarial_balance": (pull / other.clamp(min=1e-12)).item()}
+        return quality(self.ranks.total(total))
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"idle": self.idle}
