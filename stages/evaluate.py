@@ -3,6 +3,7 @@
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
 from pipeline.config.replicates import LISTED, NETWORKS, replicates
+from pipeline.evaluation.evaluator import Evaluator
 from pipeline.experiments.evaluate.gallery import write_gallery
 from pipeline.experiments.evaluate.measuring import (
     drop_samples,
@@ -21,19 +22,20 @@ SIZES = ("sweep.samples", "temperature.samples", "editing.images", "rejection.ac
 
 
 def main(params: Params) -> str:
-    workers, results = workers_of(params.ray), RESULTS / "evaluation"
+    results = RESULTS / "evaluation"
     with Stage("evaluate", params) as stage:
         every = [r for network in NETWORKS for r in replicates(params, network)]
         models = (folder.as_posix() for folder in NETWORKS.values())
         images_folder = stage.folder(*LISTED, *SIZES, *models)
         folders = replicate_folders(stage, every, *SIZES)
-        rows = evaluate_all(params, folders, images_folder, workers)
+        evaluator = Evaluator(params, workers_of(params.ray), second=True)
+        rows = evaluate_all(params, folders, images_folder, evaluator)
         metrics = mean_metrics(rows, params)
         write_csv(results / "rows.csv", rows)
-        real = real_rows(params, workers, images_folder)
+        real = real_rows(params, evaluator, images_folder)
         write_csv(results / "real.csv", real, columns=real_columns(params))
         write_json(results / "metrics.json", metrics)
-        write_gallery(params, results, workers)
+        write_gallery(params, results, evaluator)
         if not params.evaluation.keep_samples:
             drop_samples(folders)
         for name, values in metrics.items():

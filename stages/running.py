@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from pipeline.config.params import Params, load_params
@@ -17,7 +16,6 @@ from pipeline.runtime.dag import differences, require_params, stage_params, stag
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_json, tree_hash, write_csv
-from pipeline.runtime.mlflow_sync import load_mlflow
 from pipeline.runtime.precision import choice
 from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
 from pipeline.runtime.provenance import SOURCES
@@ -48,7 +46,6 @@ def run_stage(name: str) -> None:
         if any(v for key, v in listed.items() if key.endswith(".bf16")) and not params.ray.use_gpu:
             # The choice is stored with the checkpoints: a resumed run keeps its precision.
             print(f"{name}: on this CPU, {choice(logs_folder(params))}", flush=True)
-        Thread(target=load_mlflow).start()  # while the stage waits for Ray
         summary = main(params)
         require_params(listed, name)  # also catches a change before the stage's key was computed
     except UserError as error:

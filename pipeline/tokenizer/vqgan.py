@@ -59,6 +59,10 @@ class ResBlock(nn.Module):
         return y + (x if self.shortcut is None else self.shortcut(y))
 
 
+def _blocks(inputs: int, outputs: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResBlock(outputs if i else inputs, outputs) for i in range(count)))
+
+
 class Encoder(nn.Module):
     def __init__(self, config: TokenizerConfig):
         super().__init__()
@@ -66,12 +70,9 @@ class Encoder(nn.Module):
         self.stem = nn.Conv2d(config.channels, width, 3, padding=1, bias=False)
         self.levels = nn.ModuleList()
         for multiplier in config.multipliers:
-            blocks = nn.Sequential()
-            for _ in range(config.res_blocks):
-                blocks.append(ResBlock(width, config.filters * multiplier))
-                width = config.filters * multiplier
-            self.levels.append(blocks)
-        self.middle = nn.Sequential(*(ResBlock(width, width) for _ in range(config.res_blocks)))
+            self.levels.append(_blocks(width, config.filters * multiplier, config.res_blocks))
+            width = config.filters * multiplier
+        self.middle = _blocks(width, width, config.res_blocks)
         self.norm = _norm(width)
         self.out = nn.Conv2d(width, config.embedding_dim, 1)
 
@@ -87,16 +88,13 @@ class Decoder(nn.Module):
         super().__init__()
         width = config.filters * config.multipliers[-1]
         self.stem = nn.Conv2d(config.embedding_dim, width, 3, padding=1)
-        self.middle = nn.Sequential(*(ResBlock(width, width) for _ in range(config.res_blocks)))
+        self.middle = _blocks(width, width, config.res_blocks)
         self.levels, self.upsample = nn.ModuleList(), nn.ModuleList()
         for i, multiplier in enumerate(reversed(config.multipliers)):
             if i > 0:
                 self.upsample.append(nn.Conv2d(width, width, 3, padding=1))
-            blocks = nn.Sequential()
-            for _ in range(config.res_blocks):
-                blocks.append(ResBlock(width, config.filters * multiplier))
-                width = config.filters * multiplier
-            self.levels.append(blocks)
+            self.levels.append(_blocks(width, config.filters * multiplier, config.res_blocks))
+            width = config.filters * multiplier
         self.norm = _norm(width)
         self.out = nn.Conv2d(width, config.channels, 3, padding=1)
 

@@ -18,6 +18,7 @@ from pipeline.config.replicates import NETWORKS, Replicate, replicates
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation import metrics
+from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.reconstruction import rebuild
 from pipeline.experiments.evaluate import measuring as evaluate
 from pipeline.experiments.evaluate.measuring import drop_samples, evaluate_all
@@ -50,7 +51,8 @@ def folders_in(folder: Path, given: Params) -> dict[Replicate, Path]:
 
 
 def evaluated(folder: Path, given: Params) -> list[dict]:
-    return evaluate_all(given, folders_in(folder, given), folder, tiny.ALONE)
+    evaluator = Evaluator(given, tiny.ALONE, second=True)
+    return evaluate_all(given, folders_in(folder, given), folder, evaluator)
 
 
 def published() -> dict[str, bytes]:
@@ -178,7 +180,7 @@ def test_real_images_are_scored_in_disjoint_sets(tmp_path, capsys):
         rejection={"acceptance": [4 / 33, 3 / 33]},
     )
     metrics.say_once.cache_clear()
-    rows = evaluate.real_rows(given, tiny.ALONE, tmp_path)
+    rows = evaluate.real_rows(given, Evaluator(given, tiny.ALONE), tmp_path)
     wanted = [(9, 0), (9, 1), (12, 0), (12, 1), (tiny.VAL, 0)]
     assert [(row["samples"], row["subset"]) for row in rows] == wanted
     assert [list(row) for row in rows] == [evaluate.real_columns(given)] * len(rows)

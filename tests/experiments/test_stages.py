@@ -19,6 +19,7 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, SAMPLES
 from pipeline.data.images.shards import ImageShards, View
+from pipeline.evaluation.evaluator import Evaluator
 from pipeline.experiments import edit, reconstruct, reject, speed
 from pipeline.experiments.evaluate.gallery import write_gallery
 from pipeline.prepare.datasets import open_source, stratified_split
@@ -43,7 +44,6 @@ def run(make_params, tmp_path, monkeypatch) -> Callable[..., None]:
     Path("params.yaml").write_text(json.dumps(make_params().model_dump()))
     stages = {"edit": {"params": ["seed"], "deps": [], "outs": ["results/rows.csv"]}}
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
-    monkeypatch.setattr(running, "load_mlflow", lambda: None)
 
     def run(main: Callable[[Params], str], name: str = "edit") -> None:
         monkeypatch.setitem(sys.modules, f"stages.{name}", SimpleNamespace(main=main))
@@ -140,7 +140,7 @@ def test_gallery_shows_as_many_real_images_as_the_smallest_class_has():
         path.unlink()
     tiny.write_shards_of(Path("pictures"), IMAGES)
     tiny.write_features(tiny.with_params())
-    write_gallery(tiny.with_params(), Path("gallery"), tiny.ALONE)
+    write_gallery(tiny.with_params(), Path("gallery"), Evaluator(tiny.with_params(), tiny.ALONE))
     images = ImageShards(IMAGES, "train")
     view = View(images, tiny.with_params().data, seed=0)
     with np.load("gallery/class_grid.npz") as grid:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS, replicates
+from pipeline.evaluation.evaluator import Evaluator
 from pipeline.experiments.edit import edit_rows
 from pipeline.experiments.evaluate.measuring import evaluate_all
 from pipeline.experiments.reconstruct import reconstruct_hidden
@@ -152,7 +153,7 @@ def made(folder: Path, params: Params, workers: batches.BatchWorkers) -> dict[st
     shutil.rmtree("runs", ignore_errors=True)
     every = [r for network in NETWORKS for r in replicates(params, network)]
     own = {r: folder / r.network / r.name for r in every}
-    rows = evaluate_all(params, own, folder, workers)
+    rows = evaluate_all(params, own, folder, Evaluator(params, workers, second=True))
     edits = folders_of(folder / "edit", params)
     rows += edit_rows(params, edits, folder / "nearest", workers)
     rows += temperature_rows(params, folders_of(folder / "temperature", params), workers)

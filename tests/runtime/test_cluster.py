@@ -132,7 +132,6 @@ def work(params):
     ray.get(waiting)
 
 running.load_params = lambda: SimpleNamespace(model_dump=dict)
-running.load_mlflow = lambda: None
 sys.modules["stages.sweep"] = SimpleNamespace(main=work)
 running.run_stage("sweep")
 """

@@ -16,7 +16,6 @@ from pipeline.data.images.shards import SAMPLES, ImageShards, View
 from pipeline.decoding.iterative import generate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.experiments.evaluate.measuring import BLOCK, nearest
-from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.files import write_npz
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
@@ -29,7 +28,7 @@ NEIGHBOURS = 5  # nearest training images per sample
 COMPARED = 10  # samples shown with their nearest training images
 
 
-def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
+def write_gallery(params: Params, folder: Path, evaluator: Evaluator) -> None:
     """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`, from
     samples of each network's first seed."""
     images = ImageShards(IMAGES, "train")
@@ -52,8 +51,8 @@ def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
     class_names = np.array([images.class_names[c] for c in shown])
     write_npz(folder / "class_grid.npz", {"class_names": class_names, **grids})
     transformer = first["transformer"]
-    _write_decoding(params, transformer, folder / "decoding.npz", workers.device)
-    _write_neighbours(params, transformer, view, folder / "neighbours.npz", workers)
+    _write_decoding(params, transformer, folder / "decoding.npz", evaluator.workers.device)
+    _write_neighbours(params, transformer, view, folder / "neighbours.npz", evaluator)
 
 
 def _pictures(view: View, rows: Iterable[int]) -> np.ndarray:
@@ -73,14 +72,13 @@ def _write_decoding(params: Params, replicate: Replicate, path: Path, device: to
 
 
 def _write_neighbours(
-    params: Params, replicate: Replicate, view: View, path: Path, workers: BatchWorkers
+    params: Params, replicate: Replicate, view: View, path: Path, evaluator: Evaluator
 ) -> None:
     # Compare a whole block: with few rows, rounding depends on the number of threads.
     count = min(BLOCK, params.evaluation.samples)
     samples = View(ImageShards(replicate.samples, SAMPLES), params.data, count=count)
-    evaluator = Evaluator(params, workers)
     features = evaluator.networks(samples.read(0, len(samples)))["features"]
-    distance, index = nearest(features, evaluator.reference, NEIGHBOURS, workers.device)
+    distance, index = nearest(features, evaluator.reference, NEIGHBOURS, evaluator.workers.device)
     pictured = {
         "samples": _pictures(samples, range(len(index[:COMPARED]))),
         "nearest": np.stack([_pictures(view, row) for row in index[:COMPARED]]),

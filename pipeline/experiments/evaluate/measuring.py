@@ -19,7 +19,7 @@ from pipeline.evaluation.fid import fid
 from pipeline.evaluation.metrics import disjoint, unless_few
 from pipeline.evaluation.reconstruction import BATCH, rebuild
 from pipeline.experiments.rows import Row, measured_row, open_sampler
-from pipeline.runtime.batches import BatchWorkers, Maker
+from pipeline.runtime.batches import Maker
 from pipeline.runtime.files import publish_folder, read_json, write_json
 from pipeline.sampling import sample_batches
 from pipeline.training.likelihood import held_out_nll
@@ -33,7 +33,7 @@ BLOCK, REFERENCE = 1000, 10_000
 
 
 def evaluate_all(
-    params: Params, folders: Mapping[Replicate, Path], images_folder: Path, workers: BatchWorkers
+    params: Params, folders: Mapping[Replicate, Path], images_folder: Path, evaluator: Evaluator
 ) -> list[Row]:
     """Compute a row of metrics for the samples of each replicate (training run), one for the
     reconstructed validation images and one for the real ones. Publish the samples of the main
@@ -43,8 +43,7 @@ def evaluate_all(
         folders: run directory of each replicate.
         images_folder: run directory for the rows of reconstructed and real images.
     """
-    evaluator, rows = Evaluator(params, workers, second=True), []
-    real = View(ImageShards(IMAGES, "val"), params.data)
+    rows, real = [], View(ImageShards(IMAGES, "val"), params.data)
     held_out, names = evaluator.outputs(real, images_folder / REAL), real.images.class_names
     for replicate, folder in folders.items():
         rows.append(_replicate_row(replicate, folder, evaluator, names, held_out["features"]))
@@ -161,12 +160,11 @@ def _open_rebuilder(real: View, device: torch.device) -> Callable[[int, int], Te
     return lambda start, stop: rebuild(tokenizer, real.read(start, stop), device)[0]
 
 
-def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
+def real_rows(params: Params, evaluator: Evaluator, folder: Path) -> list[Row]:
     """Compute FID, IS and class accuracy of subsets of the validation images: the scores that
     perfect samples would get. For every number of samples that a stage measures, the images are
     split into as many disjoint subsets of this size as possible, with one row per subset. The
     extractors' outputs for the validation images are stored in the run directory `folder`."""
-    evaluator = Evaluator(params, workers, second=True)
     images = View(ImageShards(IMAGES, "val"), params.data)
     outputs, rows = evaluator.outputs(images, folder / REAL), []
     # Numbers of samples in other stages. Rejection keeps these shares of the candidates.
