@@ -30,6 +30,9 @@ def open_picture(
     argument called `name`."""
     if isinstance(picture, Image.Image):
         opened = clean.clean_picture(picture, name, opaque=opaque)
+    elif not isinstance(picture, _ONE):
+        reason = f"a picture of type {type(picture).__name__} is not supported"
+        raise ArgumentError(name, reason, "give paths, Pillow pictures or one tensor")
     else:
         opened = clean.open_picture(picture, opaque=opaque)
     return opened.convert("L" if channels == 1 else "RGB")

@@ -57,15 +57,14 @@ class Params(schema.Section):
 
     @property
     def stored_side(self) -> int:
-        """Maximum length in pixels of a stored image's shorter side. Small images decode faster. At
-        this length, the smallest random crop of a square image is still twice as wide as the
-        network's input."""
+        """Larger images are stored with a shorter side of this many pixels, to decode faster. A
+        square image's smallest random crop is then still twice as wide as the network's input."""
         smallest = min(self.data.crop_scale[0], self.classifier.crop_scale[0])
         return math.ceil(2 * self.data.image_size / smallest**0.5)
 
     @property
     def classifier_images(self) -> schema.Data:
-        """The section `data` with `crop_scale` of section `classifier`, to train classifiers."""
+        """The section `data` for training classifiers, with the classifier's `crop_scale`."""
         return self.data.model_copy(update={"crop_scale": self.classifier.crop_scale})
 
     @property
@@ -79,8 +78,8 @@ class Params(schema.Section):
         return 512 if architecture.endswith(("resnet18", "resnet34")) else 2048
 
     def least_images(self, covariance: bool = True) -> tuple[int, str]:
-        """The smallest number of images that suffices for all metrics, and the param or metric that
-        requires this number. If `covariance` is false, FID is ignored."""
+        """Returns the number of images that all metrics need at least, and the name of the param or
+        metric that sets this number. If `covariance` is false, FID is ignored."""
         evaluation, features = self.evaluation, self.feature_dimensions
         return max(
             (evaluation.neighbors + 1, "evaluation.neighbors"),
@@ -100,7 +99,7 @@ class Params(schema.Section):
 
     def sweep_designs(self) -> list[tuple[int, DecodingSettings]]:
         """Pairs (training steps, decoding settings): all combinations in the grids `sweep.designs`.
-        `sweep.steps` replaces omitted steps, `decoding_settings()` other omitted settings."""
+        Steps default to `sweep.steps`, other omitted settings to those of `decoding_settings()`."""
         key, grids = "sweep.designs", dict[int, list[dict[str, Any]]]()
         for grid in self.sweep.designs:
             settings = {name: grid[name] for name in grid if name != "steps"}
@@ -119,7 +118,7 @@ class Params(schema.Section):
         return [each for each in dict.fromkeys(found) if each[0] in self.sweep.schedules]
 
     def oracle_settings(self) -> list[DecodingSettings]:
-        """Decoding settings in the grids of `oracle.designs`; omitted ones are as in `RELEASE`."""
+        """Decoding settings in the grids `oracle.designs`. `RELEASE` has the omitted settings."""
         return _designs("oracle.designs", RELEASE, self.oracle.designs)
 
     @model_validator(mode="after")
@@ -241,7 +240,7 @@ class Params(schema.Section):
 def _designs(
     key: str, settings: DecodingSettings, grids: list[dict[str, Any]]
 ) -> list[DecodingSettings]:
-    """The decoding settings in the grids of the param `key`. Raises a `UserError` that names it."""
+    """Expand the grids of the param `key`. Raises a `UserError` about `key` if a grid is wrong."""
     try:
         return expanded(settings, grids)
     except ArgumentError as error:
@@ -256,7 +255,7 @@ def load_params(path: Path | str = PARAMS_FILE) -> Params:
 
 
 def validated(values: dict[str, Any], path: Path | str) -> Params:
-    """Validate the values of a params file. Raises a `UserError` that names the file `path`."""
+    """Validate the values of the file `path`. Raises a `UserError` naming it if one is wrong."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:

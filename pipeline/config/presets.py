@@ -1,5 +1,5 @@
-"""Reads and applies presets. A file `presets/NAME.yaml` describes a preset (see `Summary`). It has
-the params that differ from the defaults or, if it has a key `base`, from the preset named there."""
+"""Reads and applies presets. A file `presets/NAME.yaml` has a description (see `Summary`) and some
+params. Other params have their defaults or, if the key `base` names a preset, its values."""
 
 import io
 import os
@@ -42,9 +42,8 @@ def preset_params(name: str) -> Params:
 
 
 def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
-    """Write a preset's values into a params file, whose comments are kept. A file that is missing
-    or not valid YAML is written anew. Returns the preset's params. Raises the errors of
-    `preset_params`; the file is then unchanged."""
+    """Write a preset's values into the params file `target`, and keep the file's comments. Replaces
+    a missing or invalid file. Returns the preset's params. Raises as `preset_params`, first."""
     from ruamel.yaml import YAML
 
     params, yaml = preset_params(name), YAML()
@@ -62,7 +61,7 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
 
 
 def _read(name: str) -> dict[str, Any]:
-    """Read a preset's file, and add the values of the preset that `base` names."""
+    """Read a preset's file, and add the params' sections of the preset that `base` names."""
     if name not in preset_names():
         raise UserError(name, "not a preset's name", f"use one of {', '.join(preset_names())}")
     values = read_yaml(PRESETS / f"{name}.yaml")

@@ -1,5 +1,5 @@
-"""Lists the replicates (training runs) of the networks of Table 1: the main replicates, and the
-replicates of the ablation, which are trained with `training.other_label_smoothings`."""
+"""Lists the replicates (training runs) of the networks of Table 1. Main replicates are trained with
+`training.label_smoothing`, those of the ablation with `training.other_label_smoothings`."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -65,7 +65,7 @@ def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Re
 
 
 def replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """All replicates of a network: the main ones, then those with each value in
+    """All replicates of a network: the main replicates, then one per seed for each value in
     `training.other_label_smoothings`. Released weights have only main replicates."""
     others = [] if _released(params, network) else params.training.other_label_smoothings
     return main_replicates(params, network) + [

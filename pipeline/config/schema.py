@@ -20,8 +20,9 @@ from pydantic import (
 )
 
 from pipeline.decoding.samplers import SAMPLERS
+from pipeline.decoding.samplers.guidance import GUIDANCE
 from pipeline.runtime.dag import WHO
-from pipeline.runtime.limits import CODES, SEED
+from pipeline.runtime.limits import CODES, SEED, SMALLEST
 from pipeline.runtime.project import RUNS, is_store
 from pipeline.schedules import SCHEDULES
 
@@ -35,8 +36,7 @@ OTHERS = ["entropy", "margin", "random", "halton", "remask_capped"]  # samplers
 
 
 def way_out(name: str, names: Collection[str], otherwise: str) -> str:
-    """Advice for an unknown name: "did you mean" the most similar of `names`, or `otherwise` if no
-    name is similar."""
+    """Returns "did you mean X?", with X the most similar of `names`; if none is, `otherwise`."""
     close = difflib.get_close_matches(name[:100], names, n=1)
     return f"did you mean {close[0]}?" if close else otherwise
 
@@ -79,6 +79,7 @@ Schedule = Annotated[str, _names(SCHEDULES)]
 Seed = Annotated[int, Field(ge=0, le=SEED)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+SoftmaxTemperature = Annotated[float, Field(ge=SMALLEST)]
 Pair = Annotated[list[Value], Field(min_length=2, max_length=2)]
 Range = Annotated[Pair[Value], AfterValidator(sorted)]
 Distinct = Annotated[list[Value], AfterValidator(_distinct)]
@@ -275,7 +276,7 @@ class Training(Section):
 
 
 class Draw(Section):
-    softmax_temperature: PositiveFloat = 1.0
+    softmax_temperature: SoftmaxTemperature = 1.0
     """Divides the logits when tokens are drawn. Paper: 1."""
     top_k: NonNegativeInt = 0
     """Draw from the k most probable codes; 0: all codes."""
@@ -316,7 +317,7 @@ class Ray(Section):
 
     @property
     def not_in_key(self) -> tuple[str, ...]:
-        """Params left out of run directories' names, so that training resumes if they change."""
+        """Params left out of run directories' names; if they change, training can still resume."""
         return WHO if self.elastic else ()
 
 
@@ -331,13 +332,13 @@ class Decoding(Draw):
     """Rounding of the number of tokens to mask. Release: floor; paper: ceil."""
     guidance_scale: NonNegativeFloat = 0.0
     """Classifier-free guidance s: (1 + s)·conditional − s·unconditional logits. Paper: 0."""
-    guidance_schedule: Literal["constant", "linear", "power_cosine"] = "constant"
-    """How the guidance scale changes over the iterations."""
+    guidance_schedule: Annotated[str, _names(GUIDANCE)] = "constant"
+    """Guidance over the iterations: constant, linear or power_cosine."""
     sampler: Annotated[str, _names(SAMPLERS)] = "confidence"
     """Rule that chooses the tokens to mask again (docs/samplers.md). Paper: confidence."""
     remasking: Annotated[float, Field(ge=0, le=1)] = 0.05
     """How often the samplers `remask_capped` and `remask_rescaled` mask a generated token again."""
-    softmax_temperature_end: PositiveFloat | None = None
+    softmax_temperature_end: SoftmaxTemperature | None = None
     """Softmax temperature at the last iteration, reached linearly; null: constant."""
     bf16: Bf16 = True
     """bfloat16 autocast; values as for training.bf16."""
@@ -367,7 +368,7 @@ class Sweep(Section):
 
 
 class Oracle(Section):
-    """Decoding with exact conditional probabilities in place of the network's."""
+    """Decoding with a known distribution's exact conditional probabilities, without a network."""
 
     grids: Grid[Annotated[int, Field(ge=4)]] = [8, 16]
     """Sides of the token grids, which are read row by row; a side of 8 means N = 64."""
@@ -432,7 +433,7 @@ class Cas(Section):
 
 
 class Temperature(Section):
-    """Samples of MaskGIT at several values of decoding.choice_temperature."""
+    """MaskGIT's samples at several values of decoding.choice_temperature."""
 
     values: Grid[NonNegativeFloat] = [0.0, 1.0, 2.0, 4.5, 8.0, 12.0]
     """Choice temperatures; 0: always keep the most confident tokens."""

@@ -12,11 +12,9 @@ class BatchOrder:
     epoch is a new permutation of all `items` images.
 
     Args:
-        block_start: first index of each block of images that are stored together, followed by
-            `items`. By default, all images form one block.
+        block_start: first index of each block (images in a file), then `items`. Default: one block.
         window: blocks per group. An epoch permutes the blocks, then the images of each group. With
-            several groups, the indices in a batch are sorted, so that two workers seldom read the
-            same block.
+            several groups, batches are sorted, so that workers seldom read the same block.
     """
 
     def __init__(

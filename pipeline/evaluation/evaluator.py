@@ -50,10 +50,9 @@ def open_networks(params: Params, second: bool, device: torch.device) -> Callabl
 def open_measured(
     maker: Maker, measures: Sequence[Maker], device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Return a function `measured(*arguments)`. It makes images (B, C, H, W) uint8 by calling the
-    function of `maker` with `arguments`, and passes the images and `arguments` to the function of
-    each of `measures`. It returns the tensors (B, …) of all measures by name, but no images: 50,000
-    images of 256×256 pixels take 10 GB."""
+    """Return a function `measured(*arguments)`. It makes images (B, C, H, W) uint8 with the
+    function of `maker`, passes images and arguments to the function of each of `measures`, and
+    returns the measured tensors (B, …) by name, but no images (50,000 of 256×256 take 10 GB)."""
     make, opened = maker.open(device), [measure.open(device) for measure in measures]
 
     def measured(*arguments: object) -> dict[str, Tensor]:

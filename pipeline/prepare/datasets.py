@@ -102,7 +102,8 @@ class TorchvisionSource:
             raise UserError("data.source", reason, way_out) from error
 
     def _open(self, cls: Any, name: str, download_dir: str) -> None:
-        accepted = inspect.signature(cls).parameters
+        # Also the arguments that a subclass passes on as **kwargs, such as QMNIST's `download`.
+        accepted = {n for base in cls.__mro__ for n in inspect.signature(base.__init__).parameters}
         given = {"root": download_dir, "download": True}
         common = {key: value for key, value in given.items() if key in accepted}
         splits: dict[str | None, dict[str, Any]] = {None: {}}

@@ -24,7 +24,8 @@ def bug(error: Exception, name: str) -> str:
     inner = innermost(error)
     if lacks_memory(inner):
         return in_a_line(inner)
-    if isinstance(inner, ModuleNotFoundError) and not str(inner.name).startswith("pipeline"):
+    own = ("pipeline", "stages", "analysis")
+    if isinstance(inner, ModuleNotFoundError) and not str(inner.name).startswith(own):
         way_out = "run `pip install 'maskgit-pipeline[pipeline]'`, or `make env` in a clone"
         return str(UserError(name, f"needs {inner.name}, which is not installed", way_out))
     if isinstance(inner, OSError) and inner.errno in WAYS_OUT:

@@ -41,7 +41,7 @@ def measured(params: Params, path: Path) -> dict[str, float | None]:
         )
     evaluator = Evaluator(params, BatchWorkers(pick_device()), second=True)
     with tempfile.TemporaryDirectory() as folder:
-        outputs = evaluator.outputs(images, Path(folder, path.name))
+        outputs = evaluator.outputs(images, Path(folder, "images"))
         statistics(outputs["features"])  # raises if too few
         return evaluator.metrics(outputs, labels)
 

@@ -108,9 +108,10 @@ def summary() -> str:
     if shown := [row for row in rows if set(row[1:]) != {NOTHING}]:
         text += [tabulate(shown, ["", *columns], disable_numparse=True), ""]
     if found := values.get("tokenizer"):
-        rfid = found.get(f"rfid_{name}", math.nan)
+        rfid = found.get(f"rfid_{name}")  # None: too few validation images
+        quality = NOTHING if rfid is None else f"{rfid:.2f}"
         text.append(
-            f"Tokenizer: PSNR {found['psnr']:.1f} dB, rFID ({name}) {rfid:.2f}, "
+            f"Tokenizer: PSNR {found['psnr']:.1f} dB, rFID ({name}) {quality}, "
             f"{found['code_usage']:.0%} of codes used"
         )
     if found := values.get("ablation"):

@@ -187,6 +187,7 @@ def test_tokens_go_there_and_back(model, pictures, tmp_path):
         (lambda m, p: m.outpaint(p, 0, pixels=0), "pixels", "1 or more"),
         (lambda m, p: m.encode(p.repeat(1, 3, 1, 1)), "pictures", "(5, 3, 8, 8)"),
         (lambda m, p: m.encode(p.float()), "pictures", "floats from 0 to 1"),
+        (lambda m, p: m.encode(p.numpy()), "pictures", "ndarray"),
         (lambda m, p: m.decode(torch.full((1, 4, 4), CODES)), "tokens", f"0 to {CODES - 1}"),
     ],
 )

@@ -62,6 +62,8 @@ WRONG = [
     ("oracle.total_tokens", 1000),
     ("decoding.sampler", "halto"),
     ("decoding.top_p", 0.0),
+    ("decoding.softmax_temperature", 1e-20),  # the way to greedy decoding is top_k: 1
+    ("decoding.guidance_schedule", "cosine"),
     ("sweep.workers_per_trial", 5),
     ("sweep.workers_per_trial", None),
     ("cas.workers_per_classifier", 3),

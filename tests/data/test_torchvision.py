@@ -37,6 +37,11 @@ class ByTrain(Whole):
         super().__init__(root, held_out=not train)
 
 
+class ByRest(ByTrain):
+    def __init__(self, root, what=None, **kwargs):  # as QMNIST's
+        super().__init__(root, **kwargs)
+
+
 class BySplit(Whole):
     classes = (("zero", "nought"), ("one", "single"), ("two", "pair"))
 
@@ -46,7 +51,8 @@ class BySplit(Whole):
 
 @pytest.mark.parametrize("labels_in", ["targets", None])
 @pytest.mark.parametrize(
-    ("name", "kind"), [("ByTrain", ByTrain), ("ImageNet", BySplit), ("Whole", Whole)]
+    ("name", "kind"),
+    [("ByTrain", ByTrain), ("ByRest", ByRest), ("ImageNet", BySplit), ("Whole", Whole)],
 )
 def test_sets_split_by_train_by_split_or_not_at_all(monkeypatch, tmp_path, name, kind, labels_in):
     monkeypatch.setattr(kind, "labels_in", labels_in)
