@@ -71,7 +71,7 @@ def require_finite_logits(total: Tensor) -> None:
     Call this function once, after the last iteration, because reading `total` waits for the GPU."""
     if not total.isfinite():
         reason = "the network's logits are NaN or infinite: training diverged"
-        raise UserError("decoding", reason, "train the network again (`dvc repro -f <stage>`)")
+        raise UserError("decoding", reason, "train the network again with a lower lr")
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ class DecodingSettings:
     softmax_temperature: float = 1.0  # divides the logits before tokens are drawn
     softmax_temperature_end: float | None = None  # value at the end, reached linearly; None: same
     top_k: int = 0  # draw from the k most probable codes; 0: all codes
-    top_p: float = 1.0  # draw from the fewest codes whose probabilities add up to p
+    top_p: float = 1.0  # draw from the fewest codes with a total probability of at least p
 
     def __post_init__(self):
         for name, least in (("iterations", 1), ("top_k", 0)):
@@ -63,7 +63,7 @@ class DecodingSettings:
                 raise ArgumentError(name, f"{given} is not allowed", way_out)
 
     def temperature(self, progress: float) -> float:
-        """The softmax temperature at `progress`, the share of finished iterations (0 to 1)."""
+        """The softmax temperature in iteration t; `progress` = (t + 1) / T, 1 in the last one."""
         first, last = self.softmax_temperature, self.softmax_temperature_end
         return first if last is None else first + progress * (last - first)
 

@@ -67,7 +67,7 @@ def workers_of(ray: Any) -> BatchWorkers:
 
 
 class RayActors(BatchWorkers):
-    """A pool of Ray actors that lives from the first batch until `end` is called. Ray restarts a
+    """A pool of Ray actors, started for the first batch and stopped after an error. Ray restarts a
     lost actor up to `ray.max_failures` times, and repeats the lost actor's current batch."""
 
     def __init__(self, ray: Any):

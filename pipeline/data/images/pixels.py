@@ -44,7 +44,7 @@ def as_uint8(images: Tensor) -> Tensor:
         raise UserError(
             "pixels are NaN",
             "the tokenizer's weights are damaged, or its training diverged",
-            "train the tokenizer again (`dvc repro -f train_tokenizer`) with a lower tokenizer.lr",
+            "set a lower tokenizer.lr and run `dvc repro`",
         )
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
 

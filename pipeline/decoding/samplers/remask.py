@@ -16,9 +16,9 @@ def remask(i: Iteration, rescaled: bool) -> "Tensor":
     chance = i.uniform()
     sigma = remask_probability(i.ratio, i.next_ratio, i.remasking, rescaled)
     again = ~i.masked & i.unknown & (chance < sigma)
-    return mask_by_confidence(
-        (chance - 1).where(again, chance.where(i.masked, math.inf)), i.mask_len
-    )
+    # The lowest scores are masked: first tokens masked again (below 0), then tokens still masked.
+    score = (chance - 1).where(again, chance.where(i.masked, math.inf))
+    return mask_by_confidence(score, i.mask_len)
 
 
 def remask_probability(
