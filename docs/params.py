@@ -19,10 +19,10 @@ OPENING = """# Every param
 `dvc exp run -S training.lr=2e-4` changes one value of `params.yaml` and runs what depends on it.
 Quote a list for the shell: `-S 'sweep.iterations=[2,4,8]'`. `maskgit params` checks `params.yaml`.
 
-A param is listed with its default and, in parentheses, the allowed values; a whole number must be
-above 0, unless a range is given. *Reruns* names the first stages that a change of the section, or
-of the param if its line says so, runs again. Later stages that use the new outputs also run, up to
-the report (`analysis`). *Paper* and *release* are the authors' values for ImageNet.
+Each line shows a param's default and, in parentheses, its allowed values. Without a range, a whole
+number must be above 0. *Reruns* names the first stages that run again after a change; a param
+without *Reruns* reruns its section's stages. Later stages that use new outputs also run, up to the
+report (`analysis`). *Paper* and *release* are the authors' values for ImageNet.
 
 `python docs/params.py` makes this page.
 """

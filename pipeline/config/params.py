@@ -22,10 +22,10 @@ class Params(schema.Section):
     """All params of params.yaml. A param that the file omits has its default value."""
 
     preset: schema.Text = "mnist5k"
-    """Name of the preset behind these values; recorded with every result."""
+    """Name of the preset that the values come from; the report, models and MLflow runs show it."""
     seed: schema.Seed = 0
-    """Seed of all random draws that evaluation.seeds and sweep.seeds do not set. On one machine,
-    the same params give byte-identical results; training on a GPU may differ by rounding."""
+    """Seed of all random draws except those that evaluation.seeds or sweep.seeds control. On one
+    machine, the same params give byte-identical results; GPU training may differ by rounding."""
     data: schema.Data = schema.Data()
     classifier: schema.Classifier = schema.Classifier()
     tokenizer: schema.Tokenizer = schema.Tokenizer()

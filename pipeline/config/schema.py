@@ -138,14 +138,14 @@ class Classifier(Section):
     width: PositiveInt = 16
     """Channels of the first stage of `small`; its features have 4 × width dimensions."""
     crop_scale: Range[Share] = [0.8, 1.0]
-    """As data.crop_scale, for training classifiers. Usual for ResNet-50 on ImageNet: 0.08 to 1."""
+    """Like data.crop_scale, but for classifiers. Usual for ResNet-50 on ImageNet: 0.08 to 1."""
     steps: Steps = 400
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images per step."""
     lr: PositiveFloat = 4e-3
     """Peak learning rate of AdamW under a one-cycle schedule."""
     bf16: Bf16 = True
-    """bfloat16 autocast; values as for training.bf16."""
+    """bfloat16 autocast; values: see training.bf16."""
     checkpoint_every: CheckpointEvery = 100
 
 
@@ -157,7 +157,7 @@ class Tokenizer(Section):
     filters: Annotated[int, Field(ge=32, multiple_of=32)] = 32
     """Channels of the first level. Release: 128."""
     multipliers: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 1, 2]
-    """Channel multiplier of each level; all but the first halve the side. Release: 1,1,2,2,4."""
+    """Channel multiplier per level; levels after the first halve the side. Release: 1,1,2,2,4."""
     res_blocks: PositiveInt = 1
     """Residual blocks in each level and in the middle. Release: 2."""
     embedding_dim: PositiveInt = 16
@@ -183,21 +183,21 @@ class Tokenizer(Section):
     entropy_weight: NonNegativeFloat = 0.1
     """Weight of the entropy loss."""
     revive_after: PositiveInt = 50
-    """Steps after which an unused code is replaced by an output of the encoder."""
+    """A code unused for this many steps is replaced by an encoder output."""
     adversarial_weight: NonNegativeFloat = 0.05
     """Weight of the non-saturating GAN loss. Release: 0.1."""
     adversarial_start: NonNegativeInt = 400
-    """Steps before the GAN loss starts; its weight then rises over as many steps, at most 1000."""
+    """Step s at which the GAN loss starts; its weight rises over the next min(s, 1000) steps."""
     r1_weight: NonNegativeFloat = 0.5
     """Weight of the R1 penalty ‖∇D‖². Release: 10, too much for small images."""
     r1_every: PositiveInt = 8
-    """Steps between R1 penalties, whose weight is multiplied by this number."""
+    """Steps between R1 penalties; the weight of each penalty is r1_weight × r1_every."""
     discriminator: Literal["patch", "stylegan"] = "patch"
-    """`patch`: four convolutions; `stylegan`: the release's network, for sides of 2^n pixels."""
+    """`patch`: four convolutions; `stylegan`: the release's network, for images of side 2^n."""
     discriminator_filters: PositiveInt = 16
     """Channels of the discriminator's first convolution. Release: 64 at 256×256 pixels."""
     bf16: Bf16 = True
-    """bfloat16 autocast, except in the discriminator; values as for training.bf16."""
+    """bfloat16 autocast, except in the discriminator; values: see training.bf16."""
     tf32: bool = False
     """Allow TF32 in float32 convolutions on a GPU."""
     checkpoint_every: CheckpointEvery = 100
@@ -213,7 +213,7 @@ class Tokens(Section):
     crops_per_image: PositiveInt = 4
     """Random crops to encode per training image."""
     bf16: Bf16 = False
-    """Encode in bfloat16 (values as for training.bf16), which changed 0.6% of tokens in a test."""
+    """Encode in bfloat16 (values: see training.bf16). In a test, this changed 0.6% of tokens."""
     batch_size: PositiveInt = 256
     """Images encoded at once."""
 
@@ -222,7 +222,7 @@ class Transformer(Section):
     """The network of MaskGIT and of the autoregressive baseline."""
 
     pretrained: Text | None = None
-    """Weights file to use instead of training MaskGIT; the sweep then trains no model either."""
+    """Weights file to use instead of training MaskGIT, also in the sweep."""
     layers: PositiveInt = 2
     """Number of layers. Paper: 24."""
     hidden: Annotated[int, Field(ge=2)] = 128
@@ -243,7 +243,7 @@ class Training(Section):
     batch_size: PositiveInt = 64
     """Images per step, over all workers. Paper: 256."""
     accumulate: PositiveInt = 1
-    """Microbatches per step, to save memory; the gradient is still the whole batch's."""
+    """Microbatches per step, to save memory; a step still uses the whole batch's gradient."""
     lr: PositiveFloat = 4e-3
     """Peak learning rate. Release: 1e-4."""
     warmup_steps: NonNegativeInt = 50
@@ -265,7 +265,7 @@ class Training(Section):
     label_drop: Fraction = 0.0
     """Share of images whose class is hidden, for classifier-free guidance. Paper: 0."""
     bf16: Bf16 = True
-    """bfloat16 autocast; on a CPU, true uses it only if faster, force always (docs/presets.md)."""
+    """bfloat16 autocast. On a CPU, true: only if it is faster; force: always (docs/presets.md)."""
     compile: bool = False
     """torch.compile of the transformer, for GPUs; needs Python's headers and a C compiler."""
     label_smoothing: Fraction = 0.1
@@ -309,7 +309,7 @@ class Ray(Section):
     max_failures: NonNegativeInt = 2
     """Maximum restarts of a training run that lost workers."""
     storage_path: Annotated[Text, AfterValidator(_storage)] = "runs"
-    """Folder of run directories, or an `s3://` or `gs://` address for checkpoints and models."""
+    """Folder for run directories, or object store (`s3://`, `gs://`) for checkpoints and models."""
 
     @property
     def folder(self) -> str:
@@ -333,15 +333,15 @@ class Decoding(Draw):
     guidance_scale: NonNegativeFloat = 0.0
     """Classifier-free guidance s: (1 + s)·conditional − s·unconditional logits. Paper: 0."""
     guidance_schedule: Annotated[str, _names(GUIDANCE)] = "constant"
-    """Guidance over the iterations: constant, linear or power_cosine."""
+    """Change of the guidance scale over the iterations: constant, linear or power_cosine."""
     sampler: Annotated[str, _names(SAMPLERS)] = "confidence"
     """Rule that chooses the tokens to mask again (docs/samplers.md). Paper: confidence."""
     remasking: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """How often the samplers `remask_capped` and `remask_rescaled` mask a generated token again."""
+    """Strength η of masking again, for the samplers `remask_capped` and `remask_rescaled`."""
     softmax_temperature_end: SoftmaxTemperature | None = None
-    """Softmax temperature at the last iteration, reached linearly; null: constant."""
+    """Softmax temperature in the last iteration, after a linear change; null: no change."""
     bf16: Bf16 = True
-    """bfloat16 autocast; values as for training.bf16."""
+    """bfloat16 autocast; values: see training.bf16."""
     batch_size: PositiveInt = 250
     """Images decoded at once."""
 
@@ -358,8 +358,8 @@ class Sweep(Section):
     crossed: Distinct[Schedule] = ["cubic", "cosine", "linear", "square_root"]
     """Mask schedules whose models also decode with each other's γ, at T = decoding.iterations."""
     designs: list[dict[str, Any]] = [{"sampler": OTHERS, "iterations": [4, 8]}]
-    """Grids of other decoding settings for the models (docs/samplers.md). A grid maps params of the
-    section decoding, schedule (of training too) and steps (of training) to values."""
+    """Grids of other decoding settings for the models (docs/samplers.md). A grid lists values for
+    params of the section decoding, for schedule (also in training) and for steps (in training)."""
     steps: Steps = 250
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""
@@ -379,7 +379,7 @@ class Oracle(Section):
         {"choice_temperature": [1.0, 10.0], "iterations": [*FEW]},
         {"sampler": ["entropy", "margin", "halton", "remask_capped"], "iterations": [4, 8, 16, 32]},
     ]
-    """Grids of decoding settings, as in sweep.designs; omitted ones have the release's values."""
+    """Grids of decoding settings, as in sweep.designs. Omitted settings: the release's values."""
 
     @property
     def tokens(self) -> list[int]:
@@ -407,11 +407,11 @@ class Evaluation(Section):
     labels: Literal["training", "uniform"] = "training"
     """Class frequencies of samples: the training images', or uniform (usual on ImageNet)."""
     keep_samples: bool = True
-    """Keep the samples in `runs`, so that a new seed does not redraw other seeds' samples."""
+    """Keep the samples in `runs`, so that adding a seed does not redraw other seeds' samples."""
     neighbors: PositiveInt = 3
     """Number of nearest neighbours, k, for precision, recall, density and coverage."""
     manifold_images: PositiveInt = 10000
-    """Maximum samples and reference images for precision, recall, density and coverage."""
+    """Maximum number of samples or reference images for precision, recall, density and coverage."""
     is_splits: PositiveInt = 1
     """Splits of the Inception Score. ADM: 5,000 samples per split."""
     kid_subsets: PositiveInt = 20
@@ -419,7 +419,7 @@ class Evaluation(Section):
     kid_subset_size: Annotated[int, Field(ge=2)] = 100
     """Images per subset; sets with fewer images get no KID."""
     halves: Annotated[int, Field(ge=2)] = 20
-    """Random half-size subsets of an image set, to estimate metrics' standard deviations."""
+    """Number of random halves of an image set, to estimate metrics' standard deviations."""
 
 
 class Cas(Section):
@@ -429,7 +429,7 @@ class Cas(Section):
     """Training images per classifier."""
     steps: Steps = 150
     workers_per_classifier: PositiveInt | None = 1
-    """Workers per classifier; null: as for sweep.workers_per_trial."""
+    """Workers per classifier; null: as many as ray.num_workers (needs ray.elastic)."""
 
 
 class Temperature(Section):
