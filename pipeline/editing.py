@@ -67,7 +67,7 @@ def _dilate(mask: Tensor, radius: int) -> Tensor:
     return F.max_pool2d(mask[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
 
 
-def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
+def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int) -> Tensor:
     """The mask (B, grid, grid) bool of the tokens to generate: the tokens that contain an unknown
     pixel, and their neighbours up to `dilate` rows and columns away (1 in the release).
 
@@ -118,11 +118,8 @@ def fill_unknown(images: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         images: images (B, C, H, W) on the CPU.
-        mask: pixel mask (B, H, W) bool, or one mask (H, W) for all images.
+        mask: pixel mask (H, W) bool of all images.
     """
-    if mask.ndim == 3:
-        filled = [fill_unknown(*pair) for pair in zip(images[:, None], mask, strict=True)]
-        return torch.cat(filled)
     if mask.all():
         return torch.zeros_like(images)
     nearest = distance_transform_edt(mask.numpy(), return_distances=False, return_indices=True)
@@ -139,8 +136,8 @@ def edit(
     settings: DecodingSettings,
     *,
     seed: int,
-    dilate: int = 1,
-    feather: int | None = None,
+    dilate: int,
+    feather: int,
 ) -> Edited:
     """Generate the masked part of images for given class labels, and blend it into the images.
 
@@ -150,21 +147,19 @@ def edit(
 
     Args:
         images: images (B, C, H, W) uint8 on the CPU, of the size that the model generates.
-        mask: pixel mask (B, H, W) bool, or one mask (H, W) for all images.
+        mask: pixel mask (H, W) bool of all images.
         labels: class labels (B,) int64 of the content to generate: each image's own class, or
             another class (Figure 6).
         dilate: width in tokens of a border around the mask. Tokens in the border are generated too,
             for the blend. On a small grid, the release's width of 1 can leave no known token.
-        feather: width in pixels of the blend around the mask. None: as wide as the border that
-            `dilate` adds, so that only pixels of generated tokens are blended into the image.
+        feather: width in pixels of the blend around the mask.
 
     Returns:
         The composite and intermediate results. On the mask, the composite is the decoded sample;
         more than `feather` pixels away from the mask, the composite is bit-identical to the image.
     """
-    f, grid = tokenizer.config.downsampling, math.isqrt(model.config.num_tokens)
-    masks = mask[None] if mask.ndim == 2 else mask  # (1 or B, H, W)
-    unknown = pixel_mask_to_tokens(masks, grid, dilate).expand(len(images), -1, -1)
+    grid = math.isqrt(model.config.num_tokens)
+    unknown = pixel_mask_to_tokens(mask[None], grid, dilate).expand(len(images), -1, -1)
     device = model.device
     known_tokens = tokenizer.encode(as_float(fill_unknown(images, mask)).to(device))
     steps = decode(
@@ -176,7 +171,7 @@ def edit(
     )
     tokens = list(steps)[-1].sampled
     canvas = tokens_to_images(tokenizer, tokens)
-    weight = feather_weight(masks, dilate * f if feather is None else feather)[:, None]
+    weight = feather_weight(mask[None], feather)[:, None]
     # lerp is exact at weights 0 and 1.
     composite = torch.lerp(images.float(), canvas.float(), weight).round().to(torch.uint8)
     return Edited(tokens.view_as(known_tokens).cpu(), unknown, canvas, composite)
@@ -193,8 +188,8 @@ def outpaint_beyond(
     pixels: int,
     overlap: int,
     seed: int,
-    dilate: int = 1,
-    feather: int | None = None,
+    dilate: int,
+    feather: int,
 ) -> Tensor:
     """Extend images beyond a side by sliding a window of the model's image size across the side.
 

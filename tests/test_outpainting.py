@@ -27,7 +27,7 @@ def test_outpainting_beyond_keeps_the_image(side, wider, pixels, overlap, feathe
     shape[axis] += wider
     images, labels = random_images(seed, *shape), torch.tensor([1])
     how = {"side": side, "pixels": pixels, "overlap": overlap, "feather": feather, "seed": seed}
-    wide = outpaint_beyond(model, tokenizer, images, labels, DECODING, **how)
+    wide = outpaint_beyond(model, tokenizer, images, labels, DECODING, dilate=1, **how)
     shape[axis] += pixels
     assert list(wide.shape) == shape and wide.dtype == torch.uint8
     original = wide.narrow(axis, pixels if before else 0, images.shape[axis])
@@ -41,9 +41,12 @@ def test_outpainting_beyond_is_edits_of_windows_in_turn(side):
     model, tokenizer = models(5)
     axis, before = SIDES[side]
     images, labels = random_images(5, 2, 3, 10, 10), torch.tensor([0, 1])
-    given = (model, tokenizer, images, labels, DECODING)
+    given, borders = (
+        (model, tokenizer, images, labels, DECODING),
+        {"dilate": 1, "feather": F_PIXELS},
+    )
     one, two, three, again = (
-        outpaint_beyond(*given, side=side, pixels=pixels, overlap=6, seed=9)
+        outpaint_beyond(*given, side=side, pixels=pixels, overlap=6, seed=9, **borders)
         for pixels in (4, 8, 10, 10)
     )
     assert torch.equal(three, again)
@@ -51,7 +54,8 @@ def test_outpainting_beyond_is_edits_of_windows_in_turn(side):
     blank = F.pad(images, [4 if name == side else 0 for name in SIDES])
     window = blank.narrow(axis, 0 if before else 4, 10)
     mask = outpaint_mask((10, 10), side, 0.4)
-    edited = edit(model, tokenizer, window, mask, labels, DECODING, seed=mix(9, "window", 0))
+    draw = mix(9, "window", 0)
+    edited = edit(model, tokenizer, window, mask, labels, DECODING, seed=draw, **borders)
     assert torch.equal(one.narrow(axis, 0 if before else 4, 10), edited.composite)
     # A longer extension goes on from a shorter one and changes it next to its edge only.
     for shorter, longer in ((one, two), (two, three)):

@@ -35,7 +35,7 @@ class Defaults:
     decoding: DecodingSettings
     editing_iterations: PositiveInt  # T, the number of decoding iterations, in edits
     dilate: NonNegativeInt  # number of tokens by which an edit's mask grows
-    feather: NonNegativeInt | None  # width of the blend, in pixels; None: that of `dilate` tokens
+    feather: NonNegativeInt  # width of the blend around an edit's mask, in pixels
     batch_size: PositiveInt  # images decoded at once
     guided: bool  # trained with label dropout, which guidance requires
 

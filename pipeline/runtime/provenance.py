@@ -6,7 +6,6 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -103,16 +102,11 @@ def _hashes(stage: dict[str, Any], kind: str) -> dict[str, str]:
 def dvc_hash(path: Path) -> str:
     """The hash of a file or folder in the format of dvc.lock."""
     if path.is_file():
-        return _md5(path.absolute(), path.stat().st_size, path.stat().st_mtime_ns)
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
     names = sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file())
     listed = [{"md5": dvc_hash(path / n), "relpath": n} for n in names if not is_ignored(Path(n))]
     return f"{hashlib.md5(json.dumps(listed).encode()).hexdigest()}.dir"
-
-
-@lru_cache(maxsize=10_000)
-def _md5(path: Path, size: int, modified: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def has_inputs(stage: str, folders: Sequence[Path], root: Path = HERE) -> bool:
