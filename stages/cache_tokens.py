@@ -1,13 +1,13 @@
 """Encodes every image into token grids with the tokenizer, and writes the token cache."""
 
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS
+from pipeline.config.paths import IMAGES, RESULTS, TOKENS
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import workers_of
-from pipeline.runtime.files import publish_folder, tree_hash, write_json
+from pipeline.runtime.files import publish_folder, write_json
 from pipeline.runtime.stage import Stage
-from pipeline.training.tokens import cache_tokens, cached_code_usage, write_manifest
+from pipeline.training.tokens import cache_tokens, cached_code_usage
 
 
 def main(params: Params) -> str:
@@ -20,7 +20,7 @@ def main(params: Params) -> str:
             for split, number in crops.items()
         }
         classes = len(ImageShards(IMAGES, "val").class_names)
-        write_manifest(folder, params, tree_hash(TOKENIZER), shards, classes)
+        write_json(folder / "manifest.json", {"classes": classes, "shards": shards})
 
         train, val = TokenCache(folder, "train"), TokenCache(folder, "val")
         usage, perplexity = cached_code_usage(train, params.tokenizer.codebook_size)

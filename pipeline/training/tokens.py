@@ -12,7 +12,7 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.tokens import SHARD, TokenCache
 from pipeline.runtime.batches import BatchWorkers, Maker, write_files
-from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
+from pipeline.runtime.files import atomic_file, file_hash, remove_temporary
 from pipeline.runtime.precision import autocast
 from pipeline.tokenizer.quantizer import code_usage
 from pipeline.weights.published import load_model
@@ -71,22 +71,6 @@ def _save_tokens(made: dict[str, Tensor], path: Path) -> None:
 def _save_array(array: np.ndarray, path: Path) -> None:
     with atomic_file(path) as temporary, open(temporary, "wb") as handle:
         np.save(handle, array)
-
-
-def write_manifest(
-    folder: Path, params: Params, tokenizer_hash: str, shards: dict, classes: int
-) -> None:
-    manifest = {
-        "grid": params.grid,
-        "codebook_size": params.tokenizer.codebook_size,
-        "crops_per_image": params.tokens.crops_per_image,
-        "classes": classes,
-        "dtype": "uint16",
-        "layout": "(images, views, grid * grid), row by row",
-        "tokenizer": tokenizer_hash,
-        "shards": shards,
-    }
-    write_json(folder / "manifest.json", manifest)
 
 
 def cached_code_usage(tokens: TokenCache, codebook_size: int) -> tuple[float, float]:

@@ -8,7 +8,8 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import BatchWorkers
-from pipeline.training.tokens import cache_tokens, cached_code_usage, write_manifest
+from pipeline.runtime.files import write_json
+from pipeline.training.tokens import cache_tokens, cached_code_usage
 from pipeline.weights.published import load_model
 from tests.errors import refused
 from tests.tiny_project import CLASSES, CPU, GRID, with_params
@@ -20,7 +21,7 @@ def test_cached_tokens_are_those_of_the_seeded_crops(in_tiny_project, tmp_path):
         split: cache_tokens(split, count, params, tmp_path, BatchWorkers(CPU))
         for split, count in (crops | {"val": 0}).items()
     }
-    write_manifest(tmp_path, params, "hash", shards, CLASSES)
+    write_json(tmp_path / "manifest.json", {"classes": CLASSES, "shards": shards})
     tokenizer = load_model(TOKENIZER, "tokenizer", CPU)
     for split, views in (("train", 2), ("val", 1)):
         cache, images = TokenCache(tmp_path, split), ImageShards(IMAGES, split)

@@ -19,7 +19,8 @@ from pipeline.experiments.reconstruct import reconstruct_hidden
 from pipeline.experiments.temperature import temperature_rows
 from pipeline.runtime import batches, trials
 from pipeline.runtime.errors import UserError
-from pipeline.training.tokens import cache_tokens, write_manifest
+from pipeline.runtime.files import write_json
+from pipeline.training.tokens import cache_tokens
 from tests.errors import refused
 from tests.tiny_project import ALONE, CPU, folders_of, make_project, with_params
 
@@ -148,7 +149,7 @@ def made(folder: Path, params: Params, workers: batches.BatchWorkers) -> dict[st
     (tokens := folder / "tokens").mkdir(parents=True)
     crops = {"train": 2, "val": 0}
     shards = {s: cache_tokens(s, n, params, tokens, workers) for s, n in crops.items()}
-    write_manifest(tokens, params, "of the tokenizer", shards, classes=3)
+    write_json(tokens / "manifest.json", {"classes": 3, "shards": shards})
     shutil.copytree(tokens, "data/tokens", dirs_exist_ok=True)
     shutil.rmtree("runs", ignore_errors=True)
     every = [r for network in NETWORKS for r in replicates(params, network)]
