@@ -1,7 +1,7 @@
 """Encodes every image into token grids with the tokenizer, and writes the token cache."""
 
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES, RESULTS, TOKENS
+from pipeline.config.paths import IMAGES, TOKENS
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import workers_of
@@ -26,7 +26,6 @@ def main(params: Params) -> str:
         usage, perplexity = cached_code_usage(train, params.tokenizer.codebook_size)
         metrics = {"train_grids": len(train) * train.views, "val_grids": len(val)}
         metrics |= {"code_usage": usage, "code_perplexity": perplexity}
-        write_json(RESULTS / "tokens/metrics.json", metrics)
         stage.run.log_group("tokens", metrics)
         # Last: if the stage failed afterwards, DVC would delete the published outputs.
         publish_folder(folder, TOKENS)

@@ -8,7 +8,7 @@ from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, TORCHVISION
 from pipeline.data.images.shards import ImageShards
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import write_csv, write_json
+from pipeline.runtime.files import write_csv
 from pipeline.runtime.project import of_project
 from pipeline.runtime.stage import Stage
 from pipeline.training.classifier import ClassifierTraining, held_out_accuracy, new_classifier
@@ -29,9 +29,7 @@ def main(params: Params) -> str:
         if released:
             curve = [{"step": 0, "loss": None, "val_accuracy": top1}]
             write_csv(RESULTS / "classifier/history.csv", curve)
-        metrics = {"real_top1": top1, "real_top5": top5}
-        write_json(RESULTS / "classifier/metrics.json", metrics)
-        stage.run.log_group("classifier", metrics)
+        stage.run.log_group("classifier", {"real_top1": top1, "real_top5": top5})
     return f"train_classifier: {top1:.1%} validation accuracy (top-1); model in {CLASSIFIER}"
 
 

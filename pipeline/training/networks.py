@@ -22,7 +22,7 @@ from pipeline.config.replicates import (
 from pipeline.data.images.pixels import grid_picture, save_picture
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import workers_of
-from pipeline.runtime.files import atomic_folder, write_csv, write_json
+from pipeline.runtime.files import atomic_folder, write_csv
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.storage import upload
@@ -129,5 +129,4 @@ def _write_results(
 ) -> None:
     others = [name for name in history[0] if name not in ("step", "loss")]
     write_csv(RESULTS / network / "history.csv", history, columns=["step", "loss", *others])
-    write_json(RESULTS / network / "metrics.json", metrics)
     run.log_group(network, metrics)
