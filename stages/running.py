@@ -27,7 +27,8 @@ INTERRUPTED = "error: interrupted; run again to resume from the last checkpoint"
 # Columns of result files that identify a row; all other columns are metrics.
 IDENTITY = {
     *("images", "network", "seed", "samples", "augmentation", "training_images", "mask_ratio"),
-    *("choice_temperature", "task", "method", "draw", "selection", "acceptance", "candidates"),
+    *("choice_temperature", "setting", "task", "method", "draw"),
+    *("selection", "acceptance", "candidates"),
 }
 
 

@@ -1,7 +1,7 @@
-"""Draws and measures samples of MaskGIT's main replicates at several choice temperatures."""
+"""Draws and measures samples of both networks' main replicates with several sampling settings."""
 
 from pipeline.config.params import Params
-from pipeline.config.replicates import main_replicates
+from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.experiments.temperature import temperature_rows
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.stage import Stage
@@ -9,11 +9,13 @@ from stages.running import replicate_folders, write_rows
 
 
 def main(params: Params) -> str:
-    workers, replicates = workers_of(params.ray), main_replicates(params, "transformer")
+    workers = workers_of(params.ray)
+    replicates = [r for network in NETWORKS for r in main_replicates(params, network)]
     with Stage("temperature", params) as stage:
-        folders = replicate_folders(stage, replicates, "temperature.values")
+        lists = (f"temperature.{name}" for name in ("values", "softmax_temperatures", "top_k"))
+        folders = replicate_folders(stage, replicates, *lists)
         return write_rows(
             *(stage, "temperature/rows.csv", temperature_rows(params, folders, workers)),
-            group=lambda row: "transformer",
-            step=lambda row: 10 * row["choice_temperature"],  # in tenths: steps are integers
+            group=lambda row: "transformer" if row["images"] == "transformer" else row["setting"],
+            step=lambda row: 10 * (row["choice_temperature"] or 0),  # in tenths: steps are integers
         )

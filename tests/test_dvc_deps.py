@@ -64,7 +64,7 @@ NOT_USED = {
     },
     # Of the two networks that the sampler knows these draw from MaskGIT alone.
     "sweep": {"pipeline/autoregressive.py"},
-    "temperature": {"pipeline/autoregressive.py", "pipeline/masking.py"},
+    "temperature": {"pipeline/masking.py"},
     "speed": {"pipeline/masking.py"},  # it takes no loss
     "oracle": TRANSFORMER,  # it decodes without a network
 }

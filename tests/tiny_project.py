@@ -18,12 +18,11 @@ from pipeline.config.replicates import NETWORKS, NetworkName, Replicate, main_re
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards, View, write_manifest, write_shards
 from pipeline.data.seeds import mix
-from pipeline.decoding.iterative import generate
 from pipeline.decoding.settings import DecodingSettings
 from pipeline.evaluation.features import write_reference
 from pipeline.prepare.datasets import open_source, stratified_split
 from pipeline.runtime.batches import BatchWorkers
-from pipeline.sampling import balanced_labels
+from pipeline.sampling import Network, balanced_labels, sample_tokens
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import classifier_config, tokenizer_config, transformer_config
@@ -44,7 +43,7 @@ CHANGES = {
     "sweep": {"iterations": [2]},
     "training": {"other_label_smoothings": [0.2]},
     "evaluation": {"seeds": [0, 1], "kid_subset_size": 10, "halves": 3},
-    "temperature": {"values": [0.0, 9.0], "samples": 23},
+    "temperature": {"values": [0.0, 9.0], "top_k": [0], "samples": 23},
     "editing": {"images": 23, "iterations": 3, "feather": 1},
     "rejection": {"acceptance": [1.0, 0.5, 0.2]},
     "reconstruction": {"images": 21, "mask_ratios": [0.0, 0.5], "draws": 3, "iterations": 2},
@@ -151,12 +150,10 @@ def training_images() -> Tensor:
     return View(images, with_params().data, 0).centers(range(len(images)))
 
 
-def drawn_in_tens(
-    model: MaskGitTransformer, how: DecodingSettings, labels: Tensor, seed: int
-) -> np.ndarray:
+def drawn_in_tens(model: Network, how: DecodingSettings, labels: Tensor, seed: int) -> np.ndarray:
     """What a model draws of labels in batches of ten."""
     tokens = [
-        list(generate(model, chunk, how, seed=mix(seed, "batch", number)))[-1].sampled
+        sample_tokens(model, how, chunk, mix(seed, "batch", number))
         for number, chunk in enumerate(labels.split(10))
     ]
     return tokens_to_images(load_model(TOKENIZER, "tokenizer"), torch.cat(tokens)).numpy()

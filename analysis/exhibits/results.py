@@ -58,7 +58,7 @@ TABLES = {
     "designs": ("sweep/designs.csv", ["schedule", "iterations", "passes", "seed"]),
     "oracle": ("oracle/rows.csv", ["tokens", "sampler", "schedule", "iterations", "group"]),
     "cas": ("cas/rows.csv", ["images", "augmentation", "seed"]),
-    "temperature": ("temperature/rows.csv", ["choice_temperature", "seed"]),
+    "temperature": ("temperature/rows.csv", ["choice_temperature", "setting", "seed"]),
     "editing": ("editing/rows.csv", ["task", "method", "seed"]),
     "rejection": ("rejection/rows.csv", ["network", "selection", "acceptance", "seed"]),
     "reconstruction": ("reconstruction/rows.csv", ["seed", "mask_ratio", "draw"]),

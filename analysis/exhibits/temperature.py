@@ -1,4 +1,4 @@
-"""Sensitivity to the choice temperature, the scale of the noise on the confidence (section 3.2)."""
+"""Sensitivity to the choice temperature (section 3.2), and to the baseline's sampling settings."""
 
 from functools import partial
 from pathlib import Path
@@ -10,17 +10,16 @@ from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
 from analysis.exhibits.drawing import BLUE, curve, panels
 from analysis.exhibits.results import MODELS, Results, measure_note
-from analysis.exhibits.statistics import chosen_options, nested_choice, over_seeds, with_real_images
+from analysis.exhibits.statistics import nested_choice, over_seeds, with_real_images
 from pipeline.config.params import Params
 
 KINDS = ("fid", "is", "class_accuracy")
 
 
 def table(results: Results, params: Params) -> Table:
-    """FID, IS and class accuracy of the main model, by choice temperature."""
-    means, samples = _means(results), results.temperature["samples"]
-    cells = with_real_images(means, results, samples.max(), {})
-    values = cells["choice_temperature"].map(fmt.setting)
+    """FID, IS and class accuracy of both networks' main models, by sampling setting."""
+    means, samples = _means(results.temperature, results), results.temperature["samples"]
+    cells = with_real_images(means, results, samples.max(), {"images": "real"})
     metrics = [results.metric(kind) for kind in KINDS]
     labels = {name: fmt.counted_label(name, results.extractor, samples) for name in metrics}
     over = fmt.seeds_of(cells["seeds"], params)
@@ -29,28 +28,30 @@ def table(results: Results, params: Params) -> Table:
         title="Choice temperature in numbers",
         cells=cells,
         columns={
-            "choice temperature": values.replace(fmt.NONE, MODELS["real"]),
+            "images": cells["images"].map(MODELS),
+            "sampling setting": cells["setting"].map(fmt.setting),
             **fmt.columns(cells, labels, over, cells["seeds"].notna()),
         },
         notes=[
-            f"Means over {fmt.extent(means['seeds'])} seeds: the main model decodes "
-            f"{fmt.extent(samples)} samples per seed at T = {params.decoding.iterations}. The real "
-            f"images are in sets of that size. {measure_note(params, results.extractor)}"
+            f"Means over {fmt.extent(means['seeds'])} seeds, {fmt.extent(samples)} samples each. "
+            f"MaskGIT decodes at T = {params.decoding.iterations}. The real images are in sets of "
+            f"that size. {measure_note(params, results.extractor)}"
         ],
     )
 
 
 def chart(results: Results, params: Params) -> Figure:
     """FID and IS against the choice temperature."""
-    fid, is_, option = results.label("fid"), results.label("is"), "choice_temperature"
-    chosen, here = nested_choice(results.temperature, option, results.metric("fid")), []
-    if len(chosen):
-        by = "another seed" if len(chosen) > 1 else "the same samples"
-        here.append(
-            f"At the choice temperature that is best for {by} ({chosen_options(chosen, option)}), "
-            f"{fid} is **{fmt.number(chosen[results.metric('fid')].mean())}**, on average over the "
-            "seeds."
-        )
+    fid, is_, here = results.label("fid"), results.label("is"), []
+    for network, rows in results.temperature.groupby("images", sort=False):
+        chosen = nested_choice(rows, "setting", results.metric("fid"))
+        if len(chosen):
+            by = "another seed" if len(chosen) > 1 else "the same samples"
+            here.append(
+                f"{MODELS[network]}, with the sampling setting that is best for {by}: mean {fid} "
+                f"**{fmt.number(chosen[results.metric('fid')].mean())}** "
+                f"({'; '.join(chosen['setting'].map(fmt.setting).unique())})."
+            )
     return Figure(
         name="temperature",
         title=f"Choice temperature: {fid} and {is_}",
@@ -63,14 +64,15 @@ def chart(results: Results, params: Params) -> Figure:
     )
 
 
-def _means(results: Results) -> pd.DataFrame:
-    metrics = [results.metric(kind) for kind in KINDS]
-    return over_seeds(results.temperature, ["choice_temperature"], metrics)
+def _means(rows: pd.DataFrame, results: Results) -> pd.DataFrame:
+    keys = ["choice_temperature", "images", "setting"]
+    return over_seeds(rows, keys, [results.metric(kind) for kind in KINDS])
 
 
 def _draw(results: Results, params: Params, path: Path, narrow: bool = False) -> None:
-    cells, seeds = _means(results), results.temperature["seed"].nunique()
-    spread = "one standard\ndeviation over seeds" if seeds > 1 else "one seed: no spread"
+    cells = _means(results.temperature.dropna(subset="choice_temperature"), results)
+    several = cells["seeds"].max() > 1
+    spread = "one standard\ndeviation over seeds" if several else "one seed: no spread"
     with panels(path, narrow, (9.4, 3.2), tall=6.4) as (drawn, legend):
         for axes, kind in zip(drawn, ("fid", "is"), strict=True):
             mean, std = (cells[f"{results.metric(kind)}_{end}"] for end in ("mean", "std"))

@@ -163,13 +163,11 @@ def build(
     damaged, or all results are out of date, raises a `UserError` and writes no file.
     """
     results, stale = read_results(results_folder), stale or {}
-    current = {stage: entry for stage, entry in results.sources.items() if stage not in stale}
-    results = replace(results, sources=current)
+    results = replace(results, sources={s: r for s, r in results.sources.items() if s not in stale})
     opening, sections = contents(results, params, stale)
     exhibits = [exhibit for section in sections for exhibit in section.exhibits]
     if not exhibits:
-        reason = f"all are out of date: {described(stale)}"
-        raise UserError("the results", reason, "run `dvc repro`")
+        raise UserError("results", f"all are out of date: {described(stale)}", "run `dvc repro`")
     remove_temporary(output, NEW)
     with temporary_folder(output / NEW) as made:
         for folder in FOLDERS:

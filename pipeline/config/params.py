@@ -187,8 +187,7 @@ class Params(schema.Section):
         for key, schedules in {"crossed": self.sweep.crossed, "designs": named}.items():
             if untrained := set(schedules) - set(self.sweep.schedules):
                 reason = f"the schedule {min(untrained)} is not in sweep.schedules"
-                way_out = "remove it, or add it to sweep.schedules"
-                raise UserError(f"sweep.{key}", reason, way_out)
+                raise UserError(f"sweep.{key}", reason, "remove it, or add it to sweep.schedules")
         if self.classifier.pretrained and self.classifier.architecture == "small":
             reason = "torchvision ResNet weights do not fit classifier.architecture=small"
             way_out = "set the architecture to that of the weights, such as torchvision:resnet50"
@@ -244,8 +243,7 @@ def _designs(
     try:
         return expanded(settings, grids)
     except ArgumentError as error:
-        reason = f"{error.subject}: {error.reason}"
-        raise UserError(key, reason, error.way_out) from error
+        raise UserError(key, f"{error.subject}: {error.reason}", error.way_out) from error
 
 
 def load_params(path: Path | str = PARAMS_FILE) -> Params:

@@ -66,10 +66,8 @@ def _read(name: str) -> dict[str, Any]:
         raise UserError(name, "not a preset's name", f"use one of {', '.join(preset_names())}")
     values = read_yaml(PRESETS / f"{name}.yaml")
     base = _read(values.pop("base")) if "base" in values else {}
-    for key, value in base.items():
-        if isinstance(value, dict):
-            values[key] = value | values.get(key, {})
-    return values
+    sections = {key: value for key, value in base.items() if isinstance(value, dict)}
+    return values | {key: value | values.get(key, {}) for key, value in sections.items()}
 
 
 def _update(document: Any, values: dict[str, Any]) -> None:

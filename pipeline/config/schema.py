@@ -433,12 +433,16 @@ class Cas(Section):
 
 
 class Temperature(Section):
-    """MaskGIT's samples at several values of decoding.choice_temperature."""
+    """Samples with other sampling settings."""
 
     values: Grid[NonNegativeFloat] = [0.0, 1.0, 2.0, 4.5, 8.0, 12.0]
-    """Choice temperatures; 0: always keep the most confident tokens."""
+    """Choice temperatures of MaskGIT; 0: always keep the most confident tokens."""
+    softmax_temperatures: Grid[SoftmaxTemperature] = [1.0, 0.8]
+    """Softmax temperatures of the baseline."""
+    top_k: Grid[NonNegativeInt] = [0, 16]
+    """Values of the baseline's top_k, for each softmax temperature; 0: all codes."""
     samples: PositiveInt = 1000
-    """Samples per value and seed."""
+    """Samples per setting and seed."""
 
 
 class Editing(Section):

@@ -158,9 +158,8 @@ class Evaluator:
         evaluation = self.params.evaluation
         name = evaluation.second_extractor if second else self.extractor
         reference = self.second_reference if second else self.reference
-        count = evaluation.manifold_images
-        near = metrics.drawn(features, count, seed)
-        others = metrics.drawn_reference(reference, count, seed)
+        near = metrics.drawn(features, evaluation.manifold_images, seed)
+        others = metrics.drawn_reference(reference, evaluation.manifold_images, seed)
         found = unless_few(metrics.manifolds, near, others, evaluation.neighbors)
         values = found or dict.fromkeys(metrics.MANIFOLDS)
         return {f"{metric}_{name}": value for metric, value in values.items()}

@@ -1,9 +1,10 @@
-"""Computes scores of samples at several choice temperatures; the paper gives no value (section
-3.2)."""
+"""Computes scores of samples with several sampling settings: MaskGIT's choice temperature (not in
+the paper, section 3.2), and the baseline's softmax temperature and top-k."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
@@ -17,28 +18,41 @@ from pipeline.sampling import sample_batches
 def temperature_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row with the scores of samples for every temperature and replicate (training run).
-    A seed gives the same random numbers at every temperature. Finished rows are stored as
-    `<temperature>.json` in the replicates' run directories `folders`."""
-    evaluator, rows = Evaluator(params, workers), {}
+    """Compute a row with the scores of samples for every replicate (training run) and every
+    sampling setting of its network. A seed gives the same random numbers with every setting.
+    Finished rows are stored in the replicates' run directories `folders`."""
+    evaluator, rows = Evaluator(params, workers), []
     labels = evaluator.labels(params.temperature.samples)
     for replicate, folder in folders.items():
         sampling, seed = evaluator.on_the_fly(Maker(open_sampler, replicate)), replicate.seed
-        for value in params.temperature.values:
+        main = params.decoding_settings(autoregressive=replicate.network == "autoregressive")
+        for setting in _settings(params, replicate.network):
             batches = sample_batches(
-                replace(params.decoding_settings(), choice_temperature=value),
+                replace(main, **setting),
                 labels,
                 batch_size=params.decoding.batch_size,
                 seed=mix(seed, "temperature"),
             )
+            name = ", ".join(f"{option} {value}" for option, value in setting.items())
             scores = measured_row(
-                folder / f"{value}.json",
+                folder / f"{name.replace(', ', '_').replace(' ', '_')}.json",
                 workers,
                 sampling,
                 batches,
-                f"temperature: {value:g} seed {seed}",
+                f"temperature: {replicate.network} seed {seed}, {name}",
                 lambda found: evaluator.scores(found, labels),
             )
-            own = {"choice_temperature": value, "seed": seed, "samples": len(labels)}
-            rows[value, seed] = own | scores
-    return [rows[value, r.seed] for value in params.temperature.values for r in folders]
+            own = {"images": replicate.network, "setting": name, "seed": seed}
+            own["choice_temperature"] = setting.get("choice_temperature")
+            rows.append(own | {"samples": len(labels)} | scores)
+    return rows
+
+
+def _settings(params: Params, network: str) -> list[dict[str, Any]]:
+    if network == "autoregressive":
+        return [
+            {"softmax_temperature": temperature, "top_k": k}
+            for temperature in params.temperature.softmax_temperatures
+            for k in params.temperature.top_k
+        ]
+    return [{"choice_temperature": value} for value in params.temperature.values]

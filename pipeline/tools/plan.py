@@ -181,7 +181,14 @@ class Plan:
             "evaluate": evaluated["transformer"] * drawn
             + evaluated["autoregressive"] * (one_pass / guided + c.decode),
             "cas": CAS_SETS * seeds * p.cas.steps * classified,
-            "temperature": len(heated.values) * seeds * heated.samples * drawn,
+            "temperature": seeds
+            * heated.samples
+            * (
+                len(heated.values) * drawn
+                + len(heated.softmax_temperatures)
+                * len(heated.top_k)
+                * (one_pass / guided + c.decode)
+            ),
             "edit": edited * (p.editing.iterations * one_pass + c.encode + c.decode),
             "reconstruct": rebuilt * (hidden.iterations * one_pass + c.decode),
         }

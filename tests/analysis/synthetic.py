@@ -144,11 +144,15 @@ def cas_rows() -> pd.DataFrame:
 
 
 def temperature_rows() -> pd.DataFrame:
-    rows = combined(choice_temperature=(0.0, 2.0, 4.5, 12.0), seed=SEEDS)
-    value = rows["choice_temperature"]
-    fid = 1 + (value - 2) ** 2 / 10 + jitter(rows["seed"])
-    rows = rows.assign(fid_classifier=fid, is_classifier=9 - value / 10)
-    return rows.assign(samples=100, class_accuracy=0.9)
+    ours = combined(choice_temperature=(0.0, 2.0, 4.5, 12.0), seed=SEEDS)
+    value = ours["choice_temperature"]
+    ours["setting"] = "choice_temperature " + value.astype(str)
+    ours["fid_classifier"] = 1 + (value - 2) ** 2 / 10 + jitter(ours["seed"])
+    theirs = combined(setting=("top_k 0", "top_k 16"), seed=SEEDS)
+    theirs["fid_classifier"] = (theirs["setting"] == "top_k 0") + 2 + jitter(theirs["seed"])
+    rows = {"transformer": ours, "autoregressive": theirs}
+    both = pd.concat([each.assign(images=name) for name, each in rows.items()], ignore_index=True)
+    return both.assign(samples=100, class_accuracy=0.9, is_classifier=9.0)
 
 
 def oracle_rows() -> pd.DataFrame:

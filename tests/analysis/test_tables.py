@@ -266,10 +266,12 @@ def test_table4_sets_rejection_beside_a_random_selection_of_the_same_size(tables
 
 
 def test_temperature_names_the_one_that_is_chosen(outputs):
-    rows = table(outputs / "tables", "temperature", "choice_temperature")
-    assert rows.loc[2.0, "fid_classifier_mean"] == pytest.approx(1.02)
+    rows = table(outputs / "tables", "temperature", "setting")
+    assert rows.loc["choice_temperature 2.0", "fid_classifier_mean"] == pytest.approx(1.02)
+    assert rows.loc["top_k 16", "fid_classifier_mean"] == pytest.approx(2.02)
     report = (outputs / "report.html").read_text()
-    assert "that is best for another seed (2), FID (classifier) is <strong>1.020</strong>" in report
+    for fid, setting in (("1.020", "choice temperature 2.0"), ("2.020", "top k 16")):
+        assert f"mean FID (classifier) <strong>{fid}</strong> ({setting})" in report
 
 
 def test_reconstructions_are_pooled_over_draws(tables):

@@ -55,7 +55,9 @@ NOT_USED = {
     "oracle": WHO | {"ray.use_gpu"},  # it computes on CPUs
     "evaluate": MODELS | WHO,
     "cas": MODELS | {"classifier.steps", "data.crop_scale"},  # cas.steps, classifier.crop_scale
-    "temperature": MODELS | WHO | {"decoding.choice_temperature"},  # temperature.values
+    "temperature": MODELS
+    | WHO  # the section temperature has these settings
+    | {"decoding.choice_temperature", "autoregressive.softmax_temperature", "autoregressive.top_k"},
     "edit": MODELS | WHO,
     "reject": MODELS | WHO,
     "reconstruct": MODELS | WHO,

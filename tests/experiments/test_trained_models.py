@@ -307,16 +307,30 @@ def test_inputs_show_which_tokens_are_hidden(tmp_path):
     assert (pictures["inputs"][2] == reconstruct.GREY).all()
 
 
-def test_every_temperature_and_replicate_is_scored(tmp_path):
-    params = with_params()
-    rows = temperature.temperature_rows(params, folders_of(tmp_path, params), ALONE)
-    keys = [(row["choice_temperature"], row["seed"]) for row in rows]
-    assert keys == [(0.0, 0), (0.0, 1), (9.0, 0), (9.0, 1)]
-    models = [load_model(r.folder, "transformer") for r in main_replicates(params, "transformer")]
-    labels = balanced_labels(23, CLASSES)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_sampling_setting_and_replicate_is_scored(tmp_path, network):
+    params = with_params(temperature={"values": [0.0, 9.0], "samples": 23, "top_k": [0, 2]})
+    folders = folders_of(tmp_path, params, network)
+    rows = temperature.temperature_rows(params, folders, ALONE)
+    wanted = {
+        f"choice_temperature {value}": DecodingSettings(3, "cosine", value) for value in (0.0, 9.0)
+    }
+    if network == "autoregressive":
+        wanted = {
+            f"softmax_temperature {t}, top_k {k}": DecodingSettings(
+                3, "cosine", 0.0, softmax_temperature=t, top_k=k
+            )
+            for t in (1.0, 0.8)
+            for k in (0, 2)
+        }
+    found = [(row["seed"], row["setting"]) for row in rows]
+    assert found == [(seed, setting) for seed in (0, 1) for setting in wanted]
+    models, labels = [load_model(r.folder, network) for r in folders], balanced_labels(23, CLASSES)
     for row in rows:
-        how = DecodingSettings(3, "cosine", row["choice_temperature"])
-        images = drawn_in_tens(models[row["seed"]], how, labels, mix(row["seed"], "temperature"))
+        seed = row["seed"]
+        images = drawn_in_tens(
+            models[seed], wanted[row["setting"]], labels, mix(seed, "temperature")
+        )
         check_scores(row, images, labels)
-        assert row["samples"] == 23
-    assert len({row["fid_classifier"] for row in rows}) == 4
+        assert (row["images"], row["samples"]) == (network, 23)
+    assert len({row["fid_classifier"] for row in rows}) == len(rows)

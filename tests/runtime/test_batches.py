@@ -157,7 +157,8 @@ def made(folder: Path, params: Params, workers: batches.BatchWorkers) -> dict[st
     rows = evaluate_all(params, own, folder, Evaluator(params, workers, second=True))
     edits = folders_of(folder / "edit", params)
     rows += edit_rows(params, edits, folder / "nearest", workers)
-    rows += temperature_rows(params, folders_of(folder / "temperature", params), workers)
+    heated = {r: folder / "temperature" / r.network / r.name for r in every if r.main}
+    rows += temperature_rows(params, heated, workers)
     more, pictures = reconstruct_hidden(params, folders_of(folder / "rebuilt", params), workers)
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*.*")}
     content = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
