@@ -20,7 +20,7 @@ from pipeline.api.labels import Classes, labels_for, whole
 from pipeline.api.opening import Description, Opened, open_model
 from pipeline.api.pictures import Box, Mask, Pictures, as_batch, pixel_mask
 from pipeline.config.presets import preset_params
-from pipeline.data.images.pixels import as_float, from_chw, grid_picture
+from pipeline.data.images.pixels import GREY, as_float, from_chw, grid_picture
 from pipeline.data.seeds import mix
 from pipeline.decoding.iterative import DecodingStep, generate
 from pipeline.editing import SIDES, Side, edit, outpaint_beyond
@@ -37,7 +37,6 @@ from pipeline.weights.released.checkpoint import (
     open_pretrained_transformer,
 )
 
-GREY = 128  # the pixel value shown for tokens that are still masked
 P = ParamSpec("P")
 TAGS = ["class-conditional-image-generation", "maskgit", "masked-image-modeling", "vqgan"]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, main_replicates
+from pipeline.data.images.pixels import GREY
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.seeds import mix
 from pipeline.editing import center_mask, edit, fill_unknown, outpaint_beyond, outpaint_mask
@@ -36,7 +37,6 @@ DISTANCES = ("psnr_hole", "perceptual_hole")
 PICTURED = 6  # validation images per figure
 CLASSES = 10  # classes for which the central box is regenerated
 DRAWS = 4  # outpaintings per image
-GREY = 128  # grey level of unknown pixels
 
 
 class Editor:

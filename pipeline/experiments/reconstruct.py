@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate
-from pipeline.data.images.pixels import as_float
+from pipeline.data.images.pixels import GREY, as_float
 from pipeline.data.images.shards import ImageShards, View
 from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.seeds import generator
@@ -25,7 +25,6 @@ from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
 
 PICTURED = 8  # validation images in the figure
-GREY = 128  # grey level of the pixels of hidden tokens
 MEDIAN = -1  # in results, the draw number of the pixel-wise median of all draws
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.api.model import GREY, MaskGIT
-from pipeline.data.images.pixels import grid_picture
+from pipeline.api.model import MaskGIT
+from pipeline.data.images.pixels import GREY, grid_picture
 from pipeline.decoding.samplers import SAMPLERS
 from pipeline.runtime.errors import UserError
 from pipeline.schedules import SCHEDULES

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from pipeline.api.labels import labels_for
-from pipeline.api.model import GREY, MaskGIT
+from pipeline.api.model import MaskGIT
 from pipeline.config.params import Params
 from pipeline.config.replicates import NetworkName, main_replicate
-from pipeline.data.images.pixels import from_chw, grid_picture, in_threads, save_picture
+from pipeline.data.images.pixels import GREY, from_chw, grid_picture, in_threads, save_picture
 from pipeline.data.images.shards import SAMPLES, ImageShards, View
 from pipeline.evaluation.image_sets import ArrayImages, ImageSet, batches
 from pipeline.runtime.files import atomic_file, atomic_folder, require_new

@@ -159,6 +159,8 @@ class Plan:
         guided = 2 if p.decoding.guidance_scale else 1
         one_pass = guided * (c.body + p.num_tokens * c.head)
         drawn = p.decoding.iterations * one_pass + c.decode
+        baseline = one_pass / guided + c.decode  # each token is computed once, with a cache
+        settings = len(heated.softmax_temperatures) * len(heated.top_k)  # of the baseline
         cells = trials * len(sweep.iterations) + len(sweep.crossed) ** 2 * len(sweep.seeds)
         designs = [each.passes for _, each in p.sweep_designs() for _ in sweep.seeds]
         cells += len(designs)
@@ -178,17 +180,10 @@ class Plan:
             "cache_tokens": views * c.encode,
             **{f"train_{network}": self._transformer(network) for network in NETWORKS},
             "sweep": (0 if p.transformer.pretrained else trained) + sweep.samples * decoded,
-            "evaluate": evaluated["transformer"] * drawn
-            + evaluated["autoregressive"] * (one_pass / guided + c.decode),
+            "evaluate": evaluated["transformer"] * drawn + evaluated["autoregressive"] * baseline,
             "cas": CAS_SETS * seeds * p.cas.steps * classified,
-            "temperature": seeds
-            * heated.samples
-            * (
-                len(heated.values) * drawn
-                + len(heated.softmax_temperatures)
-                * len(heated.top_k)
-                * (one_pass / guided + c.decode)
-            ),
+            "temperature": (len(heated.values) * drawn + settings * baseline)
+            * (seeds * heated.samples),
             "edit": edited * (p.editing.iterations * one_pass + c.encode + c.decode),
             "reconstruct": rebuilt * (hidden.iterations * one_pass + c.decode),
         }

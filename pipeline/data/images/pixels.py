@@ -22,6 +22,7 @@ from pipeline.runtime.process import cores
 
 SCALE_TO = 56  # in a grid, small images are enlarged to at least this many pixels a side
 GAP = 2  # pixels between the images of a grid
+GREY = 128  # value of the pixels of masked tokens and of hidden pixels in pictures
 TRIES = 10  # attempts to draw a crop inside the image, before the centre crop (as torchvision)
 QUICK = 5e-4  # seconds per item below which threads are slower, because of Python's global lock
 # The params section `data`, or another object with image_size, channels, crop_scale, crop_ratio
