@@ -1,5 +1,4 @@
-"""A folder of synthetic result files, as the stages leave them, with known right answers, and the
-analysis of it."""
+"""Synthetic result files in the formats of the stages, for which the right verdicts are known."""
 
 import json
 from itertools import product
@@ -10,24 +9,24 @@ import pandas as pd
 
 from analysis.exhibits import paper
 
-# FID at the best T (8): the paper's ranking, except that linear and cosine change places.
+# FID at the best T (8). The ranking is the paper's, except that linear and cosine are swapped.
 BEST_FID = dict(zip(paper.TABLE_3, (5.0, 3.0, 2.0, 4.0, 1.0, 6.0, 7.0), strict=True))
 MODELS = ("transformer", "autoregressive", "reconstruction", "real")
 SEEDS = (0, 1, 2)
 
 
 def combined(**axes) -> pd.DataFrame:
-    """A row for each combination of values."""
+    """Return one row per combination of values."""
     return pd.DataFrame(product(*axes.values()), columns=list(axes))
 
 
 def jitter(seed, place=0):
-    """What a seed adds, another for each place of what is compared; 0, 0.02, 0.04 at place 0."""
+    """Return what a seed adds to a metric: 0, 0.02, 0.04 at place 0, other values elsewhere."""
     return seed * (place + 2) % 7 / 100
 
 
 def sweep_rows(schedules=BEST_FID, seeds=SEEDS) -> pd.DataFrame:
-    """FID is lowest at T = 8 and IS highest at T = 16; seeds differ by `jitter` in FID."""
+    """FID is lowest at T = 8, and IS is highest at T = 16. Seeds differ in FID by `jitter`."""
     rows = combined(schedule=list(schedules), iterations=(4, 8, 16), seed=list(seeds))
     name, steps = rows["schedule"], rows["iterations"]
     nll = {n: paper.TABLE_3[n].nll - 1 if n in paper.TABLE_3 else 0.5 for n in schedules}
@@ -41,8 +40,8 @@ def sweep_rows(schedules=BEST_FID, seeds=SEEDS) -> pd.DataFrame:
 
 
 def design_rows() -> pd.DataFrame:
-    """At eight passes, the FID of Halton's order is 1, 1.1 and 0.9 lower than cosine's in
-    `sweep_rows`; that of guidance with a final temperature is 1, 2 and 3 higher."""
+    """With eight passes, the FID of the Halton sampler is 1, 1.1 and 0.9 lower than cosine's in
+    `sweep_rows`; the FID of guidance with a final temperature is 1, 2 and 3 higher."""
     rows = sweep_rows().query("schedule == 'cosine' and iterations == 8")
     halton = {"sampler": "halton", "guidance_scale": 0.0, "softmax_temperature_end": None}
     guided = {"sampler": "confidence", "guidance_scale": 2.0, "softmax_temperature_end": 0.5}
@@ -55,8 +54,8 @@ def design_rows() -> pd.DataFrame:
 
 
 def longer_rows(seeds=SEEDS) -> pd.DataFrame:
-    """After 500 and 1,000 steps, exponential's FID is 10% (11%, 12%) per doubling worse in seed 0
-    (1, 2) than in `sweep_rows`, in logarithms, and cosine's is the same."""
+    """After 500 and 1,000 training steps, exponential's log FID is 0.1, 0.11, 0.12 (by seed) per
+    doubling higher than in `sweep_rows`. Cosine's FID is the same as in `sweep_rows`."""
     own = sweep_rows(seeds=seeds).query("schedule in ('exponential', 'cosine')")
     made = []
     for doublings in (1, 2):
@@ -67,7 +66,7 @@ def longer_rows(seeds=SEEDS) -> pd.DataFrame:
 
 
 def crossing_rows() -> pd.DataFrame:
-    """Training with cubic or cosine lowers FID by 1, decoding with them by 2."""
+    """Cubic and cosine lower FID by 1 as training schedules, and by 2 as decoding schedules."""
     names = ["cubic", "cosine", "linear", "square_root"]
     rows = combined(schedule=names, decoding_schedule=names, seed=SEEDS)
     i, j = (rows[side].map(names.index) for side in ("schedule", "decoding_schedule"))
@@ -80,8 +79,7 @@ def crossing_rows() -> pd.DataFrame:
 
 
 def evaluation_rows() -> pd.DataFrame:
-    """MaskGIT is better than VQGAN∗ in FID, far beyond the noise, and worse in recall; without
-    label smoothing it is worse in FID as well."""
+    """MaskGIT clearly beats VQGAN∗ in FID, but not in recall, nor without label smoothing."""
     rows = []
     for place, name in enumerate(MODELS):
         for smoothing, seed in product((0.1, 0.0), SEEDS) if place < 2 else [(None, None)]:
@@ -119,7 +117,7 @@ def _one_set(place: int, fid: float, noise: float) -> dict[str, float]:
 
 
 def evaluation_metrics(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Means over the main trainings, by set, as `evaluate` leaves them beside the rows."""
+    """Return the means of each image set over the main replicates, as `evaluate` writes them."""
     main = rows[rows["label_smoothing"].isna() | (rows["label_smoothing"] == 0.1)]
     values = main.drop(columns=["label_smoothing", "seed"]).groupby("images").mean()
     means = [name for name in values if not name.endswith("_std")]
@@ -127,14 +125,14 @@ def evaluation_metrics(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def real_rows() -> pd.DataFrame:
-    """Real images have FID 0.5 at 100 and 0.125 at 1000; two disjoint sets, 0.1 apart."""
+    """Real images have a mean FID of 0.5 for 100 and 0.125 for 1,000; two subsets differ by 0.1."""
     rows = combined(samples=(50, 100, 1000), subset=(0, 1))
     fid = rows["samples"].map({50: 0.75, 100: 0.5, 1000: 0.125}) + 0.1 * rows["subset"] - 0.05
     return rows.assign(class_accuracy=0.985, fid_classifier=fid, is_classifier=9.75)
 
 
 def cas_rows() -> pd.DataFrame:
-    """With RandAugment MaskGIT's top-1 is 0.5, 0.6, 0.7; without, 0.1 less."""
+    """MaskGIT's top-1 accuracy is 0.5, 0.6, 0.7 with RandAugment, and 0.1 lower without it."""
     base = {"real": 0.8, "transformer": 0.6, "autoregressive": 0.3}
     rows = combined(images=list(base), augmentation=("none", "randaugment"), seed=SEEDS)
     plain = rows["augmentation"] == "none"
@@ -156,8 +154,8 @@ def temperature_rows() -> pd.DataFrame:
 
 
 def oracle_rows() -> pd.DataFrame:
-    """With the paper's sampler, T = 4 is best for cosine, 8 for linear and 32 for logarithmic; in
-    random order, more iterations are better. Many iterations give samples that are too probable."""
+    """With the confidence sampler, T = 4 is best for cosine, 8 for linear and 32 for logarithmic.
+    With the random sampler, a larger T is better. Samples of a large T are too probable."""
     schedules, steps = ("cosine", "linear", "logarithmic"), (1, 4, 8, 32)
     groups = (*map(str, range(10)), "all")
     rows = combined(
@@ -179,8 +177,7 @@ def oracle_rows() -> pd.DataFrame:
 
 
 def editing_rows() -> pd.DataFrame:
-    """MaskGIT beats the floor in every task but outpainting to the top; the images themselves are
-    the best."""
+    """MaskGIT beats the floor (`nearest`) except in `outpaint_top`; `original` is the best."""
     tasks = ("inpaint_center", "outpaint_right", "outpaint_left", "outpaint_top", "outpaint_bottom")
     methods = [("nearest", None), ("original", None), *(("maskgit", seed) for seed in SEEDS)]
     rows = combined(task=tasks, method=methods)
@@ -194,7 +191,7 @@ def editing_rows() -> pd.DataFrame:
 
 
 def rejection_rows() -> pd.DataFrame:
-    """Rejection lowers FID at one half; at 0.05 there are too few samples for a FID."""
+    """Rejection lowers FID at acceptance 0.5; at 0.05, there are too few samples for FID."""
     networks, selections = ("transformer", "autoregressive"), ("rejection", "random")
     rows = combined(network=networks, selection=selections, acceptance=(1.0, 0.5, 0.05), seed=SEEDS)
     kept = ((rows["selection"] == "rejection") & (rows["acceptance"] < 1)).astype(int)
@@ -211,7 +208,7 @@ def rejection_rows() -> pd.DataFrame:
 
 
 def reconstruction_rows() -> pd.DataFrame:
-    """PSNR falls by 2 dB to one half masked, by 5 more to 0.9, by 2.5 from there to 0.95."""
+    """PSNR falls by 2 dB up to mask ratio 0.5, by 5 dB from there to 0.9, then by 2.5 to 0.95."""
     psnr = {0.0: 20.0, 0.5: 18.0, 0.9: 13.0, 0.95: 10.5}
     rows = combined(seed=SEEDS, mask_ratio=list(psnr), draw=(0, 1, -1))
     ratio, draw = rows["mask_ratio"], rows["draw"]
@@ -227,7 +224,7 @@ def reconstruction_rows() -> pd.DataFrame:
 
 
 def speed_rows() -> pd.DataFrame:
-    """Uncached decoding takes tokens/4 times as long as MaskGIT, cached twice as long."""
+    """VQGAN∗ takes tokens / 4 times as long as MaskGIT; with a cache, it takes twice as long."""
     methods = ("maskgit", "ar_cached", "ar_uncached")
     rows = combined(tokens=(16, 64, 256), batch_size=(1, 32), method=methods)
     tokens, ours = rows["tokens"], rows["method"] == "maskgit"
@@ -269,7 +266,7 @@ def pictures() -> dict[str, dict[str, np.ndarray]]:
 
 
 def write_results(folder: Path) -> Path:
-    """Write every result file, and a curve of each of the paper's schedules beside the folder."""
+    """Write all result files to `folder`, and the paper's schedules to `../data/schedules`."""
     tables = {
         "sweep/rows.csv": sweep_rows(),
         "sweep/crossing.csv": crossing_rows(),
@@ -300,14 +297,14 @@ def write_results(folder: Path) -> Path:
     for name, each in arrays.items():
         np.savez(folder / name, **each)
     r = np.linspace(0, 1, 13)
-    for place, name in enumerate(BEST_FID):  # the more concave, the larger the power
+    for place, name in enumerate(BEST_FID):  # more concave curves have a larger power
         curve = pd.DataFrame({"r": r, "gamma_49": 1 - r / 2, "gamma_256": 1 - r ** (4 - place / 2)})
         curve.to_csv(folder / f"../data/schedules/{name}.csv", index=False)
     return folder
 
 
 def write_source(folder: Path, stage: str, **changes) -> None:
-    """What a stage records of its run."""
+    """Write the record of a stage's run; `changes` replace fields of the record."""
     source = {
         **{"run_id": f"{stage}-run", "key": "0123456789abcdef", "commit": "abcdef0123456789"},
         **{"dirty": False, "finished": "2025-01-02T03:04:05Z", "seconds": 90.0, "host": "machine"},

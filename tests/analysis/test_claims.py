@@ -1,4 +1,4 @@
-"""Verdicts: which way they go, what they need to be given, and that nothing else concludes."""
+"""Verdicts on claims: when a claim is shown, not shown or undecided."""
 
 import math
 from collections import Counter
@@ -30,7 +30,7 @@ LINEAR = "linear is better than convex schedules"
 
 @pytest.fixture
 def verdicts(found, params):
-    """Judges the results with some fields replaced, and returns the verdicts by what is said."""
+    """A function that replaces fields of the results, and returns the verdicts by claim text."""
 
     def by_claim(chosen=params, left_out=(), **fields) -> dict[str, Verdict]:
         judgements = judged(replace(found, **fields), chosen, left_out)
@@ -49,7 +49,7 @@ def test_a_claim_of_several_parts_is_as_weak_as_its_weakest():
     both = claim(Effect(2.0, p=0.001, n=3), Effect(1.0, p=0.04, n=3))
     assert both.p == pytest.approx(0.04) and both.weakest.effect.value == 1.0
     against = claim(Effect(2.0, p=0.001, n=3), Effect(-1.0, p=0.01, n=3))
-    # The second alone contradicts it; it is the smaller of two.
+    # Only the second part contradicts the claim; Bonferroni's factor for two parts is 2.
     assert against.p == pytest.approx(2 * 0.01) and against.weakest.effect.value == -1.0
     assert claim(Effect(-1.0, p=0.01, n=3), sign=-1).p == pytest.approx(0.01)
     assert math.isnan(claim(Effect(2.0, p=0.001, n=3), Effect(1.0, n=1)).p)
@@ -60,14 +60,13 @@ def test_longer_training_is_a_claim_if_the_steps_vary(verdicts, found, params):
     said = "cosine overtakes exponential in longer training"
     assert said not in verdicts()
     first, change, last = verdicts(designs=synthetic.longer_rows())[said].claim.parts
-    # Differences per doubling of the steps: 0.1, 0.11 and 0.12.
     assert (change.effect.value, change.effect.n) == (pytest.approx(0.11), 3)
     assert change.effect.p == pytest.approx(paired([0.1, 0.11, 0.12], [0, 0, 0]).p)
     best = sweep_rows().query("iterations == 8").pivot(index="seed", columns="schedule")
     logs = np.log(best["fid_classifier"])
     gap = (logs["exponential"] - logs["cosine"]).mean()
     assert (first.effect.value, last.effect.value) == pytest.approx((-gap, gap + 0.22))
-    # T = 8, the best, does not count if the models of 1,000 steps lack it.
+    # T = 8, the best T, is not used if the models of 1,000 steps lack it.
     fewer = synthetic.longer_rows().query("iterations == 4 or (iterations == 8 and steps == 500)")
     assert verdicts(designs=fewer)[said].claim.parts[1].effect.value == pytest.approx(0.11)
 
@@ -79,7 +78,7 @@ def without_oracle(verdicts: dict[str, Verdict]) -> dict[str, Verdict]:
 def test_verdicts_about_decoding_alone_need_no_network(verdicts, params):
     found = verdicts(make_params(transformer={"pretrained": "file"}, oracle={"grids": [8]}))
     alone = [each for each in found.values() if each.claim.exhibit == "oracle"]
-    # 10 groups of samples: the least exact p is 2/2^10, the largest of 5 in Holm's correction.
+    # With 10 groups of samples, the smallest possible p of an exact test is 2/2^10.
     assert [each.word for each in alone] == [SHOWN] * 5
     assert [each.p for each in alone] == [pytest.approx(2 / 2**10)] * 5
     best = alone[0].sentence
@@ -105,7 +104,7 @@ def test_verdicts_are_those_that_the_results_were_made_for(verdicts):
         "cosine is better than linear and convex schedules": NOT_SHOWN,
         "concave schedules are better than linear": NOT_SHOWN,
         LINEAR: SHOWN,
-        # FID is made to fall by 4 to T = 8 and rise by 8 after it.
+        # The FID of the synthetic results falls by 4 up to T = 8, and then rises by 8.
         "quality peaks at a sweet spot of T and then worsens": SHOWN,
         "the best T is larger for less concave schedules": UNDECIDED,
         "diversity falls as T grows": UNDECIDED,
@@ -121,15 +120,15 @@ def test_verdicts_are_those_that_the_results_were_made_for(verdicts):
         "outpainting beats copying the nearest pixel": SHOWN,
         "reconstructions worsen sharply beyond 90% of the tokens hidden": SHOWN,
     }
-    # Seeds add 0, 0.02, 0.04 and 0, 0.03, 0.06: variances 4e-4 and 9e-4, standard error 0.020817,
-    # Welch's degrees of freedom 3.484, t at 97.5% 2.9459 (R: qt).
+    # Seeds add 0, 0.02, 0.04 and 0, 0.03, 0.06, so the variances are 4e-4 and 9e-4. The standard
+    # error is 0.020817. With Welch's 3.484 degrees of freedom, t at 97.5% is 2.9459 (R: qt).
     assert found[QUALITY].sentence.startswith(
         f"{QUALITY}: **shown here** (3.520 against 4.530, difference −1.010 (−1.071 to −0.949); "
         "p < 0.0001, corrected for 5 comparisons "
     )
     assert found[QUALITY].sentence.endswith("; n = 3 training seeds; power 100%).")
     best = found["cosine is the best of the schedules"].sentence
-    # Geometric means over seeds: √3 (4 · 4.05 · 4.03) and (2 · 2.04 · 2.01).
+    # The values are geometric means over seeds: ∛(4 · 4.05 · 4.03) and ∛(2 · 2.04 · 2.01).
     assert "cosine and square: 4.027 against 2.017, ratio 1.997" in best
     equal = found["diversity falls as T grows"]
     assert math.isnan(equal.p) and "no spread over n = 3" in equal.sentence
@@ -156,7 +155,7 @@ def test_a_single_seed_concludes_nothing(found, verdicts):
 )
 def test_a_better_fid_is_shown_only_where_two_extractors_agree(found, verdicts, second, word):
     ours = (found.rows["images"] == "transformer") * second
-    noise = found.rows["fid_classifier"] % 0.1 * (1 + ours)  # what seeds add
+    noise = found.rows["fid_classifier"] % 0.1 * (1 + ours)  # the seeds' jitter
     verdict = verdicts(rows=found.rows.assign(fid_random=5 + ours + noise))[BOTH]
     assert verdict.word == word and verdict.mixed == (word == NOT_SHOWN)
     assert [part.sides for part in verdict.claim.parts] == ["FID (classifier)", "FID (random)"]
@@ -173,7 +172,7 @@ def test_released_weights_are_of_one_training_and_conclude_nothing(verdicts):
 def test_how_long_something_took_changes_no_other_p(verdicts):
     timed, rows = (UNCACHED, CACHED), speed_rows().assign(repeats=5)
     fast = verdicts(speed=rows)
-    alike = verdicts(speed=rows.assign(low=0.001, high=1.0))  # none can be told from others
+    alike = verdicts(speed=rows.assign(low=0.001, high=1.0))  # all ranges overlap
     assert fast[UNCACHED].p < 0.03 and alike[UNCACHED].p == 1
     others = [said for said in fast if not math.isnan(fast[said].p) and said not in timed]
     assert len(others) > 10
@@ -197,7 +196,7 @@ def test_the_papers_claims_of_a_section_are_corrected_together_and_ours_by_exhib
         each = [found[said] for said in family]
         assert [verdict.adjusted for verdict in each] == holm([verdict.p for verdict in each])
         assert {verdict.comparisons for verdict in each} == {len(family)}
-    # What holds by construction is not counted, although its p would be small.
+    # A claim that holds by construction is not counted, although its p would be small.
     assert math.isnan(found[SELECTED].p) and "the same classifier" in found[SELECTED].sentence
 
 
@@ -207,7 +206,7 @@ def test_the_paper_is_not_held_to_a_cache_that_it_does_not_name(verdicts):
     rows.loc[slow, ["seconds_per_image", "low", "high"]] /= 4
     found = verdicts(speed=rows)
     assert found[UNCACHED].word == SHOWN and found[UNCACHED].claim.source
-    # At batch 1 MaskGIT is faster: a part fails, and not the whole.
+    # MaskGIT is still faster at batch size 1, so only one part of the claim fails.
     assert found[CACHED].word == NOT_SHOWN and not found[CACHED].claim.source
     assert "**not shown here: its parts differ**" in found[CACHED].sentence
 
@@ -218,7 +217,7 @@ def test_what_was_not_measured_is_said_and_not_tested(found, verdicts):
     for said in ("cosine is the best of the schedules", "concave schedules help in training"):
         assert words[said].word == UNDECIDED and "not measured; n = 0" in words[said].sentence
     sweep = sweep_rows({"cosine": 0.5, "linear": 1.0, "square_root": 3.0})
-    words = verdicts(sweep=sweep)  # a claim names the schedules that were swept
+    words = verdicts(sweep=sweep)  # the claim's text names the swept schedules
     swept = "(of the paper's, only cosine, linear and square root were swept)"
     assert words[f"cosine is the best of the schedules {swept}"].word == SHOWN
     assert (
@@ -228,7 +227,7 @@ def test_what_was_not_measured_is_said_and_not_tested(found, verdicts):
 
 @pytest.mark.parametrize("out", ["figure5", "figure8"])
 def test_results_that_are_out_of_date_do_not_tell_whether_networks_have_learned(verdicts, out):
-    """Neither chance nor recognised samples of before decide what stages have made after."""
+    """A claim is not tested if the accuracies of its networks' samples are out of date."""
     found = verdicts(left_out={out})
     unknown = "whether its networks have learned anything are out of date"
     gated = [said for said, verdict in found.items() if unknown in verdict.sentence]
@@ -237,7 +236,7 @@ def test_results_that_are_out_of_date_do_not_tell_whether_networks_have_learned(
 
 
 def recognised(found, share: float):
-    """The evaluation's rows where that share of MaskGIT's samples is recognised."""
+    """Return the evaluation's rows with `share` as the class accuracy of MaskGIT's samples."""
     ours = found.rows["images"] == "transformer"
     return found.rows.assign(class_accuracy=found.rows["class_accuracy"].where(~ours, share))
 
@@ -246,7 +245,7 @@ def recognised(found, share: float):
 def test_networks_near_chance_are_called_barely_trained_and_decide_nothing(
     found, params, verdicts, share, barely
 ):
-    """Three classes: guessing finds a third."""
+    """Chance is one third, since the data set has three classes."""
     rows = recognised(found, share)
     words = verdicts(rows=rows)
     quality = words[QUALITY]
@@ -260,7 +259,7 @@ def test_networks_near_chance_are_called_barely_trained_and_decide_nothing(
 
 @pytest.mark.parametrize(("labels", "told"), [("training", True), ("uniform", False)])
 def test_guessing_the_largest_class_is_no_training(found, labels, told):
-    """It finds four of five samples where they have the classes' proportions."""
+    """If labels follow the training set's proportions, always guessing that class is 80% right."""
     data = found.data | {"largest_class": 0.8}
     results = replace(found, rows=recognised(found, 0.81), data=data)
     params = make_params(evaluation={"labels": labels})
@@ -268,16 +267,16 @@ def test_guessing_the_largest_class_is_no_training(found, labels, told):
     assert claims.barely_trained(replace(results, data=data | {"classes": 1}), params) == {}
 
 
-# Results of pure noise, in which no schedule, network, selection or edit is better than another
+# Results of pure noise: no schedule, network, selection or edit is better than another
 
 MEASURED = ("fid", "is", "nll", "precision", "recall", "top1", "pair", "log")
 REPORTS = 200
-SHARED = 0.5  # std of what a seed adds to everything that is drawn with it
+SHARED = 0.5  # standard deviation of a seed's effect on all of its rows
 
 
 def noise(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """New numbers in the measured columns: the mean of all is 5, each seed is off by its own, each
-    row by another. A row without a seed, as the floor is, has the mean."""
+    """Replace the measured columns by noise around 5, with one term per seed and one per row. Rows
+    without a seed, such as the floor, get exactly 5."""
     known = rows["seed"].notna().to_numpy()
     places = rows["seed"].fillna(0).astype(int).to_numpy()
     changed = {}
@@ -292,7 +291,7 @@ def noise(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 def drawn(results: Results, made: dict[str, pd.DataFrame], rng: np.random.Generator) -> Results:
     tables = {name: noise(rows, rng) for name, rows in made.items()}
     rows = tables["reconstruction"]
-    # PSNR falls by as much for each token, wherever.
+    # PSNR falls by the same amount for each masked token.
     rows["psnr"] = 20 - 10 * rows["mask_ratio"] + 0.1 * rng.standard_normal(len(rows))
     speed = synthetic.speed_rows()
     times = 1 + 0.1 * rng.standard_normal((len(speed), int(speed["repeats"].iloc[0])))
@@ -325,7 +324,7 @@ def test_of_reports_of_noise_one_in_twenty_at_most_decides_anything_in_a_family(
     decided = Counter[tuple[str, bool]]()
     for _ in range(REPORTS):
         verdicts = judged(drawn(found, made, rng), params)
-        # All could be tested but what takes three seeds, so that nothing is open for want of a p.
+        # All claims are tested, except those that need more seeds or hold by construction.
         untested = [each.claim for each in verdicts if math.isnan(each.p)]
         assert all(claim.fewest > seeds or claim.certain for claim in untested)
         assert all("undecided" in v.sentence for v in verdicts if v.word == UNDECIDED)

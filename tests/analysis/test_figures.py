@@ -1,4 +1,4 @@
-"""The analysis' pictures, read back as pixels, and what it says of them."""
+"""The pixels of the analysis' figures, and the curves in the figure of schedules."""
 
 from unittest.mock import patch
 
@@ -12,7 +12,7 @@ from analysis.exhibits.drawing import draw_mosaic
 
 COLOURS = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0]], np.uint8)
 SOLID = np.broadcast_to(COLOURS.reshape(2, 2, 1, 1, 3), (2, 2, 16, 16, 3))  # cell i has colour i
-DPI = 80  # at which a cell of the smallest size, 0.6 inches, has whole pixels
+DPI = 80  # a cell of the smallest size, 0.6 inches, has a whole number of pixels
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def resolution(monkeypatch):
 
 
 def places_of(path, colour: np.ndarray) -> np.ndarray:
-    """(n, 2) rows and columns of the pixels of a colour."""
+    """Return the row and column of each pixel of a colour, (n, 2)."""
     pixels = np.asarray(Image.open(path).convert("RGBA"))
     return np.argwhere((pixels[..., :3] == colour).all(-1) & (pixels[..., 3] == 255))
 
@@ -39,7 +39,7 @@ def test_a_mosaic_has_every_picture_in_its_place_on_a_transparent_ground(tmp_pat
     corner = np.asarray(Image.open(tmp_path / "a.png"))[-1, -1]
     assert corner[3] == 0
 
-    def gap(name: str) -> int:  # between the pictures of the upper row
+    def gap(name: str) -> int:  # pixels between the pictures of the upper row
         left, right = (places_of(tmp_path / name, COLOURS[i])[:, 1] for i in (0, 1))
         return right.min() - left.max()
 
@@ -49,12 +49,12 @@ def test_a_mosaic_has_every_picture_in_its_place_on_a_transparent_ground(tmp_pat
 def test_tokens_that_are_masked_again_are_covered_but_not_those_of_the_answer(tmp_path):
     images = np.zeros((2, 1, 16, 16, 3), np.uint8) + COLOURS[0]
     masked = np.zeros((2, 1, 2, 2), bool)
-    masked[0, 0, 0] = True  # the upper half after the first iteration
-    masked[1] = True  # the working state of the last, which is not the answer's
+    masked[0, 0, 0] = True  # the upper half is masked after the first iteration
+    masked[1] = True  # the last mask is ignored, since the result has no masked tokens
     samples.draw_decoding(images, masked, tmp_path / "decoding.png")
     covered = np.rint(COLOURS[0] * 0.2 + 150 * 0.8)
     seen, hidden = (places_of(tmp_path / "decoding.png", c) for c in (COLOURS[0], covered))
-    # Of two pictures one and a half are seen.
+    # One and a half of the two pictures are not covered.
     assert len(seen) == pytest.approx(3 * len(hidden), rel=0.1)
     assert hidden[:, 0].max() < seen[:, 0].max()
     assert hidden[:, 1].max() < seen[:, 1].max()

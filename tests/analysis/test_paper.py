@@ -1,5 +1,4 @@
-"""The paper's numbers (`analysis.exhibits.paper`) against a second transcription of its
-tables, `paper_numbers.csv`."""
+"""`analysis.exhibits.paper` against a second transcription of the tables, `paper_numbers.csv`."""
 
 import csv
 from pathlib import Path
@@ -8,7 +7,7 @@ import pytest
 
 from analysis.exhibits import paper
 
-COLUMNS = {  # of the transcription, by the fields of paper.py's rows
+COLUMNS = {  # field of a row in paper.py -> column of the transcription
     **{"fid": "FID", "is_": "IS", "nll": "NLL", "iterations": "steps"},
     **{"cas_top1": "CAS top-1", "cas_top5": "CAS top-5"},
 }
@@ -16,13 +15,13 @@ UNITS = {"M": 1e6, "B": 1e9}
 
 
 def value(column: str, text: str) -> float:
-    """A number as it is printed, in the units of paper.py."""
+    """Convert a printed number to the units of paper.py."""
     number = float(text.rstrip("MB")) * UNITS.get(text[-1], 1)
     return number / 100 if column.startswith("CAS") else number
 
 
 def ours() -> dict[tuple[str, str, str], dict[str, float]]:
-    """Every number of the tables of paper.py, arranged like the transcription."""
+    """Return all numbers of the tables in paper.py, arranged like the transcription."""
     tasks = {"inpaint_center": "Inpainting", "outpaint_right": "Outpainting"}
     parts = {("1", str(side)): rows for side, rows in paper.TABLE_1.items()}
     parts |= {("2", tasks[task]): rows for task, rows in paper.TABLE_2.items()}
@@ -36,7 +35,7 @@ def ours() -> dict[tuple[str, str, str], dict[str, float]]:
     for table, real in (("1", paper.TABLE_1_REAL), ("5", paper.TABLE_5_REAL)):
         found[table, "", "real images"] = dict(zip(("CAS top-1", "CAS top-5"), real, strict=True))
     for key in found:
-        if key[0] == "4" and key[2] != "ADM":  # which has guidance in its stead
+        if key[0] == "4" and key[2] != "ADM":  # ADM uses guidance, not rejection
             found[key]["acceptance"] = paper.ACCEPTANCE
     return found
 

@@ -1,4 +1,4 @@
-"""The report, and the files beside it: whole, traceable, and of results that are up to date."""
+"""The report and the files beside it are complete, traceable and made from current results."""
 
 import hashlib
 import html
@@ -35,11 +35,11 @@ def test_the_document_is_whole_and_of_one_piece(report):
         r'<img src="data:image/png;base64,[^"]*" width="\d+" height="\d+" alt=".{20}', text
     )
     figures = {path.stem for path in (report.parent / "figures").glob("*.png")}
-    # A few samples and Figure 8 open the page.
+    # The page's opening adds two pictures: a few samples, and Figure 8 again.
     assert len(images) == text.count("<img") == len(figures) + 2
     assert not re.search(r"https?:|url\(|@import|<script|<link rel=.stylesheet", text)
     assert "nan" not in re.sub(r'"data:[^"]*"', "", text)
-    assert "two &lt;&amp;&gt;" in text and "two <&>" not in text  # the name of a class
+    assert "two &lt;&amp;&gt;" in text and "two <&>" not in text  # a class name
     csv = [path for name in ("tables", "timings") for path in (report.parent / name).glob("*.csv")]
     articles = re.findall(r'<article id="([^"]+)"', text)
     assert set(articles) == figures | {f"{path.stem}-table" for path in csv}
@@ -66,7 +66,7 @@ def test_every_claim_is_on_the_scoreboard_which_leads_to_its_exhibit(report, fou
     opening, first = text.split("</article>")[0].split("<article")
     assert first.startswith(' id="scoreboard-table"')
     papers, ours = opening.split("Our own claims")
-    assert [papers.count("<li><a"), ours.count("<li><a")] == [12 + 4, 1]  # with the contents
+    assert [papers.count("<li><a"), ours.count("<li><a")] == [12 + 4, 1]  # 12 in the contents
     assert '"#table1-table">MaskGIT outperforms VQGAN∗ in FID (classifier)</a>: <b>shown' in papers
     counts = [int(n) for n in re.findall(r"<strong>shown here (\d+)", first)]
     assert first.count("<a href=") == first.count('<th scope="row">') > 20
@@ -91,7 +91,7 @@ def test_every_table_has_a_sidecar_with_the_hashes_of_what_it_was_made_from(outp
     assert set(sources["speed"]["files"]) == {"speed_timings.csv"}
     assert set(sources["speed"]["stages"]) == {"schedules", "prepare", "speed"}
     assert sources["table1"]["stages"]["evaluate"]["run_id"] == "evaluate-run"
-    assert sources["table1"]["stages"]["cas"] is None  # it recorded nothing
+    assert sources["table1"]["stages"]["cas"] is None  # the stage has no record
 
 
 def test_headline_has_the_means_over_seeds_and_the_best_cell(outputs):
@@ -115,7 +115,7 @@ def test_same_results_give_the_same_bytes_whatever_the_order_of_the_rows(results
         rows.sample(frac=1, random_state=3).to_csv(path, index=False)
     second = build(results, tmp_path / "second", params)
     for path, again in zip(first, second, strict=True):
-        # The hashes in the sidecars are of the files themselves, which differ now.
+        # The sidecars have hashes of the result files, which now have another order of rows.
         assert path.parent.name == "sources" or path.read_bytes() == again.read_bytes(), path
     written = {path for path in (tmp_path / "first").rglob("*") if path.is_file()}
     assert written | {results / "metrics.json"} == set(first)
@@ -155,7 +155,7 @@ def test_a_failure_leaves_the_old_report_whole(results, params, tmp_path, monkey
 def test_what_is_out_of_date_is_left_out_under_a_banner(results, params, report, tmp_path):
     write_source(results, "sweep")
     (tmp_path / "out/tables").mkdir(parents=True)
-    (tmp_path / "out/tables/table3.csv").touch()  # of an earlier analysis
+    (tmp_path / "out/tables/table3.csv").touch()  # from an earlier analysis
     build(results, tmp_path / "out", params, SWEPT)
     text = (tmp_path / "out/report.html").read_text()
     before, after = (
@@ -168,7 +168,7 @@ def test_what_is_out_of_date_is_left_out_under_a_banner(results, params, report,
     head = text.split("</header>")[0]
     assert "sweep ran with other params (sweep.steps: 300, now 20)" in head
     assert "because their results are out of date: Table 3; Figure 8, right" in text
-    assert "sweep-run" not in text  # the runs behind what is shown
+    assert "sweep-run" not in text  # only runs of shown results are listed
     left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert not {name for name in left if name.startswith(("table3", "figure8", "sweep"))}
     assert {"table1.csv", "table1.sources.json", "figure5.png"} <= left
@@ -176,7 +176,7 @@ def test_what_is_out_of_date_is_left_out_under_a_banner(results, params, report,
 
 
 def test_leaving_out_claims_decides_no_other(found, params):
-    """Else a part of the results could show what all of them do not."""
+    """Otherwise, fewer results could decide a claim that all results together do not decide."""
     before = {verdict.claim.said: verdict for verdict in judged(found, params)}
     after = judged(found, params, {"table3-table", "figure8"})
     assert len(before) > len(after) > 10
@@ -188,7 +188,7 @@ def test_leaving_out_claims_decides_no_other(found, params):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
-    """A project with synthetic results."""
+    """A project with synthetic results, as the working directory."""
     monkeypatch.chdir(tmp_path)
     for name in ("dvc.yaml", "params.yaml"):
         Path(name).write_bytes((ROOT / name).read_bytes())
@@ -235,7 +235,7 @@ def test_code_results_and_params_that_change_meanwhile_fail_it(here, monkeypatch
 
 @pytest.fixture
 def page(browser, report, width):
-    """The report in a real browser's window; whatever it complains of is an error at the end."""
+    """The report in a browser. Console messages and failed or external requests fail the test."""
     window, complaints = browser.new_page(viewport={"width": width, "height": 800}), []
     window.on("console", lambda message: complaints.append(message.text))
     window.on("requestfailed", lambda request: complaints.append(request.url[:80]))
@@ -250,7 +250,7 @@ LETTERS = """() => [...document.querySelectorAll("body *:not(script, style)")]
   .filter((e) => e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3))
   .map((e) => [parseFloat(getComputedStyle(e).fontSize), e.outerHTML])
   .sort((a, b) => a[0] - b[0])[0]"""
-# By what each picture is shrunk: their letters have 8.3 points, those of charts 9.
+# The scale of each displayed picture. At scale 1, letters (8.3 to 9 points) are legible.
 SHRUNK = """() => [...document.images].map((image) => {
   const drawn = image.currentSrc === image.src ? image : image.previousElementSibling;
   return image.getBoundingClientRect().width / drawn.getAttribute("width");

@@ -1,4 +1,4 @@
-"""The tables: our means and intervals, the paper's values beside them, and what they are called."""
+"""The tables: our means and intervals, the paper's values beside them, and the labels."""
 
 import math
 import re
@@ -25,7 +25,7 @@ from tests.analysis.synthetic import (
     write_results,
 )
 
-T2 = 4.30265 / 3**0.5  # half of the 95% interval of a mean of three, in standard deviations
+T2 = 4.30265 / 3**0.5  # half of a 95% interval over three values, in standard deviations
 
 
 def table(folder, name: str, *keys: str) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def test_table1_has_ours_their_spread_and_the_papers_rows(tables):
     assert ours["fid_classifier_ci95"] == pytest.approx(T2 * 0.02, rel=1e-5)
     assert ours["fid_infinity_classifier_mean"] == pytest.approx(3.395)
     assert (ours["steps"], ours["parameters"]) == (8, 1_250_000)
-    # RandAugment's three seeds: 0.5, 0.6, 0.7.
+    # With RandAugment, the three seeds have 0.5, 0.6 and 0.7.
     assert ours["cas_top1_mean"] == pytest.approx(0.6)
     assert ours["cas_top1_std"] == pytest.approx(0.1)
     assert (ours["paper_fid_inception"], ours["paper_cas_top1"]) == (6.18, 0.6314)
@@ -61,7 +61,7 @@ def test_table1_has_the_fid_of_both_extractors_where_both_measured_it(found, par
 def test_one_set_of_images_has_the_interval_over_its_images(found, tables, make_tables):
     rows = table(tables, "table1", "model")
     assert rows.loc["VQGAN∗", "over"] == "3 training seeds"
-    # The spread over 20 halves is 0.02; FID∞ has that of FID.
+    # The standard deviation over 20 halves is 0.02. FID∞ has the interval of FID.
     own = rows.loc["reconstructions"]
     assert own["over"] == "images"
     assert own["fid_classifier_ci95"] == pytest.approx(2.0930 * 0.02, rel=1e-4)
@@ -76,12 +76,12 @@ def test_images_of_512_pixels_are_beside_the_papers_rows_for_512(found, make_par
     params = make_params(data={"image_size": 512})
     first = quality.table1(found, params)
     assert first.cells.loc[0, "paper_fid_inception"] == 7.32
-    assert "58.06" in set(first.readable[paper.IS])  # ADM's IS, with all of its digits
+    assert "58.06" in set(first.readable[paper.IS])  # ADM's IS, with all digits
     assert 4.46 in set(rejection.table(found, params).cells["paper_fid_inception"])
 
 
 def test_precision_stands_beside_the_papers_of_the_same_network(tmp_path, make_tables):
-    """The paper's Table 1 has VGG, its Table 5 Inception. FID and IS always carry their network."""
+    """The paper's Table 1 uses VGG, and Table 5 Inception. FID and IS always name a network."""
     results = write_results(tmp_path / "results")
     for path in (*results.rglob("*.csv"), *results.rglob("*.json")):
         text = path.read_text().replace("_classifier", "_inception")
@@ -103,7 +103,7 @@ def test_metrics_that_could_not_be_measured_are_no_error(found, make_tables):
         kinds = ("fid", "kid", "precision", "recall", "density", "coverage")
         return rows.assign(**{k: rows[k].mask(few) for k in rows if k.startswith(kinds)})
 
-    sets = ("real", "reconstruction")  # of a small validation split
+    sets = ("real", "reconstruction")  # sets from a small validation split
     metrics = {name: dict(values) for name, values in found.evaluation.items()}
     metrics["transformer"]["is_classifier"] = math.nan
     for name in sets:
@@ -148,7 +148,7 @@ def test_both_networks_have_a_row_for_each_label_smoothing(tables):
 def test_table3_has_mean_and_interval_over_seeds_and_the_papers_values(tables):
     rows = table(tables, "table3", "schedule")
     row = rows.loc["linear"]
-    # Seeds add 0, 0.06 and 0.05: std 0.032146.
+    # Seeds add 0, 0.06 and 0.05, with a standard deviation of 0.032146.
     assert row["fid_classifier_mean"] == pytest.approx(1 + 0.11 / 3)
     assert row["fid_classifier_ci95"] == pytest.approx(T2 * 0.0321455, rel=1e-5)
     assert row["seeds"] == 3 and row["samples"] == 100
@@ -165,14 +165,14 @@ def test_table3_has_mean_and_interval_over_seeds_and_the_papers_values(tables):
 
 def test_a_table_has_each_seed_at_the_t_that_another_chooses(found, params):
     rows = sweep_rows({"cosine": 1.0}, seeds=(0, 1))
-    rows["fid_classifier"] = [0.0, 4.0, 2.0, 2.0, 9.0, 9.0]  # T = 4, 8, 16 of both seeds
+    rows["fid_classifier"] = [0.0, 4.0, 2.0, 2.0, 9.0, 9.0]  # two seeds each at T = 4, 8, 16
     found = replace(found, sweep=rows)
     made = schedules.table3(found, params)
-    # Seed 0 has the T that is best for seed 1, and the other way round.
+    # Seed 0 is shown at the T that is best for seed 1, and seed 1 at the best T of seed 0.
     assert made.cells.loc[0, "iterations"] == "8, 4"
     assert made.cells.loc[0, "fid_classifier_mean"] == (2.0 + 4.0) / 2
     assert made.readable.loc[0, "T, chosen by another seed"] == "8, 4"
-    # A figure marks the best mean over seeds; of equal ones the smallest T.
+    # A figure marks the T with the best mean over seeds; among equal means, the smallest T.
     marked = schedules.best_iterations(schedules.summarize(found), "fid_classifier", "fid")
     assert list(marked["iterations"]) == [4]
 
@@ -180,10 +180,10 @@ def test_a_table_has_each_seed_at_the_t_that_another_chooses(found, params):
 def test_the_order_of_the_schedules_has_the_rank_correlation_by_hand(found, params):
     orders = [each.claim for each in judged(found, params) if "correlates" in each.claim.said]
     fid, _, nll = (claim.parts[0].effect for claim in orders)
-    # By FID the paper ranks the schedules 5 3 2 1 4 6 7, `BEST_FID` 5 3 2 4 1 6 7, so
+    # By FID, the paper ranks the schedules 5 3 2 1 4 6 7, and `BEST_FID` 5 3 2 4 1 6 7, so
     # Σd² = 3² + 3² = 18 and Spearman's ρ = 1 − 6·18 / (7·48).
     assert (fid.value, nll.value) == pytest.approx((1 - 6 * 18 / (7 * 48), 1))
-    # Of the 7! orderings of each seed, only the same and the reverse are as extreme as ρ = 1.
+    # Only two of the 7! orderings of a seed, the expected one and its reverse, have |ρ| = 1.
     assert nll.p == pytest.approx(2 / 5040**3)
 
 
@@ -207,7 +207,7 @@ def test_schedules_are_crossed_with_the_lowest_of_each_row_and_column(tables):
     text = (tables / "crossing.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     grid = {row[0]: row for row in rows if row and len(row) == 7}
-    # Seeds add 0, 0.02, 0.04 twice where both are cubic: 5 − 1 − 2 + 0.04 ± 4.3027 × 0.04 / √3.
+    # If both are cubic, seeds add 0, 0.04 and 0.08: 5 − 1 − 2 + 0.04 ± 4.3027 × 0.04 / √3.
     assert grid["cubic"][1] == "2.040 ± 0.099"
     cells = crossing_rows().groupby(["schedule", "decoding_schedule"])["fid_classifier"].mean()
     cells = cells.unstack()
@@ -221,15 +221,15 @@ def test_schedules_are_crossed_with_the_lowest_of_each_row_and_column(tables):
 
 def test_a_design_is_set_against_the_main_settings_with_as_many_passes(tables, found, params):
     rows = table(tables, "designs", "sampler", "iterations", "passes")
-    # Neither T = 4 nor T = 16 of the main settings has eight passes.
+    # With the main settings, neither T = 4 nor T = 16 has eight passes.
     settings = [("halton", 8, 8), ("confidence", 8, 8), ("confidence", 4, 8)]
     assert sorted(rows.index) == sorted(settings)
     halton, main, guided = (rows.loc[each] for each in settings)
-    # Cosine's seeds have 4, 4.05 and 4.03.
+    # The seeds of cosine have a FID of 4, 4.05 and 4.03.
     assert halton["fid_classifier_mean"] == pytest.approx((3 + 2.95 + 3.13) / 3)
     assert (halton["seeds"], halton["recall_classifier_mean"]) == (3, 0.4)
-    # Differences of standard deviations 0.1 and 1: t = 1 / (0.1 / √3) and 2 / (1 / √3). Of two
-    # degrees of freedom, p is 1 − √(t² / (t² + 2)); Holm doubles the smaller one.
+    # The differences have standard deviations 0.1 and 1: t = 1 / (0.1 / √3) and 2 / (1 / √3). With
+    # two degrees of freedom, p = 1 − √(t² / (t² + 2)). Holm's correction doubles the smaller p.
     assert [halton["difference"], guided["difference"]] == pytest.approx([-1, 2])
     assert halton["p_value"] == pytest.approx(2 * (1 - (300 / 302) ** 0.5))
     assert guided["p_value"] == pytest.approx(1 - (12 / 14) ** 0.5)
@@ -259,7 +259,7 @@ def test_table4_sets_rejection_beside_a_random_selection_of_the_same_size(tables
     assert real.to_dict() == {1000: 0.125, 100: 0.5}
     assert rows.loc[("MaskGIT", "rejection", 0.05), "paper_fid_inception"].item() == 4.02
     assert rows.loc[("MaskGIT", "rejection", 1.0), "paper_fid_inception"].item() == 6.18
-    # 0.05 has no FID here, so that one half is the smallest share to compare.
+    # Acceptance 0.05 has no FID here, so 0.5 is the smallest acceptance rate to compare.
     assert "FID (classifier), MaskGIT at 50%: rejection" in (tables / "table4.md").read_text()
     whole = make_tables(rejection=rejection_rows().fillna({"fid_classifier": 1.5}))
     assert "FID (classifier), MaskGIT at 5%" in (whole / "table4.md").read_text()
@@ -280,22 +280,22 @@ def test_reconstructions_are_pooled_over_draws(tables):
     # Seeds add 0, 0.03 and 0.06.
     assert rows.loc[0.5, "psnr_sample"] == pytest.approx(18.03)
     assert rows.loc[0.5, "psnr_sample_ci95"] == pytest.approx(T2 * 0.03, rel=1e-5)
-    # Two draws with stds over images of 3 and 4: the root of their mean variance.
+    # The two draws have standard deviations 3 and 4 over images; their variances are averaged.
     assert rows.loc[0.5, "psnr_sample_std"] == pytest.approx(math.sqrt((9 + 16) / 2))
     rows = reconstruction_rows()
     cells = by_mask_ratio(rows[rows["seed"] == 0]).set_index("mask_ratio")
-    # One seed: the median's std over eight images is 3, as NumPy's (n); t of 7 degrees.
+    # The median's standard deviation (divisor n) over 8 images is 3; t has 7 degrees of freedom.
     assert cells.loc[0.5, "psnr_median_ci95"] == pytest.approx(2.3646 * 3 / 7**0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize(
     ("hidden", "fall", "values"),
     [
-        # Of 49 tokens 39, 44 and 47 are hidden: a straight fall has no knee.
+        # 39, 44 and 47 of 49 tokens are hidden. A curve that falls in a straight line has no knee.
         ([0, 39 / 49, 44 / 49, 47 / 49], [0, 390 / 49, 440 / 49, 470 / 49], (1, 1)),
-        # A curve that bends at one half and is straight from there on has no knee at 90%.
+        # A curve that bends at 50% and is straight from there on has no knee at 90%.
         ([0, 0.5, 0.9, 0.95], [0, 1, 9, 10], (2, 2)),
-        ([0, 0.5, 1, 1], [0, 1, 9, 10], None),  # two ratios hide as many of four tokens
+        ([0, 0.5, 1, 1], [0, 1, 9, 10], None),  # two mask ratios hide all of four tokens
     ],
 )
 def test_the_knee_is_set_against_the_step_before_it(found, params, hidden, fall, values):
@@ -335,11 +335,11 @@ def test_numbers():
 def test_the_best_mean_of_those_that_compete_is_bold():
     cells = pd.DataFrame({"fid_x_mean": [2.0, 1.0, 0.5], "fid_x_ci95": [0.1, 0.1, 0.1]})
     cells["recall_x_mean"], cells["recall_x_ci95"] = [0.2, 0.2, 0.9], math.nan
-    networks = pd.Series([True, True, False])  # the last are real images
+    networks = pd.Series([True, True, False])  # the last row is of real images
     marked = ["2.000 ± 0.100", "**1.000 ± 0.100**", "0.500 ± 0.100"]
     assert column(cells, "fid_x", networks) == marked
-    assert column(cells, "recall_x", networks) == ["0.200", "0.200", "0.900"]  # none is best
-    cells["recall_x_mean"] = [(0.1 + 0.2) / 3, 0.3 / 3, 0.9]  # the same but for a sum's rounding
+    assert column(cells, "recall_x", networks) == ["0.200", "0.200", "0.900"]  # a tie has no best
+    cells["recall_x_mean"] = [(0.1 + 0.2) / 3, 0.3 / 3, 0.9]  # equal up to rounding
     assert "**" not in "".join(column(cells, "recall_x", networks))
 
 

@@ -1,7 +1,7 @@
-"""The printed intervals of FID against what they promise, on samples of a trained model.
+"""Whether the printed intervals of FID contain the true FID in about 95% of reports.
 
-Samples are drawn once, as two independent pools; each report's sets are chosen from the first
-without replacement, a twentieth of it, and the second is the large sample that holds the truth.
+Two independent pools of a trained model's samples are drawn once. The sets of each report, a
+twentieth of the first pool, are chosen without replacement. The second pool gives the true FID.
 """
 
 import numpy as np
@@ -22,16 +22,15 @@ from tests.tiny_project import CPU
 
 pytestmark = pytest.mark.soak
 
-DRAWS, SEEDS, SAMPLES = 200, 3, 300  # reports, seeds of each, samples of each
-HALVES = 20  # behind an interval over images
-POOL = 18_000  # of each of the two
+DRAWS, SEEDS, SAMPLES = 200, 3, 300  # reports, seeds per report, samples per seed
+HALVES = 20  # random halves for an interval over images
+POOL = 18_000  # samples in each of the two pools
 BATCH = 600
 CLASSES = 10
 
 
 def fresh(name: str, evaluator: Evaluator) -> torch.Tensor:
-    """Features (POOL / 10, 10, F) of samples of the smoke run's MaskGIT, one of each class after
-    another."""
+    """Return features (POOL / 10, classes, F) of samples of the smoke run's MaskGIT."""
     sampler = open_sampler(Replicate("transformer", 0, trained=0), CPU)
     settings, labels = evaluator.params.decoding_settings(), balanced_labels(POOL, CLASSES)
     batches = sample_batches(settings, labels, batch_size=BATCH, seed=mix(0, name))
@@ -41,7 +40,7 @@ def fresh(name: str, evaluator: Evaluator) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def drawn(finished):
-    """(reports, seeds, samples, F) features, their labels, the reference, FID of the large one."""
+    """Features (reports, seeds, samples, F), labels of a set, the reference, and the true FID."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(finished.folder)
         evaluator = Evaluator(load_params(), BatchWorkers(CPU))
@@ -50,7 +49,7 @@ def drawn(finished):
     each, chance = SAMPLES // CLASSES, torch.Generator().manual_seed(0)
     sets = []
     for _ in range(DRAWS):
-        # Rows of one class are exchangeable, so that each class may have an order of its own.
+        # Samples of one class are exchangeable, so each class is shuffled separately.
         order = torch.rand(pool.shape[:2], generator=chance).argsort(dim=0)[: SEEDS * each]
         sets.append(pool.gather(0, order[..., None].expand(-1, -1, pool.shape[-1])))
     drawn = torch.stack(sets).unflatten(1, (SEEDS, each)).flatten(2, 3)
@@ -59,20 +58,20 @@ def drawn(finished):
 
 @pytest.fixture(scope="module")
 def infinite(drawn) -> np.ndarray:
-    """FID∞ of each, (reports, seeds)."""
+    """FID∞ of each set, (reports, seeds)."""
     sets, labels, reference, _ = drawn
     return np.array([[fid_infinity(x, labels, reference, seed=0) for x in s] for s in sets])
 
 
 def test_intervals_over_seeds_hold_the_fid_of_a_large_sample(drawn, infinite):
-    """FID∞'s do: that of the few samples themselves is biased upwards, which Table 1 says."""
+    """The intervals are of FID∞: the FID of few samples is biased upwards, as Table 1 says."""
     *_, truth = drawn
     held = [abs(np.mean(report) - truth) <= half_width(report) for report in infinite]
     assert 0.90 <= np.mean(held) <= 0.99
 
 
 def test_intervals_over_images_hold_the_fid_of_a_large_sample(drawn, infinite):
-    """FID∞'s do, and those of FID hold the mean FID of as many samples."""
+    """Intervals of FID∞ hold it; intervals of FID hold the mean FID of sets of the same size."""
     sets, labels, reference, truth = drawn
     values, widths = [], []
     for x in sets[:, 0]:

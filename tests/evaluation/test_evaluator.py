@@ -1,4 +1,4 @@
-"""Images that are measured, on the fly and from files, and what they are compared with."""
+"""Metrics of images, stored or made on the fly, and the reference features and labels."""
 
 import os
 from collections.abc import Callable
@@ -33,12 +33,12 @@ from tests.tiny_project import ALONE, CLASSES, CPU, classified, training_images,
 
 pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
-COUNT, SIZE = 90, 40  # images, and those of a batch
+COUNT, SIZE = 90, 40  # images in all, images per batch
 LABELS = balanced_labels(COUNT, CLASSES)
 
 
 def means(device: torch.device) -> Callable[..., dict[str, Tensor]]:
-    """A measure of the images, which also returns their labels."""
+    """Open a measure that returns the mean of each image and the labels."""
     return lambda images, tokens, labels, seed: {
         "means": images.float().mean(dim=(1, 2, 3)),
         "labels": labels,
@@ -72,11 +72,11 @@ def test_outputs_on_the_fly_are_those_of_stored_images(tmp_path, monkeypatch, dr
     assert torch.equal(found["labels"], LABELS)
     numbers = sum(tensor[0].numel() for tensor in found.values())
     kept = sum(part.stat().st_size for part in parts_folder(path).iterdir())
-    assert kept < COUNT * 8 * numbers  # and no image
+    assert kept < COUNT * 8 * numbers  # so no images are stored
     evaluator, images = Evaluator(with_params(), ALONE, second=True), ArrayImages(drawn.numpy())
     stored = evaluator.outputs(images, tmp_path / "stored")
     assert stored.keys() == {"features", "logits", "class_logits", "second"}
-    again = evaluator.outputs(ArrayImages(0 * drawn.numpy()), tmp_path / "stored")  # it is read
+    again = evaluator.outputs(ArrayImages(0 * drawn.numpy()), tmp_path / "stored")  # loads files
     for name, theirs in stored.items():
         assert len(theirs) == COUNT and torch.equal(again[name], theirs)
         torch.testing.assert_close(found[name], theirs, rtol=1e-5, atol=1e-5)
@@ -112,7 +112,7 @@ def test_copies_of_a_few_training_images_are_precise_and_recall_only_those(tmp_p
 
 
 def test_networks_see_batches_of_nearly_one_size_and_each_image_once(drawn):
-    """Not a last one of a few images, whose bits could depend on the number of threads."""
+    """The outputs of a small last batch could depend on the number of threads."""
     images, sizes = torch.cat([drawn] * 3)[: 3 * BATCH + 6], []
 
     def network(batch: Tensor) -> Features:
@@ -126,7 +126,7 @@ def test_networks_see_batches_of_nearly_one_size_and_each_image_once(drawn):
 
 
 def test_images_have_the_strides_of_stored_ones():
-    """With the channels last, convolutions round differently."""
+    """Convolutions round differently if channels are the last dimension in memory."""
     image = torch.zeros(2, 3, 4, 4, dtype=torch.uint8).to(memory_format=torch.channels_last)
 
     def strides(images: Tensor) -> dict[str, Tensor]:
@@ -137,8 +137,8 @@ def test_images_have_the_strides_of_stored_ones():
 
 
 def apportioned(count: int, images: list[int]) -> list[int]:
-    """Sainte-Laguë's method by hand: the next label is the class with the most images for each of
-    its samples, 2k + 1 counted for k; of equal ones the first."""
+    """Apply Sainte-Laguë's method: the next label is the class with the largest images / (2k + 1),
+    where k counts the class's labels so far. Among equal classes, the first is chosen."""
     taken = [0] * len(images)
     labels = []
     for _ in range(count):

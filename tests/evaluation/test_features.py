@@ -28,11 +28,11 @@ def test_a_released_classifier_gives_torchvisions_logits_or_names_the_param(
     in_tiny_project, tmp_path, monkeypatch
 ):
     assert classifier.IMAGENET_SIDE == 256
-    monkeypatch.setattr(classifier, "IMAGENET_SIDE", 64)  # which is quicker
+    monkeypatch.setattr(classifier, "IMAGENET_SIDE", 64)  # smaller images are faster
     preset = transforms.ImageClassification(crop_size=64, resize_size=64)
     torch.manual_seed(0)
     network, file = models.resnet18(num_classes=5), tmp_path / "resnet.pth"
-    network(torch.randn(8, 3, 64, 64))  # batch statistics of its own
+    network(torch.randn(8, 3, 64, 64))  # updates the batch norm statistics
     torch.save(network.eval().state_dict(), file)
     ours = classifier.torchvision_classifier("resnet18", file)
     for side in (48, 64):
@@ -42,7 +42,7 @@ def test_a_released_classifier_gives_torchvisions_logits_or_names_the_param(
     published, grey = load_model(tmp_path / "model", "classifier"), images[:, :1]
     assert torch.equal(published(grey), ours(grey.expand(-1, 3, -1, -1)))
 
-    # The data set has three classes, and a ResNet-34 has more layers.
+    # The weights have five classes, but the data set has three. A ResNet-34 has more layers.
     for architecture in ("torchvision:resnet18", "torchvision:resnet34"):
         given = {"pretrained": str(file), "architecture": architecture}
         with refused("classifier.pretrained"):

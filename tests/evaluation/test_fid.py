@@ -1,4 +1,4 @@
-"""FID against the Fréchet distance's formula, and the statistics that it is computed from."""
+"""FID against the formula of the Fréchet distance, and the statistics that define FID."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_fid_is_the_frechet_distance():
 
 @pytest.mark.parametrize("rank", [3, 8])
 def test_fid_is_that_of_torch_fidelity(rank):
-    """Of features that vary in fewer directions than they have dimensions too."""
+    """This also holds for features with a covariance of rank 3 in 8 dimensions."""
     few = gaussian(8, 8, 5).double()[:rank]
     samples, reference = (gaussian(200, rank, seed).double() @ few for seed in (3, 4))
     pair = (statistics(samples), statistics(reference))
@@ -44,7 +44,7 @@ def test_fid_against_published_statistics(tmp_path):
     samples, reference = gaussian(150, 8, 0), gaussian(210, 8, 1)
     array = reference.double().numpy()
     mu, sigma = array.mean(axis=0).astype(np.float32), np.cov(array, rowvar=False)
-    np.savez(tmp_path / "reference.npz", mu=mu, sigma=sigma, mu_s=np.zeros(5))  # as the ADM suite's
+    np.savez(tmp_path / "reference.npz", mu=mu, sigma=sigma, mu_s=np.zeros(5))  # as in ADM's files
     published = load_statistics(tmp_path / "reference.npz")
     assert fid(samples, published) == pytest.approx(fid(samples, reference), rel=1e-4)
 

@@ -1,4 +1,4 @@
-"""Image sets on disk, and their exports."""
+"""Image sets on disk: reading and export."""
 
 import itertools
 import os
@@ -23,7 +23,7 @@ def everything(images, size: int = 4) -> np.ndarray:
 
 @pytest.fixture
 def forms(tmp_path):
-    """Writes an array as PNGs and as `.npz`, in a new folder each time."""
+    """A function that writes an array as PNGs and as `.npz`, in a new folder per call."""
     numbers = itertools.count()
 
     def write(array: np.ndarray, labels=None) -> dict[str, Path]:
@@ -79,7 +79,7 @@ def test_exported_are_the_samples_that_were_measured_or_all(tmp_path, monkeypatc
     for seed, images in ((3, array), (5, array[::-1])):
         folder = Path(f"data/samples/transformer/seed{seed}")
         write_samples(images, labels.tolist(), ["a", "b", "c"], 4, folder)
-    assert export_samples(params, "transformer", Path("set.npz")) == 6  # of the first seed
+    assert export_samples(params, "transformer", Path("set.npz")) == 6  # the first seed's
     with np.load("set.npz") as archive:
         assert np.array_equal(archive["arr_0"][..., :1], array[:6].transpose(0, 2, 3, 1))
         assert archive["arr_1"].tolist() == labels[:6].tolist()
@@ -94,7 +94,7 @@ def test_exported_are_the_samples_that_were_measured_or_all(tmp_path, monkeypatc
 @pytest.mark.parametrize("damage", ["truncated", "size", "channels", "broken link"])
 def test_a_bad_png_is_named_and_hidden_files_are_ignored(forms, damage):
     folder = forms(noise_array(5, 3))["png"]
-    (folder / "._000000.png").write_bytes(b"\0\5\x16\7")  # macOS's, which is ignored
+    (folder / "._000000.png").write_bytes(b"\0\5\x16\7")  # a hidden file of macOS
     bad = folder / "000003.png"
     if damage == "truncated":
         bad.write_bytes(bad.read_bytes()[:60])

@@ -1,4 +1,4 @@
-"""`python -m pipeline measure`: the metrics of any image set, and one line where there are none."""
+"""`python -m pipeline measure` prints the metrics of an image set, or an error of one line."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 @pytest.fixture
 def error_of(capsys):
-    """The line that the command ends with on a bad path."""
+    """A function that measures a bad image set, and returns the error message of one line."""
 
     def run(path: Path) -> str:
         done = maskgit("measure", str(path), capsys=capsys)
@@ -32,7 +32,7 @@ def error_of(capsys):
 
 
 def wanted_of(array: np.ndarray, folder: Path, labels=None, **changes) -> dict:
-    """The evaluator's metrics."""
+    """Return the metrics that `Evaluator` computes for the images."""
     evaluator = Evaluator(with_params(**changes), ALONE, second=True)
     return evaluator.metrics(evaluator.outputs(ArrayImages(array), folder), labels)
 
@@ -43,7 +43,7 @@ def samples(count: int = COUNT) -> np.ndarray:
 
 @pytest.mark.parametrize("labels", [None, torch.arange(COUNT) % 3])
 def test_metrics_are_the_evaluators(tmp_path, capsys, labels):
-    """Labels balance the subsets of the set, and tell what is recognised."""
+    """Labels balance random subsets over the classes, and are needed for `class_accuracy`."""
     export_npz(ArrayImages(samples()), labels, tmp_path / "set.npz")
     wanted = wanted_of(samples(), tmp_path / "wanted", labels)
     found = maskgit("measure", f"{tmp_path}/set.npz", capsys=capsys).out
@@ -64,7 +64,7 @@ def test_labels_of_other_classes_are_refused(tmp_path, error_of):
 
 
 def test_a_handful_of_images_is_measured_as_far_as_that_goes(tmp_path):
-    """As a validation split may be: a half of it has no three nearest neighbours."""
+    """Halves of six images, as of a small validation split, have no three nearest neighbours."""
     of_6, of_3 = (wanted_of(samples(n), tmp_path / str(n)) for n in (6, 3))
     for name in ("precision_classifier", "coverage_random"):
         assert (of_6[name] is None, of_6[f"{name}_std"]) == (False, None)
@@ -103,7 +103,7 @@ def test_fid_is_against_the_statistics_that_params_name(tmp_path):
     outputs = evaluator.outputs(ArrayImages(samples()), tmp_path / "outputs")
     found = evaluator.scores(outputs, torch.zeros(COUNT))["fid_classifier"]
     features = outputs["features"].double().numpy()
-    covariance = np.cov(features.T)  # beside the identity the root of the product is its own
+    covariance = np.cov(features.T)  # its product with the identity is unchanged
     root = np.sqrt(np.linalg.eigvalsh(covariance).clip(0)).sum()
     wanted = ((features.mean(0) - 3) ** 2).sum() + np.trace(covariance) + size - 2 * root
     assert found == pytest.approx(wanted, rel=1e-4)

@@ -11,14 +11,14 @@ from tests.errors import refused
 
 
 def gaussian(count: int, dimension: int, seed: int, shift: float = 0.0) -> torch.Tensor:
-    """Random features."""
+    """Return features (count, dimension) of a Gaussian with a random covariance."""
     rng = np.random.default_rng(seed)
     mix = rng.normal(size=(dimension, dimension))
     return torch.from_numpy(rng.normal(size=(count, dimension)) @ mix + shift).float()
 
 
 def balls(centres: np.ndarray, points: np.ndarray, k: int) -> np.ndarray:
-    """Whether each point lies in the ball of each centre, which reaches to its k-th neighbour."""
+    """Return whether each centre's ball, up to its k-th nearest other centre, has each point."""
     found = np.zeros((len(centres), len(points)), dtype=bool)
     for i, centre in enumerate(centres):
         radius = sorted(np.linalg.norm(centre - o) for o in np.delete(centres, i, axis=0))[k - 1]
@@ -41,24 +41,24 @@ def test_neighbours_by_brute_force(monkeypatch, neighbors, block):
 
 
 def test_precision_without_recall():
-    """Samples of one mode out of two: each is realistic, half of the data is never made."""
+    """The samples cover one of two modes: all are realistic, but half of the data is missing."""
     one_mode = gaussian(60, 2, 28)
     found = manifolds(one_mode, torch.cat([one_mode, one_mode + 1000]), 3)
     assert found["precision"] == 1 and found["recall"] == found["coverage"] == 0.5
-    # A ball holds its centre and three others, the last on its edge, but for the rounding of
-    # distances; without the edge the density would be 1.
+    # A ball has its centre and three other points, the last one on its edge (up to rounding).
+    # Without the points on the edges, the density would be 1.
     assert 1.2 < found["density"] <= 4 / 3 + 1e-9
 
 
 def test_samples_that_are_all_one_image_are_of_it():
-    """Their balls are points, which hold what lies on them, as torch-fidelity's do."""
+    """The samples' balls have radius 0, and contain their centres, as in torch-fidelity."""
     reference = gaussian(60, 2, 29)
     found = manifolds(reference[:1].repeat(10, 1), reference, 3)
     assert found["precision"] == 1 and found["recall"] == pytest.approx(1 / 60)
 
 
 def test_an_outlier_inflates_precision_but_not_density():
-    """Naeem 2020, figure 3: one real image far off has a ball that holds samples of no merit."""
+    """The ball of one distant real image contains all bad samples (Naeem 2020, figure 3)."""
     real = torch.cat([gaussian(200, 2, 26), torch.full((1, 2), 60.0)])
     bad = gaussian(200, 2, 27) / 10 + 30
     found = manifolds(bad, real, 3)
@@ -73,7 +73,7 @@ def test_too_few_neighbours_name_the_numbers(samples, reference):
 
 
 def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
-    """Unbiased, under the kernel (x·y / F + 1)³."""
+    """Return the unbiased squared MMD under the kernel (x·y / F + 1)³."""
 
     def kernel(a, b):
         return (a @ b.T / a.shape[1] + 1) ** 3
@@ -99,7 +99,7 @@ def test_kid_of_too_few_images_names_the_param(counts):
         kid(*(torch.rand(count, 4) for count in counts), subsets=2, subset_size=20, seed=0)
 
 
-# Its notices on its buffer, and on the deviation over a single split.
+# torchmetrics warns about its buffer, and about the standard deviation of a single split.
 @pytest.mark.filterwarnings(
     "ignore:Metric `InceptionScore` will save all:UserWarning", "ignore:std\\(\\):UserWarning"
 )
@@ -115,7 +115,7 @@ def test_inception_score_extremes_and_seed():
     sure = 200 * torch.eye(5).repeat(20, 1)
     assert inception_score(sure, 1, seed=0) == pytest.approx(5, rel=1e-6)
     assert inception_score(torch.zeros(50, 5), 1, seed=0) == pytest.approx(1, rel=1e-6)
-    assert inception_score(gaussian(3, 5, 4), 10, seed=0) == pytest.approx(1)  # a split each
+    assert inception_score(gaussian(3, 5, 4), 10, seed=0) == pytest.approx(1)  # 1 per split
     logits, state = gaussian(200, 7, 4), torch.random.get_rng_state()
     one = inception_score(logits, 10, seed=1)
     assert one == inception_score(logits, 10, seed=1) != inception_score(logits, 10, seed=2)

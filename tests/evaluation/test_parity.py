@@ -1,5 +1,4 @@
-"""Metrics of two image folders against torch-fidelity's own run on them, with the real networks at
-random weights."""
+"""Metrics of two image folders against torch-fidelity's, for real networks at random weights."""
 
 from pathlib import Path
 
@@ -19,11 +18,11 @@ from pipeline.tools.export import export_pngs
 CPU = torch.device("cpu")
 NEIGHBORS = 3
 
-pytestmark = pytest.mark.slow  # Inception and VGG themselves, and torch-fidelity's run beside ours
+pytestmark = pytest.mark.slow  # runs Inception, VGG and torch-fidelity
 
 
 def pictures(count: int, seed: int, contrast: float) -> np.ndarray:
-    """(count, 3, 32, 32) uint8: coarse colours under fine noise, each of a strength of its own."""
+    """Return images (count, 3, 32, 32) uint8: coarse colours with fine noise of random strength."""
     noise = torch.Generator().manual_seed(seed)
     coarse = torch.nn.functional.interpolate(
         torch.randn(count, 3, 4, 4, generator=noise), size=32, mode="bilinear"
@@ -36,7 +35,7 @@ def pictures(count: int, seed: int, contrast: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> str:
-    """Random weights of Inception, fitted so that images stay apart to the end."""
+    """A file of random Inception weights, scaled so that different images have different logits."""
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
         torch.manual_seed(0)
         patch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
@@ -44,7 +43,7 @@ def weights(tmp_path_factory) -> str:
         network = inception.FeatureExtractorInceptionV3("random", ["logits"])
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # a plain average
+            module.momentum = None  # use the statistics of a single batch
     with torch.no_grad():
         network.train()(torch.from_numpy(pictures(6, 2, 1.0)))
         network.fc.weight *= 20
@@ -61,7 +60,7 @@ def theirs(samples: Path, reference: Path, weights: str, **metrics) -> dict[str,
         feature_extractor_weights_path=weights,
         cuda=False,
         cache=False,
-        save_cpu_ram=True,  # no loader processes
+        save_cpu_ram=True,  # start no loader processes
         verbose=False,
         **metrics,
     )
@@ -85,7 +84,7 @@ def test_is_kid_precision_and_recall(weights, tmp_path, make_params):
         kid=True,
         kid_subsets=10,
         kid_subset_size=12,
-        rng_seed=mix(7, "kid") % 2**32,  # our draws of the subsets
+        rng_seed=mix(7, "kid") % 2**32,  # draw the same subsets as `kid`
         prc=True,
         prc_neighborhood=NEIGHBORS,
     )
@@ -103,7 +102,7 @@ def test_is_kid_precision_and_recall(weights, tmp_path, make_params):
 
 
 def test_vgg_is_torchvisions_second_fully_connected_layer(tmp_path, make_params):
-    """At its own 224 × 224, where nothing is resized; a grey image counts as grey RGB."""
+    """Images of 224 × 224 pixels are not resized. A grey image counts as RGB."""
     from torchvision.models import vgg16
     from torchvision.transforms.v2.functional import normalize
 

@@ -1,4 +1,4 @@
-"""Spread over halves and FID∞, against what is known of them."""
+"""Standard deviations from random halves, and FID∞, against known values."""
 
 from collections.abc import Callable
 
@@ -22,12 +22,12 @@ def alternating(count: int, classes: int = 10) -> torch.Tensor:
 
 
 def spread(metric: Callable[[torch.Tensor], float | None], labels: torch.Tensor, **how):
-    """Of one metric."""
+    """Return the standard deviation of one metric, estimated from random halves."""
     return metrics.spreads(lambda rows: {"metric": metric(rows)}, labels, **how)["metric_std"]
 
 
 def test_spread_leaves_out_what_differs_between_classes():
-    """A set that is balanced over classes does not vary by how many it has of each."""
+    """Sets that are balanced over classes do not vary in the number of images per class."""
     labels = alternating(400)
     values = labels + 0.1 * normal(400, 1, 33)[:, 0]
     found = spread(lambda rows: values[rows].mean().item(), labels, repeats=500, seed=0)
@@ -35,7 +35,7 @@ def test_spread_leaves_out_what_differs_between_classes():
 
 
 def test_spread_keeps_rows_together_and_is_seeded():
-    """An accuracy p of M samples: √(p (1 − p) / M)."""
+    """The standard deviation of an accuracy p of M samples is √(p (1 − p) / M)."""
     labels = torch.arange(300) % 3
     logits = torch.eye(3)[(labels + (torch.arange(300) < 60)) % 3]  # a fifth is wrong
 
@@ -63,7 +63,7 @@ OUTPUTS = ("features", "logits", "class_logits", "second")
 
 
 class OfFeatures(Evaluator):
-    """Both extractors have the same reference features."""
+    """An evaluator without networks. Both extractors have the same reference features."""
 
     def __init__(self, params: Params, reference: torch.Tensor):
         self.params, self.extractor = params, "classifier"
@@ -74,8 +74,8 @@ class OfFeatures(Evaluator):
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 4])
 def test_spread_of_a_set_larger_than_its_manifold_is_that_over_fresh_samples(make_params, times):
-    """Of k images, of which the manifold is, whatever the set has. Precision and density are means
-    over these, so that their halves tell exactly."""
+    """The standard deviation is for sets of `manifold_images` images, whatever the size of the set.
+    Precision and density are means over these images, so that halves give the exact value."""
     k, reference = 100, normal(1000, 3, 41)
     settings = {"manifold_images": k, "halves": 50, "kid_subsets": 1, "kid_subset_size": 20}
     params = make_params(evaluation=settings)
@@ -85,7 +85,7 @@ def test_spread_of_a_set_larger_than_its_manifold_is_that_over_fresh_samples(mak
     near = metrics.drawn(reference, k, params.seed)
     fresh = [metrics.manifolds(x + 1, near, 3) for x in normal(400 * k, 3, 43).split(k)]
     for kind in ("precision", "density"):
-        true = np.std([of[kind] for of in fresh])  # to 3.5% of it, as what follows
+        true = np.std([of[kind] for of in fresh])  # accurate to 3.5%, like `spread`
         for extractor in ("classifier", "random"):
             spread = np.sqrt(np.mean([of[f"{kind}_{extractor}_std"] ** 2 for of in measured]))
             assert spread == pytest.approx(true, rel=0.15), (kind, extractor)
@@ -100,7 +100,7 @@ def test_what_a_half_is_too_small_for_has_no_spread():
 
 
 def test_fid_infinity_has_not_the_bias_of_fid():
-    """Samples of the reference's own distribution: the true distance is 0."""
+    """The samples have the reference's distribution, so the true distance is 0."""
     reference = statistics(normal(50_000, 16, 36))
     sets = normal(10 * 400, 16, 37).reshape(10, 400, 16)
     plain = np.array([fid(x, reference) for x in sets])

@@ -1,4 +1,4 @@
-"""Batches by this process and by Ray's actors: the same bytes, though workers are killed."""
+"""Batches of this process and of Ray actors have the same bytes, even if actors are killed."""
 
 import os
 import platform
@@ -28,11 +28,8 @@ BATCHES = [(start, min(start + 4, 22)) for start in range(0, 22, 4)]
 
 
 class Squares:
-    """Makes the squares of a range, and notes in a folder what it was asked for.
-
-    Args:
-        dies: at which start it is killed, as often as it may be.
-    """
+    """Computes the squares of a range, and records each call in the folder `notes`. `dies` maps the
+    start of a range to the number of calls that kill their process."""
 
     def __init__(self, notes: Path, dies: dict[int, int], device: torch.device):
         assert device == CPU
@@ -53,12 +50,12 @@ class Squares:
 
 
 def noted(file: Path) -> list[str]:
-    """The process of each note."""
+    """Return the process id of each call that `Squares` recorded in a file."""
     return file.read_text().split()
 
 
 def squares(folder: Path, workers: batches.BatchWorkers, given=BATCHES, **dies: int) -> Path:
-    """The file of squares in a folder, with the notes of those who made it."""
+    """Write squares to a file in `folder`. `_8=1` kills the first process that is given start 8."""
     folder.mkdir(exist_ok=True)
     maker = batches.Maker(Squares, folder, {int(start[1:]): often for start, often in dies.items()})
     batches.write_files(
@@ -136,7 +133,7 @@ def test_an_error_of_the_maker_is_the_users_and_its_batches_are_kept(tmp_path, w
 
 @pytest.mark.slow
 def test_a_batch_that_kills_every_worker_is_one_line(tmp_path, workers):
-    workers.end()  # the others need their CPUs
+    workers.end()  # the new pool needs its CPUs
     pool = batches.workers_of(with_params(ray={"num_workers": 2, "max_failures": 1}).ray)
     with refused("a worker was lost", "max_failures: 1", "run again to resume"):
         squares(tmp_path / "set", pool, _12=9)
@@ -145,7 +142,7 @@ def test_a_batch_that_kills_every_worker_is_one_line(tmp_path, workers):
 
 
 def made(folder: Path, params: Params, workers: batches.BatchWorkers) -> dict[str, bytes]:
-    """Everything that the stages make of batches, as files of the folder."""
+    """Write all results that stages compute in batches to `folder`, and return them by name."""
     (tokens := folder / "tokens").mkdir(parents=True)
     crops = {"train": 2, "val": 0}
     shards = {s: cache_tokens(s, n, params, tokens, workers) for s, n in crops.items()}
@@ -167,7 +164,7 @@ def made(folder: Path, params: Params, workers: batches.BatchWorkers) -> dict[st
 
 @pytest.mark.slow
 def test_stages_make_the_same_bytes_with_two_workers(workers, tmp_path, monkeypatch):
-    workers.end()  # the folder is another
+    workers.end()  # new actors start in the new working directory
     monkeypatch.chdir(make_project(tmp_path))
     params = with_params(
         evaluation={"samples": 80, "seeds": [0, 1]},

@@ -1,4 +1,4 @@
-"""Starting and joining Ray, and what its cluster has room for."""
+"""Starting Ray, joining a Ray cluster, and the number of workers that fit into the cluster."""
 
 import json
 import os
@@ -22,8 +22,8 @@ from stages.running import INTERRUPTED
 from tests.errors import refused
 from tests.project import ROOT
 
-# What a process sees of the local cluster that it has started. Of each port: its process, its
-# address, and what a stranger is told who has no token.
+# A program that starts a local cluster and prints the process and the address of each port, and the
+# port's answers to requests without a token.
 LOCAL = """
 import json, os, sys, time
 import grpc, psutil, requests
@@ -77,8 +77,8 @@ print(json.dumps({
 
 @pytest.mark.slow
 def test_a_local_cluster_is_for_its_user_alone(tmp_path):
-    """It listens on loopback and asks for its token, but for metrics on three ports, as
-    `SECURITY.md` says. Its Python is in a folder whose name has a space."""
+    """Ports are on loopback, and all but three metrics ports require the token (`SECURITY.md`). The
+    path of Python has spaces, because Ray passes the path to a shell unquoted."""
     folder = tmp_path / "a b é"
     folder.mkdir()
     (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
@@ -99,10 +99,10 @@ def test_a_local_cluster_is_for_its_user_alone(tmp_path):
     assert {"raylet", "gcs_server"} <= {name for name, *_ in ports}
     assert {ip.removeprefix("::ffff:") for _, ip, *_ in ports} <= {"127.0.0.1", "::1"}
     asking = {name for name, _, called, _ in ports if "UNAUTHENTICATED" in called}
-    assert asking > {"gcs_server", "raylet", "ray::DashboardAgent"}  # and workers, the driver
+    assert asking > {"gcs_server", "raylet", "ray::DashboardAgent"}  # also workers and driver
     assert all("OK" not in called for _, _, called, _ in ports)
     assert [got for *_, (got, *_) in ports].count(200) <= 3
-    # Where another cluster of this machine has port 52365, the dashboard's agent has no pages.
+    # If another cluster on this machine uses port 52365, the dashboard's agent serves no pages.
     refusing = {name for name, *_, (_, *posted) in ports if 401 in posted}
     assert {"ray::RuntimeEnvAgent"} <= refusing <= {"ray::RuntimeEnvAgent", "ray::DashboardAgent"}
     assert all(status != 200 for *_, (got, *posted) in ports if got != 200 for status in posted)
@@ -145,10 +145,8 @@ running.run_stage("sweep")
     ],
 )
 def test_a_stage_that_a_scheduler_ends_prints_one_line(whom):
-    """A scheduler tells all processes of a job, Ray's servers too; others tell the stage alone.
-
-    Ray's core may log that its servers are gone, before or after the line.
-    """
+    """Some schedulers send SIGTERM to all processes of a job, others only to the stage. If Ray's
+    servers end too, Ray's core may log that they are gone, before or after the line."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DVC_"))}
     process = subprocess.Popen(
         (sys.executable, "-c", TOLD, whom),
@@ -164,7 +162,7 @@ def test_a_stage_that_a_scheduler_ends_prints_one_line(whom):
     printed, said = process.communicate(timeout=45)
     lines = [line for line in said.splitlines() if whom != "all" or not line.startswith("[20")]
     assert (process.returncode, printed, lines) == (1, "", [INTERRUPTED])
-    assert time.monotonic() - told < 25  # 2 s of the stage alone, 9 s of all processes
+    assert time.monotonic() - told < 25  # measured: 2 s for the stage alone, 9 s for all
 
 
 def test_a_cluster_that_does_not_start_is_one_line(monkeypatch, tmp_path):
@@ -190,7 +188,7 @@ def test_another_server_than_rays_is_told_within_seconds(monkeypatch):
     monkeypatch.setattr(ray_cluster, "ANSWER", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert "not a Ray" in ray_cluster.why_no_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
-    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # as the dashboard
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # like Ray's dashboard
     Thread(target=server.serve_forever, daemon=True).start()
     assert "8265" in ray_cluster.why_no_cluster(f"127.0.0.1:{server.server_port}")
     server.shutdown()
@@ -198,7 +196,7 @@ def test_another_server_than_rays_is_told_within_seconds(monkeypatch):
 
 @pytest.fixture
 def nodes(monkeypatch):
-    """Pretend that a cluster was joined whose nodes have these resources."""
+    """A function that makes Ray report a joined cluster whose nodes have the given resources."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
     monkeypatch.delenv(ray_cluster.AUTOSCALING, raising=False)
 
@@ -213,7 +211,7 @@ def nodes(monkeypatch):
 
 
 def test_workers_that_a_cluster_cannot_hold_are_refused(nodes):
-    """All processors together would do, but no worker has those of two nodes."""
+    """Each worker needs one node: 3 workers of 5 CPUs do not fit on nodes of 1, 8 and 8 CPUs."""
     nodes({"CPU": 1}, {"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 4})
     ray_cluster.require_resources(4, 4, True, "ray.num_workers")
     ray_cluster.require_resources(2, 8, False, "ray.num_workers")
@@ -245,6 +243,6 @@ def test_workers_wait_where_an_autoscaler_may_bring_nodes(nodes, monkeypatch, ca
     assert ray_cluster.may_grow()
     ray_cluster.wait_longer(ray_cluster.NODES)
     assert float(get_env_vars_to_propagate()[key]) == ray_cluster.NODES
-    monkeypatch.delenv("RAY_ADDRESS")  # a stage's own cluster has no autoscaler
+    monkeypatch.delenv("RAY_ADDRESS")  # a local cluster has no autoscaler
     with pytest.raises(UserError):
         ray_cluster.require_resources(2, 2, False, "ray.num_workers")

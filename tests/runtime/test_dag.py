@@ -1,4 +1,4 @@
-"""What dvc.yaml says of a stage, and the run directories that its key names."""
+"""The stages in dvc.yaml, their keys, and the run directories of these keys."""
 
 import os
 import signal
@@ -65,7 +65,7 @@ def test_stage_key_holds_what_dvc_watches(project):
     for ignored in (["training.steps"], ["training", "dat"], ["inputs"]):
         assert stage_key("train", ignored) == part_of_key(key, ignored)
     assert set(stage_key("train", ["training", "dat"])["params"]) == {"seed", "data.size"}
-    assert set(project_key()["deps"]) == {"code.py", "inputs", "inputs/x"}  # no stage makes them
+    assert set(project_key()["deps"]) == {"code.py", "inputs", "inputs/x"}  # not made by a stage
 
 
 def test_the_lists_of_a_stage(project):

@@ -1,4 +1,4 @@
-"""The device that a process takes, and bfloat16 where it is faster."""
+"""The device that a process uses, and bfloat16 on CPUs that are faster with it."""
 
 import dataclasses
 import re
@@ -39,7 +39,7 @@ def with_gpu(monkeypatch):
 
 @pytest.fixture
 def older(monkeypatch):
-    """A CPU that is slow in bfloat16."""
+    """A CPU that is slower in bfloat16 than in float32."""
     monkeypatch.setattr(device, "_picked", [])
     monkeypatch.setenv("MASKGIT_PRECISION", "products in float32; convolutions in float32")
 
@@ -62,7 +62,7 @@ def test_a_head_without_a_gpu_leaves_the_work_to_the_workers(monkeypatch):
 
 @pytest.mark.parametrize("faster", ["products", "convolutions", ""])
 def test_a_cpu_computes_in_the_precision_that_is_faster(monkeypatch, tmp_path, faster):
-    """Each kind of network on its own, as measured; "force" is not measured."""
+    """Each kind of network is timed separately; "force" requires no timing."""
     monkeypatch.delenv(precision.PRECISION, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     times = {nn.GELU: "products", nn.Conv2d: "convolutions"}

@@ -1,4 +1,4 @@
-"""How errors reach the user: as one line that names the thing and the way out, and no password."""
+"""Errors are printed as one line that says what to do and contains no password."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ def test_an_error_is_its_three_parts_in_one_line():
     error = UserError("training.lr", "2 is too\nhigh", "use less")
     assert str(error) == "training.lr: 2 is too high; use less"
     assert str(UserError("a sentence; with its way out")) == "a sentence; with its way out"
-    for kind in (UserError, PassingError, ArgumentError):  # as Ray passes them on
+    for kind in (UserError, PassingError, ArgumentError):  # Ray pickles the errors of workers
         copy = pickle.loads(pickle.dumps(kind("a", "b", "c")))
         assert (copy.subject, copy.reason, copy.way_out) == ("a", "b", "c")
     assert isinstance(error, Exception) and issubclass(ArgumentError, ValueError)
@@ -59,7 +59,7 @@ def test_long_words_and_messages_are_shortened_in_the_middle():
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-", "> /dev/full"])
 def test_output_that_cannot_be_written_is_no_traceback(closed):
-    """A closed one is no error at all; under a full disk it is a line."""
+    """A closed output causes no error; a full disk causes an error of one line."""
     command = ["bash", "-c", f"{SHOW} {closed}"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     full = "full" in closed
@@ -86,7 +86,7 @@ def test_an_error_of_the_system_is_no_bug(error, line, tmp_path, monkeypatch):
 
 def test_the_error_inside_of_rays_is_what_is_told():
     class OfRay(Exception):
-        """As Ray's, which say where the error is in their own ways."""
+        """Like Ray's errors, which store the original error in different attributes."""
 
         def __init__(self, **inside):
             super().__init__("a page\n\nof traceback\n")
@@ -105,7 +105,7 @@ def test_the_error_inside_of_rays_is_what_is_told():
         (ValueError("no tensors"), True),
         (FileNotFoundError(errno.ENOENT, "No such file or directory"), True),
         (system_error(errno.EIO), True),  # a bad sector
-        (OSError("Couldn't deserialize thrift"), True),  # a library's, of a damaged file
+        (OSError("Couldn't deserialize thrift"), True),  # pyarrow's error for a damaged file
         (system_error(errno.EACCES), False),
         (RuntimeError(CPU), False),
     ],
@@ -148,7 +148,7 @@ def test_a_message_is_shown_without_the_password_of_the_tracking_server(uri, mon
 def test_a_message_is_shown_without_what_the_environment_holds(name, monkeypatch):
     monkeypatch.setenv(name, "s3cr/t")
     assert redacted("refused: s3cr/t") == "refused: ***"
-    monkeypatch.setenv(name, "no")  # too short to be told from a word
+    monkeypatch.setenv(name, "no")  # too short to be distinguished from ordinary text
     assert redacted("there is no host, ask me@host") == "there is no host, ask me@host"
 
 

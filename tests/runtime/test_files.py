@@ -1,4 +1,4 @@
-"""Writes that are whole or do not happen, hashes, files that people edit, and result files."""
+"""Atomic writes, hashes, files that users edit, and files of results."""
 
 import errno
 import json
@@ -18,14 +18,14 @@ from tests.project import ROOT
 
 
 class Interrupted(BaseException):
-    """As KeyboardInterrupt: not an Exception."""
+    """Like KeyboardInterrupt, this class is not an `Exception`."""
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Every file in a folder, hidden ones too."""
+    """Return the text of every file in a folder by name, including hidden files."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_text() for path in files}
 
@@ -37,7 +37,7 @@ def content(folder: Path) -> dict[str, str]:
 def test_a_failed_write_keeps_the_old_content_and_another_replaces_it(
     tmp_path, atomic, inside, error
 ):
-    """Also where there was none, in a folder that did not exist."""
+    """This also holds if the path and its parent folder did not exist before."""
     path = tmp_path / "deep/name"
     before: dict[str, str] = {}
     for old in ("", "old"):
@@ -90,8 +90,8 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_folder_is_published_whole_or_not_at_all(tmp_path, monkeypatch, elsewhere):
-    """Also to another file system; a network's disk may say that it is full when it is waited
-    for."""
+    """The target may be on another file system (`elsewhere`). `to_disk` fails because a network
+    file system may report a full disk only at `fsync`."""
     source, target = tmp_path / "runs/made", tmp_path / "data/images"
     files.write_text(source / "new", "new")
     files.write_text(target / "old", "old")
@@ -149,7 +149,7 @@ def test_tree_hash_trusts_a_manifest_for_the_files_that_it_names_alone(tmp_path)
     assert [files.tree_hash(tmp_path)] == hashes == [files.file_hash(tmp_path / "manifest.json")]
     files.write_json(tmp_path / "manifest.json", {"shards": [{"file": "a.npy", "hash": "y"}]})
     hashes.append(files.tree_hash(tmp_path))
-    files.write_text(tmp_path / "npy", "x")  # a part of a name that is there
+    files.write_text(tmp_path / "npy", "x")  # a part of a name in the manifest
     hashes.append(files.tree_hash(tmp_path))
     assert len(set(hashes)) == 3
 
@@ -204,7 +204,7 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path):
     path.write_text("rate: 1e-4\non: yes\ndefaults: &d {a: 1}\nown: {<<: *d, b: 2}\n")
     values = {"rate": 1e-4, "on": "yes", "defaults": {"a": 1}, "own": {"a": 1, "b": 2}}
     assert files.read_yaml(path) == values
-    files.read_yaml(path)["rate"] = 2  # of a copy
+    files.read_yaml(path)["rate"] = 2  # must not change the cached values
     assert files.read_yaml(path) == values
     path.write_bytes(b"a: \xff")
     for text in (None, "- a\n", ""):

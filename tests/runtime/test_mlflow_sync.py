@@ -1,4 +1,4 @@
-"""MLflow gets every row of the logs once, whatever fails; requests go to a real database."""
+"""MLflow receives every row of the logs once, even if requests to its real database fail."""
 
 import shutil
 import time
@@ -30,8 +30,8 @@ def open_run(*described: Any) -> RunLog:
 
 
 class FailingClient:
-    """A client of a real database. `fails` is asked before each request: "down" raises an error
-    instead, "lost" after the request."""
+    """A client of a real database. `fails` returns the failure of a request: "down" (an error
+    instead of the request), "lost" (an error after the request), or an exception to raise."""
 
     def __init__(self, real: MlflowClient):
         self.real, self.requests = real, 0
@@ -64,7 +64,7 @@ def project(tmp_path, monkeypatch, fresh_database) -> Path:
 
 @pytest.fixture
 def server(project, monkeypatch) -> FailingClient:
-    """A server that fails; what it has is in the project's database."""
+    """A server whose requests can fail. The server stores runs in the project's database."""
     client = FailingClient(MlflowClient(f"sqlite:///{project}/mlflow.db"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:5000")
     monkeypatch.setattr(mlflow, "MlflowClient", lambda uri: client)
@@ -72,7 +72,7 @@ def server(project, monkeypatch) -> FailingClient:
 
 
 def log_everything(runs: Path, rows: int = ROWS) -> tuple[RunLog, RunLog, RunLog]:
-    """A reproduction, a stage and a trial."""
+    """Write the logs of a reproduction, a stage and a trial, and return these logs."""
     kind = {"maskgit.kind": "reproduction"}
     whole = open_run(runs / "reproduction/0", "whole", "smoke", "exp", {"seed": 0}, kind)
     stage = open_run(runs / "sweep/1/log", "stage", "sweep", "exp", {"a.b": 1}, {}, whole.key)
@@ -126,7 +126,7 @@ def test_everything_is_there_once_and_a_second_sync_sends_nothing(server, projec
     assert server.requests == before + 1
     for note in runs.rglob("sent.json"):
         note.unlink()
-    sync(runs)  # everything again, which MLflow ignores
+    sync(runs)  # sends everything again; MLflow ignores repeated values
     check_everything(server.real)
 
 
@@ -137,7 +137,7 @@ def test_a_request_that_fails_is_repeated_and_costs_nothing(server, project, fai
     runs = project / "runs"
     log_everything(runs)
     count = iter(range(1000))
-    # Each request from then on, until the outage is over: the second round fails too.
+    # Three requests in a row fail, so that the second round fails too.
     server.fails = lambda request: failure if at <= next(count) < at + 3 else None
     for _ in range(4):
         try:
@@ -183,10 +183,10 @@ def test_a_resumed_run_goes_on_in_the_same_one_and_one_that_begins_anew_is_anoth
     assert found.data.tags["mlflow.parentRunId"] == other.run_id
     assert found.data.params == {"a.b": "1"}  # MLflow would refuse the new value
     assert len(history(server.real, before, "loss")) == ROWS + 1
-    shutil.rmtree(runs)  # as `make clean`: the curves would have their rows twice
+    shutil.rmtree(runs)  # like `make clean`; the old run would get each row twice
     time.sleep(0.002)
     whole, stage, _ = log_everything(runs)
-    shutil.rmtree(whole.folder)  # the log of its parent: it is sent without
+    shutil.rmtree(whole.folder)  # the stage is then sent without its parent
     sync(runs)
     assert len(server.real.search_runs(["1"])) == 6
     assert len(history(server.real, stage.run_id, "loss")) == ROWS

@@ -1,4 +1,4 @@
-"""The project as workers find it: the driver's folder, or a checkout of their node's own."""
+"""Workers find the project in the driver's folder, or in their node's own checkout."""
 
 import shutil
 import subprocess
@@ -29,21 +29,21 @@ stages:
 
 @pytest.fixture(autouse=True)
 def node(monkeypatch):
-    """Ray, on a node whose id a test may change."""
+    """A replacement for Ray, on a node whose id a test may change."""
     here = SimpleNamespace(id="head")
     context = SimpleNamespace(get_node_id=lambda: here.id)
     ray = SimpleNamespace(get_runtime_context=lambda: context)
     monkeypatch.setitem(sys.modules, "ray", ray)
     node_checkout.enter.cache_clear()
     monkeypatch.setattr(node_checkout, "_entered", None)
-    monkeypatch.setattr(node_checkout, "_running", Checkout(""))  # not a stage of another test
+    monkeypatch.setattr(node_checkout, "_running", Checkout(""))  # another test may set it
     yield here
     use_storage(None)
 
 
 @pytest.fixture
 def job(tmp_path, monkeypatch) -> Checkout:
-    """What the driver of the stage `two` sends in a job: `one` has run, and was pushed."""
+    """The `Checkout` that the driver of stage `two` sends in a job, after `one` was pushed."""
     (home := tmp_path / "home").mkdir()
     monkeypatch.chdir(home)
     for name in ("DVC_ROOT", "DVC_STAGE"):
@@ -64,7 +64,7 @@ def job(tmp_path, monkeypatch) -> Checkout:
 
 @pytest.fixture
 def other(node, job, tmp_path, monkeypatch) -> Path:
-    """The working directory that Ray makes on another node, which lacks the driver's folder."""
+    """The working directory that Ray creates on another node, which lacks the driver's folder."""
     shutil.move(job.folder, tmp_path / "elsewhere")
     (unpacked := tmp_path / "unpacked").mkdir()
     monkeypatch.chdir(unpacked)
@@ -79,7 +79,7 @@ def test_a_node_pulls_what_the_stage_needs_once(other, job, tmp_path):
     assert Path.cwd() == other and Path(job.folder).samefile(other)
     assert (other / "made/b").read_text() == "2\n" and not (other / "two").exists()
     shutil.rmtree(tmp_path / "store")
-    node_checkout.enter.cache_clear()  # another worker of the node
+    node_checkout.enter.cache_clear()  # like another worker on this node
     enter(job)
     assert (other / "made/a").read_text() == "1\n"
 
@@ -97,7 +97,7 @@ def test_the_drivers_own_node_works_in_its_folder(job, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     enter(job)
     assert str(Path.cwd()) == job.folder
-    with refused(tmp_path / "none", way_out="DVC remote"):  # a node that does not see it
+    with refused(tmp_path / "none", way_out="DVC remote"):  # the node lacks this folder
         enter(Checkout(str(tmp_path / "none")))
 
 

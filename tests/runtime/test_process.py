@@ -1,4 +1,4 @@
-"""What a process prints, how it is interrupted, and how many cores it uses."""
+"""The output of a process, its interruption, and the number of cores that it uses."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def test_a_line_is_shown_at_once_and_a_reader_that_leaves_is_no_error():
         it.stdout.close()
         said = it.stderr.read()
         assert (it.wait(timeout=60), said) == (1, b"")
-    with pytest.raises(BrokenPipeError), reader_may_leave():  # another pipe
+    with pytest.raises(BrokenPipeError), reader_may_leave():  # the error of another pipe
         raise BrokenPipeError
 
 
@@ -67,7 +67,7 @@ def test_errors_of_libraries_are_logged_but_not_by_workers():
 
 @pytest.mark.parametrize(("given", "expected"), [("3", 3), ("0", 7), ("", 7), ("x", 7)])
 def test_a_process_uses_the_cores_that_it_was_given(monkeypatch, given, expected):
-    """OMP_NUM_THREADS says how many, of Ray's workers too; the machine may have more."""
+    """Ray sets OMP_NUM_THREADS in workers. Without a valid number, a process uses all 7 cores."""
     monkeypatch.setenv("OMP_NUM_THREADS", given)
     monkeypatch.setattr(process.os, "sched_getaffinity", lambda pid: set(range(7)), raising=False)
     assert cores() == expected
@@ -75,7 +75,7 @@ def test_a_process_uses_the_cores_that_it_was_given(monkeypatch, given, expected
 
 @pytest.fixture
 def now(monkeypatch) -> list[float]:
-    """The time, in a list that a test may change."""
+    """The current time in seconds, in a list that a test may change."""
     value = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: value[0])
     return value
@@ -105,6 +105,6 @@ def test_a_countdown_counts_all_and_reckons_with_those_of_this_run(now, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "sweep: 21 trials, 18 already finished",
         "sweep: cosine/seed0 done, 19 of 21, about 2 h 0 min left",
-        "sweep: linear/seed0 done, 20 of 21, about 31 min left",  # 62 for two
+        "sweep: linear/seed0 done, 20 of 21, about 31 min left",  # two trials took 62 min
         "sweep: cubic/seed0 done, 21 of 21",
     ]

@@ -1,4 +1,4 @@
-"""Results of other params or other inputs are told apart, by what the real DVC locked."""
+"""Results that are out of date according to the dvc.lock of the real DVC, and records of runs."""
 
 import json
 import platform
@@ -29,7 +29,7 @@ PARAMS = {"side": 28, "train": {"steps": 900, "lr": 1e-4}, "samples": 10}
 
 
 def stage(name: str, made: str, **listed: list[str]) -> dict:
-    """A stage that writes its params to a file, and a record."""
+    """Return a stage that copies its param to the file `made`, and writes an empty record."""
     record, folder = f"results/sources/{name}.json", Path(made).parent
     value = {"side": "side", "train": "steps", "samples": "samples"}[listed["params"][0]]
     command = f"mkdir -p {folder} results/sources; grep {value} params.yaml > {made}"
@@ -41,7 +41,7 @@ STAGES = {
     "prepare": stage("prepare", "data/a", params=["side"], deps=["code.py"]),
     "train": stage("train", "models/main/x", params=["train"], deps=["data"]),
     "speed": stage("speed", "results/speed.csv", params=["side"], deps=["code.py"]),
-    # It reads a part of what another stage makes.
+    # This stage reads only a part of `models`, the output of `train`.
     "evaluate": stage("evaluate", "results/rows.csv", params=["samples"], deps=["models/main"]),
     "analysis": {"cmd": "true", "deps": ["results/rows.csv", "results/speed.csv"]},
 }
@@ -80,7 +80,7 @@ def project(reproduced, tmp_path, monkeypatch) -> Path:
 def test_one_repro_is_current_and_edited_code_is_no_reason(project):
     assert out_of_date() == {}
     require_current("prepare", "train", "speed", "evaluate")
-    Path("code.py").write_text("2")  # `dvc commit` may accept it
+    Path("code.py").write_text("2")  # `dvc commit` may have accepted the edit
     assert out_of_date() == {}
 
 
@@ -118,7 +118,7 @@ def test_a_stage_that_ran_alone_leaves_those_that_read_it_out_of_date(project):
 
 
 def test_a_stage_that_failed_or_never_ran_left_no_results(project):
-    Path("results/sources/train.json").unlink()  # DVC deletes it before the stage runs
+    Path("results/sources/train.json").unlink()  # DVC deletes outputs before a stage runs
     assert described(out_of_date()) == "train left no results; evaluate used results of train"
     lock = read_yaml(Path("dvc.lock"))
     del lock["stages"]["prepare"]
@@ -159,5 +159,5 @@ def test_a_record_names_machines_and_versions(project):
     record = read_json(Path("results/sources/train.json"))
     assert record["run_id"] == "run" and record["params"] == {"steps": 1}
     assert record["host"] == platform.node() and record["workers"] == [worker]
-    assert record["dirty"] is None and record["commit"] == "unknown"  # no git here
+    assert record["dirty"] is None and record["commit"] == "unknown"  # not a git repository
     assert record["versions"]["torch"] == torch.__version__ and record["seconds"] > 0

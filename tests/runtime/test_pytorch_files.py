@@ -1,4 +1,4 @@
-"""Published weights are the bytes that were published, and run no code."""
+"""Downloaded weights must have the published hash, and loading them runs no code."""
 
 import hashlib
 from pathlib import Path
@@ -17,7 +17,7 @@ HASH = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def url(tmp_path, monkeypatch) -> str:
-    """Of a file of `CONTENT` whose name has its hash; torch's cache is empty."""
+    """The URL of a file with `CONTENT` whose name contains its hash. Torch's cache is empty."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
     path = tmp_path / f"net-{HASH[:8]}.pth"
     path.write_bytes(CONTENT)
@@ -50,7 +50,7 @@ def test_a_file_of_another_hash_is_refused_and_what_was_there_stays(url, tmp_pat
 
 @pytest.mark.parametrize("new", [True, False])
 def test_no_code_of_a_download_is_run(tmp_path, monkeypatch, make_params, new):
-    """Of a file in PyTorch's format or in that before 1.6, whatever a library asks for."""
+    """This holds for the formats since and before PyTorch 1.6, even with `weights_only=False`."""
     monkeypatch.chdir(tmp_path)
     torch.save({"x": Bomb(Path("exploded"))}, "bomb.pth", _use_new_zipfile_serialization=new)
     with pytest.raises(ValueError, match="more than tensors"), only_tensors():
@@ -59,10 +59,10 @@ def test_no_code_of_a_download_is_run(tmp_path, monkeypatch, make_params, new):
         given = make_params(evaluation={f"{name}_weights": "bomb.pth"}).evaluation
         with refused(f"evaluation.{name}_weights", "more than tensors") as error:
             open_extractor(name, None, given, torch.device("cpu"))
-        assert "weights_only" not in str(error.value)  # PyTorch proposes to run it
+        assert "weights_only" not in str(error.value)  # PyTorch suggests turning it off
     assert not Path("exploded").exists()
     torch.load("bomb.pth", weights_only=False)
-    assert Path("exploded").exists()  # so it is a bomb, and torch.load as it was
+    assert Path("exploded").exists()  # the bomb works, and `torch.load` is unchanged
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The log of a run on disk: what is in it after kills, full disks and several writers."""
+"""The log of a run on disk after kills, full disks, and writes by several processes."""
 
 import json
 import multiprocessing
@@ -58,7 +58,7 @@ def test_processes_that_log_at_once_lose_nothing(run):
 
 @pytest.mark.parametrize("room", [0, 5])
 def test_a_full_disk_is_one_error_and_costs_no_row(run, room):
-    """With room for five bytes it leaves an unfinished line, as a killed process does."""
+    """If only five bytes fit, the log ends in an unfinished line, as after a kill."""
     run.log_metrics({"loss": 0.5}, 0)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (run.folder / "metrics.jsonl").stat().st_size
@@ -105,14 +105,14 @@ def test_a_picture_has_a_preview_beside_it(run, tmp_path):
     run.log_image(tmp_path / "samples.png", "samples", 10)
     found = sorted((run.folder / "artifacts/images").iterdir())
     assert [Image.open(file).size for file in found] == [(256, 3), (310, 4)]
-    found[1].unlink()  # as after a kill between the two files
+    found[1].unlink()  # as after a kill between the two writes
     run.log_image(tmp_path / "samples.png", "samples", 10)
     assert sorted((run.folder / "artifacts/images").iterdir()) == found
 
 
 def test_rows_that_differ_in_their_seed_are_one_point_of_a_curve(run):
     table = [
-        {"kept": 0.29, "seed": 0, "fid": 1.0, "kid": None, "near": 1.0},  # which the next lacks
+        {"kept": 0.29, "seed": 0, "fid": 1.0, "kid": None, "near": 1.0},  # row 2 lacks `near`
         {"kept": 0.29, "seed": 1, "fid": 2.0, "kid": 1.0},
         {"kept": 1.0, "seed": 0, "fid": 4.0, "kid": 3.0},
     ]
@@ -122,7 +122,7 @@ def test_rows_that_differ_in_their_seed_are_one_point_of_a_curve(run):
 
 def test_a_child_begins_where_it_is_worked_on(run):
     child = run.child("k/cosine/seed0", "cosine/seed0", {"seed": 3}, "What it is.")
-    child.finish(ok=False)  # as where the stage failed before the child began
+    child.finish(ok=False)  # the stage failed before the child began
     assert not child.folder.exists()
     pickle.loads(pickle.dumps(child)).begin()
     assert described(child)["parent"] == "k" and described(child)["tags"]["tag"] == "t"

@@ -1,4 +1,4 @@
-"""Run directories that are copied to an object store, on a server that talks S3."""
+"""Copies of run directories in an object store, on a local server with the S3 API."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ ADDRESS = "s3://store/some/where"
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch) -> Iterator[Path]:
-    """The folder of run directories, whose copies are in the store."""
+    """The folder of run directories, with an open object store for their copies."""
     with s3_store() as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -53,7 +53,7 @@ def test_a_folder_as_storage_path_copies_nothing(tmp_path):
     assert storage() is None
     upload(tmp_path / "missing")
     download(tmp_path)
-    with pytest.raises(UserError, match=r"ray\.storage_path"):  # no package for this protocol
+    with pytest.raises(UserError, match=r"ray\.storage_path"):  # no package supports this protocol
         open_storage("nothing://bucket/x", tmp_path)
 
 

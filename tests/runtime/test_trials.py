@@ -1,4 +1,4 @@
-"""Trials of Ray Tune: what they return, how they fail, and which machines they were on."""
+"""Ray Tune trials: their values, their failures, and the machines on which they ran."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ A, B = {"host": "a", "device": "cpu"}, {"host": "b", "device": "NVIDIA H100"}
 
 @dataclass(frozen=True)
 class Job:
-    """Does what its name says, in a folder in which each attempt leaves a file."""
+    """A job whose name says what the job does. Each attempt creates a file in `folder`."""
 
     name: str
     folder: Path
@@ -45,7 +45,7 @@ def work(job: Job) -> dict[str, object]:
 
 
 class Ran:
-    """Trials that ran, and what they returned."""
+    """Runs trials, and collects their values."""
 
     def __init__(self, folder: Path):
         self.folder, self.values = folder, dict[str, object]()
@@ -128,7 +128,7 @@ def test_a_job_beside_a_trial_returns_its_value_its_machines_or_its_error(ray, r
 
 
 def test_a_trial_that_did_not_end_is_an_error(run, monkeypatch):
-    """Ray Tune may return a part of the trials without an error, as after Ctrl-C."""
+    """Without an error, Ray Tune may return before all trials have ended, as after Ctrl-C."""
     monkeypatch.setattr(trials, "_tuner", lambda *given: SimpleNamespace(fit=lambda: None))
     with pytest.raises(UserError, match="trial plain failed: the trial did not end"):
         run("plain")

@@ -1,5 +1,5 @@
-"""Nodes that share no folder: code by Ray's working_dir, data by the DVC remote, checkpoints by the
-store of `ray.storage_path`."""
+"""Nodes that share no folder get code from Ray's working_dir, data from the DVC remote, and
+checkpoints from the store at `ray.storage_path`."""
 
 import re
 import subprocess
@@ -18,12 +18,12 @@ from tests.ray_head import TOKEN, kill_node, node_apart, ray_head
 
 pytestmark = pytest.mark.soak
 
-AWAY = f"http://me:{SECRET}@127.0.0.1:9"  # where no tracking server is
+AWAY = f"http://me:{SECRET}@127.0.0.1:9"  # no tracking server listens there
 
 
 @pytest.fixture
 def home(tmp_path) -> Iterator[Project]:
-    """A clone at the smoke preset, whose DVC remote and run directories are in a store."""
+    """A clone with the smoke preset, whose DVC remote and run directories are in an S3 store."""
     home = Project.clone(tmp_path / "home")
     home.run("python", "-m", "pipeline", "preset", "smoke")
     home.set(ray__storage_path="s3://store/runs")
@@ -41,13 +41,11 @@ def home(tmp_path) -> Iterator[Project]:
 def submitted(
     home: Project, stage: str, cpus: list[int]
 ) -> Iterator[tuple[subprocess.Popen, list[psutil.Popen], Path]]:
-    """Send a stage to a cluster with another HOME and none of the project's folders.
+    """Submit a stage to a cluster with another HOME. Nodes do not see the project (`node_apart`).
 
-    Args:
-        cpus: of each node.
-
-    Yields:
-        `maskgit submit`, the nodes, and the log of what the job prints.
+    `cpus` lists the CPUs of each node. Yields the process of `maskgit submit`, the nodes, and the
+    log with the job's output. After the block, waits for the job, and checks that no log
+    or file of the cluster contains the password.
     """
     folder = home.folder.parent
     log, away = folder / "log", folder / "away"
@@ -70,7 +68,7 @@ def submitted(
 
 
 def works(node: psutil.Popen, name: str) -> bool:
-    """Whether a process of the node has this name, as Ray names its workers."""
+    """Whether a process of the node has `name` in its command line, where Ray names its workers."""
     commands = (p.cmdline() for p in psutil.Process(node.pid).children(recursive=True))
     return any(name in word for command in commands for word in command)
 
@@ -82,7 +80,7 @@ def wait_until(ready: Callable[[], bool], job: subprocess.Popen, log: Path) -> N
 
 
 def test_a_training_on_several_nodes_survives_a_killed_one(home):
-    """The classifier's two workers are on two nodes, of which one is killed after a checkpoint."""
+    """The classifier's two workers run on two nodes; one node is killed after a checkpoint."""
     home.set(ray__num_workers=2, classifier__steps=1000, classifier__checkpoint_every=100)
     home.repro("prepare")
     with submitted(home, "train_classifier", cpus=[1, 1, 1]) as (job, nodes, log):
@@ -93,8 +91,8 @@ def test_a_training_on_several_nodes_survives_a_killed_one(home):
 
 
 def test_all_stages_elsewhere_leave_what_they_would_have_left_at_home(home, finished):
-    """On two nodes, one killed while it trains a trial; at home nothing runs, and every hash is the
-    same."""
+    """One of two nodes is killed during a trial. `dvc repro --pull` at home then runs no stage, and
+    all hashes are those of a run at home."""
     with submitted(home, "all", cpus=[2, 2]) as (job, nodes, log):
         wait_until(lambda: "Running stage 'sweep'" in log.read_text(), job, log)
         wait_until(lambda: works(nodes[0], "ray::ImplicitFunc.train"), job, log)
@@ -103,4 +101,4 @@ def test_all_stages_elsewhere_leave_what_they_would_have_left_at_home(home, fini
     assert home.outputs() == finished.outputs()
     record = read_json(home.folder / "results/sources/sweep.json")
     assert record["commit"] == home.run("git", "rev-parse", "HEAD").strip()
-    assert record["dirty"] is True  # .dvc/config and params.yaml
+    assert record["dirty"] is True  # .dvc/config and params.yaml were edited
