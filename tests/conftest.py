@@ -36,9 +36,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.hookimpl(trylast=True)  # of the tests that are left, without those that -m leaves out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the processes that share the tests, each begins with a part of them. The first one makes
-    `finished`, which takes minutes, while the others have tests that need none; it goes on with the
-    longest test. Then come some that take no time: no other process takes over the next test."""
+    """Order the tests for several processes, each of which begins with a part of them. The first
+    makes `finished`, which takes minutes, and runs the longest test, while the others run tests
+    without it. Quick tests follow, so that no other process takes over the longest one."""
     need, others = [], []
     for item in items:
         (need if "finished" in item.fixturenames else others).append(item)
@@ -185,14 +185,14 @@ def tokens_dir(tmp_path) -> Path:
 
 @pytest.fixture
 def in_tiny_project(tiny_project, monkeypatch) -> Path:
-    """The same, as the working directory."""
+    """`tiny_project` as the working directory."""
     monkeypatch.chdir(tiny_project)
     return tiny_project
 
 
 @pytest.fixture
 def own_project(tiny_project, tmp_path, monkeypatch) -> Path:
-    """A copy of it for tests that change it, as the working directory."""
+    """A copy of `tiny_project` as the working directory, for tests that change it."""
     monkeypatch.chdir(shutil.copytree(tiny_project, tmp_path / "project"))
     return tmp_path / "project"
 
@@ -221,7 +221,7 @@ def finished(tmp_path_factory, worker_id) -> Project:
 
 @pytest.fixture
 def smoke(finished, tmp_path) -> Project:
-    """A copy of it, for tests that change it."""
+    """A copy of `finished`, for tests that change it."""
     return finished.copy(tmp_path / "project")
 
 

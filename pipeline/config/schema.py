@@ -337,7 +337,7 @@ class Decoding(Draw):
     sampler: Annotated[str, _names(SAMPLERS)] = "confidence"
     """Rule that chooses the tokens to mask again (docs/samplers.md). Paper: confidence."""
     remasking: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Strength η of masking again, for the samplers `remask_capped` and `remask_rescaled`."""
+    """Remasking strength η, for the samplers `remask_capped` and `remask_rescaled`."""
     softmax_temperature_end: SoftmaxTemperature | None = None
     """Softmax temperature in the last iteration, after a linear change; null: no change."""
     bf16: Bf16 = True
@@ -373,7 +373,7 @@ class Oracle(Section):
     grids: Grid[Annotated[int, Field(ge=4)]] = [8, 16]
     """Sides of the token grids, which are read row by row; a side of 8 means N = 64."""
     total_tokens: PositiveInt = 51200
-    """Tokens to draw per N and decoding setting, such as 800 samples of 64 tokens."""
+    """Tokens to draw for each N and decoding setting: 51200 are 800 samples at N = 64."""
     designs: list[dict[str, Any]] = [
         {"sampler": ["confidence", "random"], "iterations": [*FEW], "schedule": [*SEVEN]},
         {"choice_temperature": [1.0, 10.0], "iterations": [*FEW]},

@@ -93,8 +93,8 @@ class Evaluator:
         return features.stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
-        """Return a `Maker` whose function makes images with the function of `maker`, and returns
-        the extractors' outputs for the images and the tensors of `others` (see `open_measured`)."""
+        """Return a `Maker` that makes images with `maker` and returns the extractors' outputs for
+        these images and, unchanged, the tensors that `others` make (see `open_measured`)."""
         networks = Maker(open_networks, self.params, self._second, here=self.networks)
         return Maker(open_measured, maker, (networks, *others))
 

@@ -154,8 +154,8 @@ def spreads(
 def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed: int) -> float:
     """FID∞ (Chong & Forsyth 2020), FID extrapolated to infinitely many samples. Since FID's bias is
     proportional to 1/n, a line in 1/n is fitted to the FIDs of random subsets of n samples, with
-    the class proportions of `labels`, and evaluated at 0. Raises `TooFew` if a quarter of the
-    samples is too few for a covariance."""
+    the class proportions of `labels`, and evaluated at 0. The smallest subset has a quarter of the
+    samples. Raises `TooFew` if it is too small for a covariance."""
     count = len(samples)
     draws = generator(seed, "fid_infinity")
     sizes = np.linspace(max(1, count // 4), count, SIZES).round().astype(int)

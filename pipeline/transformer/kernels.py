@@ -62,8 +62,8 @@ def onednn_takes_bfloat16() -> bool:
 
 class BFloat16Linear(nn.Module):
     """A linear layer in bfloat16, for prediction only. On a CPU, the weights are stored in oneDNN's
-    layout, which avoids reordering them at every call. The layout changes no result, except that a
-    `LinearGelu` rounds to bfloat16 only once, after the GELU."""
+    layout, which avoids reordering them at every call. The layout changes no result of a plain
+    linear layer. A `LinearGelu` rounds to bfloat16 once, after the GELU, not also before it."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()

@@ -71,8 +71,8 @@ def test_a_folder_without_validation_has_no_split(classes, tmp_path, above):
 
 
 def test_photographs_reach_trainings_in_their_colours(tmp_path, make_params):
-    """Of scikit-learn's temple and flower, pieces of all the sizes that are stored differently, in
-    folders of odd names."""
+    """The photographs are pieces of scikit-learn's temple and flower, in every size that is stored
+    differently and in folders with unusual names."""
     pieces, names = {}, {"日本\n": "日本\\n", os.fsdecode(b"\xff<&"): "\\udcff<&"}
     for name, photo in zip(names, load_sample_images().images, strict=True):
         (tmp_path / "photos" / name).mkdir(parents=True)

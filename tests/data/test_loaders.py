@@ -27,7 +27,7 @@ pytestmark = [
 
 
 def batches(ranks: Ranks) -> cas.CasBatches:
-    """Of samples, with RandAugment, which draws from torch's global generator."""
+    """Return batches with RandAugment, which draws from torch's global generator."""
     params = with_params(classifier={"batch_size": 12})
     training = cas_training(params, "transformer", "randaugment", Path("run"))
     return cas.CasBatches(training, ranks)
@@ -35,7 +35,7 @@ def batches(ranks: Ranks) -> cas.CasBatches:
 
 @pytest.mark.parametrize("loaders", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_batches_are_the_same_bytes_whoever_prepares_them(loaders, monkeypatch):
-    """Of one worker and of the second of two; from the middle on, as after a restart."""
+    """Tests a single worker and the second of two, from step 5 on, as after a restart."""
     monkeypatch.setenv(THREADS, "2")
     for ranks in (ALONE, Ranks(1, 2)):
         ready = prepared(batches(ranks), loaders, CPU)

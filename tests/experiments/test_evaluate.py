@@ -137,7 +137,7 @@ def drawn(folder: Path, given: Params, most: int = 9) -> list[int]:
 def test_a_killed_evaluation_makes_no_batch_twice_and_a_new_seed_is_measured_alone(
     straight, tmp_path
 ):
-    """Of eight batches a replicate the first three of the first are there after the kill."""
+    """A replicate has eight batches. The kill comes after three of the first replicate."""
     assert drawn(tmp_path, params(seeds=[0]), most=3) == [3]
     assert drawn(tmp_path, params(seeds=[0])) == [5] + [8] * 3
     assert drawn(tmp_path, params()) == [8] * 4
@@ -145,8 +145,8 @@ def test_a_killed_evaluation_makes_no_batch_twice_and_a_new_seed_is_measured_alo
 
 
 def test_samples_that_are_not_kept_are_published_with_the_same_bytes(straight, tmp_path):
-    """Of a run that ends, and of one that is killed before or while they are dropped; nothing is
-    drawn again before."""
+    """The run ends, or is killed before or while it drops the samples. The next run draws only what
+    was dropped."""
     given = params(keep_samples=False, seeds=[0])
     folders = folders_in(tmp_path, given)
 
@@ -169,8 +169,8 @@ def test_samples_that_are_not_kept_are_published_with_the_same_bytes(straight, t
 
 
 def test_real_images_are_scored_in_disjoint_sets(tmp_path, capsys):
-    """Of 99 candidates, 33 a class, rejection keeps 9 or 12; of the sizes 40 and 99 there are not
-    as many validation images."""
+    """Rejection keeps 9 or 12 of 99 candidates (33 in each class). There are too few validation
+    images for sets of 40 or 99."""
     given = tiny.with_params(
         evaluation={"samples": 99},
         cas={"samples": 99},

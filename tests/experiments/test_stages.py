@@ -221,7 +221,7 @@ def test_a_killed_stage_resumes_after_its_last_batch_and_writes_the_same_bytes(
 
 
 def test_one_more_seed_or_other_samples_of_a_seed_is_all_that_runs(run_stage, monkeypatch):
-    """Of two networks, each selects twice at three rates."""
+    """There are two networks. Each selects twice at three acceptance rates."""
     run_stage("reject", evaluation={"seeds": [0]})
     first = pd.read_csv(file := Path("results/rejection/rows.csv"))
     counted = tiny.Dies(reject.select, calls=2 * 2 * 3)

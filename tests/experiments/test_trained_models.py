@@ -237,7 +237,7 @@ def test_hidden_tokens_are_uniform():
 
 
 def rebuilt(tmp_path: Path, **changes) -> tuple[list[dict], dict[str, np.ndarray]]:
-    """Of the first seed alone."""
+    """Return what `reconstruct_hidden` returns for the first seed."""
     params = with_params(reconstruction=changes, evaluation={"seeds": [0]})
     return reconstruct.reconstruct_hidden(params, folders_of(tmp_path, params), ALONE)
 

@@ -86,7 +86,7 @@ def test_tokens_are_a_cpus(device):
 
 
 def test_training_and_samples_repeat_to_the_last_bit(device, tiny, tokens_dir):
-    """Also from a checkpoint; both transformers draw other samples by another seed."""
+    """A task restored from a checkpoint repeats too. Another seed gives other samples."""
     tasks = [TransformerTask(tiny(), tokens_dir, seed=3, device=device) for _ in range(3)]
     straight, killed, resumed = tasks
     for step in range(4):
@@ -130,8 +130,8 @@ def test_a_compiled_step_is_that_without(device, tiny, tokens_dir, task, bf16, t
 
 
 def gradients(network: str, tokens_dir: Path, ranks: Ranks) -> list[torch.Tensor]:
-    """Of three steps, in which weights hardly move: with `DistributedDataParallel`, or with
-    `Ranks.average_gradients` and `SyncBatchNorm`."""
+    """Return the gradients of three steps in which weights hardly move, averaged by
+    `DistributedDataParallel`, or by `Ranks.average_gradients` and `SyncBatchNorm`."""
     if network == "transformer":
         params = tiny_params(params_of, lr=1e-9)
         task = TransformerTask(params, tokens_dir, seed=3, device=pick_device(), ranks=ranks)
