@@ -120,7 +120,7 @@ def test_tree_hash_sees_names_and_contents_and_what_dvc_sees(tmp_path):
     lines = (ROOT / ".dvcignore").read_text().splitlines()
     patterns = [line.removesuffix("/") for line in lines if line and line[:2] != "# "]
     assert patterns == list(files.IGNORED)
-    dvc = PathSpec.from_lines("gitwildmatch", lines)
+    dvc = PathSpec.from_lines("gitignore", lines)
     hashes = []
     for name, text in [("a", "1"), ("a", "2"), ("sub/b.py", "1"), ("sub/swap.py", ""), ("c", "")]:
         assert not dvc.match_file(name)
