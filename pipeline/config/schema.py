@@ -373,7 +373,7 @@ class Oracle(Section):
     grids: Grid[Annotated[int, Field(ge=4)]] = [8, 16]
     """Sides of the token grids, which are read row by row; a side of 8 means N = 64."""
     total_tokens: PositiveInt = 51200
-    """Tokens to draw for each N and decoding setting: 51200 are 800 samples at N = 64."""
+    """Tokens to draw for each N and decoding setting: 51200 gives 800 samples at N = 64."""
     designs: list[dict[str, Any]] = [
         {"sampler": ["confidence", "random"], "iterations": [*FEW], "schedule": [*SEVEN]},
         {"choice_temperature": [1.0, 10.0], "iterations": [*FEW]},

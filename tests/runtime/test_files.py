@@ -115,12 +115,13 @@ def test_a_folder_is_published_whole_or_not_at_all(tmp_path, monkeypatch, elsewh
 
 
 def test_tree_hash_sees_names_and_contents_and_what_dvc_sees(tmp_path):
+    from dvc.ignore import GitIgnoreSpecPattern
     from pathspec import PathSpec
 
     lines = (ROOT / ".dvcignore").read_text().splitlines()
     patterns = [line.removesuffix("/") for line in lines if line and line[:2] != "# "]
     assert patterns == list(files.IGNORED)
-    dvc = PathSpec.from_lines("gitignore", lines)
+    dvc = PathSpec.from_lines(GitIgnoreSpecPattern, lines)
     hashes = []
     for name, text in [("a", "1"), ("a", "2"), ("sub/b.py", "1"), ("sub/swap.py", ""), ("c", "")]:
         assert not dvc.match_file(name)
