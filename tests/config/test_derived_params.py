@@ -1,5 +1,5 @@
-"""What is derived from params, literally: no stage lists this code among what it depends on, so it
-must not change in silence."""
+"""Values that are derived from params, compared with literal numbers. No stage depends on this
+code in dvc.yaml, so a change of it must fail here."""
 
 from pathlib import Path
 
@@ -78,4 +78,4 @@ def test_released_weights_are_one_model_sampled_with_every_seed(make_params):
     released = replicates(params, "transformer")
     assert [r.folder for r in released] == [Path("models/transformer/main/seed4")] * 2
     assert [(r.seed, r.name) for r in released] == [(4, "main/seed4"), (2, "main/seed2")]
-    assert len(replicates(params, "autoregressive")) == 4  # which has none
+    assert len(replicates(params, "autoregressive")) == 4  # which has no grid

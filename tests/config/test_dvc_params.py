@@ -1,5 +1,5 @@
-"""dvc.yaml lists, for every stage, the params that it reads, and no others: one that is missing
-would leave a stale result, one too many would make a result again that cannot differ."""
+"""dvc.yaml lists exactly the params that each stage reads. A missing one would leave a stale
+result; a superfluous one would repeat a stage whose result cannot change."""
 
 from dataclasses import fields
 from pathlib import Path

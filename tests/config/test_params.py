@@ -13,7 +13,7 @@ from tests.params import PRESET, make_params, write_params
 
 
 def error_of(path) -> UserError:
-    """The error, which names the file."""
+    """Return the error, which must name the file."""
     with refused() as error:
         load_params(path)
     assert error.value.subject.startswith(f"{path}: ") and len(str(error.value)) <= 600
@@ -146,7 +146,7 @@ def test_a_storage_path_is_a_folder_or_an_object_store(given, taken, tmp_path, m
     monkeypatch.setenv("HOME", "/home/me")
     params = load_params(write_params(tmp_path, ray={"storage_path": given}))
     assert params.ray.storage_path == taken
-    assert Params.model_validate(params.model_dump()) == params  # as workers get it
+    assert Params.model_validate(params.model_dump()) == params  # as workers receive it
 
 
 def test_the_file_that_ships_holds_the_defaults():

@@ -1,4 +1,4 @@
-"""A file that a param names and that is missing is refused before the hours of work before it."""
+"""If a param names a missing file, the run stops before its first stage."""
 
 import shutil
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""Presets validate, keep the comments of params.yaml, and have the values of the paper and the
-release, which are written here a second time: a slip would cost days of GPUs."""
+"""Presets are valid, keep the comments of params.yaml, and have the values of the paper and the
+release. These are written here a second time, because a typing error would cost days of GPUs."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ OWN_TOKENIZER = ("imagenet256", "places512", "release256")  # imagenet512 takes 
 GPU = (*LARGE, "cifar10")
 SEVEN = ["exponential", "cubic", "square", "cosine", "linear", "square_root", "logarithmic"]
 
-# Param, value, the presets that it holds for, where it is said. "Release" is the authors' public
+# Param, value, the presets that have it, source. "Release" is the authors' public
 # configs, inference code and checkpoints.
 TABLE = [
     # The transformer.
@@ -94,7 +94,7 @@ FIDELITY = (ROOT / "docs/fidelity.md").read_text(encoding="utf-8")
 
 
 def values(name: str) -> dict:
-    """The params of a preset by dotted key, with two that follow from them."""
+    """Return a preset's params by dotted key, with two derived values."""
     params = preset_params(name)
     derived = {"grid": params.grid, "tokenizer.downsampling": params.tokenizer.downsampling}
     return flatten(params.model_dump()) | derived
@@ -127,7 +127,7 @@ def test_fidelity_page_says_what_the_presets_hold(name):
 
 
 def read(text: str):
-    """A value as params.yaml holds it (to YAML 1.1, 1e-4 is a text)."""
+    """Read a value as params.yaml holds it (YAML 1.1 reads 1e-4 as a string)."""
     return float(text) if re.fullmatch(r"\d+e-\d+", text) else yaml.safe_load(text)
 
 
@@ -180,6 +180,6 @@ def test_an_impossible_preset_leaves_the_params_as_they_are(text, key, target, m
     monkeypatch.setattr(presets, "PRESETS", folder)
     with refused(f"{folder}/own.yaml: {key}"):
         apply_preset("own", target)
-    with pytest.raises(UserError, match="own, photos"):  # those that there are
+    with pytest.raises(UserError, match="own, photos"):  # the existing ones
         apply_preset("imagenet", target)
     assert target.read_text() == PRESET.read_text()

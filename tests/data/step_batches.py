@@ -1,5 +1,5 @@
-"""Batches that are made of their step alone, for loaders; and a training that takes them until it
-is ended: `python -m tests.data.step_batches LOADERS`, which prints its steps."""
+"""Batches that depend only on their step. `python -m tests.data.step_batches LOADERS` trains on
+them until it is stopped, and prints its steps."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 class StepBatches(Batches):
-    """A batch is its step, and the numbers of cores and threads that it was made with."""
+    """A batch holds its step, and the numbers of cores and threads that made it."""
 
     def load(self, step: int) -> Any:
         time.sleep(0.2)

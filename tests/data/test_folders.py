@@ -1,4 +1,4 @@
-"""Folders of pictures as `data.source`: splits, classes, and what is refused or skipped."""
+"""Folders of pictures as `data.source`: splits, classes, refused and skipped files."""
 
 import os
 from pathlib import Path
@@ -71,8 +71,8 @@ def test_a_folder_without_validation_has_no_split(classes, tmp_path, above):
 
 
 def test_photographs_reach_trainings_in_their_colours(tmp_path, make_params):
-    """The photographs are pieces of scikit-learn's temple and flower, in every size that is stored
-    differently and in folders with unusual names."""
+    """The photographs are crops of scikit-learn's temple and flower, in folders with unusual names.
+    Their sizes cover every way of storing them."""
     pieces, names = {}, {"日本\n": "日本\\n", os.fsdecode(b"\xff<&"): "\\udcff<&"}
     for name, photo in zip(names, load_sample_images().images, strict=True):
         (tmp_path / "photos" / name).mkdir(parents=True)

@@ -1,5 +1,5 @@
-"""Processes that prepare the pictures of a training: the same batches as without them, one line
-where something is wrong, and none that is left."""
+"""Processes that prepare pictures for training: they give the same batches as the training itself,
+report an error in one line, and end with the training."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def batches(ranks: Ranks) -> cas.CasBatches:
 
 @pytest.mark.parametrize("loaders", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_batches_are_the_same_bytes_whoever_prepares_them(loaders, monkeypatch):
-    """Tests a single worker and the second of two, from step 5 on, as after a restart."""
+    """Test a single worker and the second of two, from step 5 on, as after a restart."""
     monkeypatch.setenv(THREADS, "2")
     for ranks in (ALONE, Ranks(1, 2)):
         ready = prepared(batches(ranks), loaders, CPU)

@@ -1,5 +1,5 @@
-"""The order in which training reads its data, and seeds. No stage lists this code among what it
-depends on, so that literal values hold it: what is drawn must never change silently."""
+"""The order in which training reads its data, and seeds, compared with literal values. No stage
+depends on this code in dvc.yaml, so a change of what is drawn must fail here."""
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ def test_the_order_never_changes():
 
 
 def test_seeds_and_first_draws_are_those_of_every_published_run():
-    """Not a change of torch's generator may go unseen either."""
+    """A change of torch's generator must fail too."""
     assert mix(1, "2") == 1169240507383557186 and mix("1", 2) == 8565828550455237335
     assert mix(7, "decode", "cosine", 8) == 4594418420982909373
     uniform = torch.rand(3, generator=generator(0, "batch", 5)).tolist()

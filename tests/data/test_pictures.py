@@ -1,4 +1,4 @@
-"""Pictures as people have them: clean ones are stored, the others are refused in one line."""
+"""Pictures of every kind: valid ones are stored, broken ones are refused in one line."""
 
 import io
 import random
@@ -36,7 +36,7 @@ def path(tmp_path) -> Path:
 
 @pytest.fixture
 def stored(path):
-    """Stores the bytes of a file."""
+    """Store the bytes of a picture file."""
 
     def store_bytes(content: bytes) -> bytes:
         path.write_bytes(content)
@@ -47,7 +47,7 @@ def stored(path):
 
 @pytest.fixture
 def shown(stored):
-    """What trainings read of the bytes of a file, which Pillow reads as it stands: (H, W, 3)."""
+    """Return the pixels (H, W, 3) that training reads from a file's bytes."""
 
     def show(content: bytes) -> np.ndarray:
         kept = stored(content)
@@ -108,7 +108,7 @@ def test_sixteen_bits_are_scaled(shown, kind):
     ],
 )
 def test_transparent_pixels_are_white(shown, mode, kind):
-    """The left half is black and clear, the right half nearly black and opaque."""
+    """The left half is black and transparent, the right half nearly black and opaque."""
     values, options = np.array([[0] * 4 + [1] * 4] * 6, np.uint8), {"lossless": True}
     image = Image.fromarray(values).convert(mode)
     if mode.endswith("A"):
@@ -193,8 +193,8 @@ def test_heic_names_the_extra(stored, monkeypatch):
 
 
 def broken_file(draw: random.Random, kind: str) -> tuple[bytes, bytes]:
-    """A picture file, and the same in which mostly a bit is flipped, or bytes are cleared, left out
-    or cut off."""
+    """Draw a picture file and a damaged copy: usually one bit is flipped; else bytes are zeroed,
+    removed or cut off."""
     picture = noise_image(5, 7, seed=draw.randrange(99)).convert(draw.choice(["L", "RGB"]))
     picture = picture.resize((draw.randrange(20, 64), draw.randrange(20, 64)))
     content = bytearray(whole := encoded(picture, kind))
@@ -210,7 +210,7 @@ def broken_file(draw: random.Random, kind: str) -> tuple[bytes, bytes]:
 
 
 def as_torchvision_reads(content: bytes) -> np.ndarray:
-    """The pixels (H, W, C) of a file."""
+    """Return the pixels (H, W, C) of a file."""
     bytes_in = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     frames = torchvision.io.decode_image(bytes_in, torchvision.io.ImageReadMode.RGB)
     return frames.view(-1, *frames.shape[-3:])[0].permute(1, 2, 0).numpy()

@@ -1,4 +1,4 @@
-"""What is done to pictures: conversions, crops, and work on many at once."""
+"""Operations on pictures: conversions, crops, and work on many at once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ from tests.images import noise_image
 
 
 def test_pixels_become_numbers_and_come_back_rounded_and_clipped():
-    """A plain cast would truncate, and wrap around."""
+    """A plain cast would truncate values and wrap around."""
     every = torch.arange(256, dtype=torch.uint8)
     numbers = as_float(every)
     assert numbers.dtype == torch.float32 and (numbers.diff() > 0).all()
@@ -56,8 +56,8 @@ def test_crop_box_lies_in_the_image(width, height, scale, ratio, seed):
 
 
 def test_crop_box_has_the_area_aspect_and_place_asked_for():
-    """Area uniform, aspect uniform in its logarithm, and the place uniform among those that fit; in
-    an image so large that rounding to pixels does not matter and every box fits."""
+    """Area, log aspect ratio and place (among those that fit) are uniform. The image is so large
+    that rounding to pixels does not matter and every box fits."""
     width, height, scale, ratio = 30_000, 20_000, (0.1, 0.5), (3 / 4, 4 / 3)
     rng, data = np.random.default_rng(0), cropping(scale, ratio)
     boxes = np.array([crop_box(width, height, data, rng) for _ in range(3000)])
@@ -87,7 +87,7 @@ def test_center_crop_cuts_the_middle(size):
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("size", [(50, 50), (40, 20), (9, 9), (1, 31)])
 def test_resizing_is_bilinear_and_antialiased(size, mode):
-    """As torch's own, to a rounded grey level: smaller, larger, and of another aspect."""
+    """Agrees with torch to one grey level for smaller and larger images and other aspect ratios."""
 
     def resized(image: np.ndarray) -> np.ndarray:
         x = torch.from_numpy(image).float()

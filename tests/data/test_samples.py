@@ -1,5 +1,5 @@
-"""Published samples: the pixels and labels that were drawn, in their order, in shards as the data
-set's, and what CAS makes of them."""
+"""Published samples: pixels and labels in the order in which they were drawn, in shards like the
+data set's; and how CAS reads them."""
 
 import os
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_pixels_and_labels_are_those_that_were_drawn_in_their_order(
 
 
 class Backwards(BatchWorkers):
-    """Makes the last batch first, as several workers might."""
+    """Make the last batch first, as several workers might."""
 
     def make(self, maker, batches):
         return super().make(maker, dict(reversed(batches.items())))
@@ -85,7 +85,7 @@ def test_the_same_samples_are_the_same_bytes_however_they_were_drawn(
 
 @pytest.mark.parametrize(("calls", "left"), [(3, 5), (6, 2)])
 def test_a_killed_run_resumes_after_its_batches(tmp_path, monkeypatch, calls, left):
-    """Five batches, which are drawn once, and three shards of them."""
+    """There are five batches, each drawn once, in three shards."""
     whole, folder = contents(write(tmp_path / "whole")), tmp_path / "killed"
     dying = Dies(shards.write_shard, calls)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -102,8 +102,8 @@ def test_a_killed_run_resumes_after_its_batches(tmp_path, monkeypatch, calls, le
 
 
 def test_cas_crops_samples_as_it_would_those_of_an_array(tmp_path):
-    """The first `cas.samples`, in one order over all of them whatever their shards; each crop's
-    seed is the sample's number."""
+    """CAS takes the first `cas.samples` in an order that does not depend on the shards. A crop's
+    seed is its sample's number."""
     classifier = {"batch_size": 7, "crop_scale": [0.3, 0.6]}
     params = with_params(classifier=classifier, cas={"samples": 130})
     images, data, folder = noise(), params.classifier_images, write(tmp_path / "set")

@@ -1,4 +1,4 @@
-"""Splits, shards, and the images and batches that are read from them."""
+"""Splits and shards, and the images and batches read from them."""
 
 import pickle
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from tests.tiny_project import Dies
 
 
 class FakeSource:
-    """`counts[c]` grey images of class c; `picture` makes the image of an index."""
+    """Has `counts[c]` grey images of class c; `picture` makes the image with an index."""
 
     version = "fake"
 
@@ -44,7 +44,7 @@ def written(folder: Path, source: FakeSource, shard_size: int, indices=None) -> 
 
 @pytest.fixture
 def data(make_params):
-    """The section `data` of params: small crops, unless changed."""
+    """Return the params of `data`, with small crops unless changed."""
     usual = {"image_size": 20, "crop_scale": [0.3, 0.6]}
     return lambda **changes: make_params(data=usual | changes).data
 
@@ -107,7 +107,7 @@ def test_shards_that_cannot_be_read_name_the_folder_and_the_stage(tmp_path, dama
 
 
 def test_manifest_counts_every_class(tmp_path):
-    """Two classes of one name, as the cranes (bird, machine) of ImageNet, are counted together."""
+    """Two classes with the same name, such as ImageNet's cranes, are counted together."""
     source = FakeSource([3, 4, 2])
     source.class_names = ["crane", "maillot", "crane"]
     split = {"train": [0, 1, 3, 4, 5, 7, 8], "val": [2, 6]}
@@ -158,7 +158,7 @@ def test_crops_have_the_scale_ratio_and_flip_of_the_params(tmp_path, data):
         return torch.cat([view.crops([0], draw) for draw in range(40)]).numpy().astype(float)
 
     def sides(crops: np.ndarray) -> tuple[float, ...]:
-        """Width and height of the boxes as fractions of the image's, from the ramps' extent."""
+        """Return the boxes' widths and heights as fractions of the image, from the ramps' range."""
         return tuple(np.ptp(crops[:, c], axis=(1, 2)).mean() / (255 * 19 / 20) for c in (0, 1))
 
     whole = {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": False}
@@ -180,7 +180,7 @@ def test_crops_are_seeded_by_seed_key_and_draw(tmp_path, data):
 
 
 def test_an_epoch_of_batches_shows_another_crop_of_every_image_with_its_label(tmp_path, data):
-    """The red of an image says which it is, its green and blue which crop."""
+    """Red encodes the image, green and blue encode the crop."""
 
     def picture(index: int) -> Image.Image:
         return Image.merge("RGB", [Image.new("L", (64, 64), index), *ramps().split()[:2]])

@@ -1,4 +1,4 @@
-"""The token cache: what is written of the images, and what training reads."""
+"""The token cache: its content, and how training reads it."""
 
 import numpy as np
 import torch

@@ -12,7 +12,7 @@ decoded: list[int] = []  # images that were read
 
 
 class Whole:
-    """A data set as torchvision has them: image i has grey level i and class i % 3."""
+    """A data set like torchvision's: image i has grey level i and class i % 3."""
 
     labels_in: str | None = None
 

@@ -1,4 +1,4 @@
-"""CAS: what its classifiers are trained on, and that they are the same again."""
+"""CAS: what its classifiers are trained on, and that the same seed trains the same ones."""
 
 from dataclasses import replace
 from itertools import product
@@ -42,7 +42,7 @@ def cas_training(
     ("images", "augmentation"), [(cas.REAL, "randaugment"), ("transformer", "none")]
 )
 def test_batches_are_a_function_of_seed_and_step(tmp_path, images, augmentation):
-    """Out of order, as after a restart; each worker makes its own rows of the same batch."""
+    """Steps come out of order, as after a restart. Each worker makes its own rows of a batch."""
     params = with_params(classifier={"batch_size": 12})
     training = cas_training(params, images, augmentation, tmp_path)
 

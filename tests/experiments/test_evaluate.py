@@ -1,4 +1,4 @@
-"""The stage of Table 1: what is measured of samples, reconstructions and real images."""
+"""The stage of Table 1: how it measures samples, reconstructions and real images."""
 
 import contextlib
 import math
@@ -38,7 +38,7 @@ def params(**evaluation):
 
 @pytest.fixture(scope="module")
 def straight(tiny_project, tmp_path_factory) -> tuple[list[dict], dict[str, bytes]]:
-    """The rows of an evaluation, and the samples that it published."""
+    """Return the rows of an evaluation and the samples that it published."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tiny_project)
         tiny.write_tokens()
@@ -98,7 +98,7 @@ def test_every_replicate_and_set_is_measured_in_the_same_way(straight, tmp_path)
     assert rows[-2]["rfid_classifier"] == pytest.approx(
         tiny.frechet(rebuilt, images.numpy()), rel=1e-3
     )
-    assert len({row["fid_classifier"] for row in rows}) == len(rows)  # no model is another's
+    assert len({row["fid_classifier"] for row in rows}) == len(rows)  # each model has its own
     # Of the 24 validation images.
     few = {"fid_classifier_std", "fid_random_std", "fid_infinity_classifier"}
     for row in rows:
@@ -118,14 +118,14 @@ def test_means_are_over_the_main_replicates():
 
 
 def drawn(folder: Path, given: Params, most: int = 9) -> list[int]:
-    """The batches that each network draws in an evaluation, which is killed after `most`."""
+    """Return the batches that each network draws in an evaluation that is killed after `most`."""
     draw, counts, samplers = Sampler.__call__, Counter[int](), []
 
     def counted(self, *arguments):
         if counts[id(self)] == most:
             raise KeyboardInterrupt
         counts[id(self)] += 1
-        samplers.append(self)  # so that no other has its id
+        samplers.append(self)  # so that no other object gets its id
         return draw(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
@@ -151,7 +151,7 @@ def test_samples_that_are_not_kept_are_published_with_the_same_bytes(straight, t
     folders = folders_in(tmp_path, given)
 
     def again() -> list[int]:
-        """Batches that each network draws, where DVC has deleted what is published."""
+        """Return the batches that each network draws after DVC deleted the published files."""
         shutil.rmtree(SAMPLES)
         found = drawn(tmp_path, given)
         assert published() == {path: of for path, of in straight[1].items() if "seed0" in path}

@@ -32,7 +32,7 @@ def test_every_method_and_batch_size_is_timed():
 
 
 def test_time_is_the_median_of_rounds_after_the_first_per_image(monkeypatch):
-    """Two methods on a clock that only they move, by what each call of theirs takes."""
+    """Each call of one of the two methods moves a fake clock by the time that it is to take."""
     clock, drawn = [0.0], []
 
     def work(name: str, durations: list[float]):
@@ -53,7 +53,7 @@ def test_time_is_the_median_of_rounds_after_the_first_per_image(monkeypatch):
 
 
 def test_what_is_timed_draws_the_same_tokens_with_and_without_a_cache(monkeypatch):
-    """In as many passes as the row says, each over the positions that the method computes."""
+    """Each row says how many passes a method makes, and over how many positions."""
     methods = speed.methods(with_params(decoding={"iterations": 9}), config(3), CPU)
     labels = balanced_labels(4, CLASSES)
     positions = []

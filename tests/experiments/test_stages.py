@@ -1,5 +1,5 @@
-"""The scripts of stages as `dvc repro` runs them, but without MLflow: how they end, what a killed
-one makes again, and what a new seed runs; and the gallery."""
+"""The scripts of stages, run as by `dvc repro` but without MLflow: how they end, what a killed
+stage makes again, and what a new seed runs. Also tests the gallery."""
 
 import importlib
 import json
@@ -39,7 +39,7 @@ from tests.project import ROOT
 
 @pytest.fixture
 def run(make_params, tmp_path, monkeypatch) -> Callable[..., None]:
-    """Runs a function as the script of a stage, in a project whose only stage is `edit`."""
+    """Run a function as a stage's script, in a project whose only stage is `edit`."""
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(json.dumps(make_params().model_dump()))
     stages = {"edit": {"params": ["seed"], "deps": [], "outs": ["results/rows.csv"]}}
@@ -100,7 +100,7 @@ def test_a_stage_started_by_hand_refuses_inputs_of_other_params(run, monkeypatch
 
 @pytest.fixture
 def stage(run, make_params, monkeypatch) -> Stage:
-    """A stage whose tracking server is not there."""
+    """Return a stage whose tracking server does not answer."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@127.0.0.1:9")
     monkeypatch.setattr(mlflow_sync, "ROUND", 0.02)
     return Stage("edit", make_params())
@@ -155,7 +155,7 @@ def test_gallery_shows_as_many_real_images_as_the_smallest_class_has():
 
 @pytest.fixture
 def run_stage(own_project, monkeypatch) -> Callable[..., str]:
-    """Runs a stage's main as `dvc repro` would, without MLflow."""
+    """Run a stage's main as `dvc repro` would, without MLflow."""
     names = ("edit", "reject", "reconstruct", "temperature", "speed")
     listed = {"params": ["seed", *tiny.CHANGES, "ray"], "deps": ["data/images"]}
     Path("dvc.yaml").write_text(json.dumps({"stages": dict.fromkeys(names, listed)}))
@@ -179,7 +179,7 @@ STEPS = {"edit": {0}, "reject": {100, 50, 20}, "temperature": {0, 90}, "reconstr
 
 @pytest.mark.parametrize(
     ("stage", "where", "calls"),
-    [  # It is killed in a call of a function, between the first row and the last.
+    [  # A call of a function kills it, between the first row and the last.
         pytest.param("edit", (edit, "edit"), 3, marks=pytest.mark.slow),
         ("reject", (reject, "select"), 4),
         ("temperature", (Sampler, "__call__"), 5),
@@ -196,7 +196,7 @@ def test_a_killed_stage_resumes_after_its_last_batch_and_writes_the_same_bytes(
         return {path.name: path.read_bytes() for path in files}
 
     def run(most: int) -> int:
-        """The calls that were made."""
+        """Return the calls that were made."""
         counted = tiny.Dies(plain, most)
         monkeypatch.setattr(*where, lambda *args, **named: counted(*args, **named))
         assert run_stage(stage).startswith(f"{stage}: ")

@@ -1,5 +1,5 @@
-"""What the sweep measures of a trial: Table 3, Figure 8 and the crossing stand on these rows; and
-samples that are too few for a metric, which are refused before a network is trained for them."""
+"""The rows that the sweep measures in a trial, for Table 3, Figure 8 and the crossing. If there are
+too few samples for a metric, the sweep must refuse before it trains a network."""
 
 import json
 import shutil
@@ -44,8 +44,8 @@ def root(tiny_project, tmp_path, monkeypatch) -> Path:
 
 
 def trial_of(root: Path, params: Params) -> Trial:
-    """Decoded with its own schedule in one step and in three, with another's in three, and with
-    another sampler in three."""
+    """A trial that decodes in 1 and 3 iterations with its own schedule, and in 3 iterations with
+    another schedule and with another sampler."""
     (model, *_) = main_replicates(params, "transformer")
     plain = params.decoding_settings()
     settings = [replace(plain, schedule=name, iterations=steps) for name, steps in DECODED]
@@ -142,7 +142,7 @@ def test_what_names_the_files_of_trials_and_any_decoding_setting_is_an_axis(root
 
 @pytest.mark.parametrize(("each", "decode"), [(1, 1), (2, 1), (4, 3)])
 def test_a_trials_samples_are_decoded_by_its_workers_but_for_one(make_params, each, decode):
-    """That one measures."""
+    """The remaining worker measures them."""
     params = make_params(ray={"num_workers": 4}, classifier={"batch_size": 48})
     workers = decoders(SimpleNamespace(workers=Workers.of(params.ray, each), params=params))
     assert (type(workers) is BatchWorkers) == (decode == 1)

@@ -1,5 +1,5 @@
-"""What is measured and pictured of trained models: edited images, samples that are rejected, images
-from a part of their tokens, and samples at other choice temperatures."""
+"""Measurements and pictures of trained models: edited images, rejected samples, images from a part
+of their tokens, and samples at other choice temperatures."""
 
 import math
 from pathlib import Path
@@ -53,7 +53,7 @@ pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
 def edited_images(count: int = 23) -> tuple[Tensor, Tensor]:
-    """The validation images that are edited, as many of every class as can be, and their labels."""
+    """Return the edited validation images, balanced over the classes, and their labels."""
     images, labels = validation(VAL)
     chosen = next(disjoint(labels, count, seed=0))
     counts = labels[chosen].bincount()
@@ -62,7 +62,7 @@ def edited_images(count: int = 23) -> tuple[Tensor, Tensor]:
 
 
 def composites(task: str, seed: int | None, **sections: dict) -> Tensor:
-    """What the replicate of a seed, or the baseline, makes of all images."""
+    """Return all images as edited by the replicate of a seed, or by the baseline."""
     params = with_params(**sections)
     replicate = main_replicates(params, "transformer")[seed or 0]
     editor = edit.Editor(params, replicate, CPU)
@@ -70,8 +70,8 @@ def composites(task: str, seed: int | None, **sections: dict) -> Tensor:
 
 
 def test_every_task_method_and_replicate_is_scored(tmp_path):
-    """Distances are over the unknown pixels, image by image; the perceptual distance is that of
-    each pixel's cell. The originals have none."""
+    """Distances are means over the unknown pixels of each image. The perceptual distance of a pixel
+    is that of its cell. Original images have no distance."""
     params = with_params(editing={"iterations": 1})
     folders, baseline = folders_of(tmp_path, params), tmp_path / "nearest"
     rows = edit.edit_rows(params, folders, baseline, ALONE)
@@ -168,7 +168,7 @@ def test_edited_pictures():
     st.floats(0.01, 1),
 )
 def test_selection_keeps_the_top_share_of_each_class(samples, acceptance):
-    """Ratings of a few values only, so that many are equal."""
+    """Ratings have only a few values, so that many are equal."""
     labels, ratings = (torch.tensor(column) for column in zip(*samples, strict=True))
     kept = reject.select(ratings.double(), labels, acceptance).tolist()
     counts = apportioned(max(1, round(acceptance * len(labels))), labels.bincount().tolist())
@@ -243,7 +243,7 @@ def rebuilt(tmp_path: Path, **changes) -> tuple[list[dict], dict[str, np.ndarray
 
 
 def draws_of(ratio: float) -> Tensor:
-    """What the first replicate draws, (draws, M, C, H, W), in batches of 10."""
+    """Return the first replicate's draws, (draws, M, C, H, W), made in batches of 10."""
     params = with_params()
     steps = params.decoding_settings(iterations=params.reconstruction.iterations)
     model = load_model(main_replicates(params, "transformer")[0].folder, "transformer")

@@ -25,7 +25,7 @@ def decided(seed: int = 0, **changes) -> AutoregressiveTransformer:
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @torch.no_grad()
 def test_a_token_changes_later_logits_only(dropout):
-    """With dropout the same noise is drawn; attention takes another path then."""
+    """With dropout, attention takes another path; both runs draw the same noise."""
     model = decided(dropout=dropout).train()
     tokens, _, labels = inputs(model.config, 3)
 
@@ -46,7 +46,7 @@ def test_a_token_changes_later_logits_only(dropout):
 
 @torch.no_grad()
 def test_chain_rule_with_the_cache():
-    """Token by token, each position computed once, against the whole sequence at once."""
+    """Computing each position once, token by token, equals one pass over the whole sequence."""
     model = decided()
     tokens, _, labels = inputs(model.config, 5)
     caches = [KeyValueCache(9) for _ in model.blocks]
@@ -74,7 +74,7 @@ def test_sampling_is_the_same_without_the_cache(size, num_tokens):
 
 @torch.no_grad()
 def test_samples_follow_the_models_distribution():
-    """All nine sequences of two tokens of three codes, counted, for each class."""
+    """Counts all nine sequences of two tokens of three codes, for each class."""
     model, count = decided(num_tokens=2, codebook_size=3), 4000
     sequences = torch.tensor(list(itertools.product(range(3), repeat=2)))
     found, wanted = [], []

@@ -39,15 +39,15 @@ def test_number_masked_matches_the_release(schedule, still_masked):
 
 
 def rounded(value: float, rounding: str) -> int:
-    """⌊x⌋ or ⌈x⌉: 36·(1 − 5/6) is 5.999999999999999 in floating point, and 6 here."""
+    """Return ⌊x⌋ or ⌈x⌉ of an exact x; 36·(1 − 5/6) would be 5.999999999999999 as a float."""
     return {"floor": math.floor, "ceil": math.ceil}[rounding](round(value, 9))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("rounding", ["floor", "ceil"])
 def test_number_masked_is_the_formula(schedule, rounding):
-    """⌊γ(t/T)·N⌋ as in the release, or the paper's ⌈γ(t/T)·N⌉ (section 3.2); of what is still
-    masked one is predicted at least, and one stays."""
+    """⌊γ(t/T)·N⌋ as in the release, or the paper's ⌈γ(t/T)·N⌉ (section 3.2). Each iteration
+    predicts at least one masked token, and leaves at least one masked."""
     sizes = [1, 2, 10, 36, 49, 100, 256]
     for iterations in (1, 3, 6, 8, 10, 12):
         how = DecodingSettings(iterations, schedule, 0, rounding=rounding)
@@ -63,7 +63,7 @@ def test_number_masked_is_the_formula(schedule, rounding):
 
 
 def reference_decode(predict, tokens, unknown, settings, noises):
-    """paper-notes, "One decoding step", with numpy scalars, sorted() and loops."""
+    """Decoding as in section 3.2, with numpy scalars, sorted() and loops."""
     iterations, schedule = settings.iterations, settings.schedule
     batch, length = tokens.shape
     tokens, unknown = tokens.copy(), unknown.copy()
@@ -117,7 +117,7 @@ def test_decode_matches_a_plain_reimplementation(seed, shares, length, how):
     at_mask = rng.normal(size=(length, codes)).astype(np.float32)
 
     def predict(tokens, unknown):
-        """Any function of what is known: here each position sees its left neighbour."""
+        """A network in which each position sees its left neighbour."""
         left, left_unknown = np.roll(tokens, 1, axis=1), np.roll(unknown, 1, axis=1)
         seen = by_token[left, np.arange(length)]
         return np.where(left_unknown[..., None], at_mask, seen) * 2

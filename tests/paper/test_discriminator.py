@@ -1,5 +1,5 @@
-"""The tokenizer's discriminators and the adversarial losses, against closed forms and against what
-the authors' code computes."""
+"""The tokenizer's discriminators and the adversarial losses, against closed forms and the values
+that the authors' code computes."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from tests.tiny_networks import seeded
 
 
 def release_weights() -> dict[str, torch.Tensor]:
-    """The weights behind the reference data, by the formula that comes with it."""
+    """Return the weights of the reference data, from its own formula."""
     shapes = json.loads((FOLDER / "discriminator_parameters.json").read_text())
     weights = {}
     for k, (path, shape) in enumerate(sorted(shapes.items())):
@@ -34,7 +34,7 @@ def release_weights() -> dict[str, torch.Tensor]:
 
 
 def ours(path: str, weight: torch.Tensor) -> tuple[str, torch.Tensor]:
-    """Our name and layout of a weight of the release's."""
+    """Return our name and layout of one of the release's weights."""
     *parents, layer, kind = path.removeprefix("params/").split("/")
     names = {"Conv_0": "stem", "Conv_1": "conv", "Dense_0": "hidden", "Dense_1": "out"}
     if parents:
@@ -90,7 +90,7 @@ def test_stylegans_channels_double_with_each_halving(filters, side, channels):
 
 
 def test_stylegan_starts_as_flax_does():
-    """Uniform weights of variance 2 / (fan in + fan out), zero biases."""
+    """Weights are uniform with variance 2 / (fan in + fan out); biases are zero."""
     torch.manual_seed(0)
     network = StyleGanDiscriminator(3, 64, 16)
     for name, weight in network.named_parameters():
@@ -113,7 +113,7 @@ def test_r1_of_a_linear_discriminator_and_its_gradient():
     weight = torch.randn(3, 4, 4, generator=seeded(8)).requires_grad_()
 
     def discriminator(images):
-        """Patch logits whose mean is w·x + 1."""
+        """Returns patch logits whose mean is w·x + 1."""
         logit = (images * weight).sum(dim=(1, 2, 3)) + 1
         return logit[:, None, None, None].expand(-1, 1, 2, 2)
 

@@ -1,4 +1,4 @@
-"""What an edit may change and what it may see, on tiny models with random weights."""
+"""Which pixels an edit changes and which it reads, on tiny models with random weights."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ from tests.editing_inputs import (
 
 @st.composite
 def edits(draw) -> dict:
-    """Arguments of any edit."""
+    """Draw the arguments of an edit."""
     grid = draw(st.sampled_from([1, 2, 5]))
     batch, seed = draw(st.integers(1, 3)), draw(st.integers(0, 1000))
     return {
@@ -93,7 +93,7 @@ def test_edit_sees_nothing_of_what_is_hidden(arguments, other_seed):
 
 
 def test_every_iteration_starts_from_what_is_known(monkeypatch):
-    """⌊10·cos(πk/8)⌋ of 10 unknown tokens are masked in the k-th pass; the others stay."""
+    """In pass k, ⌊10·cos(πk/8)⌋ of 10 unknown tokens are masked; known ones stay."""
     model, tokenizer = models(5)
     images, box = random_images(3, 1, 3, 10, 10), box_mask((10, 10), 0, 0, 10, 4)
     seen, predict = [], model.predict
@@ -109,7 +109,7 @@ def test_every_iteration_starts_from_what_is_known(monkeypatch):
 
 
 def test_another_label_or_guidance_gives_other_tokens():
-    """Class-conditional editing, Figure 6."""
+    """Class-conditional editing (Figure 6)."""
     (model, tokenizer), images = models(5), random_images(2, 1, 3, 10, 10)
 
     def tokens(label, **changes):

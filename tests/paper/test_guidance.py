@@ -1,5 +1,5 @@
-"""Classifier-free guidance: images shown without their class in training, and what decoding makes
-of it. (The paper has none; other reproductions do.)"""
+"""Classifier-free guidance, in training (some images lose their class) and in decoding. The paper
+does not use it; other reproductions do."""
 
 import math
 from dataclasses import replace
@@ -58,7 +58,7 @@ def test_samples_are_guided_as_the_params_say(model, make_params):
     assert labels.tolist() == 2 * [0, 1, 2, 3]
 
     def by_hand(tokens, mask, progress):
-        """(1 + s)·conditional − s·unconditional; without a class its token is [MASK], row 24."""
+        """(1 + s)·conditional − s·unconditional; [MASK], row 24, stands for a missing class."""
         ids = [torch.full((8, 1), 24), tokens.masked_fill(mask, 24)]
         unconditional = model.code_logits(model.encode(torch.cat(ids, dim=1))[:, 1:])
         ids[0] = 20 + labels[:, None]

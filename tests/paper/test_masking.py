@@ -1,4 +1,4 @@
-"""The masks that training draws, the loss and the likelihood under them."""
+"""The masks drawn in training, the masked loss and the likelihood."""
 
 import math
 

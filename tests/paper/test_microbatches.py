@@ -1,4 +1,4 @@
-"""Large batches go through a network in parts, which changes nothing."""
+"""Large batches go through a network in parts; results stay the same."""
 
 import pytest
 import torch

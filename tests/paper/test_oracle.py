@@ -1,4 +1,4 @@
-"""The distribution with known conditional probabilities, against sums over every row of tokens."""
+"""The oracle's exact conditional probabilities, against sums over every row of tokens."""
 
 from itertools import pairwise, product
 
@@ -20,7 +20,7 @@ CHAIN = HiddenMarkovChain(
 
 
 def joint() -> torch.Tensor:
-    """The probability (K^N,) of every row, summed over all paths of states."""
+    """Return every row's probability (K^N,), summed over all paths of states."""
     total = torch.zeros(len(ROWS))
     for path in product(range(3), repeat=N):
         steps = [CHAIN.transition[a, b] for a, b in pairwise(path)]

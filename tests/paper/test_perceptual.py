@@ -16,7 +16,7 @@ from tests.tiny_networks import seeded
 
 @pytest.fixture
 def torch_home(tmp_path, monkeypatch):
-    """An empty $TORCH_HOME, and no network."""
+    """Set an empty $TORCH_HOME, and forbid downloads."""
 
     def unreachable(*args, **kwargs):
         raise OSError("Name or service not known\n(no network)")
@@ -28,7 +28,7 @@ def torch_home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def random_backbone(torch_home, monkeypatch):
-    """Random weights where torchvision looks for SqueezeNet's; their hash is not checked."""
+    """Put random weights where torchvision looks for SqueezeNet's, without the check of a hash."""
     monkeypatch.setattr("pipeline.perceptual.downloaded", lambda url: None)
     file = torch_home / "hub/checkpoints" / Path(SqueezeNet1_1_Weights.DEFAULT.url).name
     file.parent.mkdir(parents=True)
@@ -37,7 +37,7 @@ def random_backbone(torch_home, monkeypatch):
 
 
 def test_classifier_distance_closed_form():
-    """Squared distances of the unit vectors along channels; mean over places, sum over stages."""
+    """Squared distances of channel-wise unit vectors, averaged over places, summed over stages."""
     torch.manual_seed(0)
     classifier = Classifier(ClassifierConfig("small", 1, 3, 4)).eval()
     images, other = torch.rand(2, 2, 1, 8, 8)

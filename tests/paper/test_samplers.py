@@ -21,7 +21,7 @@ JOINT = torch.from_numpy(np.random.default_rng(3).dirichlet(np.full(K**N, 0.3)))
 
 
 def exact(tokens: torch.Tensor, mask: torch.Tensor, progress: float) -> torch.Tensor:
-    """Logits (B, N, K): log p of each code, given the known tokens."""
+    """Return logits (B, N, K): log p of each code, given the known tokens."""
     fits = ((tokens[:, None] == GRIDS) | mask[:, None]).all(dim=-1)  # (B, K^N)
     codes = torch.nn.functional.one_hot(GRIDS, K).double()  # (K^N, N, K)
     return torch.einsum("bg,gnk->bnk", fits * JOINT, codes).clamp(min=1e-30).log()
@@ -37,13 +37,13 @@ def decoded(tokens=None, unknown=None, **settings) -> list:
 
 
 def counts(steps: list) -> np.ndarray:
-    """How often each grid was drawn."""
+    """Return how often each grid was drawn."""
     number = (steps[-1].sampled * torch.tensor([K**n for n in reversed(range(N))])).sum(dim=1)
     return number.bincount(minlength=K**N).numpy()
 
 
 def likely(steps: list) -> float:
-    """The mean log-likelihood of what was drawn."""
+    """Return the mean log-likelihood of the drawn grids."""
     return float(counts(steps) @ JOINT.log().numpy() / MANY)
 
 

@@ -55,7 +55,7 @@ def test_schedule_matches_the_release(schedule, released):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_curve_is_the_schedule_to_the_last_digit(schedule):
-    """Two formulas of one curve round apart: ⌊N·γ⌋, and so a decoding, may differ."""
+    """Two formulas of the same curve may round differently, which changes ⌊N·γ⌋ and the samples."""
     names, *rows = csv.reader(curve_csv(schedule, 49).splitlines())
     values = zip(*(map(float, row) for row in rows), strict=True)
     columns = dict(zip(names, map(list, values), strict=True))
@@ -64,5 +64,5 @@ def test_a_curve_is_the_schedule_to_the_last_digit(schedule):
     assert (r[0], r[-1]) == (0, 1) and (r.diff() > 0).all()
     for name, found in columns.items():
         assert found == mask_ratio(schedule, r, int(name.removeprefix("gamma_"))).tolist()
-    # A run is told from others by its curve, not by the schedule's name.
+    # A run's key holds the schedule's curve, not its name.
     assert all(curve_csv(schedule, 49) != curve_csv(k, 49) for k in SCHEDULES if k != schedule)

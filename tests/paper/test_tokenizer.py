@@ -1,4 +1,4 @@
-"""The VQGAN tokenizer against the authors' computation, its quantizer and its metrics."""
+"""The VQGAN tokenizer against values of the authors' code; its quantizer and metrics."""
 
 import numpy as np
 import pytest

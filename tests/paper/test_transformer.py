@@ -1,4 +1,4 @@
-"""The transformer against the authors' computation, its size, and its loss."""
+"""The transformer against values of the authors' code; its size and its loss."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The classifier's task, and accuracy."""
+"""The classifier's training task and its accuracy."""
 
 import copy
 
@@ -25,7 +25,7 @@ def classifier_task(
 
 
 def test_weights_that_the_last_update_broke_are_no_classifier(make_params, tmp_path):
-    """It would recognise a share of the images all the same."""
+    """Such a classifier would still recognise some of the images."""
     task = classifier_task(make_params, lr=1e8, bf16=False)
     with pytest.raises(UserError, match=r"weights of model are not finite"):
         fit(task, RunDirCheckpoints(tmp_path), steps=6, every=1)
@@ -66,7 +66,7 @@ def test_accuracy_counts():
 
 
 def test_accuracy_judges_each_image_alone_and_leaves_the_model_as_it_is(make_params):
-    """Batch norm in training mode would do neither."""
+    """Batch norm in training mode would break both."""
     task = classifier_task(make_params, banded_batches)
     for step in range(3):
         task.step(step)

@@ -1,4 +1,4 @@
-"""Trainings that may go on with other workers than they began with (`ray.elastic`)."""
+"""Training that may resume with another number of workers (`ray.elastic`)."""
 
 import json
 from pathlib import Path
@@ -20,8 +20,8 @@ from tests.tiny_project import GRID, with_params, write_tokens
 
 
 def runs_of(params: Params) -> set[str]:
-    """The MLflow runs and run directories of the stages that train, and those of the trials of the
-    sweep and the classifiers of CAS, in the working directory's project."""
+    """Return the MLflow runs and run directories of the training stages, of the sweep's trials and
+    of CAS's classifiers, in the working directory's project."""
     Path("params.yaml").write_text(json.dumps(params.model_dump()))
     names = [f"train_{name}" for name in ("classifier", "tokenizer", *NETWORKS)]
     stages = {name: Stage(name, params) for name in (*names, "sweep", "cas")}

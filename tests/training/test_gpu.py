@@ -1,4 +1,4 @@
-"""On a GPU: `pytest -m gpu`. Without one, all of these tests are skipped."""
+"""Tests on a GPU: `pytest -m gpu`. They are skipped without one."""
 
 import shutil
 from functools import partial
@@ -51,7 +51,7 @@ def device():
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("name", TASKS)
 def test_steps_have_the_losses_of_a_cpu_and_do_not_wait(device, tiny, tokens_dir, name, bf16):
-    """Five steps; no wait for the GPU after the first two, which prepare what they need."""
+    """After two steps that prepare, the CPU must not wait for the GPU in the next three."""
     kind, changes = TASKS[name]
     if isinstance(kind, type):
         make = partial(kind, tiny(label_drop=0.2, bf16=bf16), tokens_dir, seed=3)
@@ -74,7 +74,7 @@ def test_steps_have_the_losses_of_a_cpu_and_do_not_wait(device, tiny, tokens_dir
 
 
 def test_tokens_are_a_cpus(device):
-    """But for encoder outputs halfway between two codes."""
+    """Tokens may differ where an encoder output is halfway between two codes."""
     _, tokenizer = models(5)
     images = random_images(0, 200, 3, 5 * F_PIXELS, 5 * F_PIXELS) / 255
     here = tokenizer.encode(images)
@@ -108,7 +108,7 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def gradient(model: nn.Module) -> torch.Tensor:
-    """(parameters,) float32 on the CPU. As one, since that of a key's bias is rounding alone."""
+    """Return the gradient as one vector: on its own, a key bias's gradient is only rounding."""
     return torch.cat([p.grad.flatten() for p in model.parameters()]).float().cpu()
 
 
@@ -130,7 +130,7 @@ def test_a_compiled_step_is_that_without(device, tiny, tokens_dir, task, bf16, t
 
 
 def gradients(network: str, tokens_dir: Path, ranks: Ranks) -> list[torch.Tensor]:
-    """Return the gradients of three steps in which weights hardly move, averaged by
+    """Return the gradients of three steps in which weights hardly change, averaged by
     `DistributedDataParallel`, or by `Ranks.average_gradients` and `SyncBatchNorm`."""
     if network == "transformer":
         params = tiny_params(params_of, lr=1e-9)

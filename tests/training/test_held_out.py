@@ -1,5 +1,5 @@
-"""Finished networks are measured on all validation data in batches, which workers may share: the
-bits are those of one pass."""
+"""Finished networks are measured on all validation data in batches. Several workers give the same
+bits as one."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ BATCH = 7  # images of a batch here, so that there are several
 
 @pytest.fixture(autouse=True)
 def project(in_tiny_project, monkeypatch) -> None:
-    """The tiny project with validation tokens of noise, measured in small batches."""
+    """The tiny project with random validation tokens, measured in small batches."""
     for module in (reconstruction, classifier, likelihood):
         monkeypatch.setattr(module, "BATCH", BATCH)
     if not TOKENS.exists():

@@ -1,4 +1,4 @@
-"""Stages of the smoke preset that are killed: they go on, and lose nothing."""
+"""Killed stages of the smoke preset resume and lose nothing."""
 
 import shutil
 from itertools import pairwise
@@ -20,7 +20,7 @@ ONE_REPLICATE = {"training__other_label_smoothings": [], "evaluation__seeds": [0
 
 
 def kill(smoke: Project, stage: str, what: tuple[str, bytes], by_dvc: bool = False) -> None:
-    """Kill a stage when a file of that name in its run directories holds the text."""
+    """Kill a stage as soon as a file with that name in its run directories holds the text."""
     file, text = what
     shutil.rmtree(runs := smoke.folder / "runs" / stage)
     smoke.kill_stage_when(
@@ -87,5 +87,5 @@ def test_a_killed_elastic_training_goes_on_with_other_workers(smoke, stage, firs
     found = list(rows["step"])
     assert found[-1] == next(iter(changes.values()))
     assert {after - before for before, after in pairwise([0, *found])} == {found[0]}
-    assert list(rows["workers"].unique()) == [first, then]  # and who trained is on record
+    assert list(rows["workers"].unique()) == [first, then]  # of each part of the run
     assert smoke.all_ended()

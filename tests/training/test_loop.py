@@ -1,4 +1,4 @@
-"""The loop and its checkpoints: a killed run ends with the bytes of one that was not killed."""
+"""The training loop and its checkpoints: a killed and resumed run gives the same bytes."""
 
 import errno
 import math
@@ -22,7 +22,7 @@ from tests.interruption import Killed, KilledAfter, cut, fit, weight_bytes
 
 
 class ToyTask(Task):
-    """A linear fit with momentum and noise from the global generator, as dropout's."""
+    """A linear fit with momentum, and noise from the global generator as in dropout."""
 
     saved = ("model", "optimizer")
 
@@ -51,7 +51,7 @@ class ToyTask(Task):
 
 
 class Counting(ToyTask):
-    """Its loss is the step; another loss begins late, and is missing in some steps."""
+    """One loss is the step's number; another starts late and is missing in some steps."""
 
     def step(self, step):
         late = {"late": torch.tensor(float(step))} if step in (4, 6, 7) else {}
@@ -60,7 +60,7 @@ class Counting(ToyTask):
 
 @dataclass(frozen=True)
 class OneOfTwo(Ranks):
-    """One of two workers: the other has the loss `other` in every step."""
+    """One of two workers; the other one has the loss `other` in every step."""
 
     rank: int = 0
     workers: int = 2
@@ -106,7 +106,7 @@ def test_every_step_and_worker_has_its_own_noise(tmp_path):
     ("bad_step", "stops_at", "every"), [(4, 6, 3), (5, 6, 3), (9, 10, 3), (12, 20, 25)]
 )
 def test_a_nan_loss_is_an_error_that_names_its_step(tmp_path, bad_step, stops_at, every):
-    """At the next checkpoint or tenth step; the checkpoint before stays."""
+    """The error comes at the next checkpoint or tenth step. The last checkpoint stays."""
     task = ToyTask(nan_loss_at=bad_step)
     with pytest.raises(Diverged, match=f"loss of step {bad_step + 1} is nan") as error:
         fit(task, RunDirCheckpoints(tmp_path), 25, every)
@@ -119,7 +119,7 @@ def test_a_nan_loss_is_an_error_that_names_its_step(tmp_path, bad_step, stops_at
 
 
 def test_weights_that_turn_nan_at_a_checkpoint_do_not_replace_the_good_one(tmp_path):
-    """The last update of an interval shows in no loss yet, but in the measurements."""
+    """No loss shows the last update before a checkpoint, but the measurements do."""
     with pytest.raises(Diverged, match="norm after step 6 is nan"):
         fit(ToyTask(nan_weights_at=5), RunDirCheckpoints(tmp_path))
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 3
@@ -133,7 +133,7 @@ def test_workers_end_together_when_the_loss_of_any_is_not_finite(tmp_path, mine,
 
 @pytest.fixture
 def killed(tmp_path) -> Path:
-    """A training killed after its second checkpoint, of step 6."""
+    """Train until a kill after the second checkpoint, at step 6."""
     with pytest.raises(Killed):
         fit(ToyTask(), KilledAfter(tmp_path / "killed", 2))
     return tmp_path / "killed"
@@ -171,7 +171,7 @@ def test_a_checkpoint_that_cannot_be_read_now_stays(killed, monkeypatch, error):
 
 
 def test_training_continues_while_a_checkpoint_is_written(tmp_path, monkeypatch):
-    """Each but the last is written only after the next step."""
+    """Each checkpoint but the last is written after the next step."""
     written, save, task = [], torch.save, ToyTask()
 
     def save_later(state, path):
@@ -210,7 +210,7 @@ def test_a_full_disk_ends_the_training_in_one_line(tmp_path, monkeypatch, at):
 
 
 def test_a_checkpoint_runs_no_code(tmp_path):
-    """It may hold no other class than PyTorch's own."""
+    """A checkpoint may hold PyTorch's classes only."""
     torch.save({"step": SimpleNamespace()}, tmp_path / "checkpoint.pt")
     with pytest.raises(UserError, match="damaged"):
         load_checkpoint(tmp_path / "checkpoint.pt")

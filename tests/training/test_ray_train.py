@@ -49,8 +49,8 @@ def training(folder: Path, log: Any = None, **changes) -> TransformerTraining:
 
 @dataclass
 class DiesOnce:
-    """In the place of a log: the first worker is lost at step 4, when Ray's controller, which asks
-    every two seconds, has the checkpoint of step 2."""
+    """A log that kills the first worker at step 4. By then Ray's controller, which polls every two
+    seconds, has the checkpoint of step 2."""
 
     rows: Path
 
@@ -64,13 +64,13 @@ class DiesOnce:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> tuple[TransformerTraining, dict[str, Any]]:
-    """A training of two workers that nothing disturbs, and how it ended."""
+    """Train two workers without a disturbance; return how it ended."""
     undisturbed = training(tmp_path_factory.mktemp("straight") / "run")
     return undisturbed, fit(undisturbed)
 
 
 def test_two_workers_train_as_one_with_the_same_global_batch(straight, tmp_path):
-    """Without dropout and in float32, DDP over two workers is the same optimisation."""
+    """Without dropout and in float32, DDP over two workers equals one worker."""
     from pipeline.runtime import trials
 
     undisturbed, two = straight

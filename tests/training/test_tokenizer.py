@@ -1,4 +1,4 @@
-"""The tokenizer's task: the objective of a step, and what it trains."""
+"""The tokenizer's training task: the loss of a step, and which weights it trains."""
 
 import copy
 import math
@@ -54,8 +54,8 @@ WEIGHTS |= {"adversarial_weight": 43.0, "r1_weight": 0.9}
     ids=lambda param: f"step {param[0]}, {param[1]}",
 )
 def one_step(request, make_params, monkeypatch):
-    """A step of a task whose discriminator joins at step 2 with weight 1/2, at 3 with its whole,
-    and pays R1 at every third: what was there before it, and what it left."""
+    """Take one step of a task and return its state before and after. The adversarial weight is 1/2
+    at step 2 and 1 from step 3 on; R1 applies at every third step."""
     step, discriminator = request.param
     monkeypatch.setattr(tokenizer, "ENTROPY_TEMPERATURE", 0.4)
     changes = WEIGHTS | {"adversarial_start": 2, "r1_every": 3, "revive_after": 1000}
@@ -101,7 +101,7 @@ def test_a_step_descends_the_weighted_sum_of_its_losses(one_step):
 
 
 def test_discriminator_descends_its_loss_and_lazily_r1(one_step):
-    """R1, taken at every third step, counts three times there."""
+    """R1 applies at every third step, with three times its weight."""
     step, images = one_step.step, one_step.images
     discriminator, trained = one_step.before.discriminator, one_step.task.discriminator
     if step < 2:
@@ -119,8 +119,8 @@ def test_discriminator_descends_its_loss_and_lazily_r1(one_step):
 
 
 def test_reconstruction_improves(make_params):
-    """From worse than every image's mean grey to well above it, under autocast where it is quick,
-    with the discriminator at work from the middle on."""
+    """It starts worse than each image's mean grey and ends well above it. Uses autocast where it is
+    quick; the discriminator joins half-way."""
     changes = {"adversarial_start": 15, "revive_after": 5, "ema_decay": 0.8, "bf16": True}
     task = tokenizer_task(make_params, banded_batches, **changes)
     images = task.validation / 255

@@ -1,4 +1,4 @@
-"""The transformers' training: what a step shows to the network, how it descends the loss, and
+"""Training of the transformers: the inputs of a step, how the loss falls, and several
 workers."""
 
 import copy
@@ -29,7 +29,7 @@ from tests.transformer_task import CLASSES, calls, spied, transformer_task
 
 
 def test_an_epoch_shows_every_image_in_a_random_view_with_its_label(tiny, tokens_dir):
-    """20 images in batches of 8: five steps are two epochs."""
+    """20 images in batches of 8, so that five steps are two epochs."""
     whole, labels = TokenCache(tokens_dir, "train"), {}
     for view in range(2):
         rows = whole.batch(np.arange(20), np.full(20, view))
@@ -49,7 +49,7 @@ def test_an_epoch_shows_every_image_in_a_random_view_with_its_label(tiny, tokens
 
 @pytest.mark.parametrize(("step", "workers"), [(0, 2), (2, 2), (1, 8)])
 def test_workers_share_out_the_batch_of_one(tiny, tokens_dir, step, workers):
-    """The labels that are dropped, which are drawn after the masks, too."""
+    """Dropped labels, which are drawn after the masks, are shared out too."""
     params = tiny(label_drop=0.5, min_masking_rate=0.5)
     (whole,) = calls(params, tokens_dir, [step])
     ranks = [Ranks(rank, workers) for rank in range(workers)]
@@ -81,7 +81,7 @@ def test_min_masking_rate_reaches_the_masks(tiny, tokens_dir):
 
 @pytest.mark.parametrize(("loss_on", "smoothing"), [("masked", 0.3), ("all", 0.0)])
 def test_loss_is_that_of_the_chosen_positions(tiny, tokens_dir, loss_on, smoothing):
-    """However the head's rows are picked and padded."""
+    """The loss does not depend on how the head's rows are chosen and padded."""
     params = tiny(loss_on=loss_on, label_smoothing=smoothing, other_label_smoothings=[])
     task = spied(transformer_task(params, tokens_dir))
     model = copy.deepcopy(task.model)
@@ -135,7 +135,7 @@ def test_dropout_is_on_in_training(tiny, tokens_dir, kind):
 
 
 def test_a_task_ends_with_its_training(tiny, tokens_dir):
-    """In a process that goes on to the next one: a GPU would hold both."""
+    """Otherwise a GPU would hold two tasks when a process trains a second one."""
     task = transformer_task(tiny(), tokens_dir)
     task._inputs = Prefetch(task._inputs)  # as on a GPU
     task.step(0)
@@ -184,7 +184,7 @@ def test_only_the_first_worker_shows_what_all_measured(tiny, tokens_dir, monkeyp
 @pytest.mark.parametrize("parts", [2, 8])
 @pytest.mark.parametrize("task", [TransformerTask, AutoregressiveTask])
 def test_accumulated_loss_and_gradient_are_those_of_the_whole_batch(tiny, tokens_dir, task, parts):
-    """To 1e-6, with the dropout that draws for each part off."""
+    """Agrees to 1e-6 without dropout, which draws anew for each part."""
 
     def step(accumulate: int):
         params = tiny(accumulate=accumulate, grad_clip=None)
@@ -219,7 +219,7 @@ def test_a_likelihood_that_workers_share_is_that_of_one_to_the_last_bit(network,
 
 
 def test_baseline_learns_to_count_from_its_class_on(tiny, tmp_path):
-    """Token n is class + n, of 16: no more to learn than the token before, or the class."""
+    """Token n is (class + n) mod 16, so that the class or the token before predicts it."""
     labels = np.arange(18) % CLASSES
     grids = (labels[:, None, None] + np.arange(49)) % 16
     splits = ("train", "val")
@@ -239,7 +239,7 @@ def test_baseline_learns_to_count_from_its_class_on(tiny, tmp_path):
 
 
 def test_batches_are_maskgits_and_the_loss_is_of_every_token(tiny, tokens_dir):
-    """Label smoothing is over the whole vocabulary; labels are never dropped."""
+    """Label smoothing covers the whole vocabulary. Labels are never dropped."""
     params = tiny(label_smoothing=0.3, label_drop=0.9)
     task = spied(transformer_task(params, tokens_dir, AutoregressiveTask))
     initial = SimpleNamespace(**{name: p.clone() for name, p in task.model.state_dict().items()})

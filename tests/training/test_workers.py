@@ -1,4 +1,4 @@
-"""Training by two workers is that by one, but for the order of sums; compiled networks."""
+"""Two workers train as one does, except for the order of sums. Also tests compiled networks."""
 
 import copy
 from functools import partial
@@ -24,7 +24,7 @@ STEPS = 6
 
 
 def own_rows(ranks: Ranks, step: int, side: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """A worker's share of twelve images that differ much from one another."""
+    """Return a worker's share of twelve very different images."""
     noise = torch.Generator().manual_seed(step)
     images = torch.randint(256, (12, 1, side, side), generator=noise)
     images = images * torch.linspace(0.1, 1, 12)[:, None, None, None]
@@ -32,7 +32,7 @@ def own_rows(ranks: Ranks, step: int, side: int = 8) -> tuple[torch.Tensor, torc
 
 
 def tokenizer(ranks: Ranks, **changes) -> TokenizerTask:
-    """The discriminator joins at step 1, R1 comes at 2 and 4, codes are revived from 2 on."""
+    """The discriminator joins at step 1, R1 applies at 2 and 4, codes are revived from 2 on."""
     values = {"codebook_size": 64, "batch_size": 12, "entropy_weight": 0.5}
     values |= {"adversarial_weight": 2.0} | changes
     validation, batches = own_rows(ALONE, 99)[0], partial(own_rows, ranks)
@@ -40,8 +40,8 @@ def tokenizer(ranks: Ranks, **changes) -> TokenizerTask:
 
 
 def trained(changes: dict, ranks: Ranks) -> dict:
-    """The state and history of a worker in float64, where sums in another order are the same but
-    for 1e-12. (In float32 they are rounded, and the losses of a discriminator amplify it.)"""
+    """Return a worker's state and history in float64, where sums in another order differ by 1e-12.
+    (The losses of a discriminator would amplify float32's rounding.)"""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
         patch.setattr("pipeline.training.tokenizer.ENTROPY_TEMPERATURE", 1.0)
@@ -60,7 +60,7 @@ def trained(changes: dict, ranks: Ranks) -> dict:
 
 
 def flat(state: dict) -> dict[str, torch.Tensor]:
-    """Every number in a state, by its path."""
+    """Return every number in a state by its path."""
     leaves = {keystr(path): leaf for path, leaf in tree_flatten_with_path(state)[0]}
     numbers = {k: v for k, v in leaves.items() if not isinstance(v, str | None)}
     return {path: torch.as_tensor(number) for path, number in numbers.items()}
@@ -87,14 +87,14 @@ def test_two_workers_train_as_one(changes, tmp_path):
 
 
 def test_a_sum_is_in_order():
-    """Beside 10¹⁶ each 1 is lost, unless others were added to it before."""
+    """Adding a single 1 to 10¹⁶ changes nothing; adding several at once does."""
     ones = [1.0] * 100
     assert sum_in_order(torch.tensor([1e16, *ones], dtype=torch.float64)) == 1e16
     assert sum_in_order(torch.tensor([*ones, 1e16], dtype=torch.float64)) == 1e16 + 100
 
 
 def gradients(params: Params, tokens_dir: Path, ranks: Ranks) -> dict[str, torch.Tensor]:
-    """A worker's gradients after a step, which averages them over the workers."""
+    """Return a worker's gradients, averaged over the workers, after a step."""
     task = TransformerTask(params, tokens_dir, seed=0, device=CPU, ranks=ranks)
     task.step(0)
     return {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}
@@ -118,8 +118,8 @@ GRAPHS = {TransformerTask: 2, AutoregressiveTask: 1}
 def test_compiled_losses_and_checkpoints_are_the_same(
     tiny, tokens_dir, in_bfloat16, monkeypatch, kind
 ):
-    """Each graph that `torch.compile` takes from a network runs as it is, which needs no compiler,
-    in bfloat16 as in the presets that compile."""
+    """`torch.compile` only traces the graphs here, so that no compiler is needed. Runs in bfloat16,
+    as the presets that compile do."""
     graphs: list[torch.fx.GraphModule] = []
 
     def keep(graph, inputs):
