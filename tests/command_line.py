@@ -22,7 +22,7 @@ def maskgit(*arguments: str, capsys: pytest.CaptureFixture) -> Done:
         try:
             main()
         except SystemExit as stop:
-            # Of a text the interpreter prints it and ends with 1.
+            # sys.exit(text) prints the text and ends with code 1
             code, line = (stop.code, "") if isinstance(stop.code, int) else (1, f"{stop.code}\n")
     assert "unexpected: traceback" not in line, line
     printed = capsys.readouterr()

@@ -28,15 +28,15 @@ from tests.transformer_task import random_tokens, tiny_params
 if TYPE_CHECKING:
     from pipeline import MaskGIT
 
-torch.set_num_threads(1)  # the tensors of tests are small: threads would only wait for each other
+torch.set_num_threads(1)  # tensors of tests are small: threads would only wait for each other
 os.environ |= FAIR
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.hookimpl(trylast=True)  # of the tests that are left, without those that -m leaves out
+@pytest.hookimpl(trylast=True)  # after pytest removed the tests that -m excludes
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests for several processes, each of which begins with a part of them. The first
+    """Order the tests for several processes, each of which starts with its own part. The first one
     makes `finished`, which takes minutes, and runs the longest test, while the others run tests
     without it. Quick tests follow, so that no other process takes over the longest one."""
     need, others = [], []
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def browser():
-    """A real browser, without a window, of playwright."""
+    """Playwright's headless browser."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         pytest.skip(f"no browser on PATH: {', '.join(BROWSERS)}")
@@ -63,7 +63,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def tiny_project(tmp_path_factory) -> Path:
-    """A folder as a run leaves it, with tiny networks that were never trained."""
+    """A project folder as after a run, with tiny untrained networks."""
     folder = make_project(tmp_path_factory.mktemp("project"))
     (folder / "params.yaml").write_text(json.dumps(with_params().model_dump()))
     return folder
@@ -76,7 +76,7 @@ def project(tiny_project) -> Path:
 
 @pytest.fixture(scope="module")
 def model(project) -> "MaskGIT":
-    """Its first MaskGIT."""
+    """The first MaskGIT model of `tiny_project`."""
     from pipeline import MaskGIT
 
     return MaskGIT.from_pretrained(project, device="cpu")
@@ -84,7 +84,7 @@ def model(project) -> "MaskGIT":
 
 @pytest.fixture
 def saved(project, tmp_path) -> Path:
-    """Its second model, saved."""
+    """The second model of `tiny_project`, saved."""
     from pipeline import MaskGIT
 
     return MaskGIT.from_pretrained(project, seed=1, device="cpu").save_pretrained(tmp_path / "m")
@@ -97,26 +97,26 @@ def params_factory() -> Callable[..., Params]:
 
 @pytest.fixture
 def results(tmp_path) -> Path:
-    """Synthetic results, for tests that change them."""
+    """A copy of the synthetic results, for tests that change them."""
     return write_results(tmp_path / "results")
 
 
 @pytest.fixture
 def params(monkeypatch) -> Params:
-    """The default preset's, with pictures that are quickly drawn."""
+    """The default preset's params, with pictures that are quick to draw."""
     monkeypatch.setattr(drawing, "DPI", 40)
     return make_params()
 
 
 @pytest.fixture(scope="session")
 def found(tmp_path_factory) -> Results:
-    """Synthetic results, read."""
+    """The synthetic results, loaded."""
     return read_results(write_results(tmp_path_factory.mktemp("found") / "results"))
 
 
 @pytest.fixture
 def make_tables(found, params, tmp_path) -> Callable[..., Path]:
-    """Makes the tables of the results with some fields replaced, and returns their folder."""
+    """Return a function that makes the tables of changed results and returns their folder."""
 
     def make(**fields) -> Path:
         for section in contents(replace(found, **fields), params)[1]:
@@ -130,13 +130,13 @@ def make_tables(found, params, tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture
 def in_bfloat16(monkeypatch) -> None:
-    """This CPU computes in bfloat16 where params ask for it, however long that takes."""
+    """Use bfloat16 where params ask for it, even if this CPU is slow at it."""
     monkeypatch.setenv("MASKGIT_PRECISION", "products in bfloat16; convolutions in bfloat16")
 
 
 @pytest.fixture
 def undrawn(monkeypatch) -> None:
-    """Figures are a pixel: most of an analysis is drawing them, which texts do not need."""
+    """Make every figure one pixel: drawing takes most of the time and texts do not need it."""
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -148,7 +148,7 @@ def undrawn(monkeypatch) -> None:
 
 @pytest.fixture(scope="session")
 def outputs(tmp_path_factory) -> Path:
-    """Everything the analysis makes of the synthetic results, for tests that only look at it."""
+    """All outputs of the analysis of the synthetic results, for tests that only read them."""
     folder = tmp_path_factory.mktemp("analysis")
     results = write_results(folder / "results")
     write_source(results, "evaluate", seconds=5400.0, gpus=["H100", "H100"])
@@ -161,25 +161,25 @@ def outputs(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def report(outputs) -> Path:
-    """Its page."""
+    """The report's page."""
     return outputs / "report.html"
 
 
 @pytest.fixture
 def tables(outputs) -> Path:
-    """The folder of its tables."""
+    """The folder of the report's tables."""
     return outputs / "tables"
 
 
 @pytest.fixture
 def tiny(make_params) -> Callable[..., Params]:
-    """Makes parameters of a tiny transformer, with changes to its training."""
+    """Return a function that makes params of a tiny transformer, with changes to `training`."""
     return lambda **changes: tiny_params(make_params, **changes)
 
 
 @pytest.fixture
 def tokens_dir(tmp_path) -> Path:
-    """A cache of random tokens to train a tiny transformer on."""
+    """A cache of random tokens on which tests train a tiny transformer."""
     return random_tokens(tmp_path / "tokens")
 
 
@@ -199,10 +199,10 @@ def own_project(tiny_project, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, worker_id) -> Project:
-    """A clone in which `dvc repro` ran once with the smoke preset, and what it printed (`log`) and
-    read (`params_read`: a file for each stage). Its folder's name had a space and an accent, with
-    an environment in it as `make` makes one. Where several processes
-    run the tests, the first that needs it makes it, and each has a copy of its own."""
+    """A clone in which `dvc repro` ran once with the smoke preset, with its output (`log`) and the
+    params that each stage read (`params_read`, a file per stage). The folder's name has a space and
+    an accent, and it holds an environment as `make` makes it. If several processes run the tests,
+    the first that needs the clone makes it, and each process has its own copy."""
     base = tmp_path_factory.getbasetemp()
     shared = (base if worker_id == "master" else base.parent) / "smoke"
     with FileLock(f"{shared}.lock"):
@@ -241,7 +241,7 @@ def ray() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="session")
 def fresh_database(tmp_path_factory) -> Path:
-    """An empty database of MLflow: to set one up takes seconds."""
+    """An empty MLflow database, made once because that takes seconds."""
     from mlflow import MlflowClient
 
     file = tmp_path_factory.mktemp("fresh") / "mlflow.db"

@@ -37,7 +37,7 @@ def random_images(seed: int, *shape: int) -> torch.Tensor:
 
 
 def distance(mask: torch.Tensor) -> torch.Tensor:
-    """How many rows or columns, whichever is more, each pixel is from the mask; (H, W)."""
+    """Return each pixel's Chebyshev distance (H, W) from the mask."""
     if not mask.any():
         return torch.full(mask.shape, 10**6)
     return torch.from_numpy(ndimage.distance_transform_cdt(~mask.numpy(), "chessboard"))

@@ -1,4 +1,4 @@
-"""What every error that a user may see has to be."""
+"""The form that every error shown to users must have."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

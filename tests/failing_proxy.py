@@ -1,4 +1,4 @@
-"""A proxy before a real tracking server, which fails as networks do."""
+"""A proxy in front of a real tracking server that fails as networks do."""
 
 import contextlib
 import socket
@@ -32,9 +32,9 @@ class _Handler(socketserver.BaseRequestHandler):
             return
         with socket.create_connection(("127.0.0.1", proxy.target)) as server:
             threading.Thread(target=_pass_back, args=(server, client), daemon=True).start()
-            with contextlib.suppress(OSError):  # one side has closed it
+            with contextlib.suppress(OSError):  # one side closed the connection
                 while data := client.recv(65536):
-                    if proxy.mode == "refused":  # connections that were open end too
+                    if proxy.mode == "refused":  # open connections end too
                         return
                     if proxy.mode == "errors":
                         client.sendall(ERROR)

@@ -1,4 +1,4 @@
-"""Images, and caches of their tokens, to test with."""
+"""Images and token caches for tests."""
 
 import io
 import zlib
@@ -23,20 +23,20 @@ def noise_image(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Im
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """The beginning of a PNG, without a pixel."""
+    """Return the first bytes of a PNG, without pixels."""
     chunk = b"IHDR" + width.to_bytes(4) + height.to_bytes(4) + b"\x08\0\0\0\0"
     crc = zlib.crc32(chunk).to_bytes(4)
     return b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4) + chunk + crc + b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def noise_array(count: int, channels: int, seed: int = 0) -> np.ndarray:
-    """(count, channels, 5, 7) uint8."""
+    """Return noise images (count, channels, 5, 7) uint8."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (count, channels, 5, 7), dtype=np.uint8)
 
 
 def samples_in(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Published samples (M, C, H, W) uint8 and their labels (M,), as other programs read them."""
+    """Read published samples (M, C, H, W) uint8 and their labels (M,) as other programs would."""
     tables = [feather.read_table(path) for path in sorted(folder.glob("*.arrow"))]
     rows = [row for table in tables for row in table.to_pylist()]
     pictures = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]
@@ -52,7 +52,7 @@ def write_samples(
     folder: Path,
     batch_size: int = 32,
 ) -> None:
-    """Write images (M, C, H, W) uint8 as samples that were drawn batch by batch."""
+    """Write images (M, C, H, W) uint8 as samples drawn batch by batch."""
 
     def draw(start: int) -> Tensor:
         return torch.from_numpy(images[start : start + batch_size].copy())
@@ -78,8 +78,8 @@ def image_batches(step: int) -> tuple[Tensor, Tensor]:
 
 
 def banded_batches(step: int) -> tuple[Tensor, Tensor]:
-    """Twelve grey images (12, 1, 8, 8) uint8 that can be learned: the class, of three, is where the
-    bright band of four rows lies; dim noise over all."""
+    """Twelve grey images (12, 1, 8, 8) uint8 of three classes that can be learned: the class is the
+    place of a bright band of four rows. All pixels have dim noise."""
     noise = torch.Generator().manual_seed(step)
     images = torch.randint(64, (12, 1, 8, 8), generator=noise)
     labels = torch.arange(12) % 3
@@ -91,12 +91,12 @@ def banded_batches(step: int) -> tuple[Tensor, Tensor]:
 def write_token_cache(
     folder: Path, grids: dict[str, list[np.ndarray]], labels: dict[str, np.ndarray], codes: int
 ) -> Path:
-    """A token cache of ready-made grids.
+    """Write a token cache of given grids.
 
     Args:
         grids: of each split, its shards (n, views, N).
         labels: of each split.
-        codes: of the codebook.
+        codes: number of codes of the codebook.
     """
     folder.mkdir()
     manifest = {}

@@ -1,4 +1,4 @@
-"""Which file of this project imports which, as its source says."""
+"""Which file of this project imports which, read from its source."""
 
 import ast
 from functools import cache
@@ -10,14 +10,14 @@ PACKAGES = ("pipeline", "analysis", "stages")
 
 
 def files() -> list[Path]:
-    """Every module of the project's packages, relative to its root."""
+    """Return every module of the project's packages, relative to the root."""
     return sorted(
         p.relative_to(ROOT) for package in PACKAGES for p in (ROOT / package).rglob("*.py")
     )
 
 
 def file_of(module: str) -> Path | None:
-    """The file of a dotted name, relative to the root; None where the project has none."""
+    """Return the file of a dotted name, relative to the root; None if it is not the project's."""
     path = Path(*module.split("."))
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
         if module.split(".")[0] in PACKAGES and (ROOT / candidate).exists():
@@ -27,7 +27,7 @@ def file_of(module: str) -> Path | None:
 
 @cache
 def modules_named(path: Path) -> frozenset[str]:
-    """Every dotted name that a file imports, anywhere in it; of `from a import b` a and a.b."""
+    """Return every dotted name that a file imports; for `from a import b` both a and a.b."""
     names: set[str] = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -38,5 +38,5 @@ def modules_named(path: Path) -> frozenset[str]:
 
 
 def imported(path: Path) -> set[Path]:
-    """Files of this project that a file imports, less itself."""
+    """Return the project's files that a file imports, without itself."""
     return {found for name in modules_named(path) if (found := file_of(name))} - {path}

@@ -1,4 +1,4 @@
-"""A training that is killed, and taken up again."""
+"""Training that is killed and resumed."""
 
 import io
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ ONE = Workers(1, cpus=1, use_gpu=False, max_failures=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Toy(Training):
-    """A training of a task that is there already."""
+    """Trains an existing task."""
 
     section = "toy"
 
@@ -31,7 +31,7 @@ class Killed(BaseException):
 
 
 class KilledAfter(RunDirCheckpoints):
-    """Dies right after its k-th checkpoint is on disk."""
+    """Dies right after its k-th checkpoint is written."""
 
     def __init__(self, folder: Path, k: int):
         super().__init__(folder)
@@ -52,7 +52,7 @@ def fit(
     ranks: Ranks = ALONE,
     log: Any = None,
 ) -> History:
-    """Train a task; its history."""
+    """Train a task and return its history."""
     folder = checkpoints.path.parent
     params: Any = SimpleNamespace(toy=SimpleNamespace(steps=steps, checkpoint_every=every))
     toy = Toy(name="toy", params=params, seed=7, folder=folder, workers=ONE, log=log)

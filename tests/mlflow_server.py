@@ -15,7 +15,7 @@ from tests.project import free_port
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[int]:
-    """The port of a server with a database of its own in the folder."""
+    """Run a server with its database in the folder; yield its port."""
     port = free_port()
     command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
@@ -34,5 +34,5 @@ def mlflow_server(folder: Path) -> Iterator[int]:
         yield port
     finally:
         for each in (*psutil.Process(process.pid).children(recursive=True), process):
-            each.kill()  # it could wait for the rest of a request
+            each.kill()  # it may wait for the rest of a request
         process.wait()

@@ -1,4 +1,4 @@
-"""A server that talks S3, with one bucket, `store`."""
+"""A local S3 server with one bucket, `store`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from tests.project import SECRET
 
 @contextmanager
 def s3_store() -> Iterator[dict[str, str]]:
-    """The environment in which the tools of S3 find the server and its keys."""
+    """Yield the environment variables that lead S3 clients to the server and its keys."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

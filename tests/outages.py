@@ -1,4 +1,4 @@
-"""A stage of a finished project, run again through an outage, and what must be true after it."""
+"""A stage of a finished project, run again through an outage, and the checks after it."""
 
 import shutil
 import subprocess
@@ -41,7 +41,7 @@ OUTAGES = {
 
 
 class Trial:
-    """A copy of a finished project without what the stage has made.
+    """A copy of a finished project without the stage's outputs.
 
     Args:
         folder: empty.
@@ -77,11 +77,11 @@ class Trial:
         return self.project.start("python", "-m", *module, log=self.log)
 
     def wait(self, share: float) -> None:
-        """Wait until that share of the stage's usual time has passed since it began."""
+        """Wait until a share of the stage's usual time has passed since its start."""
         time.sleep(max(0.0, self._began + share * self.plain - time.monotonic()))
 
     def end(self, process: subprocess.Popen, may_fail: bool = False) -> None:
-        """Wait for the stage's end, which must be a success, or one line if it may fail."""
+        """Wait for the stage's end: success, or an error in one line if it may fail."""
         code = process.wait(timeout=600)
         self.took = time.monotonic() - self._began
         said = self.log.read_text()
@@ -92,7 +92,7 @@ class Trial:
             (_,) = [line for line in said.splitlines() if line.startswith("error: ")]
 
     def through(self, outage: str) -> None:
-        """Run the stage through an outage to its end. `took` is then the time of the disturbed run;
+        """Run the stage through an outage to its end. `took` is the time of the disturbed run, or
         0 if the stage ran several times."""
         process = self.start()
         if self.proxy:
@@ -113,8 +113,8 @@ class Trial:
             self.took = 0.0
 
     def _kill_one(self, process: subprocess.Popen, name: str) -> None:
-        """SIGKILL a process below the stage's whose command line begins with the name, in the
-        middle of the work: there is a checkpoint, and one of Ray's workers is busy."""
+        """SIGKILL one of the stage's child processes, whose command line begins with the name.
+        Wait for a checkpoint and a busy Ray worker before it."""
         while process.poll() is None:
             below = psutil.Process(process.pid).children(recursive=True)
             child = next((child for child in below if _is(child, name)), None)
@@ -130,17 +130,17 @@ class Trial:
         return list((self.project.folder / "runs" / self.stage).rglob(CHECKPOINT))
 
     def sync(self) -> None:
-        """Send what was not sent: the server is back."""
+        """Send the unsent rows: the server is back."""
         self.said.append(self.project.run("python", "-m", "pipeline", "sync"))
 
     def outputs(self) -> dict[str, str]:
-        """The hash of each output of the stage that holds no times."""
+        """Return the hash of each of the stage's outputs without times."""
         names = map(str, stage_outputs(self.stage))
         kept = [name for name in names if not any(timed in name for timed in TIMED)]
         return {name: tree_hash(self.project.folder / name) for name in kept}
 
     def logged(self) -> dict[tuple[str, str, int], float]:
-        """The metrics in the logs, except times."""
+        """Return the metrics in the logs, except times."""
         return {
             (read_json(log / "run.json")["name"], metric, row["step"]): value
             for log in self._logs()
@@ -150,7 +150,7 @@ class Trial:
         }
 
     def count(self) -> int:
-        """The number of points that the server has: all that were logged, in a run for each log."""
+        """Return the server's number of points. It must have all points, in one run per log."""
         client = MlflowClient(self.uri)
         count = sum(sent(client, log) for log in self._logs())
         runs = {read_json(log / "sent.json")["run_id"] for log in self._logs()}
@@ -159,11 +159,11 @@ class Trial:
         return count
 
     def _logs(self) -> list[Path]:
-        """The folders of the logs: the stage's, and those around it."""
+        """Return the folders of the stage's logs and of their parents."""
         return sorted(file.parent for file in (self.project.folder / "runs").rglob("run.json"))
 
     def check_left(self) -> None:
-        """Nothing works any more, no temporary file is left, and the password is nowhere."""
+        """All processes ended, no temporary file is left, and no file holds the password."""
         folder = self.project.folder
         assert self.project.all_ended()
         assert [*folder.rglob(".*.tmp"), *folder.glob("runs/*/*/tune")] == []
@@ -171,7 +171,7 @@ class Trial:
 
 
 def sent(client: MlflowClient, log: Path) -> int:
-    """The number of points that MLflow has of a log: all of it, each once."""
+    """Return MLflow's number of points of a log. It must have each point once."""
     run_id = read_json(log / "sent.json")["run_id"]
     wanted: dict[str, set[tuple[int, float]]] = {}
     for _, row in read_rows(log / "metrics.jsonl"):
@@ -190,7 +190,7 @@ def sent(client: MlflowClient, log: Path) -> int:
 
 
 def _is(process: psutil.Process, name: str) -> bool:
-    """Whether a busy process has that name; Ray's agents do not count as workers."""
+    """Whether a busy process has that name; Ray's agents are not workers."""
     try:
         command = " ".join(process.cmdline()).partition(" ")[0]
     except psutil.Error:  # it has just ended

@@ -1,4 +1,4 @@
-"""Parameters to test with."""
+"""Params for tests."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ PRESET = ROOT / "params.yaml"  # the default
 
 
 def make_params(**changes: Any) -> Params:
-    """The defaults, with changes given as section={key: value}, or key=value at the top."""
+    """Return the default params with changes: section={key: value}, or key=value at top level."""
     return Params(**changed(changes))
 
 
 def write_params(folder: Path, **changes: Any) -> Path:
-    """A parameter file, valid or not; changes as for `make_params`."""
+    """Write a params file, valid or not; changes as in `make_params`."""
     path = folder / "params.yaml"
     path.write_text(json.dumps(changed(changes)))
     return path

@@ -1,4 +1,4 @@
-"""A copy of the project to run for real, as a user's clone would be."""
+"""A copy of the project that tests run like a user's clone."""
 
 import contextlib
 import os
@@ -28,31 +28,31 @@ TIMED = (
 
 
 def free_port() -> int:
-    """A port of loopback that is free, for a server that starts seconds later. It is below those
-    that systems give to connections (32768 and more): one of those could have taken it by then."""
+    """Return a free loopback port for a server that starts seconds later. It is below 32768,
+    because systems give higher ports to connections, which could take it by then."""
     for port in iter(lambda: SystemRandom().randrange(20_000, 32_768), None):  # never seeded
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
 
-# A password, put together so that no file of the tests has it.
+# A password, concatenated so that no test file holds it.
 SECRET = "-".join(("tr0ub", "4dor"))
 
 
 def files_with_secret(*folders: Path) -> list[Path]:
-    """The files below the folders that hold the password."""
+    """Return the files in the folders that hold the password."""
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 10 * len(folders)
     return [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
 def trained(log: str) -> set[str]:
-    """What a log says was trained: classifiers, tokenizers, transformers, trials."""
+    """Return the names of the networks that a log says were trained."""
     return set(re.findall(r"(\S+) \d+/\d+  (?:loss|reconstruction) ", log))
 
 
 class Project:
-    """A folder with the project's files in it, and commands run there."""
+    """A folder with the project's files, in which tests run commands."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -67,13 +67,13 @@ class Project:
             "GIT_COMMITTER_EMAIL": "t@t",
         }
         self.env.pop("MLFLOW_TRACKING_URI", None)
-        # Few users set these: DVC must not see bytecode, and lines must come when they are printed.
+        # DVC must not see bytecode, and lines must not be buffered.
         for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
             self.env.pop(name, None)
 
     @classmethod
     def clone(cls, folder: Path) -> "Project":
-        """The checkout's files as they are now, committed in a repository of their own."""
+        """Commit the checkout's current files to a repository of their own."""
         listed = subprocess.run(
             ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
             cwd=ROOT,
@@ -91,8 +91,8 @@ class Project:
         return project
 
     def record_params(self, folder: Path) -> None:
-        """From now on a stage that DVC runs here notes the params that it reads, in
-        `<folder>/<stage>`, a line each."""
+        """Make each stage that DVC runs here write the params that it reads to `<folder>/<stage>`,
+        one per line."""
         config = self.folder / "pipeline/config"
         shutil.copy2(ROOT / "tests/recording.py", config / "recording.py")
         with open(config / "params.py", "a") as code:
@@ -105,8 +105,8 @@ class Project:
         return Project(folder)
 
     def run(self, *command: str, ok: bool | None = True, timeout: int = 900, **env: str) -> str:
-        """Run to the end; stdout and stderr. Fails the test on a wrong exit code, unless `ok` is
-        None."""
+        """Run a command to its end; return its stdout and stderr. A wrong exit code fails the test,
+        unless `ok` is None."""
         result = subprocess.run(
             command,
             cwd=self.folder,
@@ -122,7 +122,7 @@ class Project:
         return result.stdout
 
     def start(self, *command: str, log: Path) -> subprocess.Popen:
-        """Start a command in a process group of its own; what it prints is in the log."""
+        """Start a command in its own process group; its output goes to the log."""
         with open(log, "w") as output:
             return subprocess.Popen(
                 command,
@@ -149,26 +149,26 @@ class Project:
         yaml.dump(document, path)
 
     def edit(self, file: str, old: str, new: str) -> None:
-        """Change a text that a file holds once."""
+        """Replace a text that occurs once in a file."""
         path = self.folder / file
         text = path.read_text()
         assert text.count(old) == 1, f"{file}: {old}"
         path.write_text(text.replace(old, new))
 
     def repro(self, *targets: str) -> tuple[list[str], str]:
-        """`dvc repro`: the stages that ran, and what was printed."""
+        """Run `dvc repro`; return the stages that ran and the output."""
         log = self.run("dvc", "repro", *targets)
         return re.findall(r"Running stage '(\w+)'", log), log
 
     def outputs(self) -> dict[str, str]:
-        """DVC's hash of each output that holds no times."""
+        """Return DVC's hash of each output without times."""
         stages = read_yaml(self.folder / "dvc.lock")["stages"].values()
         entries = [out for stage in stages for out in stage["outs"]]
         return {e["path"]: e["md5"] for e in entries if not e["path"].startswith(TIMED)}
 
     def kill_stage_when(self, name: str, ready, *, by_dvc: bool = False) -> None:
-        """Start a stage, and SIGKILL it as soon as `ready()` is true. `by_dvc`: DVC is started, and
-        killed together with all that it has started."""
+        """Start a stage, and SIGKILL it as soon as `ready()` is true. With `by_dvc`, start DVC
+        instead and kill it with all of its child processes."""
         log = self.folder / f"{name}.killed.log"
         command = ("dvc", "repro", name) if by_dvc else ("python", "-m", "stages", name)
         process = self.start(*command, log=log)
@@ -183,7 +183,7 @@ class Project:
         process.wait()
 
     def processes(self) -> list[psutil.Process]:
-        """The processes that work in this folder: DVC, a stage, and all of its Ray."""
+        """Return the processes that work in this folder: DVC, a stage and all of its Ray."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
@@ -192,8 +192,8 @@ class Project:
         return found
 
     def all_ended(self) -> bool:
-        """Whether no process works in this folder any more, or soon: Ray's agents notice a kill
-        within about a minute."""
+        """Whether all processes in this folder end within about a minute, in which Ray's agents
+        notice a kill."""
         deadline = time.monotonic() + 90
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""A Ray head of a test's own, that takes jobs, and a node that sees nothing of it but its ports."""
+"""A test's own Ray head, which takes jobs, and a node that shares only the network with it."""
 
 import os
 import secrets
@@ -16,7 +16,7 @@ import psutil
 
 from tests.project import free_port
 
-# Both sides have the same token, wherever their HOME is.
+# Both sides have the same token, whatever their HOME.
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
@@ -28,10 +28,10 @@ class Head(NamedTuple):
 
 @contextmanager
 def ray_head(env: dict[str, str], cpus: int = 2) -> Iterator[Head]:
-    """A head on loopback while the block runs.
+    """Run a head on loopback during the block.
 
     Args:
-        env: of the head, and so of its jobs.
+        env: environment variables of the head, and so of its jobs.
     """
     # Ray notes a head's address in its folder: in one of its own, no other head is met. Two heads
     # at once would fight over these ports.
@@ -61,15 +61,15 @@ def ray_head(env: dict[str, str], cpus: int = 2) -> Iterator[Head]:
 def node_apart(
     head: Head, hidden: Path, env: dict[str, str], cpus: int = 2, number: int = 2
 ) -> Iterator[subprocess.Popen]:
-    """A node of that head's cluster while the block runs, in whose mounts a folder is empty but for
-    its HOME; where this user may not change mounts, it sees the folder.
+    """Run a node of the head's cluster during the block. A folder is empty for it except for its
+    HOME, if this user may change mounts; otherwise it sees the folder.
 
-    Where it may, the node also has a folder of its own for the packages of jobs, as on a machine of
-    its own. Nodes that share one unpack a package while others' workers import from it.
+    If so, the node also has its own folder for the packages of jobs, like another machine. Nodes
+    that share one unpack a package while other nodes' workers import from it.
 
     Args:
-        env: of the node but for its HOME.
-        number: of its address, 127.0.0.<number>.
+        env: environment variables of the node, except HOME.
+        number: last number of its address, 127.0.0.<number>.
     """
     port, home, host = free_port(), hidden / f"node{number}", f"127.0.0.{number}"
     start = f"mkdir {home} && cd {home} && exec ray start --address=127.0.0.1:{head.port} --block"
@@ -91,7 +91,7 @@ def node_apart(
 
 
 def kill_node(node: subprocess.Popen) -> None:
-    """Kill all processes of a node at once, as a lost machine's end."""
+    """Kill all processes of a node at once, as if its machine were lost."""
     if node.poll() is None:
         for process in (*psutil.Process(node.pid).children(recursive=True), node):
             process.kill()

@@ -1,4 +1,4 @@
-"""Notes which params are read. It runs inside of a copy of the project, whose params.py imports it
+"""Records which params a process reads. It runs in a copy of the project whose params.py imports it
 at its end (`Project.record_params`); no test imports it."""
 
 import os
@@ -11,9 +11,9 @@ from pipeline.config.schema import Section
 
 
 def record(params: type[BaseModel]) -> None:
-    """From now on every param that this process reads is a line of `$PARAMS_READ/$DVC_STAGE`.
+    """Write every param that this process reads to `$PARAMS_READ/$DVC_STAGE`, one per line.
 
-    Reads by validators do not count, nor a dump of everything (MLflow logs it, workers get it).
+    Ignores reads by validators and dumps of all params (for MLflow and for workers).
     """
     if "PARAMS_READ" not in os.environ or "DVC_STAGE" not in os.environ:
         return
@@ -26,10 +26,10 @@ def record(params: type[BaseModel]) -> None:
         if getattr(quiet, "on", False) or (kind, name) in noted:
             return
         if kind not in (params, *fields):
-            return  # bounds of a network's config, which are no params
+            return  # bounds of a network's config are not params
         annotation = kind.model_fields[name].annotation
         if annotation in fields and issubclass(annotation, Section):
-            return  # a section is no param; what is read of it is
+            return  # a section is not a param, but its keys are
         noted.add((kind, name))
         with open(file, "a") as lines:
             lines.write(f"{name}\n" if kind is params else f"{fields[kind]}.{name}\n")

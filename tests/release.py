@@ -1,5 +1,5 @@
-"""The authors' release and the port of its tokenizer, as tests need them: reference data, and the
-authors' tokenizer written anew from its description, with weights named as in its files."""
+"""The authors' release and the PyTorch port of its tokenizer, for tests: reference data, and the
+authors' tokenizer rewritten from its description, with the weight names of its files."""
 
 from pathlib import Path
 
@@ -20,13 +20,13 @@ needs_tokenizer = pytest.mark.skipif(
 
 
 def expected() -> dict[str, np.ndarray]:
-    """What the authors' code computes from its two tiny checkpoints."""
+    """Return the values that the authors' code computes from its two tiny checkpoints."""
     with np.load(FOLDER / "expected.npz") as arrays:
         return dict(arrays)
 
 
 class Bomb:
-    """Makes a file where it is unpickled."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -36,7 +36,7 @@ class Bomb:
 
 
 def flax_bytes(tree) -> bytes:
-    """A tree of tensors, numbers and ready-made extension types as flax's msgpack."""
+    """Encode a tree of tensors, numbers and extension types as flax's msgpack does."""
     return msgpack.packb(tree, default=flax_array)
 
 
@@ -48,8 +48,8 @@ def flax_array(x: Tensor, code: int = 1) -> msgpack.ExtType:
 
 
 class Scope:
-    """A flax module being made: it draws its parameters as it computes, and numbers the modules
-    in it by kind, in the order of their creation."""
+    """A flax module during initialisation: it draws parameters as it computes, and numbers its
+    submodules by kind in the order of their creation."""
 
     def __init__(self, draw: torch.Generator):
         self.params, self.draw = {}, draw
@@ -102,7 +102,7 @@ def swish(x: Tensor) -> Tensor:
 
 
 def flax_tokenizer(images_BHWC: Tensor, config) -> tuple[dict, Tensor, Tensor]:
-    """Random parameters (flax's tree), and the tokens and reconstruction that they give."""
+    """Return random parameters (flax's tree), and their tokens and reconstruction."""
     root, x = Scope(torch.Generator().manual_seed(0)), images_BHWC
     scope = root.child("encoder")
     x = scope.conv(x, config.filters, bias=False)
@@ -133,7 +133,7 @@ def flax_tokenizer(images_BHWC: Tensor, config) -> tuple[dict, Tensor, Tensor]:
 
 
 def port_weights(tree: dict, config) -> dict[str, Tensor]:
-    """The same tokenizer's weights as the PyTorch port (`maskgit_vqgan.py`) names them."""
+    """Rename the tokenizer's weights as in the PyTorch port (`maskgit_vqgan.py`)."""
     port = {"quantize.embedding.weight": tree["quantizer"]["codebook"]}
 
     def add(name: str, module: dict) -> None:

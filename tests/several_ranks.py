@@ -1,4 +1,4 @@
-"""Two workers in processes of their own, connected as Ray Train connects them."""
+"""Two workers in separate processes, connected as in Ray Train."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +13,11 @@ WORKERS = 2
 
 
 def with_ranks(function: Callable[[Ranks], Any], folder: Path, backend: str = "gloo") -> list[Any]:
-    """What function(ranks) returns in each worker: tensors and plain values.
+    """Return the results of function(ranks) in each worker: tensors and plain values.
 
     Args:
         function: importable, or a partial of what is.
-        backend: "gloo", for tensors of a CPU, or "nccl", where each worker has a GPU of its own.
+        backend: "gloo" for CPU tensors, or "nccl" if each worker has its own GPU.
     """
     folder.mkdir()
     given = (function, folder, backend)
@@ -29,7 +29,7 @@ def with_ranks(function: Callable[[Ranks], Any], folder: Path, backend: str = "g
 def _worker(rank: int, function: Callable[[Ranks], Any], folder: Path, backend: str) -> None:
     torch.set_num_threads(1)
     if backend == "nccl":
-        torch.cuda.set_device(rank)  # that `pick_device` picks then
+        torch.cuda.set_device(rank)  # which `pick_device` then picks
     meeting = f"file://{folder}/meeting"
     torch.distributed.init_process_group(backend, meeting, rank=rank, world_size=WORKERS)
     torch.save(function(Ranks(rank, WORKERS)), folder / f"{rank}.pt")

@@ -1,5 +1,5 @@
-"""Code, params and inputs that are edited, pulled or switched while a stage runs are not taken for
-what made its results."""
+"""If code, params or inputs change while a stage runs, its results do not count as made by the new
+versions."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The whole DAG at smoke size, run for real: what it makes, runs again, and loses to a kill."""
+"""A real run of the whole DAG at smoke size: its outputs, what runs again, and kills."""
 
 import re
 import shutil
@@ -42,7 +42,7 @@ def test_every_stage_ran_and_left_its_results(finished):
 
 @pytest.mark.slow
 def test_workers_say_how_far_they_are_and_nothing_else(finished):
-    """The line of a worker names its training, in place of Ray's `(trainable pid=123)`."""
+    """A worker's line begins with the name of its training, not with `(trainable pid=123)`."""
     assert "pid=" not in finished.log
     sweep = finished.log.partition("Running stage 'sweep':")[2].partition("Running stage")[0]
     said = [line for line in sweep.splitlines() if line and not line.startswith((">", "Updating"))]
@@ -120,9 +120,9 @@ NEW |= {
 
 @pytest.mark.soak
 def test_one_seed_more_runs_alone_and_ends_with_the_same_bytes(smoke, finished):
-    """Every image, network, token, sample, result and table of a run of both seeds (the curves and
-    the sweep's stay, which other tests make again): in another folder, in which all of it is made
-    anew, and the second seed was an afterthought."""
+    """Run one seed, then two, and compare with a fresh run of both in another folder: every image,
+    network, token, sample, result and table has the same bytes. (The curves and the sweep stay;
+    other tests make them again.)"""
     smoke.set(evaluation__seeds=[0])
     for kept in ("runs", ".dvc/cache/runs"):
         shutil.rmtree(smoke.folder / kept)

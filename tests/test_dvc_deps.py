@@ -1,5 +1,5 @@
-"""dvc.yaml lists, for every stage, the code of the science that its script reaches: a change of it
-must re-run the stage."""
+"""dvc.yaml lists the scientific code that each stage imports, so that a change of it runs the stage
+again."""
 
 from pathlib import Path
 
@@ -71,7 +71,7 @@ NOT_USED = {
 
 
 def reached(path: Path) -> set[str]:
-    """Every file of this project that a script imports, directly or not, less orchestration."""
+    """Return the project's files that a script imports, directly or not, without orchestration."""
     todo, seen = [path], set()
     while todo:
         for file in imported(todo.pop()) - seen:

@@ -1,4 +1,4 @@
-"""DVC as its users expect it: experiments, numbers, plots, models and a remote."""
+"""DVC as its users expect it: experiments, metrics, plots, models and a remote."""
 
 import json
 
@@ -55,7 +55,7 @@ def test_the_sweep_is_coloured_by_schedule_with_titled_axes(finished):
 
 @pytest.mark.slow
 def test_models_are_artifacts(smoke):
-    """As docs/dvc.md has it."""
+    """As docs/dvc.md explains."""
     artifacts = read_yaml(ROOT / "dvc.yaml")["artifacts"]
     for entry in artifacts.values():
         assert entry["type"] == "model" and (smoke.folder / entry["path"]).is_dir()
@@ -71,8 +71,8 @@ def test_models_are_artifacts(smoke):
 
 @pytest.mark.slow
 def test_a_remote_gives_a_clone_what_was_computed(smoke, finished, tmp_path):
-    """As docs/dvc.md has it: push here, pull there; nothing runs then. Nor has the run changed a
-    .gitignore file, which DVC completes."""
+    """Push here and pull there as docs/dvc.md explains: then nothing runs, and DVC has not changed
+    a .gitignore file."""
     changed = finished.run("git", "status", "--porcelain").splitlines()
     assert not [line for line in changed if line.endswith(".gitignore")]
     smoke.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))

@@ -1,4 +1,4 @@
-"""The house has floors: who may import whom."""
+"""Which packages may import which."""
 
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_no_module_imports_from_a_higher_floor(path):
 
 
 def folder(path: Path) -> Path:
-    """The room of a file; the command line and the door, which open every room, are their own."""
+    """Return a file's package; the command line and the Python API are packages of their own."""
     return path if path.name == "__main__.py" or path in (DOOR, SCHEDULES) else path.parent
 
 
@@ -74,7 +74,7 @@ def test_the_paper_knows_no_orchestration(path):
 
 
 def test_analysis_reads_result_files_and_no_models():
-    """It may read params, know where files lie and write them; it computes nothing of the paper."""
+    """The analysis may use params, paths and writing of files, but no code of the paper."""
     allowed = {"runtime", "config"}
     for path in files():
         if path.parts[0] == "analysis":

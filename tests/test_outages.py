@@ -1,5 +1,5 @@
-"""Outages during stages, each of which costs nothing: a choice of them, and every kind in every
-kind of stage as a soak test."""
+"""Outages during stages lose nothing: a few quick tests, and every kind of outage in every kind of
+stage as a soak test."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ def port(tmp_path_factory) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def undisturbed(finished, tmp_path_factory) -> Callable[..., tuple[float, dict, dict]]:
-    """The seconds that a stage takes, its outputs and what it logs."""
+    """Return the seconds that a stage takes, its outputs and its metrics."""
 
     @cache
     def run(stage: str, port: int | None) -> tuple[float, dict, dict]:

@@ -65,4 +65,4 @@ def test_outpainting_beyond_is_edits_of_windows_in_turn(side):
         inner = (F_PIXELS if before else 0, extent - F_PIXELS)
         assert torch.equal(part.narrow(axis, *inner), shorter.narrow(axis, *inner))
         new = longer.narrow(axis, 0 if before else extent, longer.shape[axis] - extent)
-        assert (new.flatten(2).amax(dim=-1) > 0).all()  # the blank that the window started with
+        assert (new.flatten(2).amax(dim=-1) > 0).all()  # the window's blank at the start

@@ -1,4 +1,4 @@
-"""`dvc repro` of the smoke preset, all of whose processes are killed at random moments."""
+"""`dvc repro` of the smoke preset, with all processes killed at random moments."""
 
 import json
 import os

@@ -1,5 +1,5 @@
-"""Training every replicate of a network: what is trained, kept, published and logged. Ray's part is
-played by a loop; `test_ray_train.py` has the real one."""
+"""Training all replicates of a network: what is trained, kept, published and logged. A loop stands
+for Ray; `test_ray_train.py` tests Ray itself."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def params_with(seeds=(0, 1), smoothing=0.1, others=(0.2,)):
 
 @pytest.fixture
 def train_stage(own_project, monkeypatch):
-    """Run a network's stage in a project of the test's own; what it trained, and its metrics."""
+    """Run a network's stage in the test's own project; return what it trained and its metrics."""
     for network in TASKS:
         shutil.rmtree(f"models/{network}")
     write_tokens()
@@ -73,7 +73,7 @@ def published(params, network="transformer") -> dict[str, bytes]:
 
 
 def single(params, network: str, seed: int, folder: Path) -> tuple[bytes, list[dict]]:
-    """The averaged weights and the history of one training, without any stage."""
+    """Return the averaged weights and history of one training, without a stage."""
     training = TransformerTraining(
         name=network,
         params=params,

@@ -30,7 +30,7 @@ STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
     ],
 )
 def test_a_changed_param_runs_only_what_lists_it(smoke, change, expected):
-    """DVC's dry run names the stages that the change itself reaches."""
+    """DVC's dry run names the stages that depend on the change."""
     smoke.set(**change)
     dry = smoke.run("dvc", "repro", "--dry")
     assert set(re.findall(r"Running stage '(\w+)'", dry)) == expected
@@ -38,7 +38,7 @@ def test_a_changed_param_runs_only_what_lists_it(smoke, change, expected):
 
 @pytest.mark.soak
 def test_results_are_told_from_those_of_other_params_and_come_back(smoke):
-    """A run that is refused costs none either: DVC deletes the stage's results before it runs."""
+    """A refused run keeps results too, although DVC deletes a stage's results before it runs."""
     kept = {path: tree_hash(smoke.folder / path) for path in ("data/images", "results/prepare")}
     report = smoke.folder / "analysis/report.html"
     before = report.read_bytes()
@@ -67,7 +67,7 @@ def test_results_are_told_from_those_of_other_params_and_come_back(smoke):
 
 @pytest.mark.slow
 def test_what_was_computed_once_comes_back_from_the_run_cache(smoke, tmp_path):
-    """As where one goes back to a preset: no lock, no result and no live run is left."""
+    """As when going back to a preset, but without lock file, results and run directories."""
     made = ("results", "data/images", "data/tokens", "data/samples", "data/schedules", "models")
     kept = {path: tree_hash(smoke.folder / path) for path in made[1:]}
     table = (smoke.folder / "analysis/tables/table1.md").read_bytes()
@@ -88,8 +88,8 @@ def test_what_was_computed_once_comes_back_from_the_run_cache(smoke, tmp_path):
 
 @pytest.mark.soak
 def test_a_new_metric_is_measured_everywhere_and_trains_nothing(smoke, finished):
-    """The recipe for a metric. Nor does code of the sweep train that only measures, nor a choice of
-    the samples' classes; as the smoke run's are of one size, its samples stay as they are."""
+    """Follows the recipe for a metric. A change of the sweep's measuring code trains nothing
+    either, nor does another choice of the samples' classes."""
     smoke.set(evaluation__labels="uniform")
     with open(smoke.folder / "pipeline/experiments/ablation.py", "a") as code:
         code.write("# edited\n")
@@ -114,7 +114,7 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(smoke, finished)
 
 @pytest.mark.slow
 def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(smoke):
-    """The recipe for a schedule: one line, and its name among those of the sweep."""
+    """Follows the recipe for a schedule: one line, and its name in `sweep.schedules`."""
     linear = '    "linear": lambda r, n: 1 - r,\n'
     quartic = '    "quartic": lambda r, n: 1 - r**4,\n'
     smoke.edit("pipeline/schedules.py", linear, linear + quartic)

@@ -1,4 +1,4 @@
-"""Networks that are small enough to test with, and seeded inputs to them."""
+"""Tiny networks for tests, and seeded inputs."""
 
 import torch
 
@@ -14,7 +14,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def spread(network, config: TransformerConfig = TINY, seed: int = 0):
-    """A frozen network whose answers depend strongly on what it has read."""
+    """Return a frozen network whose outputs depend strongly on its inputs."""
     torch.manual_seed(seed)
     model = network(config)
     with torch.no_grad():

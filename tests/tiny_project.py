@@ -1,4 +1,4 @@
-"""A project of tiny models with random weights and a data set of noise, and its images' scores."""
+"""A project with tiny random models and a data set of noise, and scores of its images."""
 
 import math
 import shutil
@@ -52,7 +52,7 @@ CHANGES = {
 
 
 def with_params(**sections: dict) -> Params:
-    """The tiny project's, with changes given as section={key: value}."""
+    """Return the tiny project's params, with changes as section={key: value}."""
     changes = {k: CHANGES.get(k, {}) | sections.get(k, {}) for k in CHANGES | sections}
     return make_params(**changes)
 
@@ -60,12 +60,12 @@ def with_params(**sections: dict) -> Params:
 def folders_of(
     folder: Path, params: Params, network: NetworkName = "transformer"
 ) -> dict[Replicate, Path]:
-    """A run folder for each main replicate, named by its seed."""
+    """Return a run folder per main replicate, named by its seed."""
     return {r: folder / f"seed{r.seed}" for r in main_replicates(params, network)}
 
 
 def write_images() -> None:
-    """Noise of three contrasts, one a class, as `data/images`."""
+    """Write noise as `data/images`, with another contrast for each of three classes."""
     for split, count in (("train", 60), ("val", VAL)):
         for number in range(count):
             label = number % CLASSES
@@ -77,7 +77,7 @@ def write_images() -> None:
 
 
 def write_shards_of(pictures: Path, folder: Path) -> None:
-    """A folder of classes as shards."""
+    """Write a folder of classes as shards."""
     source = open_source(f"folder:{pictures}", "", SIDE)
     splits = stratified_split(source, 0.2, seed=0)
     written = {k: write_shards(source, v, k, 50, folder) for k, v in splits.items()}
@@ -85,7 +85,7 @@ def write_shards_of(pictures: Path, folder: Path) -> None:
 
 
 def write_models(params: Params) -> None:
-    """Random weights, scaled up so that what is predicted depends on the input."""
+    """Write random weights, scaled up so that predictions depend on the input."""
     torch.manual_seed(1)
     config = transformer_config(params, CLASSES)
     classes = {"transformer": MaskGitTransformer, "autoregressive": AutoregressiveTransformer}
@@ -107,14 +107,14 @@ def write_models(params: Params) -> None:
 
 
 def write_features(params: Params) -> None:
-    """What the stage `features` writes, anew."""
+    """Write the outputs of the stage `features`."""
     shutil.rmtree(FEATURES, ignore_errors=True)
     for name in (params.evaluation.extractor, params.evaluation.second_extractor):
         write_reference(name, FEATURES / name, params, ALONE)
 
 
 def write_tokens() -> None:
-    """A token cache of noise."""
+    """Write a token cache of noise."""
     draw, labels, splits = np.random.default_rng(0), np.arange(VAL) % CLASSES, ("train", "val")
     noise = {split: [draw.integers(0, CODES, (VAL, 1, GRID**2))] for split in splits}
     write_token_cache(TOKENS, noise, dict.fromkeys(splits, labels), CODES)
@@ -151,7 +151,7 @@ def training_images() -> Tensor:
 
 
 def drawn_in_tens(model: Network, how: DecodingSettings, labels: Tensor, seed: int) -> np.ndarray:
-    """What a model draws of labels in batches of ten."""
+    """Return a model's samples of labels, drawn in batches of ten."""
     tokens = [
         sample_tokens(model, how, chunk, mix(seed, "batch", number))
         for number, chunk in enumerate(labels.split(10))
@@ -160,13 +160,13 @@ def drawn_in_tens(model: Network, how: DecodingSettings, labels: Tensor, seed: i
 
 
 def classified(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features and logits of the reference classifier."""
+    """Return features and logits of the reference classifier."""
     outputs = load_model(CLASSIFIER, "classifier").outputs(as_float(torch.from_numpy(images)))
     return outputs.features.double().numpy(), outputs.logits.double().numpy()
 
 
 def frechet(images: np.ndarray, reference: np.ndarray | None = None) -> float:
-    """FID (classifier) by its formula; against the training images unless others are given."""
+    """FID (classifier) by its formula, by default against the training images."""
     others = training_images().numpy() if reference is None else reference
     (a, _), (b, _) = classified(images), classified(others)
     ca, cb = np.cov(a.T), np.cov(b.T)
@@ -187,7 +187,7 @@ def check_scores(row: dict, images: np.ndarray, labels: Tensor) -> None:
 
 
 class Dies:
-    """A function that stands for a process killed in its n-th call, or fails there."""
+    """A function whose n-th call fails, or raises what stands for a killed process."""
 
     def __init__(self, function, calls: int, error: type[BaseException] = KeyboardInterrupt):
         self.function, self.left, self.error = function, calls, error

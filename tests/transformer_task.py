@@ -1,4 +1,4 @@
-"""The training task of a tiny transformer, and a spy on what its network is asked for."""
+"""The training task of a tiny transformer, and a spy that records the network's calls."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def tiny_params(make_params, dropout=0.0, **training) -> Params:
-    """Parameters of a transformer of one layer over 49 tokens of 16 codes."""
+    """Return params of a transformer with one layer, 49 tokens and 16 codes."""
     values = {"steps": 4, "batch_size": 8, "warmup_steps": 2, "checkpoint_every": 2}
     return make_params(
         tokenizer={"codebook_size": 16},
@@ -28,7 +28,7 @@ def tiny_params(make_params, dropout=0.0, **training) -> Params:
 
 
 def random_tokens(folder: Path) -> Path:
-    """A token cache of 20 + 6 images in two shards, 2 views of 49 tokens each."""
+    """Write a token cache of 20 + 6 images in two shards, 2 views of 49 tokens each."""
     rng = np.random.default_rng(0)
     counts = {"train": [13, 7], "val": [6]}
     return write_token_cache(
@@ -40,7 +40,7 @@ def random_tokens(folder: Path) -> Path:
 
 
 class Call(NamedTuple):
-    """What the network was asked for in one step."""
+    """The inputs of one call of the network."""
 
     tokens: Tensor
     mask: Tensor
@@ -49,7 +49,7 @@ class Call(NamedTuple):
 
 
 class Spy(nn.Module):
-    """In the place of a data-parallel module: passes on what it is called with, and keeps it."""
+    """Replaces the data-parallel module: records each call and passes it on."""
 
     def __init__(self, module: nn.Module):
         super().__init__()
@@ -64,7 +64,7 @@ class Spy(nn.Module):
 def transformer_task(
     params: Params, tokens_dir: Path, kind: type[TransformerTask] = TransformerTask, **options
 ) -> TransformerTask:
-    """A task, whose workers are not connected."""
+    """Make a task whose workers are not connected."""
     with mock.patch.object(transformer, "DistributedDataParallel", lambda model, **_: model):
         return kind(params, tokens_dir, **{"seed": 3, "device": CPU} | options)
 
