@@ -22,7 +22,7 @@ ALL, EXACT = "all", "exact"  # names in the columns `group` and `sampler`
 
 
 def table(results: Results, params: Params) -> Table:
-    """The error of token pairs: a row per decoding setting, a column per T."""
+    """The token-pair error: a row per decoding setting, a column per T."""
     cells = results.oracle[results.oracle["group"] == ALL].drop(columns="group")
     names = [name for name in cells if name not in {*METRICS, "iterations"}]
     order = {"sort": False, "dropna": False}
@@ -37,8 +37,8 @@ def table(results: Results, params: Params) -> Table:
         cells=cells,
         columns=readable,
         notes=[
-            "Error of pairs × 1,000: total variation between pairs of tokens in the samples and in "
-            "the known distribution (a hidden Markov chain), averaged over the distances 1, 2, 4 "
+            "Token-pair error × 1,000: total variation between the distributions of token pairs "
+            "in the samples and in a hidden Markov chain, averaged over the distances 1, 2, 4 "
             f"and 8. Each row draws {params.oracle.total_tokens:,} tokens per T; the sampler "
             f"{EXACT} draws from the distribution itself."
         ],
@@ -47,7 +47,7 @@ def table(results: Results, params: Params) -> Table:
 
 
 def chart(results: Results, params: Params) -> Figure:
-    """The error of token pairs against T, for the sampler `random` and for the paper's sampler."""
+    """The token-pair error against T, for the sampler `random` and for the paper's sampler."""
     return Figure(
         name="oracle",
         title="Figure 8 without a network",
@@ -83,7 +83,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
             said=f"with exact probabilities, {said}",
             exhibit="oracle",
             shown_in="Figure 8 without a network",
-            measure={ERROR: "error of pairs", "iterations": "T"}.get(metric, "log-likelihood"),
+            measure={ERROR: "token-pair error", "iterations": "T"}.get(metric, "log-likelihood"),
             sign=-1,
             parts=[
                 part
@@ -153,4 +153,4 @@ def _draw(results: Results, path: Path, narrow: bool = False) -> None:
             exact = real.loc[real["tokens"] == largest, ERROR]
             legend["real samples"] = axes.axhline(exact.item(), color="k", ls=":")
             log_steps(axes, rows["iterations"])
-            axes.set(xlabel="T", ylabel="error of pairs", title=f"{title}, N = {largest}")
+            axes.set(xlabel="T", ylabel="token-pair error", title=f"{title}, N = {largest}")

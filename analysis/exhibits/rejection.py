@@ -33,7 +33,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
                 source=source,
                 exhibit="table4-table",
                 shown_in="Table 4",
-                measure=results.label(kind) + (f", MaskGIT at {100 * share:g}%" if share else ""),
+                measure=results.label(kind) + (f" at {100 * share:g}% acceptance" if share else ""),
                 sign=sign,
                 parts=by_pairs(ours, theirs, "rejection and random selection"),
                 certain=SELECTS if kind == "is" and results.extractor == "classifier" else "",

@@ -260,9 +260,9 @@ def test_table4_sets_rejection_beside_a_random_selection_of_the_same_size(tables
     assert rows.loc[("MaskGIT", "rejection", 0.05), "paper_fid_inception"].item() == 4.02
     assert rows.loc[("MaskGIT", "rejection", 1.0), "paper_fid_inception"].item() == 6.18
     # Acceptance 0.05 has no FID here, so 0.5 is the smallest acceptance rate to compare.
-    assert "FID (classifier), MaskGIT at 50%: rejection" in (tables / "table4.md").read_text()
+    assert "FID (classifier) at 50% acceptance: rejection" in (tables / "table4.md").read_text()
     whole = make_tables(rejection=rejection_rows().fillna({"fid_classifier": 1.5}))
-    assert "FID (classifier), MaskGIT at 5%" in (whole / "table4.md").read_text()
+    assert "FID (classifier) at 5% acceptance" in (whole / "table4.md").read_text()
 
 
 def test_temperature_names_the_one_that_is_chosen(outputs):
