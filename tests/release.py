@@ -133,7 +133,7 @@ def flax_tokenizer(images_BHWC: Tensor, config) -> tuple[dict, Tensor, Tensor]:
 
 
 def port_weights(tree: dict, config) -> dict[str, Tensor]:
-    """Rename the tokenizer's weights as in the PyTorch port (`maskgit_vqgan.py`)."""
+    """Give the tokenizer's weights the names that the PyTorch port (`maskgit_vqgan.py`) uses."""
     port = {"quantize.embedding.weight": tree["quantizer"]["codebook"]}
 
     def add(name: str, module: dict) -> None:

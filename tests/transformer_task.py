@@ -28,7 +28,7 @@ def tiny_params(make_params, dropout=0.0, **training) -> Params:
 
 
 def random_tokens(folder: Path) -> Path:
-    """Write a token cache of 20 + 6 images in two shards, 2 views of 49 tokens each."""
+    """Write a token cache: 20 training and 6 validation images, with 2 views of 49 tokens each."""
     rng = np.random.default_rng(0)
     counts = {"train": [13, 7], "val": [6]}
     return write_token_cache(

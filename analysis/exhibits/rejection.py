@@ -1,4 +1,4 @@
-"""Classifier-based rejection sampling (Table 4), compared with random selection of as many."""
+"""Classifier-based rejection sampling (Table 4), and random selections of the same size."""
 
 import pandas as pd
 

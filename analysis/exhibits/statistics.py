@@ -65,7 +65,7 @@ def half_width(values: ArrayLike) -> float:
 
 @cache
 def student(n: int) -> float:
-    """The t quantile for n values: half of their mean's 95% interval, in standard errors."""
+    """Return half the width of the 95% interval of n values' mean, in standard errors (t test)."""
     return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))
 
 

@@ -32,7 +32,7 @@ UNDER = Markup('<span class="paper">{}</span>')
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the report: its tables and figures, and the labels of those out of date."""
+    """A section of the report: its tables and figures, and the labels of out-of-date ones."""
 
     title: str
     exhibits: Sequence[Exhibit]

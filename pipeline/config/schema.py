@@ -288,7 +288,7 @@ class Autoregressive(Draw):
     """The baseline VQGAN∗: MaskGIT's architecture and training, but causal, in raster order."""
 
     steps: PositiveInt = 600
-    """Training steps; equal to training.steps for a fair comparison."""
+    """Training steps. For a fair comparison, use the value of training.steps."""
     bf16: Bf16 = False
     """Sample in bfloat16; the key-value cache may then change some tokens."""
 

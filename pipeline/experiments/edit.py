@@ -112,10 +112,10 @@ def open_distances(
 def edit_rows(
     params: Params, folders: Mapping[Replicate, Path], baseline: Path, workers: BatchWorkers
 ) -> list[Row]:
-    """Compute a row for every task and every method: each seed's MaskGIT model, and the baseline
-    `nearest`, which fills unknown pixels with their nearest known pixels. A row has scores of the
-    composites, and distances from the originals over the unknown pixels. Another row per task has
-    scores of the originals only. Finished rows are stored as `<task>.json` or `originals.json`.
+    """Return a row for each task and method, and a row per task with scores of the originals. The
+    methods are each seed's MaskGIT model, and `nearest`, which fills unknown pixels with their
+    nearest known pixels. A row has scores of the composites, and distances from the originals over
+    the unknown pixels. Finished rows are stored as `<task>.json` or `originals.json`.
 
     Args:
         folders: run directory of each replicate (one seed's model).

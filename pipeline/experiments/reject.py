@@ -42,9 +42,10 @@ def rejection_rows(
                 write_json(file, rated)
             for row in read_json(file):
                 rows.append({key: row[key] for key in KEYS} | row)
-                what = f"{row['network']} seed {row['seed']}, {row['selection']} {acceptance:g}"
-                found = f"{row['samples']} samples, {row['class_accuracy']:.1%} recognised"
-                print(f"reject: {what}: {found}", flush=True)
+                what = f"{row['network']} seed {row['seed']}, {row['selection']}"
+                share = f"at {100 * acceptance:g}%"
+                found = f"{row['samples']} samples kept, {row['class_accuracy']:.1%} recognised"
+                print(f"reject: {what} {share}: {found}", flush=True)
     return rows
 
 

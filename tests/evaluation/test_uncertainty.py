@@ -35,7 +35,7 @@ def test_spread_leaves_out_what_differs_between_classes():
 
 
 def test_spread_keeps_rows_together_and_is_seeded():
-    """The standard deviation of an accuracy p of M samples is √(p (1 − p) / M)."""
+    """An accuracy p that is measured on M samples has the standard deviation √(p (1 − p) / M)."""
     labels = torch.arange(300) % 3
     logits = torch.eye(3)[(labels + (torch.arange(300) < 60)) % 3]  # a fifth is wrong
 
@@ -74,8 +74,8 @@ class OfFeatures(Evaluator):
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 4])
 def test_spread_of_a_set_larger_than_its_manifold_is_that_over_fresh_samples(make_params, times):
-    """The standard deviation is for sets of `manifold_images` images, whatever the size of the set.
-    Precision and density are means over these images, so that halves give the exact value."""
+    """The standard deviation is that of sets of `manifold_images` images, even if the set is
+    larger. Precision and density are means over images, so random halves give the exact value."""
     k, reference = 100, normal(1000, 3, 41)
     settings = {"manifold_images": k, "halves": 50, "kid_subsets": 1, "kid_subset_size": 20}
     params = make_params(evaluation=settings)

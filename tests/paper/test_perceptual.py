@@ -28,7 +28,7 @@ def torch_home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def random_backbone(torch_home, monkeypatch):
-    """Put random weights where torchvision looks for SqueezeNet's, without the check of a hash."""
+    """Put random weights where torchvision looks for SqueezeNet's. Skip the check of the hash."""
     monkeypatch.setattr("pipeline.perceptual.downloaded", lambda url: None)
     file = torch_home / "hub/checkpoints" / Path(SqueezeNet1_1_Weights.DEFAULT.url).name
     file.parent.mkdir(parents=True)

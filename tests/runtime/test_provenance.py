@@ -1,4 +1,4 @@
-"""Results that are out of date according to the dvc.lock of the real DVC, and records of runs."""
+"""Out-of-date results, detected from a dvc.lock that DVC itself wrote; and records of runs."""
 
 import json
 import platform

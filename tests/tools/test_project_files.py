@@ -1,4 +1,4 @@
-"""The files beside the code: the tested versions, and the Containerfile."""
+"""The project's other files: the tested versions in constraints.txt, and the Containerfile."""
 
 import re
 import tomllib
