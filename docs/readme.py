@@ -1,5 +1,5 @@
-"""Update README with the results of a finished default run, and with the verdicts of a run with
-`evaluation.seeds` and `sweep.seeds` of 3 to 5: `python docs/readme.py PROJECT REPLICATION`.
+"""Update README with the results of a finished default run, and with the verdicts of two more: one
+with `evaluation.seeds` and `sweep.seeds` of 3 to 5, one on a Xeon: `docs/readme.py RUN SEEDS XEON`.
 
 Copies the run's summary, scoreboard, three figures and `results/sources` to docs/, and rewrites the
 blocks of README between HTML comments. Without these folders, only rewrites the blocks.
@@ -19,9 +19,9 @@ README = HERE.parent / "README.md"
 DEFAULT = HERE / "default"
 FIGURES = ("samples", "figure2", "figure8")
 VERDICTS = {
-    "shown here": "Shown here, and again with seeds 3 to 5",
-    "not shown here": "Contradicted by the data, also with seeds 3 to 5",
-    "not again": "Undecided with seeds 3 to 5",
+    "shown here": "Shown here, with seeds 3 to 5, and on a Xeon",
+    "not shown here": "Contradicted by all three runs",
+    "not again": "Undecided with seeds 3 to 5 or there",
     "undecided": "Undecided",
     "by construction": "By construction",
 }
@@ -43,12 +43,13 @@ def take(project: Path) -> None:
 
 def blocks() -> dict[str, str]:
     """The text of each block of README, by the block's name. A claim counts as shown, or not shown,
-    if the run with other seeds has the same verdict."""
+    if the two other runs have the same verdict."""
     summary, _, _ = (DEFAULT / "summary.txt").read_text().partition("\nWhere\n")
     board = pd.read_csv(DEFAULT / "scoreboard.csv")
-    again = pd.read_csv(DEFAULT / "replication.csv").set_index("claim")["verdict"]
+    again = pd.concat(map(pd.read_csv, sorted(DEFAULT.glob("replication-*.csv"))))
+    verdicts = again.groupby("claim")["verdict"].agg(set)
     decided = board["verdict"].isin(["shown here", "not shown here"])
-    lost = decided & (board["claim"].map(again) != board["verdict"])
+    lost = decided & (board["claim"].map(verdicts) != board["verdict"].map(lambda v: {v}))
     board["claim"] = board["claim"].mask(lost, board["claim"] + ": " + board["verdict"])
     board["verdict"] = board["verdict"].mask(lost, "not again")
     return {
@@ -97,6 +98,7 @@ def written(page: str) -> str:
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         take(Path(sys.argv[1]))
-        again = Path(sys.argv[2]) / "analysis/timings/scoreboard.csv"
-        shutil.copyfile(again, DEFAULT / "replication.csv")
+        for name, folder in zip(("seeds", "xeon"), sys.argv[2:], strict=True):
+            board = Path(folder) / "analysis/timings/scoreboard.csv"
+            shutil.copyfile(board, DEFAULT / f"replication-{name}.csv")
     README.write_text(written(README.read_text()))
