@@ -19,9 +19,9 @@ README = HERE.parent / "README.md"
 DEFAULT = HERE / "default"
 FIGURES = ("samples", "figure2", "figure8")
 VERDICTS = {
-    "shown here": "Shown here, with seeds 3 to 5, and on a Xeon",
+    "shown here": "Shown in this run, with seeds 3 to 5, and on a Xeon",
     "not shown here": "Contradicted by all three runs",
-    "not again": "Undecided with seeds 3 to 5 or there",
+    "not again": "Undecided in another run",
     "undecided": "Undecided",
     "by construction": "By construction",
 }
