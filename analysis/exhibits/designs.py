@@ -104,11 +104,11 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def _rows(results: Results, params: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return a table, and the main values of all varied settings except schedule and T.
+    """Return a table, and the values in params.yaml of all varied settings except schedule and T.
 
-    The table has the rows of `sweep.designs`, and the main settings' rows with the same schedules
-    and numbers of forward passes. Its column `main` is the FID of the main settings with the row's
-    schedule, seed and passes."""
+    The table has the rows of `sweep.designs`, and the sweep's rows without varied settings that
+    have the same schedules and numbers of forward passes. Its column `main` is the FID without
+    varied settings, for the row's schedule, seed and number of passes."""
     designs, settings = results.designs, params.decoding_settings()
     values = asdict(settings) | {"steps": params.sweep.steps}
     names = [name for name in designs if name not in {*results.sweep, "passes"}]

@@ -84,7 +84,7 @@ def reconstruct(
 )
 @app.command(
     "inpaint",
-    help="Fill a hole in a picture (Figure 7, Table 2). The same as `maskgit edit`.",
+    help="Fill a hole in a picture (Figure 7, Table 2). Another name for `maskgit edit`.",
     epilog=examples(
         "inpaint photo.jpg --box 40,40,200,180 --class cat",
         "inpaint photo.jpg --mask hole.png --class cat --count 4",

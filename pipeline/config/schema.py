@@ -195,7 +195,7 @@ class Tokenizer(Section):
     discriminator: Literal["patch", "stylegan"] = "patch"
     """`patch`: four convolutions; `stylegan`: the release's network, for images of side 2^n."""
     discriminator_filters: PositiveInt = 16
-    """Channels of the discriminator's first convolution. Release: 64 at 256×256 pixels."""
+    """Channels of the discriminator's first layer. Release: 64, for 256×256 pixels."""
     bf16: Bf16 = True
     """bfloat16 autocast, except in the discriminator; values: see training.bf16."""
     tf32: bool = False
@@ -222,7 +222,7 @@ class Transformer(Section):
     """The network of MaskGIT and of the autoregressive baseline."""
 
     pretrained: Text | None = None
-    """Weights file to use instead of training MaskGIT, also in the sweep."""
+    """Weights file to use instead of training MaskGIT. The sweep uses it too."""
     layers: PositiveInt = 2
     """Number of layers. Paper: 24."""
     hidden: Annotated[int, Field(ge=2)] = 128

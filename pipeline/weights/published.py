@@ -60,7 +60,7 @@ def load_model(
     try:
         config = json.loads(file.with_name("config.json").read_bytes())
         if (found := config.pop("kind")) != kind:
-            raise ValueError(f"the folder has a {found}")
+            raise ValueError(f"the folder has a {found}, not a {kind}")
         model = model_class(TypeAdapter(config_class).validate_python(config))
         model.load_state_dict(weights := load_file(file))
         if name := not_finite(weights):

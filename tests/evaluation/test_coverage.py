@@ -58,7 +58,7 @@ def drawn(finished):
 
 @pytest.fixture(scope="module")
 def infinite(drawn) -> np.ndarray:
-    """FID∞ of each set, (reports, seeds)."""
+    """Return FID∞ as an array with one row per report and one column per seed."""
     sets, labels, reference, _ = drawn
     return np.array([[fid_infinity(x, labels, reference, seed=0) for x in s] for s in sets])
 

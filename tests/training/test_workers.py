@@ -87,7 +87,7 @@ def test_two_workers_train_as_one(changes, tmp_path):
 
 
 def test_a_sum_is_in_order():
-    """Adding a single 1 to 10¹⁶ changes nothing; adding several at once does."""
+    """In float64, adding 1 to 10¹⁶ a hundred times gives 10¹⁶; adding their sum doesn't."""
     ones = [1.0] * 100
     assert sum_in_order(torch.tensor([1e16, *ones], dtype=torch.float64)) == 1e16
     assert sum_in_order(torch.tensor([*ones, 1e16], dtype=torch.float64)) == 1e16 + 100
@@ -118,8 +118,8 @@ GRAPHS = {TransformerTask: 2, AutoregressiveTask: 1}
 def test_compiled_losses_and_checkpoints_are_the_same(
     tiny, tokens_dir, in_bfloat16, monkeypatch, kind
 ):
-    """`torch.compile` only traces the graphs here, so that no compiler is needed. Runs in bfloat16,
-    as the presets that compile do."""
+    """Compiled tasks give the losses and checkpoints of uncompiled ones. `torch.compile` only
+    traces the graphs, so the test needs no compiler. Presets with `compile` use bfloat16."""
     graphs: list[torch.fx.GraphModule] = []
 
     def keep(graph, inputs):
