@@ -45,7 +45,7 @@ def distance(mask: torch.Tensor) -> torch.Tensor:
 
 @st.composite
 def masks(draw, grid: int, batch: int = 1) -> torch.Tensor:
-    """(B, H, W): empty, whole, a box, or any scatter of pixels, drawn for each row."""
+    """Draw masks (B, H, W), each of them empty, full, a box or random pixels."""
     side = grid * F_PIXELS
     rows = []
     for _ in range(batch):

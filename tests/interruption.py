@@ -18,7 +18,7 @@ ONE = Workers(1, cpus=1, use_gpu=False, max_failures=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Toy(Training):
-    """Trains an existing task."""
+    """Settings for `fit`, which trains a task that a test has made."""
 
     section = "toy"
 
@@ -61,7 +61,7 @@ def fit(
 
 
 def cut(path: Path) -> None:
-    """Damage a checkpoint."""
+    """Cut off the end of a checkpoint."""
     path.write_bytes(path.read_bytes()[:-100])
 
 

@@ -256,7 +256,7 @@ def table3(results: Results, params: Params) -> Table:
     rows = [paper.TABLE_3.get(name) or [float("nan")] * 4 for name in best["schedule"]]
     cells = best.join(pd.DataFrame(rows, columns=names).add_prefix("paper_"))
     cells = stats.with_real_images(cells, results, cells["samples"].max(), REAL_IMAGES)
-    chosen = "Each seed is shown at the T that is best for another seed, the next in order."
+    chosen = "Each seed is shown at the T that is best for the next seed."
     if best["seeds"].max() < 2:
         chosen = "T was chosen on the same samples that are shown, which flatters the result."
     return Table(

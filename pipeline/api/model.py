@@ -372,7 +372,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
             raise ArgumentError("torch.autocast", "autocast is on", "use bf16=True instead")
         if torch.get_default_dtype() != torch.float32 or torch.get_default_device().type != "cpu":
-            way_out = "set float32 and cpu, since other defaults change the images"
+            way_out = "set them to float32 and cpu: others change the images"
             raise ArgumentError("PyTorch's default dtype and device", "not float32 on cpu", way_out)
         return self.transformer.eval(), self.tokenizer.eval()
 

@@ -21,7 +21,7 @@ def combined(**axes) -> pd.DataFrame:
 
 
 def jitter(seed, place=0):
-    """Return what a seed adds to a metric: 0, 0.02, 0.04 at place 0, other values elsewhere."""
+    """Return what a seed adds to a metric: 0, 0.02 or 0.04; another `place` gives other values."""
     return seed * (place + 2) % 7 / 100
 
 

@@ -21,7 +21,7 @@ def resolution(monkeypatch):
 
 
 def places_of(path, colour: np.ndarray) -> np.ndarray:
-    """Return the row and column of each pixel of a colour, (n, 2)."""
+    """Return an array (n, 2) with the row and column of each pixel of a colour."""
     pixels = np.asarray(Image.open(path).convert("RGBA"))
     return np.argwhere((pixels[..., :3] == colour).all(-1) & (pixels[..., 3] == 255))
 

@@ -25,7 +25,7 @@ def classifier_task(
 
 
 def test_weights_that_the_last_update_broke_are_no_classifier(make_params, tmp_path):
-    """Such a classifier would still recognise some of the images."""
+    """A diverged classifier is an error, even if it still recognises some images."""
     task = classifier_task(make_params, lr=1e8, bf16=False)
     with pytest.raises(UserError, match=r"weights of model are not finite"):
         fit(task, RunDirCheckpoints(tmp_path), steps=6, every=1)

@@ -108,7 +108,7 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def gradient(model: nn.Module) -> torch.Tensor:
-    """Return the gradient as one vector: on its own, a key bias's gradient is only rounding."""
+    """Join the gradients of all parameters, since that of a key bias alone is only rounding."""
     return torch.cat([p.grad.flatten() for p in model.parameters()]).float().cpu()
 
 

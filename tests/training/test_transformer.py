@@ -135,7 +135,7 @@ def test_dropout_is_on_in_training(tiny, tokens_dir, kind):
 
 
 def test_a_task_ends_with_its_training(tiny, tokens_dir):
-    """Otherwise a GPU would hold two tasks when a process trains a second one."""
+    """The task is freed; else a GPU holds two tasks while a process trains its second one."""
     task = transformer_task(tiny(), tokens_dir)
     task._inputs = Prefetch(task._inputs)  # as on a GPU
     task.step(0)
