@@ -358,8 +358,8 @@ class Sweep(Section):
     crossed: Distinct[Schedule] = ["cubic", "cosine", "linear", "square_root"]
     """Mask schedules whose models also decode with each other's γ, at T = decoding.iterations."""
     designs: list[dict[str, Any]] = [{"sampler": OTHERS, "iterations": [4, 8]}]
-    """Further settings to decode with (docs/samplers.md). Each entry is a grid: values for params of
-    the section decoding, for schedule (also in training) and for steps (in training)."""
+    """Further settings to decode with (docs/samplers.md). Each entry is a grid: values for params
+    of the section decoding, for schedule (also in training) and for steps (in training)."""
     steps: Steps = 250
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""
