@@ -75,6 +75,8 @@ def test_a_training_that_is_ended_leaves_no_loader(ended):
     else:
         os.killpg(training.pid, ended)
     _, said = training.communicate(timeout=30)
-    assert ended == signal.SIGKILL or said == "interrupted\n"
+    # Python's resource tracker warns at times, if the thread of a queue ends last.
+    lines = [line for line in said.splitlines() if "resource_tracker: " not in line]
+    assert ended == signal.SIGKILL or lines == ["interrupted"]
     _, left = psutil.wait_procs(below, timeout=20)
     assert left == []

@@ -1,8 +1,8 @@
 """Batches of training images, prepared in advance by a thread or by loader processes."""
 
+import atexit
 import os
 import signal
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -16,9 +16,6 @@ from pipeline.data.images.shards import WINDOW, ImageParams, ImageShards, View
 from pipeline.data.order import BatchOrder, Prefetch
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.runtime.process import THREADS, cores, set_up
-
-# PyTorch warns if there are more loaders than cores; the check of params already forbids this.
-warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
 
 Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,) int64
 
@@ -102,3 +99,5 @@ def _set_up_loader(number: int) -> None:
     os.environ[THREADS] = "1"  # read by `cores`
     set_up()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process handles Ctrl-C
+    # Before 3.14, Python aborts if it ends while a thread sends a batch.
+    atexit.register(os._exit, 0)
