@@ -69,10 +69,10 @@ def _dilate(mask: Tensor, radius: int) -> Tensor:
 
 def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int) -> Tensor:
     """The mask (B, grid, grid) bool of the tokens to generate: the tokens that contain an unknown
-    pixel, and their neighbours up to `dilate` rows and columns away (1 in the release).
+    pixel, and their neighbours up to `dilate` rows and columns away (1 in the authors' code).
 
-    The authors' release supports only boxes. If a box's sides lie on token borders, this function
-    gives the same tokens as the release; otherwise, the release can miss the last row or column.
+    The authors' code supports only boxes. If a box's sides lie on token borders, this function
+    gives the same tokens as theirs; otherwise, theirs can miss the last row or column.
 
     Args:
         mask: pixel mask (B, H, W) bool; H and W are multiples of `grid`.
@@ -86,9 +86,9 @@ def feather_weight(mask: Tensor, feather: int) -> Tensor:
     """Blending weight of the generated image: 1 on the mask, 0 beyond `feather` pixels from it.
 
     The mask is grown by `feather` // 2 pixels, and then blurred with a Gaussian kernel whose radius
-    is the rest of `feather`, so that the weight falls to 0 outside the mask. (The release blurs
-    the dilated token mask with a σ of about one token. As a result, hidden pixels show through at
-    the mask's border, and known pixels far from the mask are mixed with their reconstruction.)
+    is the rest of `feather`, so that the weight falls to 0 outside the mask. (The authors' code
+    blurs the dilated token mask with a σ of about one token. As a result, hidden pixels show
+    through at the mask's border, and known pixels far from it are mixed with reconstructions.)
 
     Returns:
         (B, H, W) float32 for a mask (B, H, W) bool; exactly 0 where the mask is more than `feather`
@@ -142,8 +142,8 @@ def edit(
     """Generate the masked part of images for given class labels, and blend it into the images.
 
     The masked image is tokenized, as in the paper's inpainting, so the result does not depend on
-    the pixels under the mask. (The release supports only class-conditional editing: it tokenizes
-    the whole image and starts at the third of 12 iterations. This function runs all T iterations.)
+    the pixels under the mask. (The authors' code only edits by class: it tokenizes the
+    whole image and starts at the third of 12 iterations. This function runs all T iterations.)
 
     Args:
         images: images (B, C, H, W) uint8 on the CPU, of the size that the model generates.
@@ -151,7 +151,7 @@ def edit(
         labels: class labels (B,) int64 of the content to generate: each image's own class, or
             another class (Figure 6).
         dilate: width in tokens of a border around the mask. Tokens in the border are generated too,
-            for the blend. On a small grid, the release's width of 1 can leave no known token.
+            for the blend. On a small grid, the authors' width of 1 can leave no known token.
         feather: width in pixels of the blend around the mask.
 
     Returns:

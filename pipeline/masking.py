@@ -27,7 +27,7 @@ def sample_training_mask(
     """Draw masks as in section 3.1: r ~ U[0, 1), then ⌈γ(r)·N⌉ positions uniformly at random.
 
     Args:
-        min_masking_rate: lower bound on the mask ratio: 0.5 in the release, 0 in the paper.
+        min_masking_rate: lower bound on the mask ratio: 0.5 in the authors' code, 0 in the paper.
         rows: function that selects the rows of the batch to return, such as `Ranks.rows`. Random
             numbers are drawn for all rows, so that a row's mask is the same on every worker.
 

@@ -26,7 +26,7 @@ SIZES = (1, 2, 4, 8, 16, 64, 256, 1024)  # numbers of tokens N; the last two are
 
 
 def mask_ratio(schedule: str, r: "Tensor | float", num_tokens: "Tensor | int") -> "Tensor":
-    """γ(r): the fraction of tokens to mask at progress r, clipped to [1e-6, 1] as in the release.
+    """γ(r): the fraction of tokens to mask at progress r, clipped to [1e-6, 1] like the authors'.
 
     Args:
         schedule: a key of `SCHEDULES`.

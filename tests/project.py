@@ -73,7 +73,7 @@ class Project:
 
     @classmethod
     def clone(cls, folder: Path) -> "Project":
-        """Copy the checkout's current files to `folder`, and commit them in a repository there."""
+        """Copy the checkout's files to `folder`, and commit them in a new git repository there."""
         listed = subprocess.run(
             ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
             cwd=ROOT,

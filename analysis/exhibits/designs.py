@@ -45,7 +45,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 def _gaps(results: Results, params: Params) -> pd.DataFrame:
     """log FID of exponential minus log FID of cosine: a row per seed, a column per number of
-    training steps. T is chosen for each seed by another seed, among the T of all models."""
+    training steps. A seed's T is another seed's best, among the T measured for all models."""
     (rows, main), fid, model = _rows(results, params), results.metric("fid"), ["schedule", "steps"]
     if main.pop("steps", None) is None:
         return pd.DataFrame()

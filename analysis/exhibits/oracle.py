@@ -117,7 +117,7 @@ def _compared(results: Results, tokens: int, first: Way, second: Way, metric: st
 
 
 def _rows(results: Results, sampler: str) -> pd.DataFrame:
-    """A sampler's rows with the release's other settings, for every schedule, T and group."""
+    """A sampler's rows with the authors' other settings, for every schedule, T and group."""
     rows = results.oracle[results.oracle["sampler"] == sampler]
     others = {name for name in rows if hasattr(RELEASE, name)}
     for name in others - {"sampler", "schedule", "iterations"} if sampler != EXACT else ():

@@ -109,8 +109,8 @@ def chart(results: Results, params: Params) -> Figure:
         title="Figure 4: time per image, and speed-up over autoregressive decoding with and "
         "without a cache",
         alt="Two charts. Left: seconds per image by number of tokens for MaskGIT and for "
-        "autoregressive decoding with and without a cache. Right: how many times as fast MaskGIT "
-        "is.",
+        "autoregressive decoding with and without a cache. Right: MaskGIT's speed-up over "
+        "both.",
         paper=f"MaskGIT is up to {paper.MAX_SPEEDUP} times as fast as VQGAN's decoding, and "
         "its lead grows with the number of tokens; the paper does not say if VQGAN had a cache.",
         here=_findings(cells),

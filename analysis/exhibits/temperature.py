@@ -57,7 +57,7 @@ def chart(results: Results, params: Params) -> Figure:
         title=f"Choice temperature: {fid} and {is_}",
         alt=f"Two charts with a curve each: {fid} and {is_} of samples by choice temperature.",
         paper="noise on the confidence, annealed to none, encourages diversity; the paper does not "
-        f"give the noise's scale; the release uses {paper.CHOICE_TEMPERATURE:g}.",
+        f"give the noise's scale; the authors' code uses {paper.CHOICE_TEMPERATURE:g}.",
         here=here,
         draw=partial(_draw, results, params),
         chart=True,

@@ -38,7 +38,7 @@ def labels_for(classes: Classes | None, count: int | None, names: Sequence[str])
     if count is None:
         return chosen
     if (count := whole("count", count)) < 1:
-        raise ArgumentError("count", f"{count} samples cannot be drawn", "give 1 or more")
+        raise ArgumentError("count", f"{count} is not above 0", "give 1 or more")
     return chosen[balanced_labels(count, len(chosen))]
 
 

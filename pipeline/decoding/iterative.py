@@ -32,8 +32,8 @@ def num_tokens_to_mask(
     settings: DecodingSettings, step: int, unknown_at_start: Tensor, unknown_now: Tensor
 ) -> Tensor:
     """The number of tokens of each sample that stay masked after iteration `step` (0-based), (B,)
-    int64: ⌊N·γ((step + 1)/T)⌋ as in the release, or ⌈N·γ((step + 1)/T)⌉ as in the paper, but at
-    most `unknown_now` - 1, so that each iteration reveals a token. The number is never below 1.
+    int64: ⌊N·γ((step + 1)/T)⌋ as in the authors' code, or ⌈N·γ((step + 1)/T)⌉ as in the paper, but
+    at most `unknown_now` - 1, so that each iteration reveals a token. It is never below 1.
 
     Args:
         unknown_at_start: N, each sample's number of unknown tokens when decoding began, (B,).

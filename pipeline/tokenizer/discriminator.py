@@ -68,7 +68,7 @@ class StyleGanBlock(nn.Module):
 
 
 class StyleGanDiscriminator(nn.Module):
-    """The release's discriminator: StyleGAN's residual network with blur-pooling and one logit per
+    """The authors' discriminator: StyleGAN's residual network with blur-pooling and one logit per
     image.
 
     Args:
@@ -119,8 +119,8 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
-    """‖∇D(x)‖² at real images (B, C, H, W), averaged over the batch, as in the release (without the
-    factor ½ of Mescheder et al. 2018). D is the mean logit of an image."""
+    """‖∇D(x)‖² at real images (B, C, H, W), averaged over the batch, as in the authors' code
+    (without the factor ½ of Mescheder et al. 2018). D is the mean logit of an image."""
     real = real.detach().requires_grad_()
     logits = discriminator(real)
     (gradient,) = torch.autograd.grad(logits.mean(dim=(1, 2, 3)).sum(), real, create_graph=True)

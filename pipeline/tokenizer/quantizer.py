@@ -26,7 +26,7 @@ class VectorQuantizer(nn.Module):
     def __init__(self, codebook_size: int, embedding_dim: int):
         super().__init__()
         self.codebook = nn.Parameter(torch.empty(codebook_size, embedding_dim))
-        # Variance scaling (fan in, uniform), the release's initializer.
+        # Variance scaling (fan in, uniform), the authors' initializer.
         bound = (3 / codebook_size) ** 0.5
         nn.init.uniform_(self.codebook, -bound, bound)
 
@@ -81,8 +81,8 @@ class VectorQuantizer(nn.Module):
 
 
 def entropy_loss(distances: Tensor, temperature: float, ranks: Ranks = ALONE) -> Tensor:
-    """Mean entropy of the code posteriors minus the entropy of their mean, as in the release. The
-    loss is minimal if every position is certain of its code and all codes are used equally.
+    """Mean entropy of the code posteriors minus the entropy of their mean, as in the authors' code.
+    The loss is minimal if every position is certain of its code and all codes are used equally.
 
     Args:
         distances: squared distances (M, K); the logits are -distances / temperature.

@@ -42,7 +42,7 @@ class ResBlock(nn.Module):
     """A pre-activation residual block.
 
     If the number of channels changes, the 1×1 shortcut is applied to the main branch's output, and
-    the block's input is dropped, as in the release: the released weights require this.
+    the block's input is dropped, as in the authors' code: the released weights require this.
     """
 
     def __init__(self, inputs: int, outputs: int):

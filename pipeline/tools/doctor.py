@@ -118,7 +118,7 @@ def tracking() -> Finding:
 
 def project() -> Finding:
     if not DVC_FILE.exists():
-        way_out = "to run stages, work in a clone of the project; --model opens models anywhere"
+        way_out = "to run stages, work in a clone of the project; `sample --model` works anywhere"
         return Finding("project", "note", f"{Path.cwd()} has no project", way_out)
     read_stages()  # raises if dvc.yaml is damaged
     missing = {

@@ -294,7 +294,7 @@ def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[floa
     cores = params.ray.cpus_per_worker
     if tflops is not None:
         if not limits.SMALLEST <= tflops <= limits.LARGEST:
-            raise UserError("--tflops", f"{tflops:g} TFLOP/s is out of range", "give, say, 150")
+            raise UserError("--tflops", f"{tflops:g} TFLOP/s is not in 1e-12 to 1e30", "try 150")
         return 1e12 * tflops, gpu or ("GPU" if params.ray.use_gpu else "CPU worker")
     if gpu or params.ray.use_gpu:
         name = gpu or "A100"

@@ -34,7 +34,7 @@ from pipeline.training.loop.training import Task, Training
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import load_model
 
-ENTROPY_TEMPERATURE = 0.01  # of the softmax over distances, as in the release
+ENTROPY_TEMPERATURE = 0.01  # of the softmax over distances, as in the authors' code
 LOGGED = 256  # validation images on which the logged reconstruction quality is measured
 
 

@@ -49,7 +49,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout, causal: bool) -> T
 
 
 class LinearGelu(nn.Linear):
-    """A linear layer followed by GELU in the tanh approximation, as in the release."""
+    """A linear layer followed by GELU in the tanh approximation, as in the authors' code."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(super().forward(x), approximate="tanh")

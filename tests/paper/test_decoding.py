@@ -46,7 +46,7 @@ def rounded(value: float, rounding: str) -> int:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("rounding", ["floor", "ceil"])
 def test_number_masked_is_the_formula(schedule, rounding):
-    """⌊γ(t/T)·N⌋ as in the release, or the paper's ⌈γ(t/T)·N⌉ (section 3.2). Each iteration
+    """⌊γ(t/T)·N⌋ as in the authors' code, or the paper's ⌈γ(t/T)·N⌉ (section 3.2). Each iteration
     predicts at least one masked token, and leaves at least one masked."""
     sizes = [1, 2, 10, 36, 49, 100, 256]
     for iterations in (1, 3, 6, 8, 10, 12):
