@@ -323,7 +323,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return {"settings": settings, "dilate": own.dilate, "feather": own.feather}
 
     def _batches(self, images: Tensor, classes: Classes) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Split pictures into batches. Yields tuples of a batch's index, pictures and labels."""
+        """Split pictures into batches. Yields tuples of a batch's number, pictures and labels."""
         labels, size = labels_for(classes, None, self.classes), self.defaults.batch_size
         if len(labels) not in (1, len(images)):
             reason = f"{len(labels)} classes for {len(images)} pictures"

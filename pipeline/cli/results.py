@@ -54,11 +54,13 @@ def ui() -> None:
     epilog=examples("export transformer samples.npz", "export autoregressive folder/ --replicate 1")
 )
 def export(
-    network: Literal["transformer", "autoregressive"],
-    path: Annotated[Path, typer.Argument(help="An .npz for the ADM suite, or a folder for PNGs.")],
+    network: Annotated[
+        Literal["transformer", "autoregressive"], typer.Argument(help="Which network's samples.")
+    ],
+    path: Annotated[Path, typer.Argument(help="Writes an .npz for the ADM suite or a PNG folder.")],
     replicate: Replicate = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Include samples that only the stage cas uses.")
+        bool, typer.Option("--all", help="Include samples that only stage cas uses.")
     ] = False,
 ) -> None:
     """Write a network's samples for other evaluation tools."""

@@ -281,7 +281,7 @@ class Draw(Section):
     top_k: NonNegativeInt = 0
     """Draw from the k most probable codes; 0: all codes."""
     top_p: Share = 1.0
-    """Draw from the fewest codes whose probabilities add up to p."""
+    """Draw from the fewest codes whose total probability reaches p."""
 
 
 class Autoregressive(Draw):

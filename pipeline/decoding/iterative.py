@@ -88,7 +88,7 @@ def decode(
         predict: maps tokens (B, N), a mask (B, N) and the progress (t + 1)/T to logits (B, N, K)
             over the K codes. The mask is True at [MASK] tokens, whose values `predict` ignores.
         tokens: (B, N) int64; values at unknown positions are ignored.
-        unknown: (B, N) bool; True at tokens to generate. Rows may differ in their number.
+        unknown: (B, N) bool; True at tokens to generate. Their number may differ by row.
         generator: source of all randomness.
 
     Yields:

@@ -146,7 +146,7 @@ class Evaluator:
         return values
 
     def distances(self, features: Tensor, seed: int) -> Metrics:
-        """KID between the main extractor's features (M, F) and those of the training images."""
+        """KID between features (M, F) of samples and those of the training images."""
         subsets, size = self.params.evaluation.kid_subsets, self.params.evaluation.kid_subset_size
         how = {"subsets": subsets, "subset_size": size, "seed": seed}
         distance = unless_few(metrics.kid, features, self.reference, **how)

@@ -63,7 +63,9 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
     classes = classes or own
     if not train or not classes:
         way_out = "give --images and --classes"
-        raise UserError(source, "the size is unknown before `dvc repro prepare`", way_out)
+        raise UserError(
+            source, "the number of images or classes is unknown until `dvc repro prepare`", way_out
+        )
     if val is None:
         val = round(params.data.val_fraction * train)
         train -= val
