@@ -169,7 +169,7 @@ def _columns(cells: pd.DataFrame, results: Results) -> dict[str, Any]:
     networks = cells["model"].isin(BOTH)
 
     def ours(*metrics: str) -> dict[str, list[str]]:
-        """The columns with means and intervals of metrics."""
+        """Our columns of the given metrics: means with intervals."""
         of = {name: metric_label(name, y if name.endswith(y) else x) for name in metrics}
         return fmt.columns(cells, {name: f"{label} ±" for name, label in of.items()}, "", networks)
 
@@ -223,8 +223,8 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
         f"samples. ± over images is {stats.student(evaluation.halves):.2f} × the standard "
         f"deviation over {evaluation.halves} random halves of the set. One tokenizer and one "
         f"classifier were trained, so no ± covers their seeds. FID∞ ({x}) is extrapolated to "
-        f"infinitely many samples. FID ({x}) has no ±, because it is biased upwards for few "
-        f"samples. {measure_note(params, x)}{flatters}",
+        f"infinitely many samples, and has ± over training seeds only. FID ({x}) has no ±, because "
+        f"it is biased upwards for few samples. {measure_note(params, x)}{flatters}",
         _cas_note(cells, "with RandAugment"),
         f"Training: {trained}, with label smoothing {training.label_smoothing:g}.",
         f"Columns marked (paper …) are the paper's Table 1 on ImageNet {side}×{side}, with "
@@ -237,7 +237,7 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
 
 
 def table5(results: Results, params: Params) -> Table:
-    """Precision and recall with another extractor than in Table 1, and CAS without RandAugment."""
+    """Precision and recall with a second feature extractor, and CAS without RandAugment."""
     _, x = results.manifold_extractors
     metrics = [f"{kind}_{x}" for kind in DIVERSITY]
     sets = sets_of(results, params, metrics)
@@ -286,8 +286,8 @@ def table5(results: Results, params: Params) -> Table:
 
 
 def _cas_scores(results: Results, augmentation: str) -> pd.DataFrame:
-    """Means and intervals over seeds of CAS, for each set of training images: model, the columns of
-    `over_seeds` for cas_top1 and cas_top5, cas_seeds and cas_training_images."""
+    """Means and intervals over seeds of CAS, for each set of training images. The columns are
+    model, those of `over_seeds` for cas_top1 and cas_top5, cas_seeds and cas_training_images."""
     rows = results.cas[results.cas["augmentation"] == augmentation]
     table = stats.over_seeds(rows, ["images", "training_images"], ["top1", "top5"])
     table = table.add_prefix("cas_")

@@ -1,7 +1,7 @@
 """Means, intervals and tests over few seeds.
 
-All tests are two-sided. p is NaN if no test is possible: for a single number, and for equal
-numbers, since equal numbers do not prove that there is no noise.
+All tests are two-sided. The p of a t test is NaN for a single number, and for equal numbers, since
+equal numbers do not prove that there is no noise.
 """
 
 import math
@@ -98,8 +98,8 @@ def contrast(logs: pd.DataFrame, first: Sequence[str], second: Sequence[str]) ->
 
 
 def slope(values: pd.DataFrame, at: float, degree: int = 2) -> Effect:
-    """Fit a polynomial to each row's values over log₂ of the columns' names, and test the rows'
-    slopes at `at` (one-sample t test). The effect is the mean slope, per doubling."""
+    """Fit a polynomial in log₂ x to each row, where x is a column's name (such as T). Test the
+    rows' slopes at x = `at` (one-sample t test). The effect is the mean slope per doubling."""
     if len(values.columns) <= degree:
         return Effect(NAN)
     fits = np.polyfit(np.log2(values.columns.to_numpy(float)), values.to_numpy().T, degree)
@@ -109,10 +109,10 @@ def slope(values: pd.DataFrame, at: float, degree: int = 2) -> Effect:
 
 
 def lowest(values: pd.DataFrame) -> tuple[float, float, float]:
-    """Fit a parabola to the rows' mean over log₂ of the columns' names, and find its lowest point.
-    Returns a tuple of this point, between the first and the last column's name, and the ends of its
-    95% interval, which has all points where the slope may be zero (Fieller). The ends are NaN if
-    there is no such point."""
+    """Fit a parabola in log₂ x to the mean of the rows, where x is a column's name (such as T).
+    Returns a tuple: the x of the lowest point within the columns' range, and the ends of the 95%
+    interval of this x. The interval has all x at which the slope may be zero (Fieller). The ends
+    are NaN if there is no such x."""
     steps = np.log2(values.columns.to_numpy(float))
     grid = np.linspace(steps[0], steps[-1], POINTS)
     best = grid[np.polyval(np.polyfit(steps, values.mean(), 2), grid).argmin()]
@@ -259,14 +259,13 @@ def beside(ours: pd.DataFrame, theirs: pd.DataFrame, keys: list[str]) -> pd.Data
 
 def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFrame:
     """Metrics of single sets of images, with the columns of `over_seeds`. The 95% interval is over
-    images, estimated from the standard deviation over random halves of a set. FID∞ gets the
-    interval of FID, since the bias that FID∞ removes hardly varies."""
+    images, estimated from the standard deviation over random halves of a set. FID∞ has no
+    interval: it varies more than FID does, and halves are too small to extrapolate from."""
     quantile = student(halves)  # the standard deviation of few halves is itself uncertain
     columns = {}
     for metric in metrics:
-        spread = metric.replace("fid_infinity_", "fid_")
         columns[f"{metric}_mean"] = rows[metric]
-        std = rows.get(f"{spread}_std", pd.Series(float("nan"), rows.index))
+        std = rows.get(f"{metric}_std", pd.Series(float("nan"), rows.index))
         columns[f"{metric}_std"] = std
         columns[f"{metric}_ci95"] = quantile * std.where(std > 0)  # equal halves prove nothing
     return pd.DataFrame(columns)
@@ -276,8 +275,8 @@ def with_real_images(
     cells: pd.DataFrame, results: Results, samples: float, keys: Mapping[str, Any]
 ) -> pd.DataFrame:
     """Append a row for real validation images, with means over disjoint sets of `samples` images,
-    since FID depends on the size of a set. The row has no intervals. `keys` has the row's values in
-    the key columns. No row is added if there are too few validation images."""
+    since FID depends on the size of a set. The row has no intervals. `keys` names it, such as
+    {"model": "real images"}. No row is added if there are too few validation images."""
     rows = results.real[results.real["samples"] == samples]
     if rows.empty:
         return cells
