@@ -33,7 +33,7 @@ def main() -> None:
         sys.exit(f"error: {bug(error, 'analysis')}")
     if stale:
         print(f"left out results that are out of date (run `dvc repro`): {described(stale)}")
-    print(f"wrote {len(written)} files from results/ into analysis/; open {written[-1]}")
+    print(f"made {len(written)} files from the results; open {written[-1]}")
     end_quickly()
 
 

@@ -114,8 +114,8 @@ def token_nll(
     ranks: Ranks = ALONE,
 ) -> float:
     """The exact negative log-likelihood (NLL) in nats, averaged over the tokens (M, N) int64 of M
-    images with class labels (M,) int64. Probabilities are over the K codes. Data-parallel workers
-    share the batches."""
+    images with class labels (M,) int64. Probabilities are over the K codes. The batches are divided
+    among the workers of `ranks`, and all workers return the same mean."""
     batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
     nats = ranks.sum_over(batches, lambda _, batch: token_nll_sum(model, *batch))
     return nats / len(tokens)

@@ -201,8 +201,8 @@ def outpaint_beyond(
             are at least as large as the model's images; along the other axis, exactly as large.
         pixels: number of pixels to extend by.
         overlap: minimum number of known pixels in a window along the extended axis, from 1 to the
-            window's size - 1. New pixels are generated from the known tokens of the window that
-            are more than `dilate` tokens away.
+            window's size - 1. The model sees only the window's known tokens that are more than
+            `dilate` tokens away from the new pixels.
         settings, dilate, feather: as for `edit`.
 
     Returns:

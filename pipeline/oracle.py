@@ -77,7 +77,7 @@ class HiddenMarkovChain:
 
 
 def sticky_chain() -> HiddenMarkovChain:
-    """A chain whose state changes seldom, as the content of neighbouring patches does."""
+    """A chain whose state seldom changes, like the content of adjacent image patches."""
     stay = 0.85  # probability of keeping the state; otherwise, the next state is drawn uniformly
     own = 0.8  # probability that a state emits one of its own CODES / STATES codes, else any code
     each = CODES // STATES
@@ -100,7 +100,7 @@ def pair_error(chain: HiddenMarkovChain, tokens: Tensor) -> float:
 
 
 def token_entropy(tokens: Tensor, codes: int) -> float:
-    """Entropy in nats of the codes in rows of tokens (M, N) at each position, averaged over the
-    positions."""
+    """Entropy in nats of the codes at each position, estimated from M rows of tokens (M, N), and
+    averaged over the N positions."""
     drawn = torch.nn.functional.one_hot(tokens, codes).float().mean(dim=0)
     return torch.special.entr(drawn).sum(dim=-1).mean().item()

@@ -26,7 +26,7 @@ SIZES = (1, 2, 4, 8, 16, 64, 256, 1024)  # numbers of tokens N; the last two are
 
 
 def mask_ratio(schedule: str, r: "Tensor | float", num_tokens: "Tensor | int") -> "Tensor":
-    """γ(r): the fraction of tokens to mask at progress r, clipped to [1e-6, 1] like the authors'.
+    """The fraction γ(r) of tokens to mask, clipped to [1e-6, 1] as in the authors' code.
 
     Args:
         schedule: a key of `SCHEDULES`.
@@ -43,8 +43,8 @@ def mask_ratio(schedule: str, r: "Tensor | float", num_tokens: "Tensor | int") -
 
 
 def curve_csv(schedule: str, num_tokens: int) -> str:
-    """Tabulate a mask schedule as CSV text in full precision. The columns are r and, for
-    `num_tokens` (the tokens per image of this data set) and each N in `SIZES`, `gamma_<N>`. Other
+    """Tabulate a mask schedule as CSV text in full precision: a column r, and a column `gamma_<N>`
+    for each N in `SIZES` and for N = `num_tokens` (this data set's tokens per image). Other
     stages depend on a file with this text, so they run again if the schedule's function changes."""
     import torch
 

@@ -1,4 +1,4 @@
-"""Draws samples from every training run of both networks, and measures the samples."""
+"""Draws samples from every trained MaskGIT and baseline, and measures the samples."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS

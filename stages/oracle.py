@@ -1,4 +1,4 @@
-"""Decodes tokens with a known distribution's exact conditional probabilities, without a network."""
+"""Tests decoding alone: a known distribution's exact probabilities replace the network's."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, RESULTS

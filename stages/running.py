@@ -77,9 +77,9 @@ def _check_inputs(stage: str) -> None:
 def replicate_folders(
     stage: Stage, replicates: Iterable[Replicate], *ignore: str, samples: bool = False
 ) -> dict[Replicate, Path]:
-    """Map each replicate to a run directory, for what the stage computes with the replicate's model
-    or, if `samples` is true, with its samples. The directory changes if the files of the model (or
-    of the samples) change. It does not depend on other replicates or on the params `ignore`."""
+    """Map each replicate (a training run and its samples) to a run directory for the results that
+    the stage computes from its model or, if `samples` is true, from its samples. The path changes
+    if these input files change, but not with other replicates or the params named in `ignore`."""
     ignored = (*LISTED, *ignore, *(str(path) for path in (*NETWORKS.values(), SAMPLES)))
     found = {}
     for r in replicates:
@@ -92,7 +92,7 @@ def replicate_folders(
 def train_one(
     kind: Callable[..., Training], name: str, params: Params, stage: Stage
 ) -> dict[str, Any]:
-    """Train a stage's only network, and write its training curve. Returns the last checkpoint."""
+    """Train a stage's only network, and write its training curve. Returns {task, step, history}."""
     training = kind(
         name=name,
         params=params,
@@ -117,9 +117,9 @@ def write_rows(
     group: Callable[[Any], str],
     step: Callable[[Any], float] = lambda row: 0,
 ) -> str:
-    """Write rows to the result file `file`, and log the file to MLflow. Rows with the same
-    `group(row)` and `step(row)` belong together: their mean of each metric is logged too. Returns
-    the stage's summary, one line for the terminal."""
+    """Write rows to the result file `file`, and log the file to MLflow. Also log the mean of each
+    metric over all rows with the same `group(row)` and `step(row)`. Returns the stage's summary,
+    one line for the terminal."""
     path = RESULTS / file
     write_csv(path, rows)
     stage.run.log_artifact(path)

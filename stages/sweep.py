@@ -1,5 +1,5 @@
 """Trains a model per mask schedule and seed with Ray Tune, and measures its samples for each number
-of iterations T. Also trains with the steps, and decodes with the settings, of `sweep.designs`."""
+of iterations T. `sweep.designs` adds other decoding settings and numbers of training steps."""
 
 from operator import itemgetter
 from typing import Any
@@ -40,7 +40,7 @@ def main(params: Params) -> str:
 
 def _log(trial: Trial) -> None:
     """Log a finished trial to MLflow: the training curve, the metrics with T as the step, and the T
-    with the lowest FID. MLflow sorts groups by name, so the group `T` (Figure 8) comes first."""
+    with the lowest FID. MLflow sorts chart groups by name, so `T` (Figure 8) comes first."""
     run = trial.log.begin()  # its worker may have logged on another machine
     for row in trial.training.history if trial.training else ():
         run.log_training(row)

@@ -1,4 +1,4 @@
-"""Draws and measures samples of both networks' main replicates with several sampling settings."""
+"""Draws and measures samples of MaskGIT and the baseline with several sampling settings."""
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS, main_replicates

@@ -152,8 +152,8 @@ def test_killed_trainings_go_on_and_end_with_the_same_bytes(train_stage, monkeyp
     trained, _ = train_stage(params)
     said = capsys.readouterr().out
     assert "train_transformer: 4 training runs, 1 already finished" in said
-    assert "transformer/main/seed1: going on from step 2 of 4" in said
-    assert "main/seed0: going on" not in said and len(trained) == 3
+    assert "transformer/main/seed1: resuming from step 2 of 4" in said
+    assert "main/seed0: resuming" not in said and len(trained) == 3
     assert published(params) == straight
 
 

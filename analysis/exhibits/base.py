@@ -41,7 +41,7 @@ class Table(Exhibit):
         return pd.DataFrame(self.columns)
 
     def write(self, folder: Path) -> None:
-        """Write `<name>.csv`, `.md` and `.tex`."""
+        """Write `<name>.csv` (all values), `.md` and `.tex` (formatted values) to `folder`."""
         bold = [BOLD] if self.readable.map(lambda cell: "**" in str(cell)).any(axis=None) else []
         text = [f"# {self.title}", markdown(self.readable), *self.notes, *bold]
         if self.paper:

@@ -1,8 +1,8 @@
 """Tests all claims, and writes the sentences that report the verdicts.
 
-Tables and figures draw no conclusions. One of twenty comparisons without an effect has a p below 5%
-by chance. Each p is therefore corrected (Holm) for all comparisons of its `Claim.family`, and a
-claim is decided only if its corrected p is below 5%.
+Tables and figures draw no conclusions. On average, one of twenty comparisons without an effect has
+a p below 5% by chance. Each p is therefore corrected (Holm) for all comparisons of its
+`Claim.family`, and a claim is decided only if its corrected p is below 5%.
 """
 
 import math
@@ -36,7 +36,7 @@ CERTAIN = "by construction"
 
 @dataclass(frozen=True)
 class Part:
-    """One of the comparisons that test a claim, usually of two sides: MaskGIT and the baseline."""
+    """A comparison that tests a claim, such as MaskGIT with its baseline, or a trend with zero."""
 
     effect: Effect  # the first side minus the second (logarithms for a ratio), or a correlation
     values: tuple[float, ...] = ()  # the mean of each side; empty if there is only an effect
@@ -84,7 +84,7 @@ class Claim:
     @property
     def family(self) -> tuple[str, bool]:
         """The claim's family, whose comparisons are corrected together: the paper's claims of one
-        section, or our own about one exhibit. Claims about times, which vary, are separate."""
+        section, or our own about one exhibit. Claims about timings have their own families."""
         return self.source.split(",")[0] or self.exhibit, self.noise == TIMINGS
 
     @property
@@ -95,10 +95,10 @@ class Claim:
 
     @property
     def p(self) -> float:
-        """The claim's two-sided p: twice the smaller of the p for "all parts hold"
-        (intersection-union: the largest one-sided p) and the p for "a part is reversed"
-        (Bonferroni: number of parts × smallest one-sided p against a part). NaN if a part could
-        not be tested, if n is too small, or if the claim cannot fail."""
+        """The claim's two-sided p: twice the smaller of two one-sided p. The first tests that all
+        parts hold (intersection-union: the largest p of a part). The second tests that a part is
+        reversed (Bonferroni: number of parts × the smallest p against a part). NaN if a part
+        could not be tested, if n is below `fewest`, or if the claim cannot fail."""
         effects = [part.effect for part in self.parts]
         untested = any(math.isnan(effect.p) for effect in effects)
         if self.certain or self.n < self.fewest or untested:
@@ -112,7 +112,7 @@ class Claim:
         return min((part.effect.n for part in self.parts), default=0)
 
     def _support(self, part: Part) -> float:
-        """How weakly a part supports the claim: the one-sided p, or −sign × effect if p is NaN."""
+        """Larger values mean weaker support: the one-sided p, or −`sign` × effect if p is NaN."""
         if math.isnan(part.effect.p):
             return -self.sign * part.effect.value
         return part.effect.one_sided(self.sign)
@@ -215,9 +215,9 @@ class Verdict:
 def judge(
     claims: list[Claim], results: Results, params: Params, left_out: Collection[str] = ()
 ) -> list[Verdict]:
-    """The verdicts on the claims, in the order of `claims`. `left_out` has the anchors of exhibits
-    whose results are out of date. Claims about these exhibits get no verdict, but count as
-    comparisons with p = 1, so that the correction stays strict."""
+    """The verdicts on the claims, in the order of `claims`. `left_out` has the anchors (HTML ids)
+    of exhibits whose results are out of date. Claims about these exhibits get no verdict, but count
+    as comparisons with p = 1, so that the correction stays strict."""
     barely = barely_trained(results, params)
     reasons = [_reason(claim, barely, params, left_out) for claim in claims]
     p_values = [
@@ -238,7 +238,7 @@ def judge(
 def _reason(
     claim: Claim, barely: Collection[str], params: Params, left_out: Collection[str]
 ) -> str:
-    """The reason not to test a claim, such as a barely trained network; empty if there is none."""
+    """Why the claim is not tested, such as a barely trained network; empty if it is tested."""
     if not claim.networks:
         return ""
     if params.transformer.pretrained:
@@ -263,8 +263,8 @@ def p_value(p: float) -> str:
 
 @dataclass(frozen=True)
 class Recognised:
-    """The share of samples that the reference classifier assigns to their class, its 95% interval
-    (Wilson, over samples), the share that guessing would find, and the share for real images."""
+    """The share of samples whose class the reference classifier recognises, its 95% interval
+    (Wilson, over samples), the share expected by chance, and the share for real images."""
 
     share: float
     low: float
@@ -276,7 +276,7 @@ class Recognised:
 
 def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
     """The networks (MaskGIT, VQGAN∗, the sweep's models) whose samples are recognised little better
-    than by chance. The best recognised (schedule, T) represents the sweep. Empty for one class."""
+    than by chance. The sweep is judged by its best (schedule, T). Empty for data of one class."""
     if results.data["classes"] < 2:
         return {}
     main = results.trained_with(params.training.label_smoothing)
@@ -290,9 +290,9 @@ def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
 
 
 def _near_chance(rows: pd.DataFrame, results: Results, params: Params) -> Recognised | None:
-    """The share of the samples of all `rows` that the classifier recognises. None if there are no
-    samples, or if the interval's lower end exceeds chance by at least a tenth of the difference
-    between chance and the share for real images."""
+    """The share of recognised samples in all `rows` if it is near chance; otherwise, or if there
+    are no samples, None. A share is near chance if the lower end of its interval is less than a
+    tenth of the way from chance to the share for real images."""
     rows = rows.dropna(subset="class_accuracy")
     samples, data = int(rows["samples"].sum()), results.data
     if not samples:

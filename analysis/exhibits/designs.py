@@ -1,4 +1,4 @@
-"""Beyond the paper: the decoding settings and training steps of `sweep.designs`."""
+"""Beyond the paper: the decoding settings and training steps of `sweep.designs` (params.yaml)."""
 
 from dataclasses import asdict, replace
 from functools import partial
@@ -20,7 +20,7 @@ KINDS = ("fid", "precision", "recall", "class_accuracy")
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """The claim that cosine overtakes exponential in longer training; empty if no steps vary."""
+    """The claim that cosine overtakes exponential in longer training, if training steps vary."""
     gaps = _gaps(results, params)
     if len(gaps.columns) < 2:
         return []
@@ -45,7 +45,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 def _gaps(results: Results, params: Params) -> pd.DataFrame:
     """log FID of exponential minus log FID of cosine: a row per seed, a column per number of
-    training steps. A seed's T is another seed's best, among the T measured for all models."""
+    training steps. Another seed chooses each seed's T, from those measured for all models."""
     (rows, main), fid, model = _rows(results, params), results.metric("fid"), ["schedule", "steps"]
     if main.pop("steps", None) is None:
         return pd.DataFrame()
@@ -92,7 +92,7 @@ def table(results: Results, params: Params) -> Table:
 
 
 def chart(results: Results, params: Params) -> Figure:
-    """FID and recall against the number of forward passes, or a setting if it has more values."""
+    """FID and recall against forward passes or a setting: whichever takes the most values."""
     fid, recall = results.label("fid"), results.label("recall")
     return Figure(
         name="designs",
@@ -104,11 +104,10 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def _rows(results: Results, params: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return a table, and the values in params.yaml of all varied settings except schedule and T.
-
-    The table has the rows of `sweep.designs`, and the sweep's rows without varied settings that
-    have the same schedules and numbers of forward passes. Its column `main` is the FID without
-    varied settings, for the row's schedule, seed and number of passes."""
+    """Return a table and a dict. The dict maps each setting that `sweep.designs` varies, except
+    schedule and T, to its main value in params.yaml. The table has the rows of `sweep.designs`, and
+    those of the main sweep with the same schedules and numbers of forward passes. Its column `main`
+    is the FID at the main values, for the row's schedule, seed and number of passes."""
     designs, settings = results.designs, params.decoding_settings()
     values = asdict(settings) | {"steps": params.sweep.steps}
     names = [name for name in designs if name not in {*results.sweep, "passes"}]

@@ -167,8 +167,8 @@ def draw_mosaic(
 ) -> None:
     """Draw pictures, (rows, columns, H, W, C) uint8 with C = 1 or 3, with thin gaps between them.
     `empty`, of shape (rows, columns), is True for cells without a picture. `block` is the number of
-    rows and columns in a block; gaps between blocks are wider. `column_labels` has one label for
-    each column, or one for each block in a row of blocks."""
+    rows and columns in a block; gaps between blocks are wider. `column_labels` has one label per
+    column, or one per column of blocks."""
     rows, columns, height, width, _ = images.shape
     gap = max(1, height // 16)
     down, across = block or (rows, columns)
@@ -201,7 +201,7 @@ def draw_mosaic(
 def _laid_out(
     images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, empty: np.ndarray | None
 ) -> np.ndarray:
-    """Put pictures at rows `tops` and columns `lefts` of a transparent canvas, (H, W, 4) uint8."""
+    """Put pictures at pixel rows `tops` and columns `lefts` of a canvas (H, W, 4): RGBA, uint8."""
     height, width = images.shape[2:4]
     canvas = np.zeros((tops[-1] + height, lefts[-1] + width, 4), np.uint8)
     for r, top in enumerate(tops):

@@ -1,7 +1,7 @@
 """Formats numbers and tables as text, Markdown and LaTeX.
 
-In all tables, "±" is half the width of a 95% interval. The heading says what the interval is
-computed over, such as seeds.
+In all tables, "±" is half the width of a 95% interval. The column's heading, or a column of the
+table, says what the interval is computed over, such as seeds.
 """
 
 import math
@@ -22,7 +22,7 @@ LATEX |= {"ρ": r"$\rho$", "γ": r"$\gamma$", "−": "$-$", "–": "--", "…": 
 
 
 def number(value: float, like: float | None = None) -> str:
-    """Format with four significant digits (three below 1), or with the decimals used for `like`."""
+    """Format with four significant digits (three below 1), or with as many decimals as `like`."""
     if math.isnan(value):
         return NONE
     scale = abs(value if like is None else like)
@@ -98,7 +98,7 @@ def counted_label(name: str, extractor: str, samples: pd.Series) -> str:
 
 
 def heading(label: str, over: str) -> str:
-    """A column's heading: `label` and, unless empty, `over`: what intervals are computed over."""
+    """A column's heading: `label`, then `over` (what intervals are computed over) unless empty."""
     return f"{label}, ± 95% interval over {over}" if over else label
 
 
@@ -106,7 +106,7 @@ def columns(
     cells: pd.DataFrame, labels: Mapping[str, str], over: str, among: pd.Series | None = None
 ) -> dict[str, list[str]]:
     """Format several metrics (`labels`: metric → label). Returns a dict of heading → column. `over`
-    says what intervals are over ("3 training seeds") or is empty; for `among` see `column`."""
+    (such as "3 training seeds") is explained in `heading`, and `among` in `column`."""
     return {heading(label, over): column(cells, name, among) for name, label in labels.items()}
 
 

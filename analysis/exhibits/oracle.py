@@ -22,7 +22,7 @@ ALL, EXACT = "all", "exact"  # names in the columns `group` and `sampler`
 
 
 def table(results: Results, params: Params) -> Table:
-    """The token-pair error: a row per decoding setting, a column per T."""
+    """Token-pair error, defined in the table's note: a row per decoding setting, a column per T."""
     cells = results.oracle[results.oracle["group"] == ALL].drop(columns="group")
     names = [name for name in cells if name not in {*METRICS, "iterations"}]
     order = {"sort": False, "dropna": False}
@@ -47,7 +47,7 @@ def table(results: Results, params: Params) -> Table:
 
 
 def chart(results: Results, params: Params) -> Figure:
-    """The token-pair error against T, for the sampler `random` and for the paper's sampler."""
+    """The token-pair error (see `table`) against T, for the sampler `random` and the paper's."""
     return Figure(
         name="oracle",
         title="Figure 8 without a network",
@@ -59,8 +59,8 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """Claims about decoding alone. A claim holds only if it holds for every number of tokens N; its
-    n counts groups of samples."""
+    """Claims about decoding alone. A claim holds only if it holds for every number of tokens N. Its
+    n is the number of groups that the samples of a setting are divided into."""
     ours = _rows(results, RELEASE.sampler)
     steps = sorted(set(ours.loc[ours["schedule"] == "cosine", "iterations"]))
     if not steps:
@@ -117,7 +117,7 @@ def _compared(results: Results, tokens: int, first: Way, second: Way, metric: st
 
 
 def _rows(results: Results, sampler: str) -> pd.DataFrame:
-    """A sampler's rows with the authors' other settings, for every schedule, T and group."""
+    """A sampler's rows for every schedule, T and group; all other settings are the release's."""
     rows = results.oracle[results.oracle["sampler"] == sampler]
     others = {name for name in rows if hasattr(RELEASE, name)}
     for name in others - {"sampler", "schedule", "iterations"} if sampler != EXACT else ():
@@ -139,7 +139,7 @@ def _metrics(results: Results, tokens: int, way: Way) -> pd.DataFrame:
 
 
 def _draw(results: Results, path: Path, narrow: bool = False) -> None:
-    """Draw the results with the most tokens; the dotted line is the error of real samples."""
+    """Draw the errors for the largest N. The dotted line is the error of the sampler `exact`."""
     largest = results.oracle["tokens"].max()
     names = ("random", RELEASE.sampler, EXACT)
     random, confident, real = (_rows(results, name).query("seed == @ALL") for name in names)

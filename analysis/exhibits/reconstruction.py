@@ -22,9 +22,9 @@ MAX_IMAGES = 3  # images in Figure 9
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """The claim that PSNR falls faster, per 10% of the tokens, from a mask ratio of 90% to the next
-    ratio than from the previous ratio to 90%. (If the comparison were with all earlier ratios, any
-    bend would support the claim.)"""
+    """The claim that PSNR falls faster beyond a mask ratio of 90% than before. The fall from 90% to
+    the next measured ratio is compared with the fall from the previous ratio to 90%, both per 10%
+    of the tokens. (In a comparison with all earlier ratios, any bend would support the claim.)"""
     rows = results.reconstruction
     samples = rows[rows["draw"] != MEDIAN]
     psnr = samples.groupby(["seed", "mask_ratio"])["psnr"].mean().unstack().dropna(axis=1)
@@ -96,11 +96,11 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per mask ratio: `seeds`, `draws` (per seed) and `hidden` (the share of tokens that
-    was masked; a whole number of tokens). For both metrics (psnr, perceptual), `<metric>_sample` is
-    the mean over draws and seeds, and `<metric>_median` the mean over seeds for the draws' median
-    image. Each also has `_std` (standard deviation over images) and `_ci95` (half of the 95%
-    interval: over seeds, or over images if every mask ratio has one seed)."""
+    """One row per mask ratio: `seeds`, `draws` (per seed) and `hidden` (the share of masked
+    tokens: the mask ratio, rounded to whole tokens). For both metrics (psnr, perceptual),
+    `<metric>_sample` is the mean over draws and seeds, and `<metric>_median` the mean over seeds
+    for the draws' median image. Each also has `_std` (standard deviation over images) and `_ci95`
+    (half of the 95% interval: over seeds, or over images if every mask ratio has one seed)."""
     kinds = rows.assign(kind=np.where(rows["draw"] == MEDIAN, "median", "sample"))
     draws = rows[rows["draw"] != MEDIAN].groupby("mask_ratio")
     found = {"hidden": draws["hidden"].mean()}

@@ -43,8 +43,8 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _smallest_share(results: Results) -> tuple[pd.DataFrame, float | None]:
-    """Returns a tuple of MaskGIT's rows at an acceptance rate, and this rate: the smallest below 1
-    at which both selections have a FID. If there is none, returns an empty table and None."""
+    """Returns MaskGIT's rows at the smallest acceptance rate below 1 at which both selections have
+    a FID, and this rate. If there is no such rate, returns an empty table and None."""
     rows = results.rejection[results.rejection["network"] == "transformer"]
     known = rows[(rows["acceptance"] < 1) & rows[results.metric("fid")].notna()]
     both = known.groupby("acceptance")["selection"].nunique()
@@ -97,7 +97,7 @@ def table(results: Results, params: Params) -> Table:
 
 def _measured(results: Results) -> pd.DataFrame:
     """Means over seeds of MaskGIT, then VQGAN∗. Each acceptance rate has two rows: rejection
-    sampling, then random selection. The last rows are real images, in sets as large as theirs."""
+    sampling, then random selection. The last rows are real images, in sets of the same sizes."""
     metrics = [results.metric("fid"), results.metric("is")]
     metrics += [*neighbour_metrics(results.rejection, results.extractor), "class_accuracy"]
     rows = results.rejection.assign(model=results.rejection["network"].map(MODELS))

@@ -123,7 +123,7 @@ class Results:
     @property
     def manifold_extractors(self) -> tuple[str, str]:
         """The feature extractors for precision and recall, as (Table 1's, Table 5's). As in the
-        paper, Table 1 uses VGG, and Table 5 Inception; without both, Table 1 uses the main one."""
+        paper, Table 1 uses VGG, and Table 5 Inception. With neither, Table 1 uses the main one."""
         pair = (self.extractor, self.second_extractor)
         as_printed = self.second_extractor == "vgg" or self.extractor == "inception"
         return pair[::-1] if as_printed else pair

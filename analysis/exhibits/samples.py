@@ -35,7 +35,7 @@ def by_class(results: Results, params: Params) -> Figure:
 
 
 def opening(results: Results, params: Params) -> Figure:
-    """A few samples in a column for each class, for the report's opening."""
+    """A few samples per class, one column for each class, for the report's opening."""
     names, images = results.class_grid["class_names"], results.class_grid["transformer"]
     each, classes = OPENING
     shown = even_selection(len(names), classes)

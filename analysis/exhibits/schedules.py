@@ -380,7 +380,7 @@ def crossing(results: Results, params: Params) -> Table:
 
 
 def _square(cells: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
-    """A row per training schedule, a column per decoding schedule, and the lowest mean of each."""
+    """Means by training schedule (rows) and decoding schedule (columns), and which are lowest."""
     names, decoded = (schedule_order(cells[side]) for side in ("schedule", "decoding_schedule"))
     cells = cells.assign(text=fmt.column(cells, metric))
     square = partial(cells.pivot, index="schedule", columns="decoding_schedule")
@@ -399,7 +399,7 @@ def _square(cells: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
 
 
 def curves(results: Results, params: Params) -> Figure:
-    """γ(r) of the sweep's schedules (left of the paper's Figure 8)."""
+    """γ(r) of the sweep's schedules (the left part of the paper's Figure 8)."""
     return Figure(
         name="schedules",
         title=f"Figure 8, left: the mask schedules γ(r), N = {CURVE_TOKENS}",
@@ -411,7 +411,7 @@ def curves(results: Results, params: Params) -> Figure:
 
 
 def quality(results: Results, params: Params) -> Figure:
-    """FID and IS against T, a line per schedule (right of the paper's Figure 8)."""
+    """FID and IS against T, a line per schedule (the right part of the paper's Figure 8)."""
     fid, is_ = results.label("fid"), results.label("is")
     return Figure(
         name="figure8",

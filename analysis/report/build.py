@@ -147,7 +147,7 @@ def judged(results: Results, params: Params, left_out: Collection[str] = ()) -> 
 
 
 def _maker(name: str, made: Mapping[str, str]) -> str:
-    """The stage that writes the file of the field `name` of `Results`; `made`: file → stage."""
+    """The stage that makes the field `name` of `Results`. `made` maps each file to its stage."""
     return made[os.path.normpath(RESULTS / FILES[name])]
 
 

@@ -198,7 +198,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         uint8; `sample_batches` yields batches of at most `defaults.batch_size` images.
 
         Args:
-            classes: class names or numbers, which the images take in turn; None for all classes.
+            classes: class names or numbers, assigned to the images in turn; None for all classes.
             count: number of images; None for one image per class.
         """
         draw = Sampler(*self._networks())
@@ -223,7 +223,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         labels, most = labels_for(classes, count, self.classes), self.defaults.batch_size
         if len(labels) > most:
             reason = f"{len(labels):,} images cannot be decoded at once"
-            raise ArgumentError("count", reason, f"give 1 to {most}")
+            raise ArgumentError("count", reason, f"use a count from 1 to {most}")
         settings = self.defaults.settings(self.num_tokens, decoding)
         first = mix(whole("seed", seed), "batch", 0)  # the seed of `sample`'s first batch
         steps = generate(self.transformer, labels, settings, seed=first)
@@ -293,7 +293,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             pixels: number of pixels to add at each side; None for half of the model's size.
 
         Returns:
-            Images (B, C, H, W) uint8, higher or wider than the model's images by the added pixels.
+            Images (B, C, H, W) uint8, taller or wider than the model's images by the added pixels.
         """
         networks, several = self._networks(), [sides] if isinstance(sides, str) else list(sides)
         # Windows are as high or as wide as the model's images, so images grow along one axis.
@@ -372,8 +372,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
             raise ArgumentError("torch.autocast", "autocast is on", "use bf16=True instead")
         if torch.get_default_dtype() != torch.float32 or torch.get_default_device().type != "cpu":
-            way_out = "set them to float32 and cpu: others change the images"
-            raise ArgumentError("PyTorch's default dtype and device", "not float32 on cpu", way_out)
+            way_out = "set the default dtype to float32 and the default device to cpu"
+            raise ArgumentError("PyTorch's defaults", "they are not float32 and cpu", way_out)
         return self.transformer.eval(), self.tokenizer.eval()
 
 

@@ -26,8 +26,8 @@ def open_picture(
 ) -> Image.Image:
     """Returns a picture (a path, or a Pillow picture) as an upright Pillow picture, grey if
     `channels` is 1, else RGB. Raises a `UserError` if the picture is missing, cannot be used or, if
-    `opaque` is true, is partly transparent. The error names the file or, for a Pillow picture, the
-    argument called `name`."""
+    `opaque` is true, is partly transparent. The error names the path or, for other types,
+    `name`, which is the name of the caller's argument."""
     if isinstance(picture, Image.Image):
         opened = clean.clean_picture(picture, name, opaque=opaque)
     elif not isinstance(picture, _ONE):

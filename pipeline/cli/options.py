@@ -57,7 +57,7 @@ def box_of(text: str) -> tuple[int, ...]:
 
 
 def setting_of(text: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE. VALUE is JSON, else a string. Raises a `UserError` if = is missing."""
+    """Parse NAME=VALUE. VALUE is JSON or any other text. Raises a `UserError` if = is missing."""
     name, equals, value = text.partition("=")
     if not equals:
         raise UserError("--set", f"'{text}' has no =", "write NAME=VALUE, such as sampler=halton")
@@ -71,7 +71,7 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="PLACE",
-        help="A project's folder, a folder saved by `maskgit save`, or owner/name on the Hub. "
+        help="A project's folder, a folder saved by `maskgit save`, or owner/name on Hugging Face. "
         "[default: this project's trained model, else the model shipped with maskgit]",
     ),
 ]
@@ -98,7 +98,7 @@ Mask = Annotated[
 ]
 Count = Annotated[
     int,
-    typer.Option(min=1, max=1000, metavar="N", help="Number of results; several make a grid."),
+    typer.Option(min=1, max=1000, metavar="N", help="Number of results; several become one grid."),
 ]
 Seed = Annotated[
     int, typer.Option(min=0, max=SEED, metavar="SEED", help="The same seed gives identical images.")
@@ -111,7 +111,7 @@ Temperature = Annotated[float | None, typer.Option(help=f"Choice temperature. {O
 Guidance = Annotated[float | None, typer.Option(help=f"Classifier-free guidance scale. {OWN}")]
 Rounding = Annotated[
     Literal["floor", "ceil"] | None,
-    typer.Option(help=f"Round the number of masked tokens: floor or ceil. {OWN}"),
+    typer.Option(help=f"Rounding of the number of masked tokens: floor or ceil. {OWN}"),
 ]
 Settings = Annotated[
     list[Any] | None,
@@ -150,8 +150,8 @@ def warnings_as_notes() -> Iterator[None]:
 
 
 def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) -> None:
-    """Raise a `UserError` if a command must not write its output to `path`, because the suffix is
-    not in `formats` ("" allows a new or empty folder), or because the path belongs to the project,
+    """Check that a command may write its output to `path`. Raises a `UserError` if the suffix is
+    not in `formats` ("" allows a new or empty folder), or if the path belongs to the project,
     cannot be written, or is one of the command's input files (`reads`)."""
     suffix = path.suffix.lower()
     if suffix not in formats:

@@ -72,7 +72,7 @@ def plan(
     name: Annotated[str | None, typer.Argument(help="Preset; omit to plan params.yaml.")] = None,
     images: Annotated[
         int | None,
-        typer.Option(min=1, max=IMAGES, help="Number of training and held-out images."),
+        typer.Option(min=1, max=IMAGES, help="Total number of training and validation images."),
     ] = None,
     classes: Annotated[int | None, typer.Option(min=1, max=IMAGES, help="Class count.")] = None,
     gpu: Annotated[
@@ -85,7 +85,7 @@ def plan(
 ) -> None:
     """Estimate the time, FLOPs, parameters and disk of a run.
 
-    --images defaults to the number of prepared images or, if none, to the published number.
+    --images defaults to the number of prepared images, else the data set's published size.
     """
     from pipeline.config.params import load_params
     from pipeline.config.presets import preset_params

@@ -79,7 +79,7 @@ def measure(
 ) -> None:
     """Compare images with the training images; print the metrics.
 
-    std: a metric's standard deviation over image sets of this size, estimated from random halves.
+    std: a metric's standard deviation for this many images, estimated from random halves of them.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.measure import measured, table

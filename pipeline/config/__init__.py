@@ -1,1 +1,1 @@
-"""Defines the params, the presets, the output paths and the replicates."""
+"""Defines the params, the presets, the output paths and the replicates (training runs)."""

@@ -57,14 +57,14 @@ class Params(schema.Section):
 
     @property
     def stored_side(self) -> int:
-        """Larger images are stored with a shorter side of this many pixels, to decode faster. A
-        square image's smallest random crop is then still twice as wide as the network's input."""
+        """The shorter side, in pixels, to which larger images are reduced, to decode faster. The
+        smallest square crop of a square image is then still twice as wide as a network's input."""
         smallest = min(self.data.crop_scale[0], self.classifier.crop_scale[0])
         return math.ceil(2 * self.data.image_size / smallest**0.5)
 
     @property
     def classifier_images(self) -> schema.Data:
-        """The section `data` for training classifiers, with the classifier's `crop_scale`."""
+        """A copy of `data` with the value of `classifier.crop_scale`, for training classifiers."""
         return self.data.model_copy(update={"crop_scale": self.classifier.crop_scale})
 
     @property
@@ -78,8 +78,8 @@ class Params(schema.Section):
         return 512 if architecture.endswith(("resnet18", "resnet34")) else 2048
 
     def least_images(self, covariance: bool = True) -> tuple[int, str]:
-        """Returns the number of images that all metrics need at least, and the name of the param or
-        metric that sets this number. If `covariance` is false, FID is ignored."""
+        """Returns the smallest number of images that is enough for all metrics, and the name of the
+        param or metric that requires this number. If `covariance` is false, FID is ignored."""
         evaluation, features = self.evaluation, self.feature_dimensions
         return max(
             (evaluation.neighbors + 1, "evaluation.neighbors"),
@@ -118,7 +118,7 @@ class Params(schema.Section):
         return [each for each in dict.fromkeys(found) if each[0] in self.sweep.schedules]
 
     def oracle_settings(self) -> list[DecodingSettings]:
-        """Decoding settings in the grids `oracle.designs`. `RELEASE` has the omitted settings."""
+        """All combinations in the grids `oracle.designs`. Omitted settings are as in `RELEASE`."""
         return _designs("oracle.designs", RELEASE, self.oracle.designs)
 
     @model_validator(mode="after")
@@ -140,7 +140,7 @@ class Params(schema.Section):
             raise UserError("tokenizer.perceptual", reason, "set it to classifier")
         if tokenizer.discriminator == "stylegan" and (size < 4 or size & (size - 1)):
             reason = f"stylegan needs a data.image_size of 4, 8, 16, …, not {size}"
-            raise UserError("tokenizer.discriminator", reason, "use patch or another size")
+            raise UserError("tokenizer.discriminator", reason, "use patch or another image size")
         for key, iterations in (
             ("decoding.iterations", self.decoding.iterations),
             ("editing.iterations", self.editing.iterations),
@@ -241,7 +241,7 @@ class Params(schema.Section):
 def _designs(
     key: str, settings: DecodingSettings, grids: list[dict[str, Any]]
 ) -> list[DecodingSettings]:
-    """Expand the grids of the param `key`. Raises a `UserError` about `key` if a grid is wrong."""
+    """Expand grids to decoding settings. Raises a `UserError` about `key` if a grid is wrong."""
     try:
         return expanded(settings, grids)
     except ArgumentError as error:
@@ -255,7 +255,7 @@ def load_params(path: Path | str = PARAMS_FILE) -> Params:
 
 
 def validated(values: dict[str, Any], path: Path | str) -> Params:
-    """Validate the values of the file `path`. Raises a `UserError` naming it if one is wrong."""
+    """Validate the values of the params file `path`. Raises a `UserError` if a value is wrong."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:

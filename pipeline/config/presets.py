@@ -1,5 +1,5 @@
 """Reads and applies presets. A file `presets/NAME.yaml` has a description (see `Summary`) and some
-params. Other params have their defaults or, if the key `base` names a preset, its values."""
+params. Omitted params have the values of the preset that the key `base` names, or defaults."""
 
 import io
 import os
@@ -43,7 +43,7 @@ def preset_params(name: str) -> Params:
 
 def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
     """Write a preset's values into the params file `target`, and keep the file's comments. Replaces
-    a missing or invalid file. Returns the preset's params. Raises as `preset_params`, first."""
+    a missing or invalid file. Returns the params. Raises as `preset_params`, before writing."""
     from ruamel.yaml import YAML
 
     params, yaml = preset_params(name), YAML()
@@ -61,7 +61,7 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
 
 
 def _read(name: str) -> dict[str, Any]:
-    """Read a preset's file, and add the params' sections of the preset that `base` names."""
+    """Read a preset's file, and fill in omitted params of its sections from its `base` preset."""
     if name not in preset_names():
         raise UserError(name, "not a preset's name", f"use one of {', '.join(preset_names())}")
     values = read_yaml(PRESETS / f"{name}.yaml")

@@ -1,5 +1,5 @@
 """Lists the replicates (training runs) of the networks of Table 1. Main replicates are trained with
-`training.label_smoothing`, those of the ablation with `training.other_label_smoothings`."""
+`training.label_smoothing`; others, for an ablation, with `training.other_label_smoothings`."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -33,12 +33,12 @@ class Replicate(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """The folder of the published model."""
+        """The trained model's folder, in a DVC output."""
         return NETWORKS[self.network] / self._group / f"seed{self.trained}"
 
     @property
     def samples(self) -> Path:
-        """The folder of the published samples; only main replicates have samples."""
+        """The samples' folder, in a DVC output; only main replicates have samples."""
         return SAMPLES / self.network / f"seed{self.seed}"
 
     @property

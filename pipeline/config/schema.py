@@ -36,7 +36,7 @@ OTHERS = ["entropy", "margin", "random", "halton", "remask_capped"]  # samplers
 
 
 def way_out(name: str, names: Collection[str], otherwise: str) -> str:
-    """Returns "did you mean X?", with X the most similar of `names`; if none is, `otherwise`."""
+    """Returns "did you mean X?", X being the most similar name, or `otherwise` if none is close."""
     close = difflib.get_close_matches(name[:100], names, n=1)
     return f"did you mean {close[0]}?" if close else otherwise
 
@@ -177,7 +177,7 @@ class Tokenizer(Section):
     perceptual: Literal["classifier", "lpips_vgg", "lpips_alex", "lpips_squeeze"] = "classifier"
     """Network of the perceptual loss. LPIPS networks are downloaded."""
     perceptual_weight: NonNegativeFloat = 0.1
-    """Weight of the perceptual loss. Release: 0.1, with an unpublished network."""
+    """Weight of the perceptual loss. Release: 0.1; the release's network is unpublished."""
     commitment_weight: NonNegativeFloat = 0.25
     """Weight of the commitment loss."""
     entropy_weight: NonNegativeFloat = 0.1
@@ -265,7 +265,7 @@ class Training(Section):
     label_drop: Fraction = 0.0
     """Share of images whose class is hidden, for classifier-free guidance. Paper: 0."""
     bf16: Bf16 = True
-    """bfloat16 autocast. On a CPU, true: only if it is faster; force: always (docs/presets.md)."""
+    """bfloat16 autocast. On CPUs, `true` uses it if faster, `force` always (docs/presets.md)."""
     compile: bool = False
     """torch.compile of the transformer, for GPUs; needs Python's headers and a C compiler."""
     label_smoothing: Fraction = 0.1
@@ -317,7 +317,7 @@ class Ray(Section):
 
     @property
     def not_in_key(self) -> tuple[str, ...]:
-        """Params left out of run directories' names; if they change, training can still resume."""
+        """Params left out of run directories' keys, so that training can resume after a change."""
         return WHO if self.elastic else ()
 
 
@@ -356,15 +356,15 @@ class Sweep(Section):
     seeds: Grid[Seed] = [0, 1, 2]
     """Seeds to train each schedule with."""
     crossed: Distinct[Schedule] = ["cubic", "cosine", "linear", "square_root"]
-    """Mask schedules whose models also decode with each other's γ, at T = decoding.iterations."""
+    """Models trained with these schedules also decode with the others (T: decoding.iterations)."""
     designs: list[dict[str, Any]] = [{"sampler": OTHERS, "iterations": [4, 8]}]
-    """Further settings to decode with (docs/samplers.md). Each entry is a grid: values for params
-    of the section decoding, for schedule (also in training) and for steps (in training)."""
+    """Further settings to decode with (docs/samplers.md): a list of grids. Each maps params of the
+    section decoding, `schedule` (of training and decoding) or `steps` (of training) to values."""
     steps: Steps = 250
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""
     workers_per_trial: PositiveInt | None = 1
-    """Workers per training run; null: as many as ray.num_workers (needs ray.elastic)."""
+    """Workers per training run; null (only if ray.elastic is true): ray.num_workers."""
 
 
 class Oracle(Section):
@@ -383,7 +383,7 @@ class Oracle(Section):
 
     @property
     def tokens(self) -> list[int]:
-        """The numbers of tokens N."""
+        """The number of tokens N of each grid."""
         return [side**2 for side in self.grids]
 
 
@@ -401,7 +401,7 @@ class Evaluation(Section):
     reference_statistics: Text | None = None
     """Reference statistics for FID (ADM's .npz format); null: the training images'."""
     seeds: Grid[Seed] = [0, 1, 2]
-    """Seeds to train and sample both networks with."""
+    """Seeds to train and sample MaskGIT and the baseline with."""
     samples: PositiveInt = 1000
     """Samples per model. Paper: 50,000."""
     labels: Literal["training", "uniform"] = "training"
@@ -419,28 +419,28 @@ class Evaluation(Section):
     kid_subset_size: Annotated[int, Field(ge=2)] = 100
     """Images per subset; sets with fewer images get no KID."""
     halves: Annotated[int, Field(ge=2)] = 20
-    """Number of random halves of an image set, to estimate metrics' standard deviations."""
+    """Number of random halves of the images, measured to estimate metrics' standard deviations."""
 
 
 class Cas(Section):
-    """Classification Accuracy Score: one classifier per seed, training set and augmentation."""
+    """Classification Accuracy Score: classifiers trained on real images or on samples."""
 
     samples: PositiveInt = 4000
     """Training images per classifier."""
     steps: Steps = 150
     workers_per_classifier: PositiveInt | None = 1
-    """Workers per classifier; null: as many as ray.num_workers (needs ray.elastic)."""
+    """Workers per classifier; null (only if ray.elastic is true): ray.num_workers."""
 
 
 class Temperature(Section):
-    """Samples with other sampling settings."""
+    """Sampling settings to compare."""
 
     values: Grid[NonNegativeFloat] = [0.0, 1.0, 2.0, 4.5, 8.0, 12.0]
     """Choice temperatures of MaskGIT; 0: always keep the most confident tokens."""
     softmax_temperatures: Grid[SoftmaxTemperature] = [1.0, 0.8]
     """Softmax temperatures of the baseline."""
     top_k: Grid[NonNegativeInt] = [0, 16]
-    """Values of the baseline's top_k, for each softmax temperature; 0: all codes."""
+    """Values of the baseline's top_k to combine with each softmax temperature; 0: all codes."""
     samples: PositiveInt = 1000
     """Samples per setting and seed."""
 

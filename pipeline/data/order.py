@@ -12,9 +12,9 @@ class BatchOrder:
     epoch is a new permutation of all `items` images.
 
     Args:
-        block_start: first index of each block (images in a file), then `items`. Default: one block.
-        window: blocks per group. An epoch permutes the blocks, then the images of each group. With
-            several groups, batches are sorted, so that workers seldom read the same block.
+        block_start: first index of each block of stored images, then `items`. None for one block.
+        window: blocks per group. Each epoch shuffles the blocks, then the images in each group.
+            With several groups, each batch is sorted, so that workers seldom read the same block.
     """
 
     def __init__(

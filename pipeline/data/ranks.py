@@ -21,8 +21,8 @@ class Ranks:
     workers: int = 1
 
     def rows(self, batch: Any) -> Any:
-        """This worker's share of a batch: consecutive rows. The shares of any two workers differ by
-        at most one row."""
+        """Return this worker's share of a batch: a slice of consecutive rows. The workers' shares
+        differ in size by at most one row."""
         first, last = (rank * len(batch) // self.workers for rank in (self.rank, self.rank + 1))
         return batch[first:last]
 
@@ -78,5 +78,5 @@ class _Mean(torch.autograd.Function):
 
 
 def sum_in_order(values: Tensor) -> float:
-    """Add values (n,) from first to last. `torch.sum` and Python's `sum` may round differently."""
+    """Add values (n,) in order. (`torch.sum` and `sum` may round differently on other systems.)"""
     return reduce(add, values.tolist(), 0.0)

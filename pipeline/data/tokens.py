@@ -33,8 +33,8 @@ class TokenCache:
         return int(self._start[-1])
 
     def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N) int64 and labels (B,) int64. Row i belongs to the image with the index
-        `indices[i]`, and its tokens to this image's stored crop with the index `views[i]`."""
+        """Return tokens (B, N) int64 and labels (B,) int64. Row i has the tokens of stored crop
+        number `views[i]` of image number `indices[i]`, and this image's label."""
         shard = np.searchsorted(self._start, indices, side="right") - 1
         tokens = np.empty((len(indices), self.num_tokens), dtype=np.int64)
         for number in np.unique(shard):

@@ -32,8 +32,8 @@ def num_tokens_to_mask(
     settings: DecodingSettings, step: int, unknown_at_start: Tensor, unknown_now: Tensor
 ) -> Tensor:
     """The number of tokens of each sample that stay masked after iteration `step` (0-based), (B,)
-    int64: ⌊N·γ((step + 1)/T)⌋ as in the authors' code, or ⌈N·γ((step + 1)/T)⌉ as in the paper, but
-    at most `unknown_now` - 1, so that each iteration reveals a token. It is never below 1.
+    int64: N·γ((step + 1)/T), rounded down (the authors' code) or up (the paper), as the setting
+    `rounding` says. It is at most `unknown_now` - 1, to reveal a token, but at least 1.
 
     Args:
         unknown_at_start: N, each sample's number of unknown tokens when decoding began, (B,).
@@ -66,9 +66,9 @@ def sample_categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def require_finite_logits(total: Tensor) -> None:
-    """Raise a `UserError` if `total`, the sum of the logits (or log-probabilities) of a decoding,
-    is NaN or infinite. Then some logit is NaN or infinite, and the drawn tokens are meaningless.
-    Call this function once, after the last iteration, because reading `total` waits for the GPU."""
+    """Raise a `UserError` if `total`, the sum of the logits (or log-probabilities) over all
+    iterations, is NaN or infinite: the drawn tokens are then meaningless. Reading `total` waits for
+    the GPU, so call this function only once, after the last iteration."""
     if not total.isfinite():
         reason = "the network's logits are NaN or infinite: training diverged"
         raise UserError("decoding", reason, "train the network again with a lower lr")

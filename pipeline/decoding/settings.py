@@ -63,7 +63,7 @@ class DecodingSettings:
                 raise ArgumentError(name, f"{given} is not allowed", way_out)
 
     def temperature(self, progress: float) -> float:
-        """The softmax temperature in iteration t; `progress` = (t + 1) / T, 1 in the last one."""
+        """The softmax temperature in iteration t (0-based) of T; `progress` is (t + 1) / T."""
         first, last = self.softmax_temperature, self.softmax_temperature_end
         return first if last is None else first + progress * (last - first)
 

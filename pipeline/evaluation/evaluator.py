@@ -26,8 +26,8 @@ Outputs = dict[str, Tensor]
 
 
 def open_networks(params: Params, second: bool, device: torch.device) -> Callable[..., Outputs]:
-    """Load the extractors that compute features for metrics (if `second`, the second extractor
-    too). Returns a function that maps images (B, C, H, W) uint8 to the extractors' outputs."""
+    """Load `evaluation.extractor`, the classifier and, if `second`, `evaluation.second_extractor`.
+    Returns a function that maps images (B, C, H, W) uint8 to the networks' outputs."""
     main = params.evaluation.extractor
     other = params.evaluation.second_extractor if second else main
     classifier = load_model(CLASSIFIER, "classifier", device)
@@ -50,9 +50,9 @@ def open_networks(params: Params, second: bool, device: torch.device) -> Callabl
 def open_measured(
     maker: Maker, measures: Sequence[Maker], device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Return a function `measured(*arguments)`. It makes images (B, C, H, W) uint8 with the
-    function of `maker`, passes images and arguments to the function of each of `measures`, and
-    returns the measured tensors (B, …) by name, but no images (50,000 of 256×256 take 10 GB)."""
+    """Return a function of `*arguments`. It calls `maker`'s function with them to make images (B,
+    C, H, W) uint8, then each of `measures`' functions with the images and the arguments. It returns
+    a dict of measured tensors (B, …), without the images: 50,000 of 256×256 would take 10 GB."""
     make, opened = maker.open(device), [measure.open(device) for measure in measures]
 
     def measured(*arguments: object) -> dict[str, Tensor]:
@@ -65,7 +65,7 @@ def open_measured(
 
 class Evaluator:
     """Computes metrics of image sets, with the training images as the reference. `workers` compute
-    features in batches. If `second`, also loads the second extractor; `metrics` requires it."""
+    features in batches. `second` loads `evaluation.second_extractor`, which `metrics` requires."""
 
     def __init__(self, params: Params, workers: BatchWorkers, second: bool = False):
         self.params, self.workers, self._second = params, workers, second
@@ -93,8 +93,8 @@ class Evaluator:
         return features.stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
-        """Return a `Maker` that makes images with `maker` and returns the extractors' outputs for
-        these images and, unchanged, the tensors that `others` make (see `open_measured`)."""
+        """Return a `Maker` of a function that makes images with `maker` and measures them with the
+        extractors and with `others`. It returns all measured tensors (see `open_measured`)."""
         networks = Maker(open_networks, self.params, self._second, here=self.networks)
         return Maker(open_measured, maker, (networks, *others))
 
@@ -136,7 +136,7 @@ class Evaluator:
 
     def scores(self, outputs: Outputs, labels: Tensor | None, seed: int | None = None) -> Metrics:
         """FID, IS and, if labels (M,) are given, `class_accuracy`: the share of samples that the
-        classifier assigns to their labels. `seed` (None: the param `seed`) seeds IS's splits."""
+        classifier assigns to their labels. `seed` (default: the param `seed`) draws IS's splits."""
         seed = self.params.seed if seed is None else seed
         distance = unless_few(fid, outputs["features"], self.statistics)
         score = metrics.inception_score(outputs["logits"], self.params.evaluation.is_splits, seed)
@@ -176,15 +176,15 @@ def proportional_labels(count: int, images_K: Tensor) -> Tensor:
 
 
 def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
-    """The number of samples to keep in each class, (classes,), if M samples have the labels (M,).
-    The total is acceptance · M (rounded, at least 1), in the class proportions of `labels`."""
+    """The number of samples of each class (classes,) to keep of M samples with `labels` (M,): in
+    total acceptance · M (rounded, at least 1), with the same class proportions as `labels`."""
     of_each_K = labels.bincount()
     kept = proportional_labels(max(1, round(acceptance * len(labels))), of_each_K)
     return kept.bincount(minlength=len(of_each_K))
 
 
 def of_rows(outputs: Outputs, rows: Tensor) -> Outputs:
-    """The extractors' outputs for the images at the given indices."""
+    """Select the given rows (indices of images) of each tensor of the extractors' outputs."""
     return {name: tensor[rows] for name, tensor in outputs.items()}
 
 

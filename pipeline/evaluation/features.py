@@ -118,9 +118,9 @@ def stored_tensors(
     folder: Path, count: int, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[str, Tensor]:
     """Load named float32 tensors (count, …) of an image set, memory-mapped from `<tensor>.npy`
-    files in `folder`. If the folder does not exist, first compute the tensors: the function of
-    `maker` maps (start, stop) to the tensors of the images in range(start, stop). If the process is
-    killed, the next run resumes. `name` labels the progress messages."""
+    files in `folder`. If the folder does not exist, first compute them with the function that
+    `maker` opens: it maps (start, stop) to the tensors of the images in range(start, stop). If the
+    process is killed, the next run resumes. `name` labels the progress messages."""
     if not folder.exists():
         remove_temporary(folder.parent, folder.name)
         batches = [(start, min(start + PART, count)) for start in range(0, count, PART)]

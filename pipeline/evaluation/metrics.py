@@ -1,6 +1,6 @@
 """Computes Inception Score, KID, precision and recall (as torch-fidelity defines them), density and
-coverage, and each metric's uncertainty. No library computes density and coverage; torch-fidelity
-would find the nearest neighbours in the reference again for every image set."""
+coverage, and each metric's uncertainty. torch-fidelity has no density and coverage, and would find
+the nearest neighbours within the reference again for every image set."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache, partial
@@ -186,6 +186,6 @@ def _by_class(labels: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def _evenly(order: Tensor, size: int, start: float) -> Tensor:
-    """Select `size` evenly spaced entries of `order`, in ascending order."""
+    """Select `size` evenly spaced entries of `order`, and sort the selected entries."""
     positions = (torch.arange(size, dtype=torch.float64) + start) * (len(order) / size)
     return order[positions.long()].sort().values

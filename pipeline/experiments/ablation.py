@@ -1,7 +1,7 @@
 """Runs the ablation of mask schedules (Table 3, Figure 8). Each trial trains a model with one mask
-schedule and seed, and decodes samples with every T in `sweep.iterations`, every schedule in
-`sweep.crossed` and the settings in `sweep.designs`. If `sweep.designs` lists other numbers of
-training steps, further trials train a model with each of these numbers.
+schedule and seed, then decodes samples (1) with this schedule and every T in `sweep.iterations`,
+(2) if this schedule is in `sweep.crossed`, with every schedule there, and (3) with the settings in
+`sweep.designs`. If they include other numbers of training steps, further trials use these numbers.
 
 The name of a trial's run directory contains a hash of everything that the trial depends on, but not
 of the other trials. The name of a result file is a hash of the decoding settings. So a killed
@@ -95,19 +95,19 @@ class Trial:
         return not self.missing
 
     def rows(self) -> list[Row]:
-        """The rows of `decodings`, one per T: each decodes with the schedule used in training."""
+        """Result rows of decoding with the schedule used in training: one row per T."""
         return [_row(file, {"iterations": how.iterations}) for file, how in self.decodings.items()]
 
     def crossing(self) -> list[Row]:
-        """The rows of `crossed`, one per decoding schedule in `sweep.crossed`."""
+        """Result rows of decoding with each schedule in `sweep.crossed`: one row per schedule."""
         return [
             {"decoding_schedule": how.schedule} | _row(file, {"iterations": how.iterations})
             for file, how in self.crossed.items()
         ]
 
     def design_rows(self) -> dict[Other, list[Row]]:
-        """Map each combination of the settings `varied` to its result rows, one per T. The column
-        `passes` counts the network's forward passes per image."""
+        """Map each combination of values of the settings that `varied` returns to its result rows,
+        one per T. The column `passes` counts the network's forward passes per image."""
         found = defaultdict[Other, list[Row]](list)
         for file, how in self.designs.items():
             setting = asdict(how) | {"steps": self.params.training.steps}
@@ -231,8 +231,8 @@ def measure_trial(trial: Trial) -> None:
 
 
 def decoders(trial: Trial) -> BatchWorkers:
-    """The workers that decode a trial's samples. If the trial trains with one or two workers, this
-    process decodes; with n > 2 workers, n - 1 actors decode, and this process computes metrics."""
+    """Return the workers that decode a trial's samples: n - 1 Ray actors if the trial has n > 2
+    workers, else this process. This process always computes the metrics."""
     count = max(1, trial.workers.count - 1)
     return workers_of(trial.params.ray.model_copy(update={"num_workers": count}))
 

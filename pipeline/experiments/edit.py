@@ -91,9 +91,9 @@ class Editor:
 def open_distances(
     maker: Maker, params: Params, device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Return a function that compares edited images with the originals by `hole_distances`. `maker`
-    opens the `Editor` that edits the images. If `task` is None, the function returns no distances.
-    """
+    """Return a function that compares images edited for a `task` with the originals, by
+    `hole_distances`. `maker` opens the `Editor` that edits the images. If `task` is None, the
+    images are the originals, and the function returns an empty dict."""
     editor: Editor = maker.open(device)
     classifier = load_model(CLASSIFIER, "classifier", device)
     distance_map = open_distance_map(params.tokenizer.perceptual, classifier, device)
@@ -112,9 +112,9 @@ def open_distances(
 def edit_rows(
     params: Params, folders: Mapping[Replicate, Path], baseline: Path, workers: BatchWorkers
 ) -> list[Row]:
-    """Return a row for each task and method, and a row per task with scores of the originals. The
-    methods are each seed's MaskGIT model, and `nearest`, which fills unknown pixels with their
-    nearest known pixels. A row has scores of the composites, and distances from the originals over
+    """Return a row for each task and method. The methods are each seed's MaskGIT model; `nearest`,
+    which fills unknown pixels with their nearest known pixels; and `original`, which edits nothing.
+    A row has scores of the images and, except for `original`, distances from the originals over
     the unknown pixels. Finished rows are stored as `<task>.json` or `originals.json`.
 
     Args:

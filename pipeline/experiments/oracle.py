@@ -63,8 +63,8 @@ def _open(device: torch.device) -> Callable[..., dict[str, Tensor]]:
     def measure(
         seed: int, length: int, samples: int, settings: DecodingSettings | None
     ) -> dict[str, Tensor]:
-        """Return `values` (GROUPS + 1, 3): the `METRICS` of each group, then of all samples. If
-        `settings` is None, the samples are drawn directly from the known distribution."""
+        """Return {"values": tensor (GROUPS + 1, 3)}, with a column for each of the `METRICS`, and a
+        row for each group and then for all samples. If `settings` is None, `chain` is sampled."""
         own, shape = generator(seed, "oracle", length), (GROUPS * samples, length)
         if settings is None:
             tokens = chain.sample(*shape, own)

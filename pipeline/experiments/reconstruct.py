@@ -108,10 +108,10 @@ def reconstruct_hidden(
     replicate (one seed's model).
 
     Returns:
-        A tuple of rows and pictures. There is a row for every seed, mask ratio and draw; draw -1 is
-        the median of all draws. PSNR and perceptual distance are averaged over images. The pictures
-        are a dict of the first seed's uint8 arrays for n images and r ratios: originals (n, H, W,
-        C); inputs (images with hidden tokens in grey), samples (first draws) and medians, each
+        A tuple of rows and pictures. There is a row for every seed, mask ratio and draw (sample);
+        draw -1 is the draws' median image. PSNR and perceptual distance are means over images. The
+        pictures are a dict of the first seed's uint8 arrays for n images and r ratios: originals
+        (n, H, W, C); inputs (hidden tokens in grey), samples (first draws) and medians, each
         (r, n, H, W, C). The dict also has hidden (r,): the real shares of hidden tokens, which
         differ from the ratios by rounding.
     """
@@ -152,8 +152,8 @@ def reconstruct_hidden(
 
 
 def _over_images(mse: Tensor, perceptual: Tensor) -> dict[str, float]:
-    """Mean (`psnr`, `perceptual`) and standard deviation (`…_std`) over M images of the PSNR in dB,
-    computed from `mse` (M,), and of the perceptual distances `perceptual` (M,)."""
+    """Means and standard deviations over M images: `psnr` and `psnr_std` of the PSNR in dB, which
+    follows from `mse` (M,); `perceptual` and `perceptual_std` of the perceptual distances (M,)."""
     values = {"psnr": [psnr(each) for each in mse.tolist()], "perceptual": perceptual.tolist()}
     spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
     return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
@@ -161,7 +161,7 @@ def _over_images(mse: Tensor, perceptual: Tensor) -> dict[str, float]:
 
 def median_image(samples: Tensor) -> Tensor:
     """Pixel-wise median (M, C, H, W) uint8 of draws (d, M, C, H, W). For even d, the median is the
-    mean of the middle two values; halves are rounded to even."""
+    mean of the middle two values, rounded half to even."""
     # Image by image, since NumPy's float64 medians of a batch take eight times the memory.
     medians = [np.median(draws, axis=0).round() for draws in samples.numpy().swapaxes(0, 1)]
     return torch.from_numpy(np.stack(medians).astype(np.uint8))

@@ -43,9 +43,9 @@ def rejection_rows(
             for row in read_json(file):
                 rows.append({key: row[key] for key in KEYS} | row)
                 what = f"{row['network']} seed {row['seed']}, {row['selection']}"
-                share = f"at {100 * acceptance:g}%"
-                found = f"{row['samples']} samples kept, {row['class_accuracy']:.1%} recognised"
-                print(f"reject: {what} {share}: {found}", flush=True)
+                share = f"at acceptance rate {100 * acceptance:g}%: {row['samples']} samples kept"
+                found = f"{row['class_accuracy']:.1%} recognised as their class"
+                print(f"reject: {what} {share}, {found}", flush=True)
     return rows
 
 

@@ -26,11 +26,11 @@ def measured_row(
     measure: Callable[[dict[str, Tensor]], Row],
 ) -> Row:
     """Read a row of results from a JSON file. If the file does not exist, first compute the batches
-    and write the file. If that run is killed, the next run computes only the missing batches.
+    and write the file. After an interruption, the next call computes only the missing batches.
 
     Args:
-        maker: opens the function that maps the arguments in `batches` to a batch's named tensors.
-            `Evaluator.on_the_fly` returns such a maker.
+        maker: opens the function that computes a batch's named tensors, such as the maker that
+            `Evaluator.on_the_fly` returns. `batches` has the function's arguments for each batch.
         name: label of the batches in messages.
         measure: computes the row from the named tensors of all batches.
     """
@@ -38,7 +38,7 @@ def measured_row(
     if not file.exists():
         row = measure(make_tensors(tensors, workers, maker, batches, name))
         write_json(file, row)
-        print(f"{name}: {row['class_accuracy']:.1%} of images recognised", flush=True)
+        print(f"{name}: {row['class_accuracy']:.1%} recognised as their class", flush=True)
     drop_parts(tensors)
     return read_json(file)
 

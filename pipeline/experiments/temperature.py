@@ -1,5 +1,5 @@
-"""Computes scores of samples with several sampling settings: MaskGIT's choice temperature (not in
-the paper, section 3.2), and the baseline's softmax temperature and top-k."""
+"""Scores samples that are drawn with several values of MaskGIT's choice temperature (the paper
+gives no value), and of the autoregressive baseline's softmax temperature and top-k."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -207,8 +207,8 @@ class FolderSource:
             way_out = "replace them, or delete their folder to hold out data.val_fraction instead"
             raise UserError("data.source", reason, way_out)
         if found:
-            what = f"{found} of {len(val)} validation pictures that were checked"
-            print(f"data.source: {what} are training pictures too, so metrics are too good")
+            what = f"{found} of {len(val)} checked validation pictures"
+            print(f"data.source: {what} are also training pictures, so metrics will look too good")
 
     def read(self, index: int) -> bytes:
         return stored_file(self._paths[index], self._side)
@@ -235,7 +235,7 @@ def _splits(root: Path) -> dict[str | None, Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """The subfolders, sorted, without hidden folders and folders of the operating system."""
+    """A folder's subfolders, sorted. Dot folders and the folders in `HIDDEN` are left out."""
     return sorted(each for each in folder.iterdir() if each.is_dir() and not _hidden(each.name))
 
 

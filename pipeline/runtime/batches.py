@@ -152,7 +152,7 @@ def make_parts(
     missing = {part: own for part, own in batches.items() if not part.exists()}
     total, done = len(batches), len(batches) - len(missing)
     if done:
-        print(f"{name}: going on from batch {done} of {total}", flush=True)
+        print(f"{name}: resuming with {done} of {total} batches done", flush=True)
     with progress(name, done, total, pause=PAUSE) as bar:
         for part, batch in workers.make(maker, missing) if missing else ():
             save(batch, part)

@@ -48,7 +48,7 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def part_of_key(key: Mapping[str, Any], ignore: Iterable[str]) -> dict[str, Any]:
-    """A stage's key without the params and dependencies in `ignore` (see `stage_key`)."""
+    """Return a copy of `key` (from `stage_key`) without the params and dependencies in `ignore`."""
     return {
         kind: {name: value for name, value in known.items() if not _is_in(name, ignore)}
         for kind, known in key.items()
@@ -106,7 +106,7 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tup
 
 
 def read_stages(root: Path = HERE) -> dict[str, dict[str, Any]]:
-    """The stages of dvc.yaml by name, in its order: a stage comes after those it depends on."""
+    """The stages by name, in the order of dvc.yaml: a stage comes after those it depends on."""
     return read_yaml(root / DVC_FILE).get("stages", {})
 
 
@@ -132,7 +132,7 @@ def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
 
 
 def makers(root: Path = HERE) -> dict[str, str]:
-    """Map each dependency that a stage makes to that stage's name. Code is left out."""
+    """Map each dependency that a stage outputs to that stage's name. Omits other dependencies."""
     stages = read_stages(root)
     outputs = {output: stage for stage in stages for output in stage_outputs(stage, root)}
     return {

@@ -25,7 +25,7 @@ def pick_device() -> torch.device:
 
 
 def computing_on() -> str:
-    """The name of the picked GPU; without one, "cpu", followed by the precision if it is set."""
+    """The picked GPU's name. Without a GPU: "cpu" and the networks' precision, once it is known."""
     if _picked:
         return torch.cuda.get_device_name(_picked[-1])
     return ", ".join(filter(None, ("cpu", os.environ.get(PRECISION))))

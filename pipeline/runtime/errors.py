@@ -34,11 +34,11 @@ class UserError(Exception):
 
 
 class PassingError(UserError):
-    """A transient error: the user sees it only after Ray has retried `ray.max_failures` times."""
+    """A transient error. Ray restarts a trial that raises it, up to `ray.max_failures` times."""
 
 
 class ArgumentError(UserError, ValueError):
-    """An argument has a value that is not allowed; the message names the allowed values. In Python,
+    """An argument has a value that is not allowed; the message says what is allowed. In Python,
     the error is also a `ValueError`; on the command line, it is printed as one line."""
 
 
@@ -56,7 +56,7 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape control characters, and bytes that are not UTF-8 in the names of files."""
+    """Escape control characters and, in file names, bytes that are not valid UTF-8."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -16,9 +16,9 @@ MEMORY = ("allocate memory", "not enough memory", "out of memory")  # in message
 
 
 def bug(error: Exception, name: str) -> str:
-    """The line to print when an error other than a `UserError` ends a stage or command. For a bug,
-    the line names a file with the traceback; a submitted job also prints the traceback. Raises
-    `error` itself if that file cannot be written, or if `error` is a BrokenPipeError."""
+    """The line to print when an error other than a `UserError` ends a stage or command. If the line
+    gives no advice, it names a file with the traceback, which jobs of `maskgit submit` also print.
+    Raises `error` itself if that file cannot be written, or if `error` is a BrokenPipeError."""
     if isinstance(error, BrokenPipeError):
         raise error
     inner = innermost(error)

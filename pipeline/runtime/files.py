@@ -150,7 +150,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str, *keys: str, way_out: str = "delete the file and rerun") -> Any:
-    """Read a JSON file. Raises a `UserError` if it is missing, is not JSON, or lacks a key."""
+    """Read a JSON file. Raises a `UserError` if it is missing, not JSON, or lacks one of `keys`."""
     try:
         value = json.loads(read_file(path).decode("utf-8"))
     except FileNotFoundError as error:

@@ -84,7 +84,7 @@ def way_out(reason: str) -> str:
 
 
 def load_mlflow() -> None:
-    """Import MLflow in advance, which takes seconds. Errors are raised only when MLflow is used."""
+    """Import MLflow early, because the import takes seconds. Import errors are ignored here."""
     with contextlib.suppress(Exception):
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
@@ -100,7 +100,7 @@ class Server:
         self._client: Any = None
 
     def ask(self, request: Callable[[Any], Any]) -> Any:
-        """Call `request(client)`. Errors become `Unsent`, with one line of text and no password."""
+        """Call `request(client)`. Raises any error as `Unsent`, in one line without passwords."""
         try:
             client = self._connected()
             self.asked = time.monotonic()
@@ -135,8 +135,8 @@ class Server:
 
 
 def _make_database(file: Path) -> None:
-    """Create an SQLite database under a temporary name, and rename it. If two processes created a
-    database at once, or if a kill left it unfinished, the database could not be repaired."""
+    """Create an SQLite database under a temporary name, then rename it. A database could not be
+    repaired if a kill left it unfinished, or if two processes created it at once."""
     from mlflow import MlflowClient
 
     with FileLock(file.with_name(f".{file.name}.lock")):
@@ -157,7 +157,7 @@ def _kind(error: Exception) -> type[Unsent]:
 
 
 def _reason(error: Exception) -> str:
-    """An error's message in a line, without passwords; of an OS or SQLite error, only the cause."""
+    """An error's message in one line without passwords; only the reason of OS or SQLite errors."""
     text = " ".join(str(error).split()) or type(error).__name__
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|\(sqlite3\.\w+\) ([^[]+)", text)
     return one_line(redacted((found[1] or found[2]).strip() if found else text)[:200])

@@ -1,7 +1,7 @@
-"""Tells a worker where the project is: in the driver's folder, or in the node's own checkout.
+"""Moves a worker into the project: into the driver's folder, or into the node's own copy.
 
-In a job that `maskgit submit` sent with a DVC remote, nodes share no folder. On each node, Ray
-unpacks the code and workers pull earlier stages' outputs; `ray.storage_path` holds checkpoints.
+A job that `maskgit submit` sent with a DVC remote needs no shared folder: on each node, Ray unpacks
+the code, and workers pull the outputs of earlier stages. `ray.storage_path` holds checkpoints.
 """
 
 import os
@@ -38,7 +38,7 @@ class Remote:
         return self.settings["url"]
 
     def config(self, cache: Path) -> dict[str, Any]:
-        """DVC's configuration for a checkout that has no git; its files are links into `cache`."""
+        """DVC's configuration for a folder without git, whose outputs are links into `cache`."""
         return {
             "core": {"no_scm": True, "remote": self.name},
             "cache": {"dir": str(cache), "type": ["hardlink", "symlink"]},
@@ -67,7 +67,7 @@ def cache_folder(remote: Remote) -> Path:
 
 @dataclass(frozen=True)
 class Checkout:
-    """Tells workers where the project is. The driver creates the object and sends it to workers."""
+    """What a worker needs to find the project. The driver sends this object to its workers."""
 
     folder: str  # the project's absolute path
     stage: str = ""  # the running stage
@@ -108,7 +108,7 @@ def _pull(project: Checkout) -> None:
 
     remote, folder = project.remote, Path(project.folder)
     if project.storage is None or remote is None:
-        reason = f"{platform.node()} shares no folder with the job's head"
+        reason = f"{platform.node()} shares no folder with the driver's node"
         way_out = "give an object store that all nodes reach, such as s3://bucket/folder"
         raise UserError("ray.storage_path", reason, way_out)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -131,13 +131,13 @@ _entered: Checkout | None = None  # set if this process is a worker
 
 
 def begin(stage: str, code: tuple[tuple[str, str], ...]) -> None:
-    """Record the hashes of a stage's code at its start, so that workers can detect changes."""
+    """Record a starting stage and the hashes of its code, so that workers detect edited code."""
     global _running
     _running = Checkout("", stage, code)
 
 
 def checkout() -> Checkout:
-    """The `Checkout` with which workers of this process find the project."""
+    """The `Checkout` to send to the workers that this process starts."""
     if _entered is not None:
         return _entered
     here = replace(_running, folder=str(Path.cwd()), storage=storage())

@@ -26,8 +26,8 @@ ROUNDS = 10
 
 
 def in_bfloat16(bf16: Bf16, device: torch.device, kind: Kind) -> bool:
-    """Whether to compute in bfloat16. If `bf16` is true: on GPUs, and on CPUs that are faster in
-    bfloat16. If it is "force": always."""
+    """Whether to compute in bfloat16. If `bf16` is "force": always. If `bf16` is true: on GPUs, and
+    on a CPU that runs this kind of network faster in bfloat16. If `bf16` is false: never."""
     return bf16 == "force" or (bf16 and (device.type != "cpu" or f"{kind} in bfloat16" in choice()))
 
 

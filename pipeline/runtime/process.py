@@ -19,7 +19,7 @@ THREADS = "OMP_NUM_THREADS"  # CPU threads of every library; Ray sets it in work
 
 
 def set_up() -> None:
-    """Speed up the start, and hide library notices that do not concern the user."""
+    """Speed up imports, reuse freed memory, allow many open files, and hide libraries' notices."""
     gc.set_threshold(10_000)  # the default of 700 objects slows imports by a second
     _keep_memory()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -77,8 +77,8 @@ def cores() -> int:
 
 
 def _end_all_the_same(lost: Any) -> None:
-    """Send SIGTERM again if SIGTERM raised its SystemExit within a callback, such as a weak
-    reference's: Python prints exceptions of callbacks, but does not raise them."""
+    """Send SIGTERM again if its SystemExit was lost: Ray's SIGTERM handler raises SystemExit, but
+    Python only prints an exception that is raised within a callback, such as a weak reference's."""
     if lost.exc_type is SystemExit:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
     else:
@@ -95,7 +95,7 @@ def _print_interruption(kind: type[BaseException], *error: Any) -> None:
 
 def _keep_memory() -> None:
     """Make glibc reuse the memory of freed tensors. By default, the system zeroes the pages of each
-    large tensor, which takes a tenth of a training step."""
+    large tensor, which takes a tenth of a training step's time."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     # M_MMAP_THRESHOLD: smaller tensors are in the heap; an old glibc allows at most 32 MiB.
     if mallopt and (mallopt(-3, 2**30) or mallopt(-3, 2**25)):

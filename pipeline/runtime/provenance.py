@@ -28,8 +28,8 @@ NO_RESULTS = "left no results"  # the stage never ran, or failed
 def write_record(
     stage: str, run_id: str, key: dict[str, Any], started: float, workers: list[Machine]
 ) -> None:
-    """Write a JSON file with the run, commit, params and machines behind a stage's results. `key`
-    is the stage's key; `started` is the value of `time.monotonic()` at the stage's start."""
+    """Write a JSON file with the run, commit, params and machines that made a stage's results.
+    `key` is from `dag.stage_key`; `started` is `time.monotonic()` at the stage's start."""
     import psutil
     import torch
 
@@ -76,7 +76,7 @@ def out_of_date(root: Path = HERE) -> OutOfDate:
 
 
 def _reason(stage: str, locked: dict[str, Any], current: dict[str, str], root: Path) -> str:
-    """Why a stage's results are out of date, apart from earlier stages; empty if they are not."""
+    """Why a stage's own params, inputs or results make it out of date; empty if they do not."""
     if stage not in locked or not (root / SOURCES / f"{stage}.json").exists():
         return NO_RESULTS
     params = dag.flatten(locked[stage].get("params", {}).get(PARAMS_FILE.name, {}))
@@ -110,7 +110,7 @@ def dvc_hash(path: Path) -> str:
 
 
 def has_inputs(stage: str, folders: Sequence[Path], root: Path = HERE) -> bool:
-    """Whether a stage's results are up to date, and `folders` contain what the stage read."""
+    """Whether a stage's results are up to date, and its input `folders` are as in dvc.lock."""
     inputs = _hashes(_locked(root).get(stage, {}), "deps").items()
     same = (dvc_hash(root / path) == known for path, known in inputs if Path(path) in folders)
     return bool(inputs) and stage not in out_of_date(root) and all(same)

@@ -117,7 +117,7 @@ def _cannot_join(address: str, reason: str) -> UserError:
 
 
 def why_no_cluster(address: str) -> str | None:
-    """Why no Ray cluster answers at an address, without Ray's long wait; None if one answers."""
+    """Why no Ray cluster answers at an address; None if one answers. Ray's own check is slow."""
     if address in ("", "auto"):
         return None
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -156,7 +156,7 @@ def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: st
     reason = f"{workers} workers of {size}, but the Ray cluster's nodes have room for {found}"
     way_out = f"lower {key}, or set RAY_ADDRESS to a larger cluster"
     if may_grow():
-        print(f"{key}: {reason}; the rest wait for the autoscaler's nodes", flush=True)
+        print(f"{key}: {reason}; the others wait until the autoscaler adds nodes", flush=True)
         return
     if use_gpu and not ray.cluster_resources().get("GPU"):
         key, reason = "ray.use_gpu", "the Ray cluster has no GPU"

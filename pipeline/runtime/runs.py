@@ -1,9 +1,9 @@
 """Locks run directories, which hold checkpoints, and describes the origin of a run.
 
 DVC deletes a stage's outputs before it runs the stage. Files that must survive a kill are therefore
-in `runs/<stage>/<key>/`. The key is a hash of the params and dependencies that dvc.yaml lists for
-the stage, so a run resumes only from checkpoints with the same key. A lock allows one process at a
-time to use a run directory; the operating system frees the lock when the process dies.
+in `runs/<stage>/<hash of the key>/`. A stage's key contains its params and the hashes of its
+dependencies (`dag.stage_key`), so a run resumes only from checkpoints with the same key. A lock
+allows one process at a time to use a run directory; the system frees the lock if the process dies.
 """
 
 import os
@@ -51,8 +51,8 @@ def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
 
 def provenance() -> dict[str, str]:
     """The origin of a run, as MLflow tags: git commit, whether there are uncommitted changes (true,
-    false or unknown), DVC's stage, experiment and hash of dvc.lock, and host. A submitted job has
-    no git history, so `maskgit submit` passes it the first two."""
+    false or unknown), DVC's stage, experiment and hash of dvc.lock, and host. A job with a DVC
+    remote has no git history, so `maskgit submit` sends it the values of the two git tags."""
     changed = _git("status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changed is None else str(bool(changed)).lower()
     lock = Path("dvc.lock")

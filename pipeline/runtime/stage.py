@@ -1,4 +1,4 @@
-"""Runs a stage: computes its key, finds its run directories, and logs its MLflow run."""
+"""Runs a stage: computes its key (`dag.stage_key`), finds run directories, and logs to MLflow."""
 
 import os
 import time
@@ -47,8 +47,8 @@ class Stage:
         return run_dir(self.name, self._part(*ignore) | identity, self.params.ray.folder)
 
     def _part(self, *ignore: str) -> dict[str, Any]:
-        """The stage's key without the ignored entries and, if `ray.elastic` is true, without the
-        params that set the number of workers and split batches (`dag.WHO`)."""
+        """The stage's key without the ignored entries. If `ray.elastic` is true, also without the
+        params that set how batches are split, such as the number of workers (`dag.WHO`)."""
         return dag.part_of_key(self._key, (*ignore, *self.params.ray.not_in_key))
 
     def __enter__(self) -> "Stage":

@@ -76,7 +76,7 @@ def upload(path: Path) -> None:
         try:
             _storage.files.put_file(str(path), _storage.place(path))
         except Exception as error:  # each kind of store has errors of its own
-            print(f"{path.name} has no copy in the store: {_error(error)}", flush=True)
+            print(f"{path.name} was not sent to the object store: {_error(error)}", flush=True)
 
 
 def download(*folders: Path) -> None:

@@ -72,7 +72,7 @@ def fillings(
 
 
 def enlarged(picture: Image.Image) -> Image.Image:
-    """Enlarge a small picture up to `WIDE` pixels, by a whole factor and without smoothing."""
+    """Enlarge a small picture by a whole factor (nearest neighbour) up to `WIDE` pixels a side."""
     factor = max(1, WIDE // max(picture.size))
     size = (picture.width * factor, picture.height * factor)
     return picture.resize(size, Image.Resampling.NEAREST)

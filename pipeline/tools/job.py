@@ -33,7 +33,7 @@ LOCAL_CONFIG = Path(".dvc/config.local")
 class Order:
     """A job's stage and environment variables. The variables may contain passwords, but Ray shows
     every job's command and environment. Therefore, the order is sent as an encrypted file beside
-    the code, and the command contains only the decryption key.
+    the code, and the command contains only the decryption key (in `MASKGIT_ORDER_KEY`).
 
     Args:
         stage: name of a stage in dvc.yaml; None for all stages.
@@ -54,7 +54,7 @@ class Order:
 
     @classmethod
     def opened(cls, folder: Path) -> "Order":
-        """Remove the key from the environment, and use the key to decrypt the order in `folder`."""
+        """Decrypt the order in `folder`, and delete the key from this process's environment."""
         from cryptography.fernet import Fernet
 
         key = os.environ.pop(KEY)
@@ -113,7 +113,7 @@ def _checkout(remote: Remote) -> Iterator[None]:
 
 def push(remote: Remote) -> int:
     """Push the outputs of finished stages, and the run cache, to the DVC remote. In a clone,
-    `dvc repro --pull` then fetches the outputs and runs no stage. Returns the number of files.
+    `dvc repro --pull` then fetches the outputs and runs no stage. Returns the number of files sent.
     Raises a `UserError` if the push fails. (`dvc push --run-cache` would skip outputs with
     `cache: false`.)"""
     from dvc.repo import Repo

@@ -21,11 +21,11 @@ from pipeline.runtime.provenance import require_current
 
 def measured(params: Params, path: Path) -> dict[str, float | None]:
     """Compute the metrics of the images at `path`, with the training images as the reference.
-    Returns values by name; `<name>_std` is a metric's standard deviation, if known. If an `.npz`
-    has labels, its images are measured as in Table 1. Without labels, the subsets for FID∞ and for
-    standard deviations are not balanced by class. Raises a `UserError` if the images cannot be
-    read, have the wrong size or unknown labels, or are too few for FID, or if the features of the
-    training images are missing or out of date."""
+    Returns values by name; `<name>_std` is a metric's standard deviation, if known. An `.npz` with
+    labels is measured as samples are in the stage `evaluate`. Without labels, the subsets for FID∞
+    and for standard deviations are not balanced by class. Raises a `UserError` if the images cannot
+    be read, have the wrong size or unknown labels, or are too few for FID, or if the features of
+    the training images are missing or out of date."""
     require_current("features")
     images, data = open_images(path), params.data
     labels = _labels(images, path)

@@ -28,7 +28,7 @@ CORE = 1e11  # FLOP/s of a CPU core with AVX-512 BF16, measured with the default
 
 @dataclass(frozen=True)
 class DataSize:
-    """The size of a data set."""
+    """The numbers of images and classes in a data set, and where these numbers are from."""
 
     train: int  # number of training images
     val: int  # number of validation images
@@ -47,10 +47,10 @@ KNOWN: dict[str, tuple[int, int | None, int]] = {
 
 
 def data_size(params: Params, images: int | None = None, classes: int | None = None) -> DataSize:
-    """The size of `data.source`: the arguments if given, else the size of the prepared images, else
-    the published size. `images` counts training and validation images; the share
-    `data.val_fraction` is for validation. Raises a `UserError` if the size is unknown, or if there
-    are fewer training images than classes."""
+    """The numbers of images and classes in `data.source`: the arguments if given, else those of the
+    prepared images, else the published ones. `images` counts training and validation images; the
+    share `data.val_fraction` is for validation. Raises a `UserError` if a number is unknown, or if
+    there are fewer training images than classes."""
     source, manifest, size = params.data.source, IMAGES / "manifest.json", 0
     known, origin = KNOWN.get(source), "published size"
     if images is not None:
@@ -296,7 +296,7 @@ def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[floa
     cores = params.ray.cpus_per_worker
     if tflops is not None:
         if not limits.SMALLEST <= tflops <= limits.LARGEST:
-            raise UserError("--tflops", f"{tflops:g} TFLOP/s is not in 1e-12 to 1e30", "try 150")
+            raise UserError("--tflops", f"{tflops:g} TFLOP/s is outside 1e-12 to 1e30", "try 150")
         return 1e12 * tflops, gpu or ("GPU" if params.ray.use_gpu else "CPU worker")
     if gpu or params.ray.use_gpu:
         name = gpu or "A100"

@@ -10,7 +10,7 @@ def free_port(host: str, port: int | None, usual: int) -> int:
     any free port. Raises a `UserError` if `host` is empty or not an address of this machine, or if
     `port` is taken."""
     if not host:  # sockets would listen on all addresses
-        raise UserError("--host", "an empty host means all addresses", "give 127.0.0.1")
+        raise UserError("--host", "an empty host would listen on all addresses", "give 127.0.0.1")
     for number in (usual, 0) if port is None else (port,):
         try:
             with socket.create_server((host, number)) as probe:

@@ -1,4 +1,4 @@
-"""`maskgit register`: registers the model of the last run in MLflow's model registry."""
+"""`maskgit register`: adds the project's trained MaskGIT to MLflow's model registry."""
 
 import io
 import tempfile
@@ -31,10 +31,10 @@ WEIGHTS = "weights"  # tag of a model version: the hash of its weights
 
 
 def register(params: Params, seed: int | None = None) -> str:
-    """Register a model of the last run in MLflow, as a version of `maskgit-<preset>`. `seed` is the
-    model's training seed; None selects the first seed. If a version with the same weights exists,
+    """Add the project's trained MaskGIT to MLflow's registry, as a version of `maskgit-<preset>`.
+    `seed` is its training seed; None selects the first. If a version with the same weights exists,
     only update its FID tag. Returns a line with the version and its FID. Raises a `UserError` if
-    the model is missing, its FID is out of date, or MLflow does not answer."""
+    the model or its MLflow run is missing, its FID is out of date, or MLflow does not answer."""
     import mlflow
 
     from pipeline.api.model import MaskGIT
@@ -72,7 +72,7 @@ def fid(params: Params, seed: int | None) -> tuple[str, float]:
 
 
 def _run_that_measured(experiment: str) -> str:
-    """The id of the MLflow run of the stage `evaluate`, found by its tag `RUN_KEY`."""
+    """The id of the MLflow run in which the stage `evaluate` measured the current model."""
     store, key = Server(tracking_uri()), read_json(SOURCES / "evaluate.json", "key")["key"]
     if found := store.ask(lambda client: client.get_experiment_by_name(experiment)):
         where, query = [found.experiment_id], f"tags.`{RUN_KEY}` = '{key}'"

@@ -87,8 +87,8 @@ def _refused(address: str, error: Exception) -> UserError:
 
 
 def _environment() -> dict[str, str]:
-    """The environment variables for the job's stages: those of MLflow and the object store, this
-    machine's number of threads, and the commit, because .git is not uploaded."""
+    """Environment variables for the job: this process's variables for MLflow and the object store,
+    its OMP_NUM_THREADS, and the git commit, because .git is not uploaded."""
     origin, names = provenance(), (THREADS, *KEYS)
     told = {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_") or k in names}
     return told | {"MASKGIT_COMMIT": origin["git.commit"], "MASKGIT_DIRTY": origin["git.dirty"]}
@@ -135,7 +135,7 @@ def _followed(client: Any, address: str, job: str, then: str) -> str:
     except KeyboardInterrupt:
         raise UserError("interrupted", "", goes_on) from None
     if info.status != "SUCCEEDED":
-        raise UserError(f"job {job}", f"ended as {info.status}: {_reason(log, info.message)}")
+        raise UserError(f"job {job}", f"final status {info.status}: {_reason(log, info.message)}")
     return f"job {job} has finished; {then}"
 
 

@@ -1,4 +1,4 @@
-"""Trains the autoregressive baseline, with the same data, optimizer and schedule as MaskGIT."""
+"""Trains the autoregressive baseline, with the same data, optimizer and warmup as MaskGIT."""
 
 import torch
 from torch import Tensor

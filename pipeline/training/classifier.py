@@ -161,7 +161,7 @@ def _right(best: Tensor, labels: Tensor, ranks: Ranks = ALONE) -> tuple[float, f
 def held_out_accuracy(
     folder: Path, params: Params, parts: Path, workers: BatchWorkers
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy of the published classifier in `folder` on all validation images.
+    """Top-1 and top-5 accuracy of the saved classifier in `folder` on all validation images.
     Results of finished batches are saved in the folder `parts`, so that a killed run can resume."""
     labels = torch.from_numpy(ImageShards(IMAGES, "val").labels)
     starts, count = range(0, len(labels), BATCH), len(labels)

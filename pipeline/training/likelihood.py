@@ -1,4 +1,4 @@
-"""Computes the likelihood of the validation tokens under a published MaskGIT or baseline."""
+"""Computes the likelihood of the validation tokens under a saved MaskGIT or baseline."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def held_out_nll(
     parts: Path,
     workers: BatchWorkers,
 ) -> float:
-    """Negative log-likelihood (NLL) of the validation tokens under the published network in
+    """Negative log-likelihood (NLL) of the validation tokens under the saved network in
     `folder`, in nats per token. MaskGIT's NLL covers only masked tokens, and the baseline's NLL
     covers all tokens, so the two values cannot be compared. `seed` is the seed of MaskGIT's masks.
     Results of finished batches are saved in the folder `parts`, so that a killed run can resume."""

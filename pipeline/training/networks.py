@@ -40,9 +40,9 @@ ROWS, COLUMNS = 4, 10  # maximum rows and columns of the sample grid logged with
 
 
 def train_network(params: Params, task_type: type[TransformerTask]) -> dict[str, float]:
-    """Train a network once for each seed and label smoothing, as trials of Ray Tune. Publish the
-    models, and write the metrics and the history of the first seed's training run. Returns the
-    metrics, averaged over the training runs with `training.label_smoothing` (one per seed)."""
+    """Train a network once for each seed and label smoothing, as trials of Ray Tune. Save the
+    models, write the history of the first seed's run, and log the metrics. Returns the metrics,
+    which are means over the seeds, without the runs for `training.other_label_smoothings`."""
     network = task_type.kind
     with Stage(f"train_{network}", params) as stage:
         trainings = {r: _training(params, r, task_type, stage) for r in replicates(params, network)}
@@ -81,8 +81,8 @@ def _training(
 
 
 def _log(training: TransformerTraining) -> None:
-    """Log the history and samples of a finished training run. Another machine may have trained the
-    network, so this machine's log may lack them. Rows that the log already has are skipped."""
+    """Log the history and samples of a finished training run to MLflow, in case another machine
+    trained the network. Rows that this machine has already logged are skipped."""
     assert training.log is not None
     log = training.log.begin()
     for row in training.history:
@@ -109,7 +109,7 @@ def _log_samples(training: TransformerTraining, model: Network, step: int) -> No
 
 def convert_transformer(params: Params) -> dict[str, float]:
     """Convert and publish the weights file that `transformer.pretrained` names. Returns the
-    metrics. Raises a `UserError`, and writes nothing, if the weights do not have the architecture
+    metrics. Raises a `UserError`, and writes nothing, if the weights do not match the architecture
     in params.yaml or the data set's number of classes."""
     workers, (first, *_) = workers_of(params.ray), main_replicates(params, "transformer")
     cpu, classes = torch.device("cpu"), TokenCache(TOKENS, "train").num_classes

@@ -64,7 +64,7 @@ class TokenizerTraining(Training):
 class TokenizerTask(Task):
     """One worker's share of training a tokenizer and its discriminator. Keeps a moving average of
     the tokenizer's weights. The entropy loss and the replacement of unused codes use the images of
-    all workers, so the number of workers changes results only through the order of sums.
+    all workers. So the number of workers changes results only by rounding errors in sums.
 
     Args:
         perceptual: maps (images, reconstruction) to distances (B,); see `open_perceptual`.

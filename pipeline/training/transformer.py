@@ -38,7 +38,7 @@ ROWS = 512
 class TransformerTask(Task):
     """One worker's share of training MaskGIT. All workers draw the same batch, crops and masks from
     (seed, step), and each worker takes a share of the rows. So the number of workers changes
-    results only through dropout and the order of sums.
+    results only through dropout and rounding errors in sums.
 
     Args:
         tokens_dir: folder of the token cache.

@@ -62,8 +62,8 @@ def onednn_takes_bfloat16() -> bool:
 
 class BFloat16Linear(nn.Module):
     """A linear layer in bfloat16, for prediction only. On a CPU, the weights are stored in oneDNN's
-    layout, which avoids reordering them at every call. The layout changes no result of a plain
-    linear layer. A `LinearGelu` rounds to bfloat16 once, after the GELU, not also before it."""
+    layout, which avoids reordering them at every call. Results equal those of `F.linear`, but
+    for a `LinearGelu`, oneDNN does not round to bfloat16 between the linear layer and the GELU."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -91,8 +91,8 @@ class BFloat16Linear(nn.Module):
 def with_bfloat16_linears(model: Network) -> Network:
     """Return a copy of a model with linear layers in bfloat16, for use without gradients. The copy
     avoids autocast's conversion of the weights at every call. Results are the same as under
-    autocast, except that oneDNN rounds once less at each GELU. The copy shares all other parameters
-    with the model."""
+    autocast, except those of a `LinearGelu` on a CPU (see `BFloat16Linear`). The copy shares all
+    other parameters with the model."""
     copied = copy.deepcopy(model, {id(p): p for p in model.parameters()})
     for parent in list(copied.modules()):
         for name, layer in list(parent.named_children()):

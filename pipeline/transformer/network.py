@@ -155,7 +155,7 @@ class MaskGitTransformer(TokenTransformer):
     causal = False
 
     def sequence(self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor) -> Tensor:
-        """Vocabulary ids (B, 1 + N): the class token, then N tokens, with [MASK] at masked ones."""
+        """Vocabulary ids (B, 1 + N): the class token, then N tokens, masked ones as [MASK]."""
         ids_BN = tokens_BN.masked_fill(mask_BN, self.config.mask_id)
         return torch.cat([self.class_ids(labels_B), ids_BN], dim=1)
 

@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_after_its_last_batch(tmp_path, capsys):
     with pytest.raises(UserError):
         squares(tmp_path / "stopped", ALONE, [*BATCHES[:2], (99, 100), *BATCHES[3:]])
     path = squares(tmp_path / "stopped", ALONE)
-    assert "squares: going on from batch 2 of 6" in capsys.readouterr().out
+    assert "squares: resuming with 2 of 6 batches done" in capsys.readouterr().out
     assert path.read_bytes() == straight.read_bytes()
     assert not batches.parts_folder(path).exists()
     before = path.stat()

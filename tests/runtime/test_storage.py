@@ -63,7 +63,7 @@ def test_work_goes_on_without_the_store_and_a_stage_does_not_begin(runs, monkeyp
     open_storage(ADDRESS, runs)
     upload(write(runs / "cas/key/row.json", "1"))
     printed = capsys.readouterr().out
-    assert "row.json has no copy in the store: ray.sto" in printed and SECRET not in printed
+    assert "row.json was not sent to the object store: ray.s" in printed and SECRET not in printed
     with refused("ray.storage_path") as error:
         download(runs / "cas/key")
     assert storage().files.storage_options["secret"] == SECRET

@@ -87,7 +87,7 @@ def test_a_training_on_several_nodes_survives_a_killed_one(home):
         wait_until(lambda: "00/1000  loss" in log.read_text(), job, log)
         kill_node(next(node for node in nodes if works(node, "RayTrainWorker")))
     assert home.repro("--pull", "train_classifier")[0] == []
-    assert re.search(r"going on from step \d+00 of 1000", log.read_text())
+    assert re.search(r"resuming from step \d+00 of 1000", log.read_text())
 
 
 def test_all_stages_elsewhere_leave_what_they_would_have_left_at_home(home, finished):

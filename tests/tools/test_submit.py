@@ -70,7 +70,7 @@ def run(monkeypatch):
 @pytest.mark.parametrize(
     ("ends", "log", "said"),
     [
-        ("FAILED", "", "ended as FAILED: python: not found"),
+        ("FAILED", "", "final status FAILED: python: not found"),
         ("FAILED", "error: no such schedule\nERROR: failed to reproduce\n", "no such schedule"),
         ("FAILED", "ERROR: no keys\n\nHaving any troubles?\n", "no keys"),
         ("FAILED", "Traceback\nModuleNotFoundError: no 'dvc'\n", "ModuleNotFoundError"),

@@ -56,7 +56,7 @@ def test_killed_training_goes_on_and_ends_with_the_same_bytes(smoke, stage, long
     kill(smoke, stage, what, by_dvc)
     log = smoke.repro(stage)[1] if by_dvc else smoke.stage(stage)
 
-    assert "going on from step" in log
+    assert "resuming from step" in log
     assert (tree_hash(model), file_hash(history)) == expected
     logs = [file.parent for file in (smoke.folder / "runs" / stage).rglob("run.json")]
     client = MlflowClient(f"sqlite:///{smoke.folder}/mlflow.db")
@@ -82,7 +82,7 @@ def test_a_killed_elastic_training_goes_on_with_other_workers(smoke, stage, firs
     smoke.set(ray__elastic=True, ray__num_workers=first, **changes)
     kill(smoke, stage, LISTED)
     smoke.set(ray__num_workers=then)
-    assert "going on from step" in smoke.stage(stage)
+    assert "resuming from step" in smoke.stage(stage)
     rows = read_csv(smoke.folder / "results" / stage.removeprefix("train_") / "history.csv")
     found = list(rows["step"])
     assert found[-1] == next(iter(changes.values()))

@@ -1,5 +1,5 @@
 """Draws samples from a model, and stores them as shards, like the data set's images. The stage
-`evaluate` draws and publishes the samples of one seed's model; other stages read them."""
+`evaluate` draws the samples of every main replicate (training run); other stages read them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,8 +47,8 @@ def draw_samples(
     batch also encodes its images. If a run was killed, the next run draws only missing batches.
 
     Args:
-        batches: for each batch, the arguments of the function that draws it.
-        maker: makes the function that draws a batch (B, C, H, W) uint8 (see `Maker`).
+        batches: for each batch, the arguments to pass to the function that `maker` makes.
+        maker: makes the function that draws one batch (B, C, H, W) uint8 (see `Maker`).
         labels: labels (M,) of the samples.
         batch_size: number of samples in each batch but the last.
         name: name of the samples in progress messages.

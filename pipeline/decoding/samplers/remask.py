@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def remask(i: Iteration, rescaled: bool) -> "Tensor":
-    """Mask each generated token again with probability σ, then reveal random tokens, first those
-    that were masked before, until `mask_len` tokens are masked. (In ReMDM, the number of masked
-    tokens is random.) Returns (B, N) bool."""
+    """Mask each generated token again with probability σ. Then unmask random tokens until only
+    `mask_len` are masked: first tokens that were still masked, then those just masked again. (In
+    ReMDM, the number of masked tokens is random.) Returns the new mask (B, N) bool."""
     chance = i.uniform()
     sigma = remask_probability(i.ratio, i.next_ratio, i.remasking, rescaled)
     again = ~i.masked & i.unknown & (chance < sigma)

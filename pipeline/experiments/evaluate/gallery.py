@@ -30,7 +30,7 @@ COMPARED = 10  # samples shown with their nearest training images
 
 def write_gallery(params: Params, folder: Path, evaluator: Evaluator) -> None:
     """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`, from
-    samples of each network's first seed."""
+    samples drawn with the first seed in `evaluation.seeds`."""
     images = ImageShards(IMAGES, "train")
     view = View(images, params.data, params.seed)
     first = {network: main_replicates(params, network)[0] for network in NETWORKS}
@@ -56,7 +56,7 @@ def write_gallery(params: Params, folder: Path, evaluator: Evaluator) -> None:
 
 
 def _pictures(view: View, rows: Iterable[int]) -> np.ndarray:
-    """Centre crops (n, H, W, C) uint8 of the images at the indices `rows`."""
+    """Centre crops (n, H, W, C) uint8 of the images of `view` at the indices `rows`."""
     return view.centers(rows).permute(0, 2, 3, 1).numpy()
 
 

@@ -36,8 +36,8 @@ def evaluate_all(
     params: Params, folders: Mapping[Replicate, Path], images_folder: Path, evaluator: Evaluator
 ) -> list[Row]:
     """Compute a row of metrics for the samples of each replicate (training run), one for the
-    reconstructed validation images and one for the real ones. Publish the samples of the main
-    replicates, that is, of those with the label smoothing `training.label_smoothing`.
+    reconstructed validation images and one for the real ones. Also write the samples of the main
+    replicates (those trained with `training.label_smoothing`) to `data/samples/`.
 
     Args:
         folders: run directory of each replicate.
@@ -58,8 +58,8 @@ def _replicate_row(
     replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str], real: Tensor
 ) -> Row:
     """Read the row of metrics of a replicate (training run) from `folder`, or compute the row from
-    new samples. Publish the samples if the replicate is a main replicate. `real` (R, F) are the
-    features of the validation images."""
+    new samples. If it is a main replicate, write its samples to `data/samples/`. `real` (R, F) are
+    the features of the validation images."""
     params, network, file = evaluator.params, replicate.network, folder / "row.json"
     count, workers = params.evaluation.samples, evaluator.workers
     sampler = Maker(open_sampler, replicate)
@@ -108,8 +108,8 @@ def _replicate_row(
 
 
 def drop_samples(folders: Mapping[Replicate, Path]) -> None:
-    """Delete the samples in the run directories, but not the published copies. Call this function
-    at the end of a stage, because a killed run needs the samples to resume."""
+    """Delete the samples in the run directories, but not those in `data/samples/`. Call this
+    function at the end of a stage, because a killed run needs the samples to resume."""
     for replicate, folder in folders.items():
         if replicate.main:
             shutil.rmtree(folder / ENCODED, ignore_errors=True)

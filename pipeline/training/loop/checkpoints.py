@@ -30,8 +30,8 @@ class RunDirCheckpoints:
         self._writing: Future | None = None
 
     def load(self) -> State | None:
-        """Load the newest checkpoint; return None if no checkpoint exists. If the newest checkpoint
-        is damaged, delete it and load the previous checkpoint."""
+        """Load the newest checkpoint that is not damaged, and delete newer, damaged ones. Returns
+        None if no undamaged checkpoint exists."""
         download(self.path.parent)
         remove_temporary(self.path.parent)
         for path in (self.path, self.before):
@@ -41,7 +41,7 @@ class RunDirCheckpoints:
                 except PassingError:
                     raise
                 except UserError as error:
-                    print(f"{error}; file deleted, using the previous checkpoint", flush=True)
+                    print(f"{error}; file deleted; using the previous one, if any", flush=True)
                     path.unlink()
         return None
 
@@ -121,8 +121,8 @@ def save_checkpoint(state: State, path: Path, before: Path | None = None) -> Non
 
 def load_checkpoint(path: Path) -> State:
     """Read a checkpoint that `save_checkpoint` wrote, without executing code in the file. Raises a
-    `PassingError` if reading fails for now (see `require_readable`), or a `UserError` if the file
-    is damaged."""
+    `UserError` if the file is damaged, or a `PassingError` if a later try may succeed, for example
+    after a lack of memory."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types of errors for damaged files

@@ -118,7 +118,7 @@ def train(
     if "task" in state:
         task.load_state_dict(state["task"])
         if first and start < steps:
-            print(f"{name}: going on from step {start} of {steps}", flush=True)
+            print(f"{name}: resuming from step {start} of {steps}", flush=True)
     state["task"] = task.state_dict()  # frees the loaded tensors
     sums: dict[str, Tensor] = {}
     counts = Counter[str]()  # steps with each loss; the discriminator's loss starts later

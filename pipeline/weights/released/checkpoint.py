@@ -1,4 +1,4 @@
-"""Loads the authors' checkpoints, the PyTorch port of their tokenizer, and published models."""
+"""Loads the authors' checkpoints, the PyTorch port of their tokenizer, and our own models."""
 
 import json
 from collections.abc import Callable
@@ -128,7 +128,7 @@ def _read(path: Path | str, kind: str) -> tuple[Path, Weights, Callable[[Weights
     raise UserError(
         str(path),
         f"has no tokenizer or transformer weights (found: {next(iter(weights), 'none')[:100]})",
-        "give the authors' file, the PyTorch port's file or a published model",
+        "give the authors' file, the PyTorch port's file or a model that this project saved",
     )
 
 
