@@ -83,22 +83,22 @@ class Claim:
 
     @property
     def family(self) -> tuple[str, bool]:
-        """The claim's family, whose comparisons are corrected together: the paper's claims of one
-        section, or our own about one exhibit. Claims about timings have their own families."""
+        """The claims that are corrected together for multiple comparisons: the paper's claims of
+        one section, or this project's claims about one table or figure; timings apart."""
         return self.source.split(",")[0] or self.exhibit, self.noise == TIMINGS
 
     @property
     def weakest(self) -> Part | None:
-        """The part (comparison) that supports the claim least; None if no part was measured."""
+        """The comparison that supports the claim least; None if no part was measured."""
         measured = [part for part in self.parts if not math.isnan(part.effect.value)]
         return max(measured, key=self._support) if measured else None
 
     @property
     def p(self) -> float:
         """The claim's two-sided p: twice the smaller of two one-sided p. The first tests that all
-        parts hold (intersection-union: the largest p of a part). The second tests that a part is
-        reversed (Bonferroni: number of parts × the smallest p against a part). NaN if a part
-        could not be tested, if n is below `fewest`, or if the claim cannot fail."""
+        parts hold (intersection-union: the largest p of all parts). The second tests that any part
+        is reversed (Bonferroni: number of parts × the smallest opposite p of all parts). NaN if a
+        part could not be tested, if n is below `fewest`, or if the claim holds by construction."""
         effects = [part.effect for part in self.parts]
         untested = any(math.isnan(effect.p) for effect in effects)
         if self.certain or self.n < self.fewest or untested:

@@ -142,8 +142,8 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
 
 
 def _measured(results: Results, params: Params) -> pd.DataFrame:
-    """A row per set of images, with metrics, parameters, steps and CAS. If the numbers of
-    real images and of samples differ, another row has metrics of as many real images as samples."""
+    """A row per set of images, with metrics, parameters, steps and CAS. If there are more
+    real images than samples, another row has the metrics of as many real images as samples."""
     y, _ = results.manifold_extractors
     metrics = [*map(results.metric, DISTRIBUTION)]
     metrics += [*(f"{kind}_{y}" for kind in DIVERSITY), *_added(results)]

@@ -57,7 +57,7 @@ def export(
     network: Annotated[
         Literal["transformer", "autoregressive"], typer.Argument(help="Which network's samples.")
     ],
-    path: Annotated[Path, typer.Argument(help="Writes an .npz for the ADM suite or a PNG folder.")],
+    path: Annotated[Path, typer.Argument(help="An .npz (for the ADM suite) or a folder of PNGs.")],
     replicate: Replicate = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Include samples that only stage cas uses.")

@@ -128,7 +128,7 @@ class Data(Section):
 
 
 class Classifier(Section):
-    """The reference classifier, for metrics and (see tokenizer.perceptual) the perceptual loss."""
+    """The reference classifier, for metrics and, by default, the tokenizer's perceptual loss."""
 
     pretrained: Text | None = None
     """Weights to use instead of training: a file of torchvision weights, or `torchvision` to
@@ -452,7 +452,7 @@ class Editing(Section):
     """Validation images per editing task."""
     iterations: Iterations = 8
     dilate: NonNegativeInt = 0
-    """Tokens by which the mask grows on each side. Release: 1."""
+    """Number of tokens by which the mask grows on each side. Release: 1."""
     feather: NonNegativeInt = 2
     """Width in pixels of the blend around a mask."""
 

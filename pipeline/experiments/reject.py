@@ -1,5 +1,5 @@
-"""Rejection sampling for Table 4 (paper, appendix B). In each class, the share of samples that the
-reference classifier rates highest is kept."""
+"""Rejection sampling for Table 4 (paper, appendix B). Of each class, only a share of the samples
+is kept: those that the reference classifier rates highest."""
 
 from collections.abc import Mapping
 from pathlib import Path

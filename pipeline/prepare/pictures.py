@@ -39,9 +39,9 @@ def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
 
 
 def stored_file(path: Path, side: int) -> bytes:
-    """The bytes to store for a picture file. A JPEG or PNG that needs no cleaning is stored
-    unchanged if its longer side is above `TINY` and its shorter side at most `side`, in pixels;
-    other pictures are encoded by `stored_image`. Raises the errors of `open_picture`."""
+    """The bytes to store for a picture file. A JPEG or PNG that `clean_picture` would not change is
+    stored as it is if its longer side is above `TINY` and its shorter side is at most `side` (in
+    pixels). Other pictures are encoded by `stored_image`. Raises the errors of `open_picture`."""
     content, opened, image = _open(path, least=(side + 1, side + 1))
     clean = image is opened and opened.format in ("JPEG", "PNG")
     if clean and min(image.size) <= side and max(image.size) > TINY:

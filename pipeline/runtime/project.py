@@ -20,7 +20,7 @@ def in_project(path: Path | str) -> Path:
 
 def of_project(path: Path | str) -> Path:
     """The path of a file or folder that a param names. A copy of the project, in which
-    `dvc exp run --temp` runs, may lack the file, so the original project's file has priority."""
+    `dvc exp run --temp` runs, may lack the file, so the path leads to the original project."""
     own = in_project(path)
     return own if in_project("") != Path.cwd() and os.path.exists(own) else Path(path)
 

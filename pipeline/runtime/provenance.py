@@ -56,8 +56,8 @@ def write_record(
 def out_of_date(root: Path = HERE) -> OutOfDate:
     """The stages whose results are out of date, and why, in the order of dvc.yaml. A stage is out
     of date if it has no results, if its params or inputs differ from those in dvc.lock, or if it
-    depends on a stage that is out of date. Edited code does not count (`dvc commit` may have
-    accepted the edit). Without a dvc.lock, no stage is out of date."""
+    depends on a stage that is out of date. Edited code does not count, since
+    `dvc commit` may have accepted the edit. If dvc.lock is missing, no stage is out of date."""
     if not (locked := _locked(root)):
         return {}
     made, found = dag.makers(root), OutOfDate()

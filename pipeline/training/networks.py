@@ -1,4 +1,4 @@
-"""Trains MaskGIT or the baseline once per seed and label smoothing, and publishes the models."""
+"""Trains MaskGIT or the baseline once for each seed and label smoothing, and saves the models."""
 
 import shutil
 from dataclasses import replace

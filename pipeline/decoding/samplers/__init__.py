@@ -2,7 +2,7 @@
 
 The paper's sampler is `confidence`; later work proposed the others. All share the loop of `decode`,
 which draws a code for every masked token before it calls the sampler. Except for `truncation`,
-these modules do not import torch, which takes a second.
+these modules do not import torch, because its import takes a second.
 """
 
 from collections.abc import Callable
