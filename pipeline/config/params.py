@@ -187,9 +187,7 @@ class Params(schema.Section):
         for key, schedules in {"crossed": self.sweep.crossed, "designs": named}.items():
             if untrained := set(schedules) - set(self.sweep.schedules):
                 reason = f"the schedule {min(untrained)} is not in sweep.schedules"
-                raise UserError(
-                    f"sweep.{key}", reason, "remove this schedule, or add it to sweep.schedules"
-                )
+                raise UserError(f"sweep.{key}", reason, "remove the schedule, or add it there")
         if self.classifier.pretrained and self.classifier.architecture == "small":
             reason = "torchvision ResNet weights do not fit classifier.architecture=small"
             way_out = "set the architecture to that of the weights, such as torchvision:resnet50"
