@@ -30,7 +30,7 @@ repro: env ## Run the whole DAG (dvc repro), then print the results and where th
 	dvc repro
 	python -m pipeline summary
 
-smoke: env ## The same, as small as possible, in 2 to 3 minutes (edits params.yaml: `git checkout params.yaml`)
+smoke: env ## The same, as small as possible, in 3 to 5 minutes (edits params.yaml: `git checkout params.yaml`)
 	python -m pipeline preset smoke
 	dvc repro
 	python -m pipeline summary

@@ -34,7 +34,7 @@ def test_every_stage_ran_and_left_its_results(finished):
         "analysis/report.html",
     ):
         assert (finished.folder / path).stat().st_size > 0, path
-    noise = [x for x in finished.log.splitlines() if re.search("(?i)warning|traceback", x)]
+    noise = [x for x in finished.log.splitlines() if re.search("(?i)warning|traceback|refused", x)]
     assert noise == []
     summary = finished.run("python", "-m", "pipeline", "summary")
     assert "FID (classifier)" in summary and "analysis/report.html" in summary

@@ -98,7 +98,7 @@ def open_model(folder: Path | None, seed: int | None, device: torch.device) -> O
     stale = out_of_date(opened.project) if opened.project else {}
     if ours := {k: v for k, v in stale.items() if k in TRAINING and v != NO_RESULTS}:
         why = described(ours)
-        notes.append(f"the model is from an earlier run ({why}); `dvc repro` trains a new model")
+        notes.append(f"the model is from an earlier run ({why}); run `dvc repro`")
     if about.barely_trained:
         found = "the classifier recognises its samples hardly more often than by chance"
         notes.append(f"the model is barely trained: {found}; raise training.steps")

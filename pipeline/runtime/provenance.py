@@ -71,7 +71,7 @@ def out_of_date(root: Path = HERE) -> OutOfDate:
         if reason := _reason(stage, locked, current, root):
             found[stage] = reason
         elif stale := {made[dep] for dep in dag.stage_deps(stage, root) if made.get(dep) in found}:
-            found[stage] = f"used results of {', '.join(sorted(stale))}"
+            found[stage] = f"used older results of {', '.join(sorted(stale))}"
     return found
 
 

@@ -20,8 +20,9 @@ from pipeline.runtime.trials import machines
 
 INTERRUPTED = 1.0  # seconds that a stage waits for the tracking server after Ctrl-C
 REPEAT = (
-    "\n\nTo repeat the run: check out the commit in the tag `git.commit`, copy `params.yaml` from "
-    "the artifacts into the project, and run `dvc repro{}`."
+    "\n\nTo repeat the run: check out the commit in the tag `git.commit` (with your uncommitted "
+    "changes, if the tag `git.dirty` is true), copy `params.yaml` from the artifacts into the "
+    "project, and run `dvc repro{}`."
 )
 
 

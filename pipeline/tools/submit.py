@@ -26,7 +26,7 @@ from pipeline.runtime.secrets import redacted, server_of
 from pipeline.tools.job import KEY, ORDER, Order, push
 
 START = "start a Ray head (docs/cluster.md), or give the address of a head with --address"
-TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or write the token to ~/.ray/auth_token"
+TOKEN = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN if ~/.ray/auth_token has no token"
 AGENT = "start the head with --dashboard-agent-listen-port and a free port"
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 TRIES, PAUSE = 20, 3.0  # failed requests in a row before giving up; seconds between requests
@@ -111,9 +111,11 @@ def _followed(client: Any, address: str, job: str, then: str) -> str:
     that ends with the text `then`, which says where the results are. Raises a `UserError` if the
     job fails, if the connection stays lost, or if the user presses Ctrl-C."""
     at, printed, lost = f"--address {redacted(address)}", 0, 0
+    mode = os.environ.get("RAY_AUTH_MODE")  # set by make, so that other shells may lack it
+    ray = f"RAY_AUTH_MODE={mode} ray" if mode else "ray"
     goes_on = (
-        f"job {job} continues: `ray job logs --follow {job} {at}` shows its output, and "
-        f"`ray job stop {job} {at}` stops the job; after the job ends, {then}"
+        f"job {job} continues: `{ray} job logs --follow {job} {at}` shows its output, and "
+        f"`{ray} job stop {job} {at}` stops the job; after the job ends, {then}"
     )
     try:
         while True:

@@ -87,7 +87,8 @@ def test_one_repro_is_current_and_edited_code_is_no_reason(project):
 def test_a_changed_param_makes_its_stage_and_those_that_depend_on_it_out_of_date(project):
     set_params(train={"steps": 300, "lr": 0.0001})
     assert described(out_of_date()) == (
-        "train ran with other params (train.steps: 900, now 300); evaluate used results of train"
+        "train ran with other params (train.steps: 900, now 300); "
+        "evaluate used older results of train"
     )
     require_current("prepare", "speed")
     with refused(way_out="run `dvc repro evaluate`", match="^[^:]*evaluate"):
@@ -119,7 +120,7 @@ def test_a_stage_that_ran_alone_leaves_those_that_read_it_out_of_date(project):
 
 def test_a_stage_that_failed_or_never_ran_left_no_results(project):
     Path("results/sources/train.json").unlink()  # DVC deletes outputs before a stage runs
-    assert described(out_of_date()) == "train left no results; evaluate used results of train"
+    assert described(out_of_date()) == "train left no results; evaluate used older results of train"
     lock = read_yaml(Path("dvc.lock"))
     del lock["stages"]["prepare"]
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
