@@ -1,5 +1,5 @@
-"""The reference classifier, trained on real images. Metrics and the perceptual loss can
-use its features, which need no download. Rejection sampling uses its class probabilities.
+"""The reference classifier, trained on real images. Metrics and the perceptual loss can use its
+features instead of a downloaded network's. Rejection sampling uses its class probabilities.
 
 Images are NCHW with values in [0, 1].
 """

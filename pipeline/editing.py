@@ -114,7 +114,7 @@ def fill_unknown(images: Tensor, mask: Tensor) -> Tensor:
 
     The encoder has a wide receptive field and normalizes over the whole image, so pixels under the
     mask change known tokens too. With the right half of MNIST digits hidden, this fill leaves 80%
-    of the known tokens unchanged (filling with the known pixels' mean leaves 77%, zeros 75%).
+    of the known tokens unchanged; filling with the known pixels' mean leaves 77%, with zeros 75%.
 
     Args:
         images: images (B, C, H, W) on the CPU.

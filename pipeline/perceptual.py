@@ -70,7 +70,7 @@ def _lpips_of(network: nn.Module, images: Tensor, others: Tensor) -> Tensor:
 
 
 def _lpips_network(backbone: str, device: torch.device, by_place: bool = False) -> nn.Module:
-    """Open LPIPS, which returns distances (B, 1, 1, 1) or, if `by_place`, (B, 1, H, W)."""
+    """Load LPIPS. It returns distances (B, 1, 1, 1) or, if `by_place`, per pixel (B, 1, H, W)."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     from torchvision import models
 
@@ -88,7 +88,7 @@ def _lpips_network(backbone: str, device: torch.device, by_place: bool = False) 
     except Exception as error:  # a download may fail in many ways
         cause = " ".join(str(error).split())[:200]
         reason = f"cannot read or download {url} ({cause})"
-        way_out = "put the file into $TORCH_HOME/hub/checkpoints, or set the param to classifier"
+        way_out = "put the file into $TORCH_HOME/hub/checkpoints, or set the param to 'classifier'"
         raise UserError("tokenizer.perceptual", reason, way_out) from error
     network.spatial = by_place
     return network.to(device).eval().requires_grad_(False)

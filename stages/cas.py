@@ -22,7 +22,7 @@ def main(params: Params) -> str:
 
 
 def trainings(params: Params, stage: Stage) -> list[CasTraining]:
-    """One training run per seed, augmentation and image set (real, or a network's samples)."""
+    """The training runs: all combinations of seed, augmentation and images (real or sampled)."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     workers = params.cas.workers_per_classifier or params.ray.num_workers
     sets: list[tuple[str, int, Path, Path]] = [

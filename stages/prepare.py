@@ -1,4 +1,4 @@
-"""Writes the data set's images as shards, with a manifest and a contact sheet (a picture)."""
+"""Writes the data set's images as shards, with a manifest and a contact sheet (an image grid)."""
 
 from pathlib import Path
 

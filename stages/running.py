@@ -77,9 +77,9 @@ def _check_inputs(stage: str) -> None:
 def replicate_folders(
     stage: Stage, replicates: Iterable[Replicate], *ignore: str, samples: bool = False
 ) -> dict[Replicate, Path]:
-    """Map each replicate (a training run and its samples) to a run directory for the results that
-    the stage computes from its model or, if `samples` is true, from its samples. The path changes
-    if these input files change, but not with other replicates or the params named in `ignore`."""
+    """Map each replicate (a training run and its samples) to a run directory for its results. The
+    path depends on the replicate's model or, if `samples` is true, on its samples. The path does
+    not depend on other replicates, or on the params named in `ignore`."""
     ignored = (*LISTED, *ignore, *(str(path) for path in (*NETWORKS.values(), SAMPLES)))
     found = {}
     for r in replicates:

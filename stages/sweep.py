@@ -40,7 +40,7 @@ def main(params: Params) -> str:
 
 def _log(trial: Trial) -> None:
     """Log a finished trial to MLflow: the training curve, the metrics with T as the step, and the T
-    with the lowest FID. MLflow sorts chart groups by name, so `T` (Figure 8) comes first."""
+    with the lowest FID. MLflow sorts metric groups by name, so it shows `T` (Figure 8) first."""
     run = trial.log.begin()  # its worker may have logged on another machine
     for row in trial.training.history if trial.training else ():
         run.log_training(row)

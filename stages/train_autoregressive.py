@@ -1,5 +1,5 @@
-"""Trains the autoregressive baseline VQGAN∗ once per seed and label smoothing, with MaskGIT's
-training params except for the number of steps."""
+"""Trains the autoregressive baseline VQGAN∗ for each pair of seed and label smoothing, with
+MaskGIT's training params except for the number of steps."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import AUTOREGRESSIVE

@@ -1,5 +1,5 @@
-"""Trains MaskGIT by Masked Visual Token Modeling, once per seed and label smoothing, or converts
-released weights."""
+"""Trains MaskGIT by Masked Visual Token Modeling for each pair of seed and label smoothing, or
+converts released weights."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import TRANSFORMER

@@ -36,7 +36,7 @@ CERTAIN = "by construction"
 
 @dataclass(frozen=True)
 class Part:
-    """A comparison that tests a claim, such as MaskGIT with its baseline, or a trend with zero."""
+    """One comparison that tests a claim: of two means, or of a trend or a correlation with 0."""
 
     effect: Effect  # the first side minus the second (logarithms for a ratio), or a correlation
     values: tuple[float, ...] = ()  # the mean of each side; empty if there is only an effect
@@ -45,7 +45,7 @@ class Part:
 
     @property
     def estimate(self) -> tuple[float, float, float]:
-        """The effect and the ends of its interval, as they are printed."""
+        """The effect and the ends of its interval; log ratios are converted to ratios."""
         found = (self.effect.value, self.effect.low, self.effect.high)
         value, low, high = map(math.exp, found) if self.kind == RATIO else found
         return value, low, high
@@ -83,22 +83,22 @@ class Claim:
 
     @property
     def family(self) -> tuple[str, bool]:
-        """The claims that are corrected together for multiple comparisons: the paper's claims of
-        one section, or this project's claims about one table or figure; timings apart."""
+        """Claims of the same family are corrected together for multiple comparisons: the paper's
+        claims of one section, or our own about one table or figure. Timings are kept apart."""
         return self.source.split(",")[0] or self.exhibit, self.noise == TIMINGS
 
     @property
     def weakest(self) -> Part | None:
-        """The comparison that supports the claim least; None if no part was measured."""
+        """The comparison that supports the claim least; None if nothing was measured."""
         measured = [part for part in self.parts if not math.isnan(part.effect.value)]
         return max(measured, key=self._support) if measured else None
 
     @property
     def p(self) -> float:
         """The claim's two-sided p: twice the smaller of two one-sided p. The first tests that all
-        parts hold (intersection-union: the largest p of all parts). The second tests that any part
-        is reversed (Bonferroni: number of parts × the smallest opposite p of all parts). NaN if a
-        part could not be tested, if n is below `fewest`, or if the claim holds by construction."""
+        comparisons hold (intersection-union: their largest p). The second tests that any of them is
+        reversed (Bonferroni: their number × their smallest p in the opposite direction). NaN if one
+        could not be tested, if n is below `fewest`, or if the claim holds by construction."""
         effects = [part.effect for part in self.parts]
         untested = any(math.isnan(effect.p) for effect in effects)
         if self.certain or self.n < self.fewest or untested:
@@ -112,7 +112,7 @@ class Claim:
         return min((part.effect.n for part in self.parts), default=0)
 
     def _support(self, part: Part) -> float:
-        """Larger values mean weaker support: the one-sided p, or −`sign` × effect if p is NaN."""
+        """How weak the support of `part` is: its one-sided p, or −`sign` × effect if p is NaN."""
         if math.isnan(part.effect.p):
             return -self.sign * part.effect.value
         return part.effect.one_sided(self.sign)
@@ -121,7 +121,7 @@ class Claim:
 def by_pairs(
     ours: pd.Series, theirs: pd.Series, sides: str = "", test: Callable[..., Effect] = paired
 ) -> list[Part]:
-    """Compare two series by seed. Returns a list of one `Part`, empty if no seed is in both."""
+    """Compare two series by seed. Returns a list of one comparison, empty without common seeds."""
     a, b = ours.align(theirs, join="inner")
     return [Part(test(a, b), (a.mean(), b.mean()), sides)] if len(a) else []
 
@@ -138,8 +138,8 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The verdict: "shown here", "not shown here" (the data contradict a part), "undecided", or
-        "by construction" (the claim cannot fail)."""
+        """The verdict: "shown here", "not shown here" (a comparison contradicts the claim),
+        "undecided", or "by construction" (the claim cannot fail)."""
         if self.claim.certain:
             return CERTAIN
         if math.isnan(self.adjusted) or self.adjusted >= ALPHA:
@@ -150,7 +150,7 @@ class Verdict:
 
     @property
     def mixed(self) -> bool:
-        """Whether the verdict is "not shown here", although some parts have the expected sign."""
+        """Whether the verdict is "not shown here" but some comparisons have the expected sign."""
         values = [part.effect.value * self.claim.sign for part in self.claim.parts]
         return self.word == NOT_SHOWN and any(value > 0 for value in values)
 
@@ -174,8 +174,8 @@ class Verdict:
 
     @property
     def measured(self) -> str:
-        """The numbers of the part that supports the claim least, with a 95% interval. The name of
-        the measure comes first, unless the claim's text contains it."""
+        """The numbers of the comparison that supports the claim least, with a 95% interval. The
+        name of the metric comes first, unless the claim's text contains it."""
         part, measure = self.claim.weakest, self.claim.measure
         numbers = part.numbers if part else "not measured"
         return numbers if measure in self.claim.said else f"{measure}: {numbers}"
@@ -215,8 +215,8 @@ class Verdict:
 def judge(
     claims: list[Claim], results: Results, params: Params, left_out: Collection[str] = ()
 ) -> list[Verdict]:
-    """The verdicts on the claims, in the order of `claims`. `left_out` has the anchors (HTML ids)
-    of exhibits whose results are out of date. Claims about these exhibits get no verdict, but count
+    """The verdicts on the claims, in the order of `claims`. `left_out` has the HTML ids of
+    tables and figures whose results are out of date. Claims about these get no verdict, but count
     as comparisons with p = 1, so that the correction stays strict."""
     barely = barely_trained(results, params)
     reasons = [_reason(claim, barely, params, left_out) for claim in claims]

@@ -1,4 +1,4 @@
-"""Beyond the paper: the decoding settings and training steps of `sweep.designs` (params.yaml)."""
+"""Experiments beyond the paper, with the settings that params.yaml lists in `sweep.designs`."""
 
 from dataclasses import asdict, replace
 from functools import partial
@@ -45,7 +45,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 def _gaps(results: Results, params: Params) -> pd.DataFrame:
     """log FID of exponential minus log FID of cosine: a row per seed, a column per number of
-    training steps. Another seed chooses each seed's T, from those measured for all models."""
+    training steps. Each seed's T is the best one for another seed. All models must have this T."""
     (rows, main), fid, model = _rows(results, params), results.metric("fid"), ["schedule", "steps"]
     if main.pop("steps", None) is None:
         return pd.DataFrame()
@@ -60,7 +60,7 @@ def _gaps(results: Results, params: Params) -> pd.DataFrame:
 
 
 def table(results: Results, params: Params) -> Table:
-    """A row per setting and T: those of `sweep.designs`, and the main settings to compare with."""
+    """A row per setting and T of `sweep.designs`, and rows of the main settings for comparison."""
     rows, settings = _rows(results, params)
     keys = ["schedule", *settings, "iterations", "passes"]
     metrics, samples = [results.metric(kind) for kind in KINDS], rows["samples"]
@@ -92,7 +92,7 @@ def table(results: Results, params: Params) -> Table:
 
 
 def chart(results: Results, params: Params) -> Figure:
-    """FID and recall against forward passes or a setting: whichever takes the most values."""
+    """FID and recall against forward passes, or against a setting that takes more values."""
     fid, recall = results.label("fid"), results.label("recall")
     return Figure(
         name="designs",

@@ -50,7 +50,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def table(results: Results, params: Params) -> Table:
-    """For each task: a row per method, then a row per model that only the paper measured."""
+    """For each kind of edit: one row per method, then one per model that only the paper has."""
     rows = [
         (task, model, *score)
         for task, scores in paper.TABLE_2.items()
@@ -99,7 +99,7 @@ def table(results: Results, params: Params) -> Table:
 
 
 def _measured(results: Results) -> pd.DataFrame:
-    """Means over seeds for every task, in the order MaskGIT, nearest pixel, originals."""
+    """Means over seeds of each edit: MaskGIT, then the nearest-pixel baseline, then originals."""
     metrics = [results.metric("fid"), results.metric("is"), "class_accuracy"]
     metrics += ["psnr_hole", "perceptual_hole"]
     means = over_seeds(results.editing, ["task", "method", "images"], metrics)
@@ -111,7 +111,7 @@ def _measured(results: Results) -> pd.DataFrame:
 
 
 def class_edit(results: Results, params: Params) -> Figure:
-    """The box of each image, regenerated as other classes (Figure 6)."""
+    """Images in which a box is regenerated as an object of another class (Figure 6)."""
     images = results.edits["class_edit"]
     labels = [shortened(str(name)) for name in results.edits["class_edit_labels"]]
     return Figure(

@@ -98,7 +98,7 @@ def counted_label(name: str, extractor: str, samples: pd.Series) -> str:
 
 
 def heading(label: str, over: str) -> str:
-    """A column's heading: `label`, then `over` (what intervals are computed over) unless empty."""
+    """A column's heading: `label` and, if `over` is not empty, what intervals are computed over."""
     return f"{label}, ± 95% interval over {over}" if over else label
 
 

@@ -1,4 +1,4 @@
-"""The effect of decoding alone: sampling with exact conditional probabilities, no network."""
+"""The effect of decoding alone: exact conditional probabilities replace the network."""
 
 from functools import partial
 from itertools import pairwise
@@ -47,7 +47,7 @@ def table(results: Results, params: Params) -> Table:
 
 
 def chart(results: Results, params: Params) -> Figure:
-    """The token-pair error (see `table`) against T, for the sampler `random` and the paper's."""
+    """The token-pair error (see `table`) against T, for the samplers `random` and `confidence`."""
     return Figure(
         name="oracle",
         title="Figure 8 without a network",
@@ -117,7 +117,7 @@ def _compared(results: Results, tokens: int, first: Way, second: Way, metric: st
 
 
 def _rows(results: Results, sampler: str) -> pd.DataFrame:
-    """A sampler's rows for every schedule, T and group; all other settings are the release's."""
+    """A sampler's rows for every schedule, T and group; all other settings are the authors'."""
     rows = results.oracle[results.oracle["sampler"] == sampler]
     others = {name for name in rows if hasattr(RELEASE, name)}
     for name in others - {"sampler", "schedule", "iterations"} if sampler != EXACT else ():
@@ -127,7 +127,7 @@ def _rows(results: Results, sampler: str) -> pd.DataFrame:
 
 
 def _metrics(results: Results, tokens: int, way: Way) -> pd.DataFrame:
-    """The metrics of each group at one T, at the T best for another group, or averaged over T."""
+    """Each group's metrics at `way`'s T: a number, another group's best T, or the mean over T."""
     rows = _rows(results, way.sampler)
     rows = rows[(rows["tokens"] == tokens) & (rows["seed"] != ALL)]
     rows = rows[rows["schedule"] == way.schedule] if way.schedule else rows

@@ -123,8 +123,8 @@ def table1(results: Results, params: Params) -> Table:
 
 def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFrame:
     """One row per set of images: the means over a network's training runs, or the values of one
-    set. The columns are model, over (what the intervals are computed over: "3 training seeds", or
-    "images" for one set), seeds, and the columns of `over_seeds` for each metric."""
+    set. The columns are `model`, `over` (what intervals are computed over: "3 training seeds", or
+    "images" for one set), `seeds`, and the columns of `over_seeds` for each metric."""
     rows = results.rows.reindex(columns=results.rows.columns.union(metrics, sort=False))
     main = rows.loc[results.trained_with(params.training.label_smoothing).index]
     sets = []
@@ -159,7 +159,7 @@ def _measured(results: Results, params: Params) -> pd.DataFrame:
 
 
 def _added(results: Results) -> list[str]:
-    """The columns of metrics that a user has added; only the main extractor measures them."""
+    """The columns of metrics that a user has added; they use the same features as FID."""
     names = neighbour_metrics(results.rows, results.extractor)
     return [name for name in names if not name.startswith(DIVERSITY)]
 
@@ -286,8 +286,8 @@ def table5(results: Results, params: Params) -> Table:
 
 
 def _cas_scores(results: Results, augmentation: str) -> pd.DataFrame:
-    """Means and intervals over seeds of CAS, for each set of training images. The columns are
-    model, those of `over_seeds` for cas_top1 and cas_top5, cas_seeds and cas_training_images."""
+    """Means and intervals over seeds of CAS, for each set of training images. Columns: `model`,
+    `cas_seeds`, `cas_training_images`, and those of `over_seeds` for `cas_top1` and `cas_top5`."""
     rows = results.cas[results.cas["augmentation"] == augmentation]
     table = stats.over_seeds(rows, ["images", "training_images"], ["top1", "top5"])
     table = table.add_prefix("cas_")

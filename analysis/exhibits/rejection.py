@@ -43,8 +43,8 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _smallest_share(results: Results) -> tuple[pd.DataFrame, float | None]:
-    """Returns MaskGIT's rows at the smallest acceptance rate below 1 at which both selections have
-    a FID, and this rate. If there is no such rate, returns an empty table and None."""
+    """Returns MaskGIT's rows at the smallest acceptance rate below 1 at which rejection and random
+    selection both have a FID, and this rate; an empty table and None if there is no such rate."""
     rows = results.rejection[results.rejection["network"] == "transformer"]
     known = rows[(rows["acceptance"] < 1) & rows[results.metric("fid")].notna()]
     both = known.groupby("acceptance")["selection"].nunique()

@@ -123,7 +123,7 @@ class Results:
     @property
     def manifold_extractors(self) -> tuple[str, str]:
         """The feature extractors for precision and recall, as (Table 1's, Table 5's). As in the
-        paper, Table 1 uses VGG, and Table 5 Inception. With neither, Table 1 uses the main one."""
+        paper, VGG goes first and Inception second. With neither, FID's extractor goes first."""
         pair = (self.extractor, self.second_extractor)
         as_printed = self.second_extractor == "vgg" or self.extractor == "inception"
         return pair[::-1] if as_printed else pair
@@ -196,8 +196,8 @@ def measure_note(params: Params, extractor: str) -> str:
 
 
 def neighbour_metrics(columns: Iterable[str], extractor: str) -> list[str]:
-    """The names among `columns` for precision, recall, density, coverage and metrics that a user
-    has added, measured with `extractor`. The order is that of `FEATURE_METRICS`."""
+    """The `columns` that hold precision, recall, density, coverage or user-added metrics, measured
+    with `extractor`. The order is that of `FEATURE_METRICS`."""
     names = (f"{kind}_{extractor}" for kind in FEATURE_METRICS if kind not in DISTRIBUTION)
     return [name for name in names if name in columns]
 

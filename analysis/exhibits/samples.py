@@ -23,7 +23,7 @@ OPACITY = 0.8
 
 
 def by_class(results: Results, params: Params) -> Figure:
-    """Samples of the main model, a row for each class."""
+    """Samples of MaskGIT, a row for each class."""
     names = results.class_grid["class_names"]
     return Figure(
         name="samples",

@@ -89,7 +89,7 @@ def _against(
     logs: pd.DataFrame, ours: Iterable[str], theirs: Iterable[str], sides: str = ""
 ) -> list[Part]:
     """Compare log FID (a row per seed, a column per schedule) of two families of schedules. Returns
-    a list of one `Part`, empty if a family was not swept."""
+    one comparison in a list, or an empty list if a family was not swept."""
     first, second = (_found(family, logs) for family in (ours, theirs))
     if not first or not second or logs.empty:
         return []
@@ -234,9 +234,9 @@ def best_iterations(summary: pd.DataFrame, metric: str, kind: str) -> pd.DataFra
 
 
 def nested_best(results: Results) -> pd.DataFrame:
-    """Means over seeds of each schedule, in the paper's order. Another seed chooses each seed's T.
-    The columns are those of `over_seeds`, `iterations` (the T of all seeds, as text) and `samples`
-    (the number of samples per seed)."""
+    """Means over seeds of each schedule, in the paper's order. Each seed has the T that is best for
+    another seed. The columns are those of `over_seeds`, `iterations` (the T of all seeds, as text)
+    and `samples` (the number of samples per seed)."""
     rows = at_best_iterations(results)
     cells = stats.over_seeds(rows, ["schedule"], sweep_metrics(results)).set_index("schedule")
     groups = rows.groupby("schedule")
@@ -380,7 +380,7 @@ def crossing(results: Results, params: Params) -> Table:
 
 
 def _square(cells: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
-    """Means by training schedule (rows) and decoding schedule (columns), and which are lowest."""
+    """Means by training schedule (rows) and decoding schedule (columns), with the lowest named."""
     names, decoded = (schedule_order(cells[side]) for side in ("schedule", "decoding_schedule"))
     cells = cells.assign(text=fmt.column(cells, metric))
     square = partial(cells.pivot, index="schedule", columns="decoding_schedule")

@@ -51,7 +51,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def _timed(rows: pd.DataFrame, baseline: str, how: str) -> list[Part]:
-    """Compare MaskGIT with the method `baseline`: returns one `Part` for each batch size."""
+    """Compare MaskGIT with the method `baseline`. Returns one comparison for each batch size."""
     known = rows.set_index(["method", "batch_size"]).to_dict("index")
     return [
         Part(

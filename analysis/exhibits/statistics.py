@@ -65,7 +65,7 @@ def half_width(values: ArrayLike) -> float:
 
 @cache
 def student(n: int) -> float:
-    """Return half the width of the 95% interval of n values' mean, in standard errors (t test)."""
+    """Half the width of the 95% t interval of the mean of n values, in standard errors."""
     return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))
 
 

@@ -17,7 +17,7 @@ KINDS = ("fid", "is", "class_accuracy")
 
 
 def table(results: Results, params: Params) -> Table:
-    """FID, IS and class accuracy of both networks' main models, by sampling setting."""
+    """FID, IS and class accuracy of MaskGIT, VQGAN∗ and real images, by sampling setting."""
     means, samples = _means(results.temperature, results), results.temperature["samples"]
     cells = with_real_images(means, results, samples.max(), {"images": "real"})
     metrics = [results.metric(kind) for kind in KINDS]

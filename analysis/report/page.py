@@ -60,7 +60,7 @@ def write_report(
     stale: OutOfDate,
 ) -> None:
     """Write the report to `path`. The folder `figures` has the drawn figures. `stale` stages are
-    out of date; `sections` must not contain exhibits from their results."""
+    out of date; `sections` must have no tables or figures made from their results."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -125,7 +125,7 @@ def _anchor(title: str) -> str:
 
 
 def _drawn(figure: Figure, **form: bool) -> dict[str, str | int]:
-    """Draw a picture that only the page has: the samples at its top, or a chart's narrow form."""
+    """Draw a picture for the page alone: samples at its top, or a chart for narrow screens."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "drawn.png"
         figure.draw(path, **form)

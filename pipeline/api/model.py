@@ -69,9 +69,9 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     """A tokenizer and the transformer that was trained on its tokens.
 
     Methods return images as uint8 tensors (B, C, H, W) on the CPU; `to_pil` makes Pillow images.
-    A picture is a Pillow image or a path (cut to its centred square and resized to the model's
-    size), or a tensor of the model's size, uint8 or float in [0, 1]. `classes` is one class or
-    several, by name or number. On one machine, the same call and seed give identical images.
+    Pictures are paths, Pillow images, or a tensor (uint8, or float in [0, 1]). Files and Pillow
+    images are cut to their centred square and resized; a tensor must have the model's size. Classes
+    are given by name or number. On one machine, the same call and seed give identical images.
 
     Decoding uses the training run's settings (`defaults`), unless keywords (see `Decoding`)
     override them. A value that is not allowed raises a ValueError that names the allowed values.
@@ -155,8 +155,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     def save_pretrained(  # type: ignore[override] # returns the folder
         self, save_directory: Path | str, **options: Any
     ) -> Path:
-        """Write the model to a new folder, atomically: safetensors, JSON, and a model card, with
-        metrics if the run measured this model. `options` are those of
+        """Write the model atomically to a new folder: safetensors, JSON, and a model card. The card
+        lists metrics if the pipeline has measured this model. `options` are passed to
         `ModelHubMixin.save_pretrained`. Returns the folder.
 
         Raises:
@@ -181,8 +181,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         self, repository: str, *, private: bool = True, **options: Any
     ) -> str:
         """Save the model to a repository of the Hugging Face Hub, which is created if necessary,
-        and return the URL of the commit. `options` are those of `ModelHubMixin.push_to_hub`, such
-        as `token` or `branch`."""
+        and return the URL of the commit. `options`, such as `token` or `branch`, are passed to
+        `ModelHubMixin.push_to_hub`."""
         options["model_card_kwargs"] = {"name": repository}
         return str(super().push_to_hub(repository, private=private, **options))
 
@@ -373,7 +373,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             raise ArgumentError("torch.autocast", "autocast is on", "use bf16=True instead")
         if torch.get_default_dtype() != torch.float32 or torch.get_default_device().type != "cpu":
             way_out = "set the default dtype to float32 and the default device to cpu"
-            raise ArgumentError("PyTorch's defaults", "they are not float32 and cpu", way_out)
+            raise ArgumentError("PyTorch", "the default dtype or device was changed", way_out)
         return self.transformer.eval(), self.tokenizer.eval()
 
 

@@ -177,7 +177,7 @@ def open_saved(folder: Path, seed: int | None, device: torch.device) -> Opened:
 
 def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float], bool]:
     """Returns a dict of the metrics of the MaskGIT trained with `seed`, and whether the model is
-    barely trained. Returns ({}, False) if no results exist, or only those of earlier models."""
+    barely trained. Returns ({}, False) if no results exist, or only results of earlier models."""
     path = root / RESULTS / "evaluation/rows.csv"
     if not path.exists() or not has_inputs("evaluate", (TOKENIZER, TRANSFORMER), root):
         return {}, False
@@ -202,10 +202,10 @@ def read_results(root: Path, params: Params, seed: int) -> tuple[dict[str, float
 
 
 def is_barely_trained(accuracy: float, real: float, samples: int, chance: float) -> bool:
-    """Returns True if a model's class accuracy is near chance: the lower bound of the accuracy's
-    95% interval (Wilson) is below chance + `NEAR` × (accuracy on real images − chance). If real
-    images have an accuracy below chance, the difference counts as 0. The report applies the same
-    rule to all seeds together (`_near_chance` in analysis/exhibits/claims.py)."""
+    """Returns True if the classifier recognises a model's samples hardly better than by chance: the
+    lower bound of the 95% Wilson interval of `accuracy`, its accuracy on the samples, is below
+    chance + `NEAR` × max(`real` − chance, 0). `real` is its accuracy on real images. The report
+    applies the same rule to all seeds together (`_near_chance` in analysis/exhibits/claims.py)."""
     variance = accuracy * (1 - accuracy) / samples + (Z / (2 * samples)) ** 2
     low = (accuracy + Z**2 / (2 * samples) - Z * math.sqrt(variance)) / (1 + Z**2 / samples)
     return low < chance + NEAR * max(real - chance, 0.0)

@@ -24,10 +24,10 @@ _ONE = (Image.Image, Path, str)
 def open_picture(
     picture: Picture, channels: int = 3, name: str = "pictures", *, opaque: bool = False
 ) -> Image.Image:
-    """Returns a picture (a path, or a Pillow picture) as an upright Pillow picture, grey if
-    `channels` is 1, else RGB. Raises a `UserError` if the picture is missing, cannot be used or, if
-    `opaque` is true, is partly transparent. The error names the path or, for other types,
-    `name`, which is the name of the caller's argument."""
+    """Convert a path or Pillow picture to an upright Pillow picture, grey if `channels` is 1, else
+    RGB. Raises a `UserError` if the picture is missing or cannot be used, or if `opaque` is true
+    and the picture is partly transparent. The error names the path or, if `picture` is not a path,
+    `name`, the name of the caller's argument."""
     if isinstance(picture, Image.Image):
         opened = clean.clean_picture(picture, name, opaque=opaque)
     elif not isinstance(picture, _ONE):

@@ -38,7 +38,7 @@ app = typer.Typer(
 
 
 def examples(*lines: str) -> str:
-    """Format example commands for the end of a command's help. `lines` omit `maskgit`."""
+    """Format example commands for the end of a command's help. Puts `maskgit` before each line."""
     title = "Examples" if len(lines) > 1 else "Example"
     return f"\b\n{title}:" + "".join(f"\n  maskgit {line}" for line in lines)
 

@@ -79,7 +79,7 @@ def measure(
 ) -> None:
     """Compare images with the training images; print the metrics.
 
-    std: a metric's standard deviation for this many images, estimated from random halves of them.
+    std: a metric's standard deviation over sets of this size, estimated by measuring random halves.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.measure import measured, table

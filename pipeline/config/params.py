@@ -48,7 +48,7 @@ class Params(schema.Section):
 
     @property
     def grid(self) -> int:
-        """Tokens along each side of an image."""
+        """Number of tokens along each side of an image."""
         return self.data.image_size // self.tokenizer.downsampling
 
     @property
@@ -57,14 +57,14 @@ class Params(schema.Section):
 
     @property
     def stored_side(self) -> int:
-        """The shorter side, in pixels, to which larger images are reduced, to decode faster. The
-        smallest square crop of a square image is then still twice as wide as a network's input."""
+        """Maximum length of a stored image's shorter side, in pixels. Smaller images decode faster.
+        The smallest square crop of a square image of this size is 2 × `data.image_size` wide."""
         smallest = min(self.data.crop_scale[0], self.classifier.crop_scale[0])
         return math.ceil(2 * self.data.image_size / smallest**0.5)
 
     @property
     def classifier_images(self) -> schema.Data:
-        """A copy of `data` with the value of `classifier.crop_scale`, for training classifiers."""
+        """A copy of `data` whose `crop_scale` is `classifier.crop_scale`, to train classifiers."""
         return self.data.model_copy(update={"crop_scale": self.classifier.crop_scale})
 
     @property
@@ -99,7 +99,7 @@ class Params(schema.Section):
 
     def sweep_designs(self) -> list[tuple[int, DecodingSettings]]:
         """Pairs (training steps, decoding settings): all combinations in the grids `sweep.designs`.
-        Steps default to `sweep.steps`, other omitted settings to those of `decoding_settings()`."""
+        Omitted steps come from `sweep.steps`, other omitted settings from `decoding_settings()`."""
         key, grids = "sweep.designs", dict[int, list[dict[str, Any]]]()
         for grid in self.sweep.designs:
             settings = {name: grid[name] for name in grid if name != "steps"}
@@ -118,7 +118,7 @@ class Params(schema.Section):
         return [each for each in dict.fromkeys(found) if each[0] in self.sweep.schedules]
 
     def oracle_settings(self) -> list[DecodingSettings]:
-        """All combinations in the grids `oracle.designs`. Omitted settings are as in `RELEASE`."""
+        """All combinations in the grids `oracle.designs`. `RELEASE` supplies omitted settings."""
         return _designs("oracle.designs", RELEASE, self.oracle.designs)
 
     @model_validator(mode="after")
@@ -137,7 +137,7 @@ class Params(schema.Section):
             raise UserError("data.image_size", reason, f"use a multiple of {factor}")
         if tokenizer.perceptual != "classifier" and size < 32:
             reason = f"{tokenizer.perceptual} needs images of 32 pixels or more, not {size}"
-            raise UserError("tokenizer.perceptual", reason, "set it to classifier")
+            raise UserError("tokenizer.perceptual", reason, "set it to 'classifier'")
         if tokenizer.discriminator == "stylegan" and (size < 4 or size & (size - 1)):
             reason = f"stylegan needs a data.image_size of 4, 8, 16, …, not {size}"
             raise UserError("tokenizer.discriminator", reason, "use 'patch' or change the size")
@@ -187,10 +187,10 @@ class Params(schema.Section):
         for key, schedules in {"crossed": self.sweep.crossed, "designs": named}.items():
             if untrained := set(schedules) - set(self.sweep.schedules):
                 reason = f"the schedule {min(untrained)} is not in sweep.schedules"
-                raise UserError(f"sweep.{key}", reason, "remove the schedule, or add it there")
+                raise UserError(f"sweep.{key}", reason, "remove it, or add it to sweep.schedules")
         if self.classifier.pretrained and self.classifier.architecture == "small":
             reason = "torchvision ResNet weights do not fit classifier.architecture=small"
-            way_out = "set the architecture to that of the weights, such as torchvision:resnet50"
+            way_out = "set the architecture to the weights' ResNet, such as torchvision:resnet50"
             raise UserError("classifier.pretrained", reason, way_out)
         drops = training.label_drop > 0 or network.pretrained
         own = self.decoding.guidance_scale > 0
@@ -239,7 +239,7 @@ class Params(schema.Section):
 def _designs(
     key: str, settings: DecodingSettings, grids: list[dict[str, Any]]
 ) -> list[DecodingSettings]:
-    """Expand grids to decoding settings. Raises a `UserError` about `key` if a grid is wrong."""
+    """All combinations in `grids`. Raises a `UserError` about param `key` if a value is wrong."""
     try:
         return expanded(settings, grids)
     except ArgumentError as error:

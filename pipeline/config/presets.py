@@ -43,7 +43,7 @@ def preset_params(name: str) -> Params:
 
 def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
     """Write a preset's values into the params file `target`, and keep the file's comments. Replaces
-    a missing or invalid file. Returns the params. Raises as `preset_params`, before writing."""
+    a missing or invalid file. Returns the params. If `preset_params` raises, nothing is written."""
     from ruamel.yaml import YAML
 
     params, yaml = preset_params(name), YAML()

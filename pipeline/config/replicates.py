@@ -1,5 +1,5 @@
-"""Lists the replicates (training runs) of the networks of Table 1. Main replicates are trained with
-`training.label_smoothing`; others, for an ablation, with `training.other_label_smoothings`."""
+"""Lists the replicates (training runs) of MaskGIT and the baseline (Table 1). Main replicates use
+`training.label_smoothing`; the ablation's replicates use `training.other_label_smoothings`."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -38,7 +38,7 @@ class Replicate(NamedTuple):
 
     @property
     def samples(self) -> Path:
-        """The samples' folder, in a DVC output; only main replicates have samples."""
+        """The samples' folder, in a DVC output. Runs with other label smoothings have none."""
         return SAMPLES / self.network / f"seed{self.seed}"
 
     @property
@@ -47,15 +47,15 @@ class Replicate(NamedTuple):
 
 
 def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """The main replicates of a network, one per seed in `evaluation.seeds`. With released weights,
-    all seeds share one model, and only the samples differ."""
+    """The training runs of a network with `training.label_smoothing`: one per seed in
+    `evaluation.seeds`. With released weights, all seeds share one model; only samples differ."""
     seeds, released = params.evaluation.seeds, _released(params, network)
     return [Replicate(network, seed, seeds[0] if released else seed) for seed in seeds]
 
 
 def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Replicate:
-    """The main replicate of a network with a seed; None selects the first seed. Raises an
-    `ArgumentError` if the seed is not in `evaluation.seeds`."""
+    """The training run of a network with `training.label_smoothing` and `seed` (None: the first
+    seed). Raises an `ArgumentError` if the seed is not in `evaluation.seeds`."""
     known = {replicate.seed: replicate for replicate in main_replicates(params, network)}
     wanted = params.evaluation.seeds[0] if seed is None else seed
     if wanted not in known:
@@ -65,8 +65,8 @@ def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Re
 
 
 def replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """All replicates of a network: the main replicates, then one per seed for each value in
-    `training.other_label_smoothings`. Released weights have only main replicates."""
+    """All training runs of a network: `main_replicates` and, except for released weights, one run
+    for each pair of a value in `training.other_label_smoothings` and a seed."""
     others = [] if _released(params, network) else params.training.other_label_smoothings
     return main_replicates(params, network) + [
         Replicate(network, seed, seed, value)

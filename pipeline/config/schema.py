@@ -36,7 +36,7 @@ OTHERS = ["entropy", "margin", "random", "halton", "remask_capped"]  # samplers
 
 
 def way_out(name: str, names: Collection[str], otherwise: str) -> str:
-    """Returns "did you mean X?", X being the most similar name, or `otherwise` if none is close."""
+    """Returns "did you mean X?" for the most similar name X, or `otherwise` if none is close."""
     close = difflib.get_close_matches(name[:100], names, n=1)
     return f"did you mean {close[0]}?" if close else otherwise
 
@@ -106,7 +106,7 @@ class Data(Section):
     download_dir: Annotated[Text, AfterValidator(os.path.expanduser)] = "data/raw"
     """Folder for torchvision downloads."""
     image_size: PositiveInt = 28
-    """Side in pixels; must be divisible by 2^(len(tokenizer.multipliers) - 1)."""
+    """Image side in pixels; a multiple of 2^(len(tokenizer.multipliers) - 1)."""
     channels: Literal[1, 3] = 1
     """1 for grey, 3 for RGB."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -134,7 +134,7 @@ class Classifier(Section):
     """Weights to use instead of training: a file of torchvision weights, or `torchvision` to
     download ImageNet weights. The data set must have the same classes as the weights."""
     architecture: Annotated[str, _names(ARCHITECTURES)] = "small"
-    """`small`, a residual network for small images, or a ResNet such as `torchvision:resnet50`."""
+    """`small` (a residual network for small images) or a ResNet such as `torchvision:resnet50`."""
     width: PositiveInt = 16
     """Channels of the first stage of `small`; its features have 4 × width dimensions."""
     crop_scale: Range[Share] = [0.8, 1.0]
@@ -265,13 +265,13 @@ class Training(Section):
     label_drop: Fraction = 0.0
     """Share of images whose class is hidden, for classifier-free guidance. Paper: 0."""
     bf16: Bf16 = True
-    """bfloat16 autocast. On CPUs, `true` uses it if faster, `force` always (docs/presets.md)."""
+    """bfloat16 autocast. On CPUs, `true`: only if faster; `force`: always (docs/presets.md)."""
     compile: bool = False
     """torch.compile of the transformer, for GPUs; needs Python's headers and a C compiler."""
     label_smoothing: Fraction = 0.1
     """Label smoothing. Paper: 0.1."""
     other_label_smoothings: Distinct[Fraction] = [0.0]
-    """Other label smoothings to train both networks with, as an ablation."""
+    """Other label smoothings to train MaskGIT and VQGAN∗ with (an ablation)."""
     checkpoint_every: CheckpointEvery = 200
 
 
@@ -317,7 +317,7 @@ class Ray(Section):
 
     @property
     def not_in_key(self) -> tuple[str, ...]:
-        """Params left out of run directories' keys, so that training can resume after a change."""
+        """Params that may change without restarting training runs, if `elastic` is true."""
         return WHO if self.elastic else ()
 
 
@@ -333,7 +333,7 @@ class Decoding(Draw):
     guidance_scale: NonNegativeFloat = 0.0
     """Classifier-free guidance s: (1 + s)·conditional − s·unconditional logits. Paper: 0."""
     guidance_schedule: Annotated[str, _names(GUIDANCE)] = "constant"
-    """Change of the guidance scale over the iterations: constant, linear or power_cosine."""
+    """Change of the guidance scale over the iterations: `constant`, `linear` or `power_cosine`."""
     sampler: Annotated[str, _names(SAMPLERS)] = "confidence"
     """Rule that chooses the tokens to mask again (docs/samplers.md). Paper: confidence."""
     remasking: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -356,10 +356,10 @@ class Sweep(Section):
     seeds: Grid[Seed] = [0, 1, 2]
     """Seeds to train each schedule with."""
     crossed: Distinct[Schedule] = ["cubic", "cosine", "linear", "square_root"]
-    """Models trained with these schedules also decode with the others (T: decoding.iterations)."""
+    """Schedules to cross: train with one, decode with another (T: decoding.iterations)."""
     designs: list[dict[str, Any]] = [{"sampler": OTHERS, "iterations": [4, 8]}]
-    """Further settings to decode with (docs/samplers.md): a list of grids. Each maps params of the
-    section decoding, `schedule` (of training and decoding) or `steps` (of training) to values."""
+    """Further decoding settings, as a list of grids (docs/samplers.md). A grid's keys are params of
+    the section decoding, `schedule` (of training and decoding) or `steps` (of training)."""
     steps: Steps = 250
     samples: PositiveInt = 320
     """Samples per schedule, T and seed."""
@@ -383,7 +383,7 @@ class Oracle(Section):
 
     @property
     def tokens(self) -> list[int]:
-        """The number of tokens N of each grid."""
+        """Token counts N, one per side in `grids`."""
         return [side**2 for side in self.grids]
 
 
@@ -393,19 +393,19 @@ class Evaluation(Section):
     extractor: Literal["classifier", "inception"] = "classifier"
     """Network for FID, IS, KID, precision and recall."""
     second_extractor: Literal["random", "classifier", "inception", "vgg"] = "random"
-    """Network for a second set of precision and recall; random: an untrained classifier."""
+    """Network for a second set of precision and recall; `random`: an untrained classifier."""
     inception_weights: Text | None = None
     """torch-fidelity's Inception weights; null: download."""
     vgg_weights: Text | None = None
     """torchvision's VGG-16 weights; null: download."""
     reference_statistics: Text | None = None
-    """Reference statistics for FID (ADM's .npz format); null: the training images'."""
+    """Reference statistics for FID (ADM's .npz format); null: from training images."""
     seeds: Grid[Seed] = [0, 1, 2]
     """Seeds to train and sample MaskGIT and the baseline with."""
     samples: PositiveInt = 1000
     """Samples per model. Paper: 50,000."""
     labels: Literal["training", "uniform"] = "training"
-    """Class frequencies of samples: the training images', or uniform (usual on ImageNet)."""
+    """Samples' class frequencies: as in training images, or `uniform` (usual on ImageNet)."""
     keep_samples: bool = True
     """Keep the samples in `runs`, so that adding a seed does not redraw other seeds' samples."""
     neighbors: PositiveInt = 3
@@ -433,7 +433,7 @@ class Cas(Section):
 
 
 class Temperature(Section):
-    """Sampling settings to compare."""
+    """Comparison of sampling settings."""
 
     values: Grid[NonNegativeFloat] = [0.0, 1.0, 2.0, 4.5, 8.0, 12.0]
     """Choice temperatures of MaskGIT; 0: always keep the most confident tokens."""
@@ -446,7 +446,7 @@ class Temperature(Section):
 
 
 class Editing(Section):
-    """In- and outpainting of validation images (Table 2, Figures 6 and 7)."""
+    """Inpainting and outpainting of validation images (Table 2, Figures 6 and 7)."""
 
     images: PositiveInt = 200
     """Validation images per editing task."""

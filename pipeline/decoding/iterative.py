@@ -31,9 +31,9 @@ class DecodingStep(NamedTuple):
 def num_tokens_to_mask(
     settings: DecodingSettings, step: int, unknown_at_start: Tensor, unknown_now: Tensor
 ) -> Tensor:
-    """The number of tokens of each sample that stay masked after iteration `step` (0-based), (B,)
+    """The number of tokens of each sample to keep masked after iteration `step` (0-based), (B,)
     int64: N·γ((step + 1)/T), rounded down (the authors' code) or up (the paper), as the setting
-    `rounding` says. It is at most `unknown_now` - 1, to reveal a token, but at least 1.
+    `rounding` says. It is at most `unknown_now` - 1 (so that a token is unmasked), but at least 1.
 
     Args:
         unknown_at_start: N, each sample's number of unknown tokens when decoding began, (B,).
@@ -71,7 +71,7 @@ def require_finite_logits(total: Tensor) -> None:
     the GPU, so call this function only once, after the last iteration."""
     if not total.isfinite():
         reason = "the network's logits are NaN or infinite: training diverged"
-        raise UserError("decoding", reason, "train the network again with a lower lr")
+        raise UserError("decoding", reason, "train the network again with a lower training.lr")
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Decoding settings. This module does not import torch, which takes a second."""
+"""Decoding settings. This module does not import torch, because importing torch takes a second."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -47,7 +47,7 @@ class DecodingSettings:
             if type(given := getattr(self, name)) is not int or given < least:
                 raise ArgumentError(name, f"{given} is invalid", f"use an integer ≥ {least}")
         if self.bf16 not in (True, False, "force"):
-            raise ArgumentError("bf16", f"{self.bf16} is unknown", "use true, false or force")
+            raise ArgumentError("bf16", f"{self.bf16} is unknown", "use true, false or 'force'")
         names: dict[str, Iterable[str]] = {"schedule": SCHEDULES, "rounding": get_args(Rounding)}
         names |= {"sampler": SAMPLERS, "guidance_schedule": GUIDANCE}
         for name, allowed in names.items():
@@ -69,7 +69,7 @@ class DecodingSettings:
 
     @property
     def passes(self) -> int:
-        """Forward passes of the network per image; an iteration with guidance needs two passes."""
+        """Number of forward passes per image; an iteration with guidance needs two passes."""
         share = GUIDANCE[self.guidance_schedule]
         guided = [self.guidance_scale * share(t / self.iterations) for t in range(self.iterations)]
         return self.iterations + sum(scale > 0 for scale in guided)

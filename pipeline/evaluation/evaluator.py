@@ -50,12 +50,12 @@ def open_networks(params: Params, second: bool, device: torch.device) -> Callabl
 def open_measured(
     maker: Maker, measures: Sequence[Maker], device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Return a function of `*arguments`. It calls `maker`'s function with them to make images (B,
-    C, H, W) uint8, then each of `measures`' functions with the images and the arguments. It returns
-    a dict of measured tensors (B, …), without the images: 50,000 of 256×256 would take 10 GB."""
+    """Return a function of `*arguments`. It calls make(*arguments), which returns images (B, C, H,
+    W) uint8, then each measure(images, *arguments), and returns their tensors (B, …) in one dict,
+    without the images. (`maker` opens `make`, and `measures` open the functions `measure`.)"""
     make, opened = maker.open(device), [measure.open(device) for measure in measures]
 
-    def measured(*arguments: object) -> dict[str, Tensor]:
+    def measured(*arguments: object) -> dict[str, Tensor]:  # no images: 50,000 may take 10 GB
         # Contiguous, like stored images: a convolution may round differently for other strides.
         images = make(*arguments).contiguous()
         return {name: x for f in opened for name, x in f(images, *arguments).items()}
@@ -65,7 +65,7 @@ def open_measured(
 
 class Evaluator:
     """Computes metrics of image sets, with the training images as the reference. `workers` compute
-    features in batches. `second` loads `evaluation.second_extractor`, which `metrics` requires."""
+    features. If `second`, loads `evaluation.second_extractor`, which the method `metrics` needs."""
 
     def __init__(self, params: Params, workers: BatchWorkers, second: bool = False):
         self.params, self.workers, self._second = params, workers, second
@@ -93,8 +93,8 @@ class Evaluator:
         return features.stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
-        """Return a `Maker` of a function that makes images with `maker` and measures them with the
-        extractors and with `others`. It returns all measured tensors (see `open_measured`)."""
+        """Return a `Maker` (a picklable factory) of a function that makes images with `maker`,
+        measures them with the extractors and `others`, and returns the measured tensors."""
         networks = Maker(open_networks, self.params, self._second, here=self.networks)
         return Maker(open_measured, maker, (networks, *others))
 
@@ -146,15 +146,15 @@ class Evaluator:
         return values
 
     def distances(self, features: Tensor, seed: int) -> Metrics:
-        """KID between features (M, F) of samples and those of the training images."""
+        """KID between the features (M, F) of samples and the features of the training images."""
         subsets, size = self.params.evaluation.kid_subsets, self.params.evaluation.kid_subset_size
         how = {"subsets": subsets, "subset_size": size, "seed": seed}
         distance = unless_few(metrics.kid, features, self.reference, **how)
         return {f"kid_{self.extractor}": distance}
 
     def manifolds(self, features: Tensor, seed: int, second: bool = False) -> Metrics:
-        """Precision, recall, density and coverage of features (M, F) of the main or the second
-        extractor. At most `manifold_images` samples and reference images are drawn at random."""
+        """Precision, recall, density and coverage of features (M, F), which `second_extractor` made
+        if `second`. At most `manifold_images` samples and reference images are drawn at random."""
         evaluation = self.params.evaluation
         name = evaluation.second_extractor if second else self.extractor
         reference = self.second_reference if second else self.reference
@@ -176,8 +176,8 @@ def proportional_labels(count: int, images_K: Tensor) -> Tensor:
 
 
 def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
-    """The number of samples of each class (classes,) to keep of M samples with `labels` (M,): in
-    total acceptance · M (rounded, at least 1), with the same class proportions as `labels`."""
+    """The number of samples to keep of each class, (classes,), out of M samples with `labels` (M,).
+    The total is acceptance · M (rounded, at least 1); the class proportions match `labels`."""
     of_each_K = labels.bincount()
     kept = proportional_labels(max(1, round(acceptance * len(labels))), of_each_K)
     return kept.bincount(minlength=len(of_each_K))

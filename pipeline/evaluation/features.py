@@ -51,10 +51,10 @@ Network = Callable[[Tensor], Features]  # called with uint8 images (M, C, H, W)
 def open_extractor(
     name: str, classifier: Classifier, evaluation: Evaluation, device: torch.device
 ) -> Network:
-    """Open the extractor `name`: classifier, random, inception or vgg. The extractor's inputs and
-    outputs are on the CPU. The params section `evaluation` names weights files of Inception and
-    VGG; if a name is None, the weights are downloaded. Raises a `UserError` if weights cannot be
-    downloaded or loaded."""
+    """Open the extractor `name`: "classifier", "random" (random weights), "inception" or "vgg". The
+    extractor's inputs and outputs are on the CPU. The params section `evaluation` names weights
+    files of Inception and VGG; if a name is None, the weights are downloaded. Raises a `UserError`
+    if weights cannot be downloaded or loaded."""
     if name in ("classifier", "random"):
         network = classifier if name == "classifier" else _random(classifier.config).to(device)
         return partial(extract, partial(_classify, network), device)
@@ -65,7 +65,7 @@ def open_extractor(
             library = _library(name, weights).to(device)
     except Exception as error:  # a download, a file or a state dict may fail in many ways
         reason = f"cannot load {weights or 'the download'} ({in_a_line(error)})"
-        way_out = "give the path of a weights file, or use the extractor classifier instead"
+        way_out = "give the path of a weights file, or use the extractor 'classifier'"
         raise UserError(f"evaluation.{name}_weights", reason, way_out) from error
     return partial(extract, partial(_of_rgb, library), device)
 
@@ -118,9 +118,9 @@ def stored_tensors(
     folder: Path, count: int, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[str, Tensor]:
     """Load named float32 tensors (count, …) of an image set, memory-mapped from `<tensor>.npy`
-    files in `folder`. If the folder does not exist, first compute them with the function that
-    `maker` opens: it maps (start, stop) to the tensors of the images in range(start, stop). If the
-    process is killed, the next run resumes. `name` labels the progress messages."""
+    files in `folder`. If the folder does not exist, first compute them: `maker` opens a function
+    that maps (start, stop) to the tensors of the images in range(start, stop). If the process is
+    killed, the next run resumes. `name` labels the progress messages."""
     if not folder.exists():
         remove_temporary(folder.parent, folder.name)
         batches = [(start, min(start + PART, count)) for start in range(0, count, PART)]
@@ -143,8 +143,8 @@ def _mapped(path: Path) -> Tensor:
 
 
 def write_reference(name: str, folder: Path, params: Params, workers: BatchWorkers) -> None:
-    """Write the features of all training images (centre crops) by the extractor `name`. For the
-    main extractor, also write the features' mean and covariance, unless the param
+    """Write the features of all training images (centre crops) by the extractor `name`. If `name`
+    is `evaluation.extractor`, also write the features' mean and covariance, unless the param
     `evaluation.reference_statistics` names a file."""
     images = View(ImageShards(IMAGES, "train"), params.data)
     maker = Maker(_open_extraction, name, images, params)
@@ -171,7 +171,7 @@ def reference_features(name: str) -> Tensor:
 def reference_statistics(params: Params) -> Statistics:
     """The reference mean and covariance of FID, from the file `evaluation.reference_statistics` or,
     if this param is null, of the training images. Raises a `UserError` if the file cannot be read,
-    or if it does not have as many features as the main extractor."""
+    or if its number of features is not that of `evaluation.extractor`."""
     name, published = params.evaluation.extractor, params.evaluation.reference_statistics
     path = of_project(published) if published else FEATURES / name / "statistics.npz"
     found, dimensions = load_statistics(path), reference_features(name).shape[1]

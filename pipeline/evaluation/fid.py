@@ -1,7 +1,7 @@
 """Computes the Fréchet Inception Distance (Heusel 2017) as torch-fidelity defines it.
 
-torchmetrics is not used: it accepts no published mean and covariance. Also, one row of a result
-file needs about 50 FIDs (of random subsets), and torchmetrics takes longer for each.
+torchmetrics is not used, because it accepts no published mean and covariance, and computes a FID
+more slowly. (One row of a result file needs about 50 FIDs of random subsets.)
 """
 
 from functools import lru_cache

@@ -1,6 +1,6 @@
 """Computes Inception Score, KID, precision and recall (as torch-fidelity defines them), density and
-coverage, and each metric's uncertainty. torch-fidelity has no density and coverage, and would find
-the nearest neighbours within the reference again for every image set."""
+coverage, and each metric's uncertainty. torch-fidelity has no density and coverage; its precision
+and recall find the nearest neighbours within the reference again for every image set."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache, partial
@@ -152,10 +152,10 @@ def spreads(
 
 
 def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed: int) -> float:
-    """FID∞ (Chong & Forsyth 2020), FID extrapolated to infinitely many samples. Since FID's bias is
-    proportional to 1/n, a line in 1/n is fitted to the FIDs of random subsets of n samples, with
-    the class proportions of `labels`, and evaluated at 0. The smallest subset has a quarter of the
-    samples. Raises `TooFew` if it is too small for a covariance."""
+    """FID∞ (Chong & Forsyth 2020), FID extrapolated to infinitely many samples. FID's bias is
+    proportional to 1/n, so a line in 1/n is fitted to the FIDs of random subsets of n samples; its
+    value at 0 is FID∞. The subsets have the class proportions of `labels`, and the smallest has a
+    quarter of the samples. Raises `TooFew` if that is too few for a covariance."""
     count = len(samples)
     draws = generator(seed, "fid_infinity")
     sizes = np.linspace(max(1, count // 4), count, SIZES).round().astype(int)

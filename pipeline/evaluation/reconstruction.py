@@ -41,8 +41,8 @@ def rebuild(model: Tokenizer, images: Tensor, device: torch.device) -> tuple[Ten
 
 
 def quality(sums: Tensor) -> dict[str, float]:
-    """Compute PSNR in dB, code usage (a fraction) and code perplexity from the sums (2 + codes,)
-    that `rebuild` returns, added over batches."""
+    """Compute PSNR in dB, code usage (a fraction) and code perplexity. `sums` (2 + codes,) is the
+    total, over all batches, of the sums that `rebuild` returns."""
     squared, images = sums[:2].tolist()
     usage, perplexity = code_usage(sums[2:])
     return {"psnr": psnr(squared / images), "code_usage": usage, "code_perplexity": perplexity}

@@ -1,7 +1,7 @@
 """Runs the ablation of mask schedules (Table 3, Figure 8). Each trial trains a model with one mask
 schedule and seed, then decodes samples (1) with this schedule and every T in `sweep.iterations`,
-(2) if this schedule is in `sweep.crossed`, with every schedule there, and (3) with the settings in
-`sweep.designs`. If they include other numbers of training steps, further trials use these numbers.
+(2) with every schedule in `sweep.crossed`, if it contains this one, and (3) with the settings in
+`sweep.designs`. If it lists other numbers of training steps, further trials train for these.
 
 The name of a trial's run directory contains a hash of everything that the trial depends on, but not
 of the other trials. The name of a result file is a hash of the decoding settings. So a killed
@@ -86,7 +86,7 @@ class Trial:
 
     @property
     def missing(self) -> dict[Path, DecodingSettings]:
-        """The decodings whose result files do not exist yet."""
+        """The result files that do not exist yet, each with its decoding settings."""
         every = self.decodings | self.crossed | self.designs
         return {path: settings for path, settings in every.items() if not path.exists()}
 

@@ -1,4 +1,4 @@
-"""Inpaints and outpaints validation images (paper, section 4.3): the scores of Table 2 and the
+"""Inpaints and outpaints validation images (paper, section 4.3), for the scores of Table 2 and the
 pictures of Figures 6 and 7."""
 
 from collections.abc import Callable, Mapping
@@ -59,9 +59,9 @@ class Editor:
         self.borders: dict[str, Any] = {"dilate": editing.dilate, "feather": editing.feather}
 
     def __call__(self, rows: Tensor, task: str | None = None, seed: int | None = None) -> Tensor:
-        """Edit the images with indices `rows` (B,), with each image's own class as the label.
-        Returns the composites (B, C, H, W) uint8. If `task` is None, returns the originals. If only
-        `seed` is None, fills each unknown pixel with its nearest known pixel, as a baseline."""
+        """Edit the images with indices `rows` (B,) for a task in `TASKS`, with their own classes as
+        labels. Returns the composites (B, C, H, W) uint8. If `task` is None, returns the originals;
+        else, if `seed` is None, fills unknown pixels with their nearest known pixels instead."""
         images = self.images(rows)
         if task is None:
             return images
@@ -91,9 +91,9 @@ class Editor:
 def open_distances(
     maker: Maker, params: Params, device: torch.device
 ) -> Callable[..., dict[str, Tensor]]:
-    """Return a function that compares images edited for a `task` with the originals, by
-    `hole_distances`. `maker` opens the `Editor` that edits the images. If `task` is None, the
-    images are the originals, and the function returns an empty dict."""
+    """Return a function that compares edited images with the originals, by `hole_distances`.
+    `maker` opens the `Editor` that edits the images. The function returns an empty dict if its
+    `task` is None, because the images are then the originals."""
     editor: Editor = maker.open(device)
     classifier = load_model(CLASSIFIER, "classifier", device)
     distance_map = open_distance_map(params.tokenizer.perceptual, classifier, device)
@@ -112,10 +112,10 @@ def open_distances(
 def edit_rows(
     params: Params, folders: Mapping[Replicate, Path], baseline: Path, workers: BatchWorkers
 ) -> list[Row]:
-    """Return a row for each task and method. The methods are each seed's MaskGIT model; `nearest`,
-    which fills unknown pixels with their nearest known pixels; and `original`, which edits nothing.
-    A row has scores of the images and, except for `original`, distances from the originals over
-    the unknown pixels. Finished rows are stored as `<task>.json` or `originals.json`.
+    """Return a row for each task (such as "inpaint_center") and method. The methods are each seed's
+    MaskGIT model; `nearest`, which fills unknown pixels with their nearest known pixels; and
+    `original`, which edits nothing. A row has scores of the images and, except for `original`,
+    distances from the originals in the mask. Rows are stored as `<task>.json` or `originals.json`.
 
     Args:
         folders: run directory of each replicate (one seed's model).
@@ -156,7 +156,7 @@ def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]
     Returns:
         A dict with uint8 arrays of pictures. inpainting (n, 3, H, W, C): image with a grey centre,
         composite, original. class_edit (n, 2 + k, H, W, C): original, image with a grey centre, and
-        k composites whose centre shows each of k classes; class_edit_labels (k,) names the classes.
+        k composites, each with another class in its centre; class_edit_labels (k,) has their names.
         outpainting (n, 1 + s, H, W, C): image with a grey right half, and s outpaintings. panorama
         (n, H, 3 W, C): image extended to the left and right.
     """

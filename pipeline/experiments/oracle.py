@@ -26,9 +26,9 @@ EXACT = "exact"  # named as a sampler: draws from the distribution itself
 
 def oracle_rows(params: Params, folder: Path, workers: BatchWorkers) -> list[Row]:
     """Decode and measure samples for every number of tokens in `oracle.tokens` and every setting in
-    `oracle.designs`. The samples of a setting form `GROUPS` groups; each group gets a row, and so
-    do all samples together. For comparison, further rows, whose sampler is named `EXACT`, measure
-    samples drawn directly from the known distribution.
+    `oracle.designs`. The samples of a setting form `GROUPS` groups. There is a row for each group,
+    and a row for all samples. For comparison, rows whose column `sampler` has the value `EXACT`
+    measure samples drawn directly from the known distribution.
 
     Args:
         folder: run directory, which keeps the metrics of finished settings for later runs.
@@ -57,14 +57,14 @@ def oracle_rows(params: Params, folder: Path, workers: BatchWorkers) -> list[Row
 
 
 def _open(device: torch.device) -> Callable[..., dict[str, Tensor]]:
-    """Return the function that decodes and measures the samples of one setting, on the CPU."""
+    """Return the function that decodes and measures a setting's samples; it always uses the CPU."""
     chain = sticky_chain()
 
     def measure(
         seed: int, length: int, samples: int, settings: DecodingSettings | None
     ) -> dict[str, Tensor]:
-        """Return {"values": tensor (GROUPS + 1, 3)}, with a column for each of the `METRICS`, and a
-        row for each group and then for all samples. If `settings` is None, `chain` is sampled."""
+        """Return {"values": tensor (GROUPS + 1, 3)}: the three `METRICS` of each group of samples,
+        then of all samples. If `settings` is None, the samples are drawn directly from `chain`."""
         own, shape = generator(seed, "oracle", length), (GROUPS * samples, length)
         if settings is None:
             tokens = chain.sample(*shape, own)

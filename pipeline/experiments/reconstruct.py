@@ -152,8 +152,8 @@ def reconstruct_hidden(
 
 
 def _over_images(mse: Tensor, perceptual: Tensor) -> dict[str, float]:
-    """Means and standard deviations over M images: `psnr` and `psnr_std` of the PSNR in dB, which
-    follows from `mse` (M,); `perceptual` and `perceptual_std` of the perceptual distances (M,)."""
+    """From the MSE (M,) and perceptual distances (M,) of M images, compute the means `psnr` (in dB)
+    and `perceptual`, and the standard deviations `psnr_std` and `perceptual_std`."""
     values = {"psnr": [psnr(each) for each in mse.tolist()], "perceptual": perceptual.tolist()}
     spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
     return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}

@@ -1,5 +1,5 @@
-"""Rejection sampling for Table 4 (paper, appendix B). Of each class, only a share of the samples
-is kept: those that the reference classifier rates highest."""
+"""Rejection sampling for Table 4 (paper, appendix B): of each class's samples, keeps only the share
+that the reference classifier rates highest."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,8 +28,8 @@ def rejection_rows(
     class at random, since FID depends on the number of samples. Rows are stored as
     `<acceptance>.json` in the replicates' run directories `folders`.
 
-    The reference classifier also computes `class_accuracy`, which thus rises by construction. So
-    does IS if `evaluation.extractor` is the reference classifier.
+    The reference classifier also computes `class_accuracy`, so rejection raises this metric by
+    construction. Rejection also raises IS if `evaluation.extractor` is the reference classifier.
     """
     evaluator, rows = Evaluator(params, workers), []
     for replicate, folder in folders.items():
@@ -79,8 +79,8 @@ def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
 
 def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
     """Select the highest rated samples of each class, from the ratings (M,) and labels (M,) of all
-    samples. Of samples with equal ratings, the first is selected. `acceptance` is the share of
-    samples to keep, in (0, 1]. Returns indices (kept,) in ascending order."""
+    samples. If ratings are equal, the sample with the lower index is preferred. `acceptance` is the
+    share of samples to keep, in (0, 1]. Returns indices (kept,) in ascending order."""
     kept = []
     for label, count in enumerate(kept_of_each(labels, acceptance).tolist()):
         members = (labels == label).nonzero()[:, 0]

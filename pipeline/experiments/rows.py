@@ -29,8 +29,8 @@ def measured_row(
     and write the file. After an interruption, the next call computes only the missing batches.
 
     Args:
-        maker: opens the function that computes a batch's named tensors, such as the maker that
-            `Evaluator.on_the_fly` returns. `batches` has the function's arguments for each batch.
+        maker: creates the function that computes a batch's named tensors (see `Maker`).
+        batches: the function's arguments for each batch.
         name: label of the batches in messages.
         measure: computes the row from the named tensors of all batches.
     """

@@ -1,5 +1,5 @@
-"""Scores samples that are drawn with several values of MaskGIT's choice temperature (the paper
-gives no value), and of the autoregressive baseline's softmax temperature and top-k."""
+"""Scores samples of MaskGIT at several choice temperatures (the paper gives no value), and samples
+of the autoregressive baseline at several softmax temperatures and values of top-k."""
 
 from collections.abc import Mapping
 from dataclasses import replace

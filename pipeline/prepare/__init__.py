@@ -1,1 +1,1 @@
-"""Opens and splits data sets, and cleans their pictures; used by the stage `prepare`."""
+"""Stage `prepare`: opens and splits data sets, and makes pictures upright, opaque and 8-bit."""

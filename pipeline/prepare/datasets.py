@@ -142,8 +142,8 @@ class TorchvisionSource:
 
 class FolderSource:
     """A data set in a folder with one subfolder per class, or with `train/` and `val/` that each
-    have one subfolder per class. `val/` may be named `valid/` or `validation/`; without any of
-    them, `test/` is used. The shorter side of a stored picture has at most `side` pixels."""
+    have one subfolder per class. `val/` may be named `valid/` or `validation/`; if none of these
+    exists, `test/` is used. The shorter side of a stored picture has at most `side` pixels."""
 
     def __init__(self, root: Path, side: int):
         if not root.is_dir():

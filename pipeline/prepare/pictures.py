@@ -50,8 +50,8 @@ def stored_file(path: Path, side: int) -> bytes:
 
 
 def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes:
-    """Encode a clean picture, with its shorter side reduced to at most `side` pixels: as PPM if the
-    result is tiny, as JPEG if `lossy` or resized, else as PNG."""
+    """Encode a picture from `clean_picture`, reducing its shorter side to at most `side` pixels:
+    as PPM if the result is tiny (see `TINY`), as JPEG if `lossy` or resized, else as PNG."""
     if (shorter := min(image.size)) > side:
         width, height = (max(side, round(side / shorter * length)) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
@@ -72,8 +72,8 @@ def clean_picture(
 ) -> Image.Image:
     """Clean a Pillow picture: apply the EXIF orientation, put transparent pixels on white, scale 16
     bits to 8, take the first frame, and convert to mode L or RGB. A picture that is already clean
-    is returned as the same object. If `least` (width, height) is given, a JPEG is decoded at 1/2,
-    1/4 or 1/8 of its size where the result is at least that large. Raises an `ArgumentError` about
+    is returned as the same object. If `least` (width, height) is given, a JPEG may be decoded at
+    1/2, 1/4 or 1/8 of its size, but not below `least`. Raises an `ArgumentError` about
     `name` if the picture is too large or too narrow, or has 32-bit values of an unknown range; with
     `opaque`, also if the picture is partly transparent."""
     size = f"{image.width}×{image.height} pixels"
@@ -122,7 +122,7 @@ def _open(path: Path | str, **how: Any) -> tuple[bytes, Image.Image, Image.Image
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(name, "missing", "restore the file, or run again without it") from error
+        raise UserError(name, "missing", "correct the path, or restore the file") from error
     except Image.UnidentifiedImageError as error:
         reason, way_out = f"not a picture file ({', '.join(FORMATS)})", "convert it to PNG or JPEG"
         if content[4:8] == b"ftyp" and "HEIF" not in FORMATS:

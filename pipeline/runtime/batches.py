@@ -31,7 +31,7 @@ Save = Callable[[Any, Path], None]  # writes a batch or a file's tensors to a pa
 class Maker:
     """A picklable factory of a function that computes batches. Each process calls `opens(*args,
     device)` once; this call loads networks and images and returns the function. Paths in `args` may
-    be relative to the project. If this process already has the function, pass it as `here`."""
+    be relative to the project. `here` is the function itself, if this process already has it."""
 
     def __init__(self, opens: Callable[..., Any], *args: Any, here: Any = None):
         self.opens, self.args, self._here = opens, args, here
@@ -62,7 +62,7 @@ class BatchWorkers:
 
 
 def workers_of(ray: Any) -> BatchWorkers:
-    """Workers as set by the params in `ray`: this process if `num_workers` is 1, else actors."""
+    """Return workers that compute in this process if `ray.num_workers` is 1, else in Ray actors."""
     return RayActors(ray) if ray.num_workers > 1 else BatchWorkers(worker_device(ray.use_gpu))
 
 
@@ -133,12 +133,12 @@ class _Worker:
 
 
 def parts_folder(path: Path) -> Path:
-    """The folder with the finished batches of a file that is not complete yet."""
+    """The folder that keeps the finished batches of the file `path` while it is incomplete."""
     return path.with_name(f"{path.name}.parts")
 
 
 def drop_parts(path: Path) -> None:
-    """Delete the folder with the finished batches of a file, if the folder exists."""
+    """Delete the folder that keeps the finished batches of the file `path`, if it exists."""
     shutil.rmtree(parts_folder(path), ignore_errors=True)
 
 
@@ -191,7 +191,7 @@ def tensors_of(
 
 
 def write_files(files: Files, workers: BatchWorkers, maker: Maker, name: str, save: Save) -> None:
-    """Compute the batches of each missing file, join their tensors, and write them with `save`."""
+    """For each missing file, compute its batches, and write their joined tensors with `save`."""
     missing = {path: parts_of(path, own) for path, own in files.items() if not path.exists()}
     every = {part: own for parts in missing.values() for part, own in parts.items()}
     make_parts(every, workers, maker, name, save_tensors)

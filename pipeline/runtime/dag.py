@@ -132,7 +132,7 @@ def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
 
 
 def makers(root: Path = HERE) -> dict[str, str]:
-    """Map each dependency that a stage outputs to that stage's name. Omits other dependencies."""
+    """Return a dict from each dependency that some stage outputs to the name of this stage."""
     stages = read_stages(root)
     outputs = {output: stage for stage in stages for output in stage_outputs(stage, root)}
     return {

@@ -25,7 +25,7 @@ def pick_device() -> torch.device:
 
 
 def computing_on() -> str:
-    """The picked GPU's name. Without a GPU: "cpu" and the networks' precision, once it is known."""
+    """The picked GPU's name; without a GPU, "cpu" and, once chosen, the networks' precision."""
     if _picked:
         return torch.cuda.get_device_name(_picked[-1])
     return ", ".join(filter(None, ("cpu", os.environ.get(PRECISION))))

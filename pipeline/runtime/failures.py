@@ -17,8 +17,8 @@ MEMORY = ("allocate memory", "not enough memory", "out of memory")  # in message
 
 def bug(error: Exception, name: str) -> str:
     """The line to print when an error other than a `UserError` ends a stage or command. If the line
-    gives no advice, it names a file with the traceback, which jobs of `maskgit submit` also print.
-    Raises `error` itself if that file cannot be written, or if `error` is a BrokenPipeError."""
+    gives no advice, it names a file with the traceback. Jobs of `maskgit submit` also print the
+    traceback. Raises `error` itself if it is a BrokenPipeError or the file cannot be written."""
     if isinstance(error, BrokenPipeError):
         raise error
     inner = innermost(error)

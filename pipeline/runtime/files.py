@@ -68,7 +68,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Like `atomic_file`, but for a folder, which replaces any folder at `path`."""
+    """Yield a temporary folder, which replaces `path` if the block succeeds; see `atomic_file`."""
     path = Path(path)
     try:
         with temporary_folder(path) as temporary:

@@ -1,7 +1,7 @@
 """Sends the logs in run directories to MLflow, while a stage runs or when `maskgit sync` runs.
 
-A running stage never waits for the server. At its end, a stage waits only while the server answers
-quickly; the next stage or `maskgit sync` sends the rest.
+A running stage never waits for the server. At its end, a stage waits only for a limited time (see
+`ENDED`); the next stage or `maskgit sync` sends the rest.
 """
 
 import contextlib
@@ -157,7 +157,7 @@ def _kind(error: Exception) -> type[Unsent]:
 
 
 def _reason(error: Exception) -> str:
-    """An error's message in one line without passwords; only the reason of OS or SQLite errors."""
+    """Shorten an error to one line without passwords; of OS and SQLite errors, keep the reason."""
     text = " ".join(str(error).split()) or type(error).__name__
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|\(sqlite3\.\w+\) ([^[]+)", text)
     return one_line(redacted((found[1] or found[2]).strip() if found else text)[:200])
@@ -247,7 +247,7 @@ class _Projection:
 
     def _log(self, kind: str, values: list[Any]) -> None:
         """Send metrics, params or tags in one request. If the request is too large, or if MLflow
-        refuses it, send two requests with half of the values each."""
+        refuses it, send each half of the values in its own request."""
         if not values:
             return
         try:

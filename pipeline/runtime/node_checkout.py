@@ -1,7 +1,7 @@
-"""Moves a worker into the project: into the driver's folder, or into the node's own copy.
+"""Changes a worker's current folder to the project: the driver's folder or the node's own copy.
 
 A job that `maskgit submit` sent with a DVC remote needs no shared folder: on each node, Ray unpacks
-the code, and workers pull the outputs of earlier stages. `ray.storage_path` holds checkpoints.
+the code, and workers pull the stage's inputs. Checkpoints are stored at `ray.storage_path`.
 """
 
 import os
@@ -38,7 +38,7 @@ class Remote:
         return self.settings["url"]
 
     def config(self, cache: Path) -> dict[str, Any]:
-        """DVC's configuration for a folder without git, whose outputs are links into `cache`."""
+        """DVC's settings for a folder without git. DVC links the outputs to files in `cache`."""
         return {
             "core": {"no_scm": True, "remote": self.name},
             "cache": {"dir": str(cache), "type": ["hardlink", "symlink"]},
@@ -60,7 +60,7 @@ def default_remote() -> Remote | None:
 
 
 def cache_folder(remote: Remote) -> Path:
-    """This machine's folder for the DVC cache of jobs with a remote. Users may delete it."""
+    """This machine's folder for jobs with this DVC remote. Users may delete it between jobs."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches, "maskgit", value_hash(remote.url)[:16]).absolute()
 
@@ -131,13 +131,13 @@ _entered: Checkout | None = None  # set if this process is a worker
 
 
 def begin(stage: str, code: tuple[tuple[str, str], ...]) -> None:
-    """Record a starting stage and the hashes of its code, so that workers detect edited code."""
+    """Remember the running stage and its code's hashes, so that workers can detect edited code."""
     global _running
     _running = Checkout("", stage, code)
 
 
 def checkout() -> Checkout:
-    """The `Checkout` to send to the workers that this process starts."""
+    """What the workers of this process need to find the project: a `Checkout` to send to them."""
     if _entered is not None:
         return _entered
     here = replace(_running, folder=str(Path.cwd()), storage=storage())

@@ -77,8 +77,8 @@ def cores() -> int:
 
 
 def _end_all_the_same(lost: Any) -> None:
-    """Send SIGTERM again if its SystemExit was lost: Ray's SIGTERM handler raises SystemExit, but
-    Python only prints an exception that is raised within a callback, such as a weak reference's."""
+    """Send SIGTERM again if the SystemExit of Ray's SIGTERM handler did not end the process: Python
+    only prints an exception that is raised within a callback, such as a weak reference's."""
     if lost.exc_type is SystemExit:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
     else:
@@ -86,7 +86,7 @@ def _end_all_the_same(lost: Any) -> None:
 
 
 def _print_interruption(kind: type[BaseException], *error: Any) -> None:
-    """Make Ctrl-C print one line even while a stage imports libraries, which takes seconds."""
+    """Print one line, not a traceback, after Ctrl-C, even while a stage still imports libraries."""
     if issubclass(kind, KeyboardInterrupt):
         print("error: interrupted; run again to resume", file=sys.stderr)
     else:

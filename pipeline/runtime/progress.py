@@ -14,8 +14,8 @@ def progress(
     name: str, start: int, total: int, *, enabled: bool = True, pause: float = 0.0
 ) -> Iterator[Callable[..., None]]:
     """Show the progress of a loop. Yields a function `update(done, text="")`, which the loop calls
-    with the amount done so far, out of `total`, and a short text to show. A terminal shows a bar,
-    after `pause` seconds. A log gets a line per fifth of the work, at most one per `pause`."""
+    with the amount done so far, out of `total`, and a short text. A terminal shows a bar after
+    `pause` seconds. A log gets a line per fifth of the work, at least `pause` seconds apart."""
     from tqdm import tqdm
 
     lines = enabled and not sys.stderr.isatty()

@@ -7,7 +7,7 @@ RUNS = "runs"  # folder of run directories, unless `ray.storage_path` names a fo
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path is in a folder, as written or with symbolic links resolved."""
+    """Whether a path is in a folder. Each is tried as written and with symbolic links resolved."""
     forms = (os.path.abspath, os.path.realpath)
     return any(Path(a(path)).is_relative_to(b(folder)) for a in forms for b in forms)
 
@@ -19,8 +19,8 @@ def in_project(path: Path | str) -> Path:
 
 
 def of_project(path: Path | str) -> Path:
-    """The path of a file or folder that a param names. A copy of the project, in which
-    `dvc exp run --temp` runs, may lack the file, so the path leads to the original project."""
+    """The path of a file or folder that a param names: in the original project if it exists there.
+    `dvc exp run --temp` runs in a copy of the project, which may lack files that git ignores."""
     own = in_project(path)
     return own if in_project("") != Path.cwd() and os.path.exists(own) else Path(path)
 

@@ -110,7 +110,7 @@ def dvc_hash(path: Path) -> str:
 
 
 def has_inputs(stage: str, folders: Sequence[Path], root: Path = HERE) -> bool:
-    """Whether a stage's results are up to date, and its input `folders` are as in dvc.lock."""
+    """Whether a stage is up to date, and its input `folders` still have the hashes in dvc.lock."""
     inputs = _hashes(_locked(root).get(stage, {}), "deps").items()
     same = (dvc_hash(root / path) == known for path, known in inputs if Path(path) in folders)
     return bool(inputs) and stage not in out_of_date(root) and all(same)

@@ -39,7 +39,7 @@ _LOCAL_ENVIRONMENT = {
 }
 # Set to 1 if an autoscaler may add nodes (deploy/raycluster.yaml): Ray has no public API for this.
 AUTOSCALING = "MASKGIT_AUTOSCALING"
-NODES = 1800.0  # seconds that a training run waits for nodes
+NODES = 1800.0  # seconds that each attempt to start training waits for nodes
 ANSWER = 5.0  # seconds that a port may take to answer
 DISK = 2**25  # bytes that Ray's sockets and logs need at least
 
@@ -156,7 +156,7 @@ def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: st
     reason = f"{workers} workers of {size}, but the Ray cluster's nodes have room for {found}"
     way_out = f"lower {key}, or set RAY_ADDRESS to a larger cluster"
     if may_grow():
-        print(f"{key}: {reason}; the others wait until the autoscaler adds nodes", flush=True)
+        print(f"{key}: {reason}; waiting for the autoscaler to add nodes", flush=True)
         return
     if use_gpu and not ray.cluster_resources().get("GPU"):
         key, reason = "ray.use_gpu", "the Ray cluster has no GPU"
@@ -181,5 +181,5 @@ def may_grow() -> bool:
 
 
 def wait_longer(seconds: float) -> None:
-    """Make Ray Train wait `seconds` for its workers. By default, it waits about four minutes."""
+    """Make each of Ray Train's four attempts to start workers wait `seconds` (default: 60)."""
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(seconds))

@@ -133,8 +133,8 @@ class RunLog:
 
     def log_image(self, path: Path | str, name: str, step: int) -> None:
         """Log a copy of a PNG picture. MLflow shows all pictures of one `name` with a slider over
-        the steps. The file's name follows `mlflow.log_image`. A picture that the log already has
-        at this step is skipped. Does nothing on a machine where the run did not begin."""
+        the steps. The file's name has the format of `mlflow.log_image`. Does nothing if the log has
+        this picture at this step, or on a machine where the run did not begin."""
         if not (self.folder / RUN).exists():
             return
         start = read_json(self.folder / RUN)["start"]
@@ -197,7 +197,7 @@ def _now() -> int:
 
 
 def origin() -> dict[str, str]:
-    """Tags with the origin of a run: those of `provenance`, and MLflow's own (user, source)."""
+    """The origin of a run, as tags: the tags of `provenance`, and MLflow's user and source tags."""
     tags, user = provenance(), "unknown"
     with contextlib.suppress(KeyError, OSError):  # a container may have no user name
         user = getpass.getuser()

@@ -50,9 +50,9 @@ def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
 
 
 def provenance() -> dict[str, str]:
-    """The origin of a run, as MLflow tags: git commit, whether there are uncommitted changes (true,
-    false or unknown), DVC's stage, experiment and hash of dvc.lock, and host. A job with a DVC
-    remote has no git history, so `maskgit submit` sends it the values of the two git tags."""
+    """The origin of a run, as MLflow tags: the git commit, whether there are uncommitted changes
+    (true, false or unknown), the DVC stage, the DVC experiment, dvc.lock's hash, and the host. A
+    job with a DVC remote has no git history; `maskgit submit` sends it both git tags' values."""
     changed = _git("status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changed is None else str(bool(changed)).lower()
     lock = Path("dvc.lock")

@@ -48,8 +48,8 @@ class Stage:
         return run_dir(self.name, self._part(*ignore) | identity, self.params.ray.folder)
 
     def _part(self, *ignore: str) -> dict[str, Any]:
-        """The stage's key without the ignored entries. If `ray.elastic` is true, also without the
-        params that set how batches are split, such as the number of workers (`dag.WHO`)."""
+        """The stage's key without the params and dependencies in `ignore`. With `ray.elastic`,
+        params that set how batches are split, such as the number of workers, are left out too."""
         return dag.part_of_key(self._key, (*ignore, *self.params.ray.not_in_key))
 
     def __enter__(self) -> "Stage":

@@ -43,5 +43,5 @@ def with_nan(metrics: dict[str, float | None]) -> dict[str, float]:
 
 
 def has_param(column: "pd.Series", value: float) -> "pd.Series":
-    """Whether each value of a column equals a param's, with both rounded as in a result file."""
+    """Whether each value of a column equals `value`, with both rounded to 10 significant digits."""
     return column.map(as_written) == as_written(value)

@@ -1,5 +1,5 @@
-"""The tokenizer: a VQGAN without attention (`vqgan`) around a vector quantizer (`quantizer`), and
-the discriminator that trains it."""
+"""The tokenizer: `vqgan` is a VQGAN without attention, `quantizer` is its vector quantizer, and
+`discriminator` contains the networks and losses for its adversarial training."""
 
 from pipeline.tokenizer.vqgan import Tokenizer, TokenizerConfig, tokens_to_images
 

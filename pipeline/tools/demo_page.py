@@ -30,7 +30,7 @@ CSS = ".sharp img {image-rendering: pixelated}"
 def canvases(
     model: MaskGIT, classes: str | None, count: int, seed: int, **decoding: Any
 ) -> Iterator[Image.Image]:
-    """Yield a picture of the blank canvas and of the canvas after each iteration; the last picture
+    """Yield pictures of the canvas: first blank, then after each iteration. The last picture
     shows the samples. `classes` is a class name; None cycles through all classes."""
     size = (count, model.channels, model.image_size, model.image_size)
     yield grid_picture(torch.full(size, GREY, dtype=torch.uint8), min(count, COLUMNS))

@@ -88,7 +88,7 @@ def export_samples(
 
     Args:
         seed: training seed of the network; None for the first seed.
-        everything: also write the samples that only CAS uses, beyond `evaluation.samples`.
+        everything: also write the samples after the first `evaluation.samples`; only CAS uses them.
     """
     folder = main_replicate(params, network, seed).samples
     require_current("evaluate")

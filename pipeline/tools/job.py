@@ -31,9 +31,9 @@ LOCAL_CONFIG = Path(".dvc/config.local")
 
 @dataclass(frozen=True)
 class Order:
-    """A job's stage and environment variables. The variables may contain passwords, but Ray shows
-    every job's command and environment. Therefore, the order is sent as an encrypted file beside
-    the code, and the command contains only the decryption key (in `MASKGIT_ORDER_KEY`).
+    """The description of a job. The environment variables may contain passwords, but Ray shows a
+    job's command and environment. Therefore, `maskgit submit` sends the object as an encrypted file
+    in the job's working directory; only the decryption key (`MASKGIT_ORDER_KEY`) is shown.
 
     Args:
         stage: name of a stage in dvc.yaml; None for all stages.
@@ -46,7 +46,7 @@ class Order:
     remote: Remote | None
 
     def sealed(self) -> tuple[str, bytes]:
-        """Encrypt the order with a new key. Returns the key and the encrypted order."""
+        """Encrypt this job description with a new key. Returns the key and the encrypted bytes."""
         from cryptography.fernet import Fernet
 
         key = Fernet.generate_key()
@@ -54,7 +54,7 @@ class Order:
 
     @classmethod
     def opened(cls, folder: Path) -> "Order":
-        """Decrypt the order in `folder`, and delete the key from this process's environment."""
+        """Decrypt the job description in `folder`. Deletes the key from the environment."""
         from cryptography.fernet import Fernet
 
         key = os.environ.pop(KEY)

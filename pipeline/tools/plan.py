@@ -47,10 +47,10 @@ KNOWN: dict[str, tuple[int, int | None, int]] = {
 
 
 def data_size(params: Params, images: int | None = None, classes: int | None = None) -> DataSize:
-    """The numbers of images and classes in `data.source`: the arguments if given, else those of the
-    prepared images, else the published ones. `images` counts training and validation images; the
-    share `data.val_fraction` is for validation. Raises a `UserError` if a number is unknown, or if
-    there are fewer training images than classes."""
+    """The numbers of images and classes in `data.source`: from the arguments if given, else from
+    the prepared images, else from `KNOWN` (published sizes of data sets). The argument `images`
+    counts training and validation images; the share `data.val_fraction` is for validation. Raises
+    a `UserError` if a number is unknown, or if there are fewer training images than classes."""
     source, manifest, size = params.data.source, IMAGES / "manifest.json", 0
     known, origin = KNOWN.get(source), "published size"
     if images is not None:
@@ -62,10 +62,8 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
     train, val, own = known or (0, 0, 0)
     classes = classes or own
     if not train or not classes:
-        way_out = "give --images and --classes"
-        raise UserError(
-            source, "the number of images or classes is unknown until `dvc repro prepare`", way_out
-        )
+        way_out = "run `dvc repro prepare`, or give --images and --classes"
+        raise UserError(source, "the number of images or classes is unknown", way_out)
     if val is None:
         val = round(params.data.val_fraction * train)
         train -= val

@@ -61,7 +61,7 @@ def register(params: Params, seed: int | None = None) -> str:
 
 
 def fid(params: Params, seed: int | None) -> tuple[str, float]:
-    """The FID of the samples of the MaskGIT trained with `seed`: the metric's name and value."""
+    """The name of the FID metric, and its value for samples of the MaskGIT trained with `seed`."""
     require_current("evaluate")
     metric = f"fid_{params.evaluation.extractor}"
     keys = ["images", "label_smoothing", "seed"]

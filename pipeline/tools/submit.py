@@ -142,7 +142,7 @@ def _followed(client: Any, address: str, job: str, then: str) -> str:
 
 
 def _without_key(text: str) -> str:
-    """Hide the decryption key in Ray's output, which contains the job's command."""
+    """Hide the key of the encrypted job settings: Ray's output may show it in the job's command."""
     return re.sub(rf"({KEY}=)\S+", r"\1...", text)
 
 

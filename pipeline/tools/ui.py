@@ -21,9 +21,9 @@ BY_NAME = quote("tags.`mlflow.runName`")
 
 def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
     """Links to MLflow's pages, by title: all runs of the experiment `name`, and charts of the
-    newest sweep, as in Figure 8. The charts show only the trials of `seed`, because MLflow draws
-    ten runs by default. Raises a `UserError` if the experiment does not exist, or if the tracking
-    store does not answer.
+    newest sweep, as in Figure 8. MLflow draws only ten runs by default, so the charts are limited
+    to the trials with one seed, `seed`. Raises a `UserError` if the experiment does not exist, or
+    if the tracking store does not answer.
 
     Args:
         uri: URI of the tracking store.

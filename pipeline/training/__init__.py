@@ -1,1 +1,1 @@
-"""Trains tokenizer, classifier, MaskGIT and baseline. A killed training run resumes when rerun."""
+"""Trains the tokenizer, classifier, MaskGIT and baseline. If rerun, a killed run resumes."""

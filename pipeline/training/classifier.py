@@ -1,4 +1,4 @@
-"""Trains the reference classifier, and the classifiers of the stage `cas`."""
+"""Trains the reference classifier, and the classifiers for the Classification Accuracy Score."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

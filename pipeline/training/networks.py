@@ -1,4 +1,4 @@
-"""Trains MaskGIT or the baseline once for each seed and label smoothing, and saves the models."""
+"""Trains MaskGIT or the baseline for each pair of seed and label smoothing; saves the models."""
 
 import shutil
 from dataclasses import replace
@@ -40,9 +40,9 @@ ROWS, COLUMNS = 4, 10  # maximum rows and columns of the sample grid logged with
 
 
 def train_network(params: Params, task_type: type[TransformerTask]) -> dict[str, float]:
-    """Train a network once for each seed and label smoothing, as trials of Ray Tune. Save the
-    models, write the history of the first seed's run, and log the metrics. Returns the metrics,
-    which are means over the seeds, without the runs for `training.other_label_smoothings`."""
+    """Train a network for each pair of seed and label smoothing, as trials of Ray Tune. Save the
+    models, write the history of the first seed's run, and log the metrics. Returns the metrics:
+    the means over the seeds of the runs with `training.label_smoothing`."""
     network = task_type.kind
     with Stage(f"train_{network}", params) as stage:
         trainings = {r: _training(params, r, task_type, stage) for r in replicates(params, network)}
@@ -81,8 +81,8 @@ def _training(
 
 
 def _log(training: TransformerTraining) -> None:
-    """Log the history and samples of a finished training run to MLflow, in case another machine
-    trained the network. Rows that this machine has already logged are skipped."""
+    """Log the history and samples of a finished training run to MLflow. If another machine trained
+    the network, this machine may not have logged them. Rows that it has logged are skipped."""
     assert training.log is not None
     log = training.log.begin()
     for row in training.history:
@@ -108,9 +108,9 @@ def _log_samples(training: TransformerTraining, model: Network, step: int) -> No
 
 
 def convert_transformer(params: Params) -> dict[str, float]:
-    """Convert and publish the weights file that `transformer.pretrained` names. Returns the
-    metrics. Raises a `UserError`, and writes nothing, if the weights do not match the architecture
-    in params.yaml or the data set's number of classes."""
+    """Convert the weights file that `transformer.pretrained` names, and save the model. Returns
+    the metrics. Raises a `UserError`, and writes nothing, if the weights do not match params.yaml's
+    architecture or the data set's number of classes."""
     workers, (first, *_) = workers_of(params.ray), main_replicates(params, "transformer")
     cpu, classes = torch.device("cpu"), TokenCache(TOKENS, "train").num_classes
     model = open_pretrained_transformer(params, cpu, classes)

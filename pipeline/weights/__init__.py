@@ -1,1 +1,1 @@
-"""Loads published models and released checkpoints, and configures networks from params."""
+"""Saves and loads models, loads checkpoints that others released, and builds network configs."""

@@ -36,7 +36,7 @@ def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Te
     if (name := not_finite(weights)) is not None:
         raise UserError(
             str(folder),
-            f"{name} of the {kind} has NaN or infinite values, so the {kind} is not published",
+            f"{name} of the {kind} has NaN or infinite values, so the {kind} is not saved",
             "lower the learning rate (or turn bf16 off) and train again",
         )
     with atomic_folder(folder) as temporary:

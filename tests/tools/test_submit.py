@@ -77,7 +77,7 @@ def run(monkeypatch):
         ("FAILED", f"Running entrypoint: {KEY}=a1b2= exec python\n", f"{KEY}=... exec"),
         (ConnectionError("the head is gone"), "", "ray job logs --follow job7"),
         (RuntimeError("No available agent to submit job"), "", "--dashboard-agent-listen-port"),
-        (KeyboardInterrupt(), "", f"`ray job stop job7 --address {ADDRESS}` stops the job"),
+        (KeyboardInterrupt(), "", f"ray job stop job7 --address {ADDRESS}` stops the job"),
     ],
     ids=["silent", "stage", "DVC", "Python", "key", "head gone", "no agent", "ctrl-c"],
 )

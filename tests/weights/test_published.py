@@ -37,6 +37,6 @@ def test_a_model_is_published_with_finite_weights_only(tmp_path, value):
     save_model(tmp_path / "model", "transformer", TINY, weights)
     before = (tmp_path / "model/model.safetensors").read_bytes()
     weights["blocks.0.mlp_in.weight"].flatten()[0] = value
-    with refused(match=r"blocks\.0\.mlp_in\.weight.*not published"):
+    with refused(match=r"blocks\.0\.mlp_in\.weight.*not saved"):
         save_model(tmp_path / "model", "transformer", TINY, weights)
     assert (tmp_path / "model/model.safetensors").read_bytes() == before

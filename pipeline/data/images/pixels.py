@@ -1,4 +1,4 @@
-"""Converts, crops (paper, section 4.1) and encodes images, and arranges images in a grid."""
+"""Converts and encodes images, crops them (paper, section 4.1), and arranges them in a grid."""
 
 import hashlib
 import io

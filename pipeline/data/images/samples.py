@@ -1,5 +1,5 @@
 """Draws samples from a model, and stores them as shards, like the data set's images. The stage
-`evaluate` draws the samples of every main replicate (training run); other stages read them."""
+`evaluate` draws samples with each network and seed of Table 1; other stages read them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -92,8 +92,8 @@ def write_shard(path: Path, items: Sequence[Item], images: Iterable[bytes]) -> N
 def write_manifest(
     folder: Path, class_names: list[str], name: str, shards: dict[str, list[dict]]
 ) -> dict:
-    """Write the labels of each split, and `manifest.json` with the class names, the image counts of
-    all classes and the shards. The manifest gives `name` as its "source". Returns the manifest."""
+    """Write the labels of each split, and `manifest.json` with the class names, the image count of
+    each class, the shards, and `name` as the "source" of the images. Returns the manifest."""
     counts = {}
     for split, entries in shards.items():
         files = [folder / entry["file"] for entry in entries]
@@ -118,7 +118,7 @@ class ImageShards:
 
     Attributes:
         labels: labels (n,) int64 of the images.
-        group_start: index of the first image of each record batch, followed by n.
+        group_start: index of each record batch's first image; the last entry is n.
     """
 
     def __init__(self, folder: Path | str, split: str):

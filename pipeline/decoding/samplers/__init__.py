@@ -1,8 +1,8 @@
 """Samplers: rules that choose which tokens are masked after an iteration of decoding.
 
-The paper's sampler is `confidence`; later work proposed the others. All share the loop of `decode`,
-which draws a code for every masked token before it calls the sampler. Except for `truncation`,
-these modules do not import torch, because its import takes a second.
+The paper's sampler is `confidence`; later work proposed the others. In each iteration, `decode`
+draws a code for every masked token, and then calls the sampler. Importing torch takes a second, so
+the modules of this package do not import it (except for `truncation`).
 """
 
 from collections.abc import Callable

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def halton_order(i: Iteration) -> "Tensor":
-    """Mask the last `mask_len` tokens of the Halton order, (B, N) bool. Each image's order is
-    rotated by a random offset."""
+    """Select the `mask_len` masked tokens that come last in the Halton order, as (B, N) bool. The
+    order of each image is shifted cyclically by a random offset."""
     count = i.masked.shape[-1]
     rank = i.mask_len.new_tensor(halton_rank(count))
     return i.least(-(rank + (i.offset * count).long()).remainder(count).to(i.log_prob.dtype))

@@ -35,9 +35,9 @@ BLOCK, REFERENCE = 1000, 10_000
 def evaluate_all(
     params: Params, folders: Mapping[Replicate, Path], images_folder: Path, evaluator: Evaluator
 ) -> list[Row]:
-    """Compute a row of metrics for the samples of each replicate (training run), one for the
-    reconstructed validation images and one for the real ones. Also write the samples of the main
-    replicates (those trained with `training.label_smoothing`) to `data/samples/`.
+    """Compute a row of metrics for the samples of each replicate (training run), a row for the
+    reconstructed validation images, and a row for the original ones. Also write the samples of
+    replicates that were trained with `training.label_smoothing` to `data/samples/`.
 
     Args:
         folders: run directory of each replicate.
@@ -58,8 +58,8 @@ def _replicate_row(
     replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str], real: Tensor
 ) -> Row:
     """Read the row of metrics of a replicate (training run) from `folder`, or compute the row from
-    new samples. If it is a main replicate, write its samples to `data/samples/`. `real` (R, F) are
-    the features of the validation images."""
+    new samples. If it was trained with `training.label_smoothing`, write its samples to
+    `data/samples/`. `real` (R, F) are the features of the validation images."""
     params, network, file = evaluator.params, replicate.network, folder / "row.json"
     count, workers = params.evaluation.samples, evaluator.workers
     sampler = Maker(open_sampler, replicate)

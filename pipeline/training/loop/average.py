@@ -1,4 +1,4 @@
-"""Keeps a moving average of a network's weights; stages publish the average."""
+"""Keeps a moving average of a network's weights. Stages save the averaged network as the model."""
 
 from typing import Generic, TypeVar
 
@@ -28,8 +28,8 @@ class Average(AveragedModel, Generic[Network]):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Update the average after a training step. (PyTorch's own method copies a step counter to
-        the GPU, and so waits for the GPU at every step.)"""
+        """Update the average after a training step. Unlike PyTorch's method, this method does not
+        copy a step counter to the GPU, so it does not wait for the GPU at every step."""
         step = int(self.n_averaged) - 1
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
         own, new = ([*each.parameters(), *each.buffers()] for each in (self.module, model))

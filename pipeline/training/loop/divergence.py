@@ -19,8 +19,8 @@ class Diverged(UserError):
 def require_finite(
     training: str, saved: int, values: dict[str, float], task: object = None
 ) -> None:
-    """Raise a `Diverged` error unless all values (losses or measurements, equal on all workers) and
-    the weights of a `Task` are finite. (An accuracy can be finite although weights are NaN.)
+    """Raise a `Diverged` error if a value (a loss or measurement, equal on all workers) or a weight
+    of `task` is not finite. (Weights may be NaN although an accuracy is finite.)
 
     Args:
         training: name of the training run.

@@ -97,7 +97,7 @@ class Training(ABC):
 
     @property
     def run_dir(self) -> Path:
-        """The folder of the checkpoints. Ray Train's run name and storage derive from its path."""
+        """The checkpoints' folder. Its path determines Ray Train's run name and storage path."""
         return self.folder / "train" if self.workers.under_ray_train else self.folder
 
 

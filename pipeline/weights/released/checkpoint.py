@@ -1,4 +1,4 @@
-"""Loads the authors' checkpoints, the PyTorch port of their tokenizer, and our own models."""
+"""Loads the authors' checkpoints, a PyTorch port of their tokenizer, and this project's models."""
 
 import json
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Converts weights that others have published to this project's names and shapes.
 
-Two sources are known: the authors' release (flax numbers modules in the order of their creation),
-and the PyTorch port of their tokenizer (`maskgit_vqgan.py` in open-muse and 1d-tokenizer).
+Two sources are known: the authors' release, in which flax numbers modules in creation order, and
+the PyTorch port of their tokenizer (`maskgit_vqgan.py` in open-muse and 1d-tokenizer).
 """
 
 import re
@@ -111,7 +111,7 @@ def _renamed(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
 
 
 def _from_flax(name: str, weight: Tensor) -> tuple[str, Tensor]:
-    """Convert the name and the axes of a flax weight to PyTorch's. Returns both."""
+    """Convert a flax weight to PyTorch's name and order of axes. Returns name and weight."""
     module, _, leaf = name.rpartition("/")
     if leaf == "kernel":
         weight = weight.permute(3, 2, 0, 1) if weight.ndim == 4 else weight.T  # HWIO → OIHW
