@@ -98,7 +98,7 @@ def counted_label(name: str, extractor: str, samples: pd.Series) -> str:
 
 
 def heading(label: str, over: str) -> str:
-    """A column's heading: `label` and, if `over` is not empty, what intervals are computed over."""
+    """A column's heading: `label` and, if not empty, `over` (such as "over 3 training seeds")."""
     return f"{label}, ± 95% interval over {over}" if over else label
 
 

@@ -100,7 +100,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 class Way(NamedTuple):
     """A way to decode: a sampler, a mask schedule, and T, which is a number, `BEST` (the T with the
-    least error in another group of samples) or `EVERY` (the mean over all T)."""
+    least token-pair error in another group) or `EVERY` (the mean over all T)."""
 
     sampler: str
     schedule: str = ""

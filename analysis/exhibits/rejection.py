@@ -96,8 +96,8 @@ def table(results: Results, params: Params) -> Table:
 
 
 def _measured(results: Results) -> pd.DataFrame:
-    """Means over seeds of MaskGIT, then VQGAN∗. Each acceptance rate has two rows: rejection
-    sampling, then random selection. The last rows are real images, in sets of the same sizes."""
+    """Metrics of MaskGIT, then of VQGAN∗, averaged over seeds. Each acceptance rate has two rows:
+    rejection sampling, then random selection. The last rows are as many real images."""
     metrics = [results.metric("fid"), results.metric("is")]
     metrics += [*neighbour_metrics(results.rejection, results.extractor), "class_accuracy"]
     rows = results.rejection.assign(model=results.rejection["network"].map(MODELS))

@@ -48,7 +48,7 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def at_best_iterations(results: Results) -> pd.DataFrame:
-    """One row of the sweep per schedule and seed, at the T at which another seed's FID is best."""
+    """One row of the sweep per schedule and seed: that of the T with another seed's best FID."""
     fid = results.metric("fid")
     groups = results.sweep.groupby("schedule")
     chosen = [stats.nested_choice(rows, "iterations", fid) for _, rows in groups]
@@ -380,7 +380,7 @@ def crossing(results: Results, params: Params) -> Table:
 
 
 def _square(cells: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
-    """Means by training schedule (rows) and decoding schedule (columns), with the lowest named."""
+    """The mean of a metric for each training schedule (row) and decoding schedule (column)."""
     names, decoded = (schedule_order(cells[side]) for side in ("schedule", "decoding_schedule"))
     cells = cells.assign(text=fmt.column(cells, metric))
     square = partial(cells.pivot, index="schedule", columns="decoding_schedule")

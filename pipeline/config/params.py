@@ -140,7 +140,7 @@ class Params(schema.Section):
             raise UserError("tokenizer.perceptual", reason, "set it to 'classifier'")
         if tokenizer.discriminator == "stylegan" and (size < 4 or size & (size - 1)):
             reason = f"stylegan needs a data.image_size of 4, 8, 16, …, not {size}"
-            raise UserError("tokenizer.discriminator", reason, "use 'patch' or change the size")
+            raise UserError("tokenizer.discriminator", reason, "use 'patch' or another image_size")
         for key, iterations in (
             ("decoding.iterations", self.decoding.iterations),
             ("editing.iterations", self.editing.iterations),
