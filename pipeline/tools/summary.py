@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.params import load_params
 from pipeline.config.paths import RESULTS
+from pipeline.runtime.dag import HERE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.provenance import described, out_of_date
 from pipeline.runtime.tables import has_param, read_metrics, read_rows
@@ -92,6 +93,8 @@ def summary() -> str:
     out of date, or a result file is missing or damaged."""
     from tabulate import tabulate
 
+    from pipeline.api.opening import read_results  # imports torch
+
     values, stale = summary_values(), out_of_date()
     name, networks = values["extractor"], values["networks"]
     columns = {label: networks[network] for network, label in NETWORKS.items()}
@@ -100,9 +103,11 @@ def summary() -> str:
         [label.format(name), *(over_seeds(of.get(key.format(name), {})) for of in columns.values())]
         for key, label in METRICS.items()
     ]
-    seeds = len(load_params().evaluation.seeds)
+    params = load_params()
+    seeds = params.evaluation.seeds
+    over = f"means (and ranges), {len(seeds)} seeds"
     text = [
-        f"\nPreset {values['preset']} on {values['source']}: means (and ranges), {seeds} seeds",
+        f"\nPreset {values['preset']} on {values['source']}: {over}",
         "",
     ]
     if shown := [row for row in rows if set(row[1:]) != {NOTHING}]:
@@ -123,6 +128,8 @@ def summary() -> str:
     if len(text) == 2:
         reason = f"these params have no results yet ({', '.join(stale)} must run)"
         raise UserError("params.yaml", reason, "run `dvc repro`")
+    if "evaluate" not in stale and any(read_results(HERE, params, s)[1] for s in seeds):
+        text.append("MaskGIT is barely trained: few samples are recognised; raise training.steps")
     if stale:
         text.append(f"Out of date (run `dvc repro`): {described(stale)}")
     return "\n".join([*text, "", WHERE])
